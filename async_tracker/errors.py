@@ -1,0 +1,46 @@
+"""Everything that this library raises.
+
+    TrackerError
+     ├── ConfigError (also a ValueError)      a setting is wrong; the text says what to write
+     ├── StorageError                         Redis did not do what was asked
+     │    ├── StorageUnavailable              it could not be reached, or not in time
+     │    └── CorruptRecord                   it holds something that this version cannot read
+     ├── LeaseLost                            what was held is held by somebody else now
+     └── UnsupportedCommand                   the Namespace proxy cannot confine this command
+
+redis-py's own exceptions pass through the Namespace proxy unchanged; everywhere else they are translated into these,
+with the cause attached.
+"""
+
+
+class TrackerError(Exception):
+    """The common base: ``except TrackerError`` catches whatever this library raises on purpose."""
+
+
+class ConfigError(TrackerError, ValueError):
+    """A setting cannot work; raised at construction, and the text says what to write instead."""
+
+
+class StorageError(TrackerError):
+    """Redis refused a command of the tracker; the driver's exception is the ``__cause__``."""
+
+
+class StorageUnavailable(StorageError):
+    """Redis could not be reached, or did not answer in time."""
+
+
+class CorruptRecord(StorageError):
+    """A key of the namespace holds what this version cannot read. ``key`` names it."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(f"{key!r} holds no record that this version can read: {reason}")
+        self.key = key
+        self.reason = reason
+
+
+class LeaseLost(TrackerError):
+    """The run, or the sweep, is no longer ours: somebody else was given it."""
+
+
+class UnsupportedCommand(TrackerError):
+    """The Namespace proxy does not let this command through, because it cannot confine it. Nothing was sent."""

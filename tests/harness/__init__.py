@@ -1,0 +1,1 @@
+"""What tests share and users never see: servers, waiting, a ledger of runs, faults on the wire, real workers."""

@@ -1,0 +1,65 @@
+"""The server that tests talk to: one that they started, or one that they were given and that is empty."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Protocol
+
+import redis
+import redis.asyncio
+
+
+class Server(Protocol):
+    """What a test may ask of either kind of server."""
+
+    @property
+    def url(self) -> str:
+        """The url that redis-py and arq connect to."""
+
+    @property
+    def unix_socket_path(self) -> str | None:
+        """The unix socket, or None where the server was given by a url without one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenServer:
+    """A server that somebody else runs, named by ``--redis-url``: tests use one database of it, and only while that is empty."""
+
+    url: str
+    unix_socket_path: str | None = None
+
+    def refuse_unless_empty(self) -> None:
+        """Raise RuntimeError where the database holds anything at all."""
+        with redis.Redis.from_url(self.url) as client:
+            key_count = client.dbsize()
+        if key_count:
+            raise RuntimeError(f"the database of --redis-url holds {key_count} keys; tests flush it, so give them an empty one")
+
+
+async def leaked_keys(client: redis.asyncio.Redis, namespace: str, *, allowed: Collection[str] = ()) -> list[str]:
+    """Return the keys of the namespace that nobody will ever delete, without the prefix.
+
+    A key is owned when it has a lifetime, when it is the index of instances and not empty, or when it belongs to a registered instance
+    or to a job in flight on one. ``allowed`` names keys that may stay for ever.
+    """
+    prefix = f"{namespace}:"
+    names = [_text(key).removeprefix(prefix) async for key in client.scan_iter(match=_literal(prefix) + "*")]
+    instances = [_text(member) for member in await client.zrange(f"{prefix}instances", 0, -1)]
+    owned = {"instances"} if instances else set()
+    for instance_id in instances:
+        owned |= {f"instance:{instance_id}", f"jobs:{instance_id}"}
+        owned |= {f"job:{_text(job_id)}" for job_id in await client.smembers(f"{prefix}jobs:{instance_id}")}
+    return sorted([name for name in names if name not in owned | set(allowed) and await client.pttl(prefix + name) == -1])
+
+
+async def assert_no_leaks(client: redis.asyncio.Redis, namespace: str, *, allowed: Collection[str] = ()) -> None:
+    """Fail where a key of the namespace has neither a lifetime nor an owner; see ``leaked_keys``."""
+    leaked = await leaked_keys(client, namespace, allowed=allowed)
+    assert not leaked, f"keys of namespace {namespace!r} without an owner and without a lifetime: {leaked}"
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+
+
+def _literal(text: str) -> str:
+    return "".join("\\" + character if character in "*?[]\\" else character for character in text)

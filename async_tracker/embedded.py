@@ -64,7 +64,7 @@ class EmbeddedServer:
     """A server process that this object starts, stops and cleans up after; also a context manager.
 
     ``binary`` is the server to run (default: see ``find_server_binary``). ``tcp=True`` listens on a free loopback port as well,
-    ``port`` on that one. With ``appendonly=True`` what was acknowledged survives ``kill()`` and ``restart()``; otherwise every start is empty.
+    ``port`` on that one. With ``appendonly=True`` what was acknowledged survives ``kill()`` and ``restart()``; else each start is empty.
     ``extra_args`` are given to the server as they are: ``("--maxmemory", "10mb")``. ``start_timeout`` is in seconds.
 
     It is not thread-safe. A process forked from this one must not use it, and keeps the server alive for as long as it lives

@@ -1,0 +1,86 @@
+"""The boundary to a worker library: what the tracker needs to know of arq, dramatiq or a worker of your own.
+
+An adapter reports starts and ends through a `Reporter`, describes its instance, and knows how its library holds a job
+and how such a hold is given back. Everything above the boundary speaks of runs, claims and orphans only.
+
+Contract:
+
+* ``release`` and ``quarantine`` act only while the claim still carries the orphan's own token, and are idempotent by that
+  token: called again, by another process even, they answer as they did the first time. A sweeper may die after any of them.
+* ``claims_of`` finds what dead instances hold without looking at our records, so that a job that killed its worker in its
+  first statement is found too.
+* None of them unpickles anything. Each works in batches that keep the server busy for a few milliseconds at most.
+* They raise StorageError when Redis refuses or is away; the sweep then tries again.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from async_tracker.records import QueueDepth, RunRecord
+
+
+class Released(StrEnum):
+    """How a release ended."""
+
+    RELEASED = "released"
+    ENDED = "ended"
+    """The job is not queued any more: it had ended."""
+    TAKEN = "taken"
+    """The claim carries another token, or none: somebody else may hold the job."""
+    NOTHING = "nothing"
+    """This library has no claims: there is nothing to release."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A job that an instance holds, found where the library keeps its claims."""
+
+    job_id: str
+    instance_id: str
+    run: str
+    queue: str | None
+    started: bool = True
+    """False when the job was only fetched: such a death is not the job's doing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuarantinedPayload:
+    """What must be kept to let a quarantined job run again one day; opaque to everybody but the adapter."""
+
+    payload: bytes
+    extras: Mapping[str, bytes]
+
+
+class Adapter(Protocol):
+    """What a worker library must provide to have its jobs recovered."""
+
+    @property
+    def library(self) -> str:
+        """The library's name, as it stands in records and leases."""
+        ...
+
+    def claims_of(self, instance_ids: Sequence[str], queues: Sequence[str]) -> AsyncIterator[Claim]:
+        """Find what these dead instances hold in these queues."""
+        ...
+
+    async def release(self, orphan: RunRecord, *, delay: float) -> Released:
+        """Make the orphan runnable again, after ``delay`` seconds."""
+        ...
+
+    async def quarantine(self, orphan: RunRecord, *, error: str) -> QuarantinedPayload | None:
+        """Take the job out of its queue for good and tell whoever awaits it; None when it is no longer ours to take."""
+        ...
+
+    async def retry(self, job_id: str, queue: str | None, kept: QuarantinedPayload) -> bool:
+        """Put a quarantined job back into its queue with all its tries; False when its id was enqueued anew."""
+        ...
+
+    async def claims_server(self) -> str | None:
+        """Run id of the server on which the claims are; None when it cannot be known."""
+        ...
+
+    async def queues(self, names: Sequence[str]) -> list[QueueDepth]:
+        """Tell how full these queues are."""
+        ...

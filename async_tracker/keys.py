@@ -1,0 +1,76 @@
+"""The names of all keys, without the namespace: the Namespace proxy puts ``{namespace}:`` in front.
+
+The page that says what each of them holds, who writes it and how long it lives is docs/redis-schema.md.
+"""
+
+INSTANCES = "instances"
+"""zset: instance id -> last heartbeat, in ms of the server's clock. The index of everything."""
+
+DEAD = "dead"
+"""zset: instance id -> when it was declared dead, in ms. Here until its last orphan is recovered."""
+
+CONNECTIONS = "connections"
+"""hash: instance id -> JSON, the connections that it has registered and on which server."""
+
+GONE = "gone"
+"""hash: instance id -> since when all its registered connections are gone from the server."""
+
+WATCHDOGS = "watchdogs"
+"""zset: instance id -> when its watchdog last spoke, in ms; only while its loop is blocked."""
+
+SERVER = "server"
+"""hash: the run id of the server and since when it is this one."""
+
+EVENTS = "events"
+"""stream, capped: what happened, for everybody."""
+
+QUARANTINE = "quarantine"
+"""zset: quarantined job id -> when, in ms."""
+
+STATS = "stats"
+"""hash: counters of all time (30 days after the last write they go)."""
+
+
+def instance(instance_id: str) -> str:
+    """hash: what one instance says of itself."""
+    return f"instance:{instance_id}"
+
+
+def jobs(instance_id: str) -> str:
+    """set: ids of the jobs in flight on one instance."""
+    return f"jobs:{instance_id}"
+
+
+def job(job_id: str) -> str:
+    """string, JSON: the record of the newest run in flight of a job."""
+    return f"job:{job_id}"
+
+
+def counters(instance_id: str) -> str:
+    """hash: the totals that one instance has reported so far; what makes reporting them twice harmless."""
+    return f"counters:{instance_id}"
+
+
+def tombstone(instance_id: str) -> str:
+    """string with a lifetime: this instance was declared dead; its id is never used again."""
+    return f"tombstone:{instance_id}"
+
+
+def lease(library: str) -> str:
+    """string with a lifetime: who sweeps for the workers of one library."""
+    return f"lease:sweep:{library}"
+
+
+def recoveries(job_id: str) -> str:
+    """hash with a lifetime: run token -> when that run was recovered, in ms. Their number is what quarantine counts."""
+    return f"recoveries:{job_id}"
+
+
+def quarantined(job_id: str) -> str:
+    """hash: one quarantined job, its payload included, as opaque bytes."""
+    return f"quarantined:{job_id}"
+
+
+def minute(epoch_minute: int) -> str:
+    """hash with a lifetime of a day: the counters of one minute."""
+    return f"stats:minute:{epoch_minute}"

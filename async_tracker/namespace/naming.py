@@ -1,0 +1,147 @@
+"""How a namespace names things on the server, and how it takes its name off again.
+
+Pure: no client, no table of commands. ``Naming`` is what every rule and every reply is given.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from async_tracker.errors import ConfigError, UnsupportedCommand
+
+SEPARATOR = ":"
+KEYSPACE, KEYEVENT = "__keyspace@", "__keyevent@"
+NOTIFICATION_MARK = "__key"
+
+
+def word(argument: Any) -> bytes:
+    """Read an argument as the server reads an option's name: bytes, without regard to the case of ASCII letters.
+
+    >>> word("store"), word(b"Store"), word(7)
+    (b'STORE', b'STORE', b'7')
+    """
+    if isinstance(argument, str):
+        return argument.encode("utf-8", "surrogatepass").upper()
+    if isinstance(argument, (bytes, bytearray, memoryview)):
+        return bytes(argument).upper()
+    return str(argument).encode().upper()
+
+
+def glob_escape(text: str) -> str:
+    r"""Write text so that the server's glob patterns match it and nothing else.
+
+    >>> print(glob_escape(r"we[i]rd*?\x"))
+    we\[i\]rd\*\?\\x
+    """
+    return re.sub(r"([*?\[\]\\])", r"\\\1", text)
+
+
+def check_namespace(namespace: object) -> str:
+    """Return the namespace, or raise ConfigError if it is no text, empty, or holds control characters."""
+    if not isinstance(namespace, str):
+        raise ConfigError(f"a namespace is text (str), not {type(namespace).__name__}: {namespace!r}")
+    if not namespace:
+        raise ConfigError("a namespace cannot be empty: give it a name of its own, such as 'my_app'")
+    if any(ord(character) < 32 or ord(character) == 127 for character in namespace):
+        raise ConfigError(f"a namespace cannot hold control characters: {namespace!r}")
+    return namespace
+
+
+class Naming:
+    """The names of one namespace: text and bytes, plain and as a glob pattern. Keys keep the kind they came in.
+
+    ``encode`` is the client's own encoder: what is neither text nor bytes is a key exactly if the client takes it for one.
+
+    >>> names = Naming("app", str.encode)
+    >>> names.add("k"), names.add(b"k"), names.strip(b"app:app:k"), names.strip("other:k")
+    ('app:k', b'app:k', b'app:k', 'other:k')
+    """
+
+    __slots__ = ("encode", "namespace", "pattern_raw", "pattern_text", "raw", "text")
+
+    def __init__(self, namespace: str, encode: Callable[[Any], bytes]) -> None:
+        self.namespace = check_namespace(namespace)
+        self.encode = encode
+        self.text = namespace + SEPARATOR
+        self.raw = encode(self.text)
+        self.pattern_text = glob_escape(self.text)
+        self.pattern_raw = encode(self.pattern_text)
+        if encode("*:") != b"*:":
+            raise ConfigError("a namespace needs an encoding that extends ASCII, such as utf-8 or latin-1; redis-py itself cannot use another")
+
+    def add(self, key: Any) -> Any:
+        """Name a key on the server. Numbers become bytes; what redis-py refuses as a key (None, bool) it refuses here."""
+        if isinstance(key, str):
+            return self.text + key
+        if isinstance(key, bytes):
+            return self.raw + key
+        return self.raw + self.encode(key)
+
+    def full_key(self, key: Any) -> bytes:
+        """Tell, as bytes, what a key is called on the server."""
+        return self.raw + self.encode(key)
+
+    def strip(self, name: Any) -> Any:
+        """Take the prefix off a name that the server gave; what does not carry it comes back as it is."""
+        if isinstance(name, str):
+            return name.removeprefix(self.text)
+        if isinstance(name, bytes):
+            return name.removeprefix(self.raw)
+        return name
+
+    def add_to_pattern(self, pattern: Any) -> Any:
+        """Confine a glob pattern to the namespace; glob characters in the namespace's own name stand for themselves."""
+        if isinstance(pattern, str):
+            return self.pattern_text + pattern
+        return self.pattern_raw + self.encode(pattern)
+
+    def strip_pattern(self, pattern: Any) -> Any:
+        """Take off what ``add_to_channel_pattern`` added."""
+        return self._strip_channel(pattern, self.pattern_text, self.pattern_raw)
+
+    def add_to_channel(self, channel: Any) -> Any:
+        """Name a channel to subscribe to. ``__keyspace@0__:k`` tells of the namespace's own ``k``; ``__keyevent@0__:del`` stays as it is."""
+        head, tail = self._notification(channel)
+        return head + (self.add(tail) if tail is not None else type(head)()) if head else self.add(channel)
+
+    def add_to_channel_pattern(self, pattern: Any) -> Any:
+        """Name a pattern of channels to subscribe to; keyspace notifications as in ``add_to_channel``.
+
+        A pattern that could match keyspace and keyevent channels alike (``__key*__:*``) cannot be confined: UnsupportedCommand.
+        """
+        head, tail = self._notification(pattern)
+        return head + (self.add_to_pattern(tail) if tail is not None else type(head)()) if head else self.add_to_pattern(pattern)
+
+    def strip_channel(self, channel: Any) -> Any:
+        """Take off what ``add_to_channel`` added."""
+        return self._strip_channel(channel, self.text, self.raw)
+
+    def _notification(self, channel: Any) -> tuple[Any, Any]:
+        """Split a notification's channel into what stays and the key after it (None: there is none); ``("", None)`` if it is none."""
+        text = channel if isinstance(channel, str) else bytes(channel).decode("latin-1") if isinstance(channel, (bytes, memoryview)) else ""
+        if not text.startswith(NOTIFICATION_MARK):
+            return "", None
+        head, mark, _ = text.partition("__:")
+        if mark and text.startswith(KEYEVENT):
+            return (channel if isinstance(channel, str) else bytes(channel)), None
+        if mark and text.startswith(KEYSPACE):
+            cut = len(head) + len(mark)
+            whole = channel if isinstance(channel, str) else bytes(channel)
+            return whole[:cut], whole[cut:]
+        raise UnsupportedCommand(
+            f"the channel {channel!r} cannot be confined to the namespace {self.namespace!r}: subscribe to '__keyspace@<db>__:<key>' "
+            "or '__keyevent@<db>__:<event>', each by a pattern of its own"
+        )
+
+    def _strip_channel(self, channel: Any, text: str, raw: bytes) -> Any:
+        if isinstance(channel, str):
+            head, mark, tail = channel.partition("__:")
+            if mark and head.startswith(KEYSPACE):
+                return head + mark + tail.removeprefix(text)
+            return channel.removeprefix(text)
+        if isinstance(channel, bytes):
+            raw_head, raw_mark, raw_tail = channel.partition(b"__:")
+            if raw_mark and raw_head.startswith(KEYSPACE.encode()):
+                return raw_head + raw_mark + raw_tail.removeprefix(raw)
+            return channel.removeprefix(raw)
+        return channel

@@ -1,0 +1,189 @@
+"""The decisions, as pure functions: who is dead, how long to wait, when a job is a poison pill.
+
+Values in, value out. Nothing here waits, reads a clock or talks to Redis; the rows of `judge` are the contract of the
+failure detector, in the order in which they are tried.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class InstanceState(StrEnum):
+    """What is known of an instance."""
+
+    ALIVE = "alive"
+    DRAINING = "draining"
+    """Shutdown has begun; it beats until its last job has ended."""
+    STALLED_BLOCKED = "stalled_blocked"
+    """The process lives and its event loop does not: the watchdog says so."""
+    STALLED_SILENT = "stalled_silent"
+    """A stopped process or a lost host: its connection is open and nothing speaks."""
+    DEAD = "dead"
+
+
+class Connection(StrEnum):
+    """What the server says of the connections that an instance has registered."""
+
+    OPEN = "open"
+    GONE = "gone"
+    UNKNOWN = "unknown"
+    """An old server, no permission, a multiplexing proxy, or registered before a failover."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The settings by which one instance is judged: its own. All in seconds."""
+
+    heartbeat_ttl: float = 15.0
+    disconnect_grace: float = 1.0
+    silence_limit: float = 60.0
+    stall_limit: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """All that a verdict rests on. Ages are seconds on the server's clock; None means never."""
+
+    heartbeat_age: float
+    connection: Connection = Connection.UNKNOWN
+    gone_for: float = 0.0
+    """Since all registered connections were first seen gone; means something only while ``connection`` is gone."""
+    watchdog_age: float | None = None
+    host_seen: bool = False
+    """Another instance of that host beats, so the host is there."""
+    server_age: float | None = None
+    """Since the server was found to be another one (restart, failover); None when it has not changed."""
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """A state and the reason for it, in words."""
+
+    state: InstanceState
+    reason: str
+
+
+HOST_SEEN_FACTOR = 10
+"""A silent process on a host that others prove to be there is given this many times ``silence_limit``."""
+
+
+def judge(evidence: Evidence, limits: Limits) -> Verdict:
+    """Tell what state an instance is in; the first row that matches wins.
+
+    Killed: the server has dropped its connections, and nothing was registered anew.
+
+    >>> limits = Limits()
+    >>> judge(Evidence(heartbeat_age=0.5, connection=Connection.GONE, gone_for=1.0), limits).state
+    <InstanceState.DEAD: 'dead'>
+
+    Merely slow: stale, but the watchdog speaks.
+
+    >>> judge(Evidence(heartbeat_age=600.0, connection=Connection.OPEN, watchdog_age=4.0), limits).state
+    <InstanceState.STALLED_BLOCKED: 'stalled_blocked'>
+
+    Stopped, or its host is lost: silence does not last for ever.
+
+    >>> judge(Evidence(heartbeat_age=59.9, connection=Connection.OPEN), limits).state
+    <InstanceState.STALLED_SILENT: 'stalled_silent'>
+    >>> judge(Evidence(heartbeat_age=60.0, connection=Connection.OPEN), limits).state
+    <InstanceState.DEAD: 'dead'>
+    >>> judge(Evidence(heartbeat_age=60.0, connection=Connection.OPEN, host_seen=True), limits).state
+    <InstanceState.STALLED_SILENT: 'stalled_silent'>
+
+    After a restart of the server nobody is dead before everybody had time to return.
+
+    >>> judge(Evidence(heartbeat_age=900.0, connection=Connection.GONE, gone_for=9.0, server_age=9.0), limits).state
+    <InstanceState.ALIVE: 'alive'>
+    """
+    if evidence.server_age is not None and evidence.server_age < limits.heartbeat_ttl:
+        return _live(evidence, f"the server is another one since {evidence.server_age:.1f} s: evidence is void until instances had time to return")
+    if _disconnected(evidence, limits):
+        return Verdict(state=InstanceState.DEAD, reason=f"its connection is gone from the server since {evidence.gone_for:.1f} s")
+    if evidence.heartbeat_age < limits.heartbeat_ttl:
+        return _live(evidence, f"heartbeat {max(evidence.heartbeat_age, 0.0):.1f} s ago")
+    if evidence.watchdog_age is not None and evidence.watchdog_age < limits.heartbeat_ttl:
+        return _blocked(evidence, limits)
+    return _silent(evidence, limits)
+
+
+def _live(evidence: Evidence, reason: str) -> Verdict:
+    return Verdict(state=InstanceState.DRAINING if evidence.draining else InstanceState.ALIVE, reason=reason)
+
+
+def _disconnected(evidence: Evidence, limits: Limits) -> bool:
+    if evidence.connection is not Connection.GONE or evidence.gone_for < limits.disconnect_grace:
+        return False
+    # A word of the watchdog that came after the connections had gone proves that the process outlived them.
+    return evidence.watchdog_age is None or evidence.watchdog_age >= evidence.gone_for
+
+
+def _blocked(evidence: Evidence, limits: Limits) -> Verdict:
+    age = evidence.heartbeat_age
+    if limits.stall_limit is not None and age >= limits.stall_limit:
+        return Verdict(state=InstanceState.DEAD, reason=f"its loop is blocked since {age:.1f} s: longer than stall_limit ({limits.stall_limit} s)")
+    return Verdict(state=InstanceState.STALLED_BLOCKED, reason=f"its loop is blocked since {age:.1f} s; the process lives, its watchdog speaks")
+
+
+def _silent(evidence: Evidence, limits: Limits) -> Verdict:
+    age = evidence.heartbeat_age
+    if evidence.connection is Connection.UNKNOWN:
+        return Verdict(state=InstanceState.DEAD, reason=f"no heartbeat for {age:.1f} s, and its connection cannot be known")
+    if evidence.connection is Connection.GONE:
+        if evidence.gone_for < limits.disconnect_grace:
+            return Verdict(state=InstanceState.STALLED_SILENT, reason=f"no heartbeat for {age:.1f} s; its connection has just gone")
+        return Verdict(state=InstanceState.DEAD, reason=f"no heartbeat for {age:.1f} s, its connection is gone and its watchdog fell silent")
+    limit = limits.silence_limit * (HOST_SEEN_FACTOR if evidence.host_seen else 1)
+    if age >= limit:
+        return Verdict(state=InstanceState.DEAD, reason=f"silent for {age:.1f} s: longer than {limit:g} s")
+    return Verdict(state=InstanceState.STALLED_SILENT, reason=f"silent for {age:.1f} s with its connection open: stopped, or its host is lost")
+
+
+FIRST_DELAY = 5.0
+"""Seconds before a job that died a second time may run again; each further death doubles it."""
+LONGEST_DELAY = 300.0
+
+
+def recovery_delay(deaths: int, *, jitter: float) -> float:
+    """Tell how many seconds a job must wait that has died with its worker this many times; the first is free.
+
+    ``jitter`` is a random number in [0, 1): jobs that died together come back apart, so that a poison pill is soon alone.
+
+    >>> recovery_delay(1, jitter=0.9), recovery_delay(2, jitter=0.0), recovery_delay(3, jitter=0.0), recovery_delay(3, jitter=0.5)
+    (0.0, 5.0, 10.0, 15.0)
+    >>> recovery_delay(60, jitter=0.0)
+    300.0
+    """
+    if deaths <= 1:
+        return 0.0
+    delay: float = min(FIRST_DELAY * 2.0 ** min(deaths - 2, 30), LONGEST_DELAY)
+    return delay * (1.0 + jitter)
+
+
+def is_poison(deaths: int, *, max_recoveries: int) -> bool:
+    """Tell whether a job has killed its worker once too often; ``deaths`` includes the present one.
+
+    >>> is_poison(3, max_recoveries=3), is_poison(4, max_recoveries=3)
+    (False, True)
+    """
+    return deaths > max_recoveries
+
+
+def standby_interval(sweep_interval: float, instances: int) -> float:
+    """Tell how often one of many instances should look whether the sweeper is still there, in seconds.
+
+    Eight looks per ``sweep_interval`` for the whole fleet are enough, so the cost does not grow with the fleet.
+
+    >>> standby_interval(0.5, 3), standby_interval(0.5, 80), standby_interval(0.5, 100_000)
+    (0.5, 5.0, 5.0)
+    """
+    return max(sweep_interval, min(sweep_interval * instances / 8.0, 5.0))
+
+
+def next_beat(heartbeat_interval: float, *, jitter: float) -> float:
+    """Tell how many seconds to wait for the next beat: never later than the interval, up to a tenth earlier.
+
+    >>> next_beat(5.0, jitter=0.0), next_beat(5.0, jitter=1.0)
+    (5.0, 4.5)
+    """
+    return heartbeat_interval * (1.0 - 0.1 * jitter)

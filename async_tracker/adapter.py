@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from async_tracker.records import QueueDepth, RunRecord
+from async_tracker.records import QueueDepth
+from async_tracker.stored import RunRecord
 
 
 class Released(StrEnum):

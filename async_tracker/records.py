@@ -1,22 +1,17 @@
-"""What queries return, and the one record that is stored as JSON: the run in flight.
+"""What queries return.
 
 All frozen; none knows Redis. Times are timezone-aware datetimes of the server's clock, durations are float seconds,
 sizes are bytes, and ``to_dict()`` gives what ``json.dumps`` takes.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from async_tracker.errors import CorruptRecord
 from async_tracker.policy import InstanceState
-
-RECORD_SCHEMA = 1
-"""Version of the JSON in ``job:{id}``. A record of another version is reported as corrupt and skipped."""
 
 EVENT_SCHEMA = 1
 
@@ -268,117 +263,3 @@ class Event:
     schema: int = EVENT_SCHEMA
 
     to_dict = to_dict
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRecord:
-    """The record of a run in flight, as it is stored in ``job:{id}``. Times in ms of the server's clock."""
-
-    job_id: str
-    instance_id: str
-    run: str
-    job_try: int = 1
-    function: str | None = None
-    queue: str | None = None
-    library: str = "asyncio"
-    enqueued_at_ms: int | None = None
-    started_at_ms: int
-    timeout: float | None = None
-    progress: float | None = None
-    progress_message: str | None = None
-    args: str | None = None
-    superseded: int = 0
-
-    @property
-    def token(self) -> str:
-        """What the fence holds while this run does."""
-        return f"{self.instance_id}:{self.run}"
-
-
-_STORED = (
-    ("try", "job_try"),
-    ("function", "function"),
-    ("queue", "queue"),
-    ("library", "library"),
-    ("enqueued_at_ms", "enqueued_at_ms"),
-    ("started_at_ms", "started_at_ms"),
-    ("timeout", "timeout"),
-    ("progress", "progress"),
-    ("message", "progress_message"),
-    ("args", "args"),
-    ("superseded", "superseded"),
-)
-_OPTIONAL = {"function", "queue", "enqueued_at_ms", "timeout", "progress", "message", "args", "superseded"}
-
-
-def encode_run(record: RunRecord) -> bytes:
-    """Write the record as JSON, pure ASCII, so that no client's encoding can spoil it.
-
-    >>> encode_run(RunRecord(job_id="42", instance_id="web:1:ab", run="f00d", started_at_ms=5, function="é"))
-    b'{"schema":1,"instance":"web:1:ab","run":"f00d","try":1,"function":"\\\\u00e9","library":"asyncio","started_at_ms":5}'
-    """
-    stored: dict[str, Any] = {"schema": RECORD_SCHEMA, "instance": record.instance_id, "run": record.run}
-    for name, attribute in _STORED:
-        value = getattr(record, attribute)
-        if value or name not in _OPTIONAL or value == 0.0 and name == "progress":
-            stored[name] = value
-    return json.dumps(stored, separators=(",", ":")).encode("ascii")
-
-
-def decode_run(key: str, job_id: str, raw: bytes | str) -> RunRecord:
-    """Read what `encode_run` wrote. Raises CorruptRecord for anything else, another schema included.
-
-    >>> decode_run("job:42", "42", b'{"schema":1,"instance":"w","run":"r","try":2,"library":"arq","started_at_ms":5}').job_try
-    2
-    >>> decode_run("job:42", "42", b'{"schema":9}')
-    Traceback (most recent call last):
-    async_tracker.errors.CorruptRecord: 'job:42' holds no record that this version can read: schema 9, this version reads 1
-    """
-    try:
-        stored = json.loads(raw)
-    except ValueError as exc:
-        raise CorruptRecord(key, "not JSON") from exc
-    if not isinstance(stored, dict) or stored.get("schema") != RECORD_SCHEMA:
-        found = stored.get("schema") if isinstance(stored, dict) else None
-        raise CorruptRecord(key, f"schema {found}, this version reads {RECORD_SCHEMA}")
-    known = {attribute: stored[name] for name, attribute in _STORED if name in stored}
-    try:
-        record = RunRecord(job_id=job_id, instance_id=stored["instance"], run=stored["run"], **known)
-    except (KeyError, TypeError) as exc:
-        raise CorruptRecord(key, f"a field is missing: {exc}") from exc
-    if not _is_sound(record):
-        raise CorruptRecord(key, "a field has the wrong type")
-    return record
-
-
-def _is_sound(record: RunRecord) -> bool:
-    texts = (record.instance_id, record.run, record.library)
-    optional_texts = (record.function, record.queue, record.progress_message, record.args)
-    return (
-        all(isinstance(text, str) for text in texts)
-        and all(text is None or isinstance(text, str) for text in optional_texts)
-        and all(type(number) is int for number in (record.job_try, record.started_at_ms, record.superseded))
-        and (record.enqueued_at_ms is None or type(record.enqueued_at_ms) is int)
-        and all(number is None or type(number) in (int, float) for number in (record.timeout, record.progress))
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Description:
-    """What an instance says of itself once, when it registers; `Limits` and the evidence are kept beside it."""
-
-    library: str
-    host: str
-    host_id: str
-    pid: int
-    label: str | None = None
-    queue: str | None = None
-    functions: tuple[str, ...] = ()
-    concurrency: int | None = None
-    tags: tuple[str, ...] = ()
-    versions: Mapping[str, str] = field(default_factory=dict)
-    redis: str | None = None
-    claims_server: str | None = None
-    """Run id of the server that holds the worker library's claims; None when it is the tracker's own."""
-    broker: str | None = None
-    """What an adapter must know to find the claims, in its own words."""

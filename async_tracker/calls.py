@@ -1,0 +1,106 @@
+"""The one border to redis-py's calls: raw replies, scripts, and exceptions translated into ours.
+
+Whatever the client decodes and whichever encoding its owner gave it: keys and values go out as UTF-8 bytes and replies come
+back as bytes.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from redis.exceptions import AuthenticationError, ConnectionError, NoScriptError, RedisError, ResponseError, TimeoutError
+
+from async_tracker.errors import StorageError, StorageUnavailable, TrackerError
+
+Argument = str | bytes | int | float
+
+RAW = {"NEVER_DECODE": True}
+"""The option that makes redis-py hand a reply over as bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One Lua file. ``sha`` is what the server knows it by."""
+
+    name: str
+    text: str
+    sha: str
+
+
+def load_script(package: str, name: str) -> Script:
+    """Read ``lua/{name}.lua`` of a package."""
+    source = resources.files(package).joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
+    return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+def packed(value: Argument) -> bytes | int | float:
+    """Make UTF-8 bytes of text; numbers are left to the driver."""
+    return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+
+
+def text(value: bytes | str) -> str:
+    """Read what `packed` wrote; anything else that is no UTF-8 comes back with surrogates instead of an error."""
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+
+
+def pairs(flat: Sequence[bytes]) -> dict[str, str]:
+    """Make a dict of a flat reply of names and values.
+
+    >>> pairs([b"a", b"1", b"b", b"2"])
+    {'a': '1', 'b': '2'}
+    """
+    return {text(flat[i]): text(flat[i + 1]) for i in range(0, len(flat), 2)}
+
+
+async def call(client: Any, *command: Argument) -> Any:
+    """Run one command on a client or proxy. Raises StorageUnavailable or StorageError."""
+    with translated():
+        return await client.execute_command(*command[:1], *map(packed, command[1:]), **RAW)
+
+
+async def call_many(client: Any, commands: Iterable[Sequence[Argument]]) -> list[Any]:
+    """Run several commands in one round trip, not as a transaction; a command that the server refuses has its error as reply."""
+    with translated():
+        async with client.pipeline(transaction=False) as pipe:
+            for command in commands:
+                pipe.execute_command(*command[:1], *map(packed, command[1:]), **RAW)
+            replies: list[Any] = await pipe.execute(raise_on_error=False)
+            return replies
+
+
+async def run_script(client: Any, script: Script, keys: Sequence[str | bytes], arguments: Sequence[Argument]) -> Any:
+    """Run a script on a client or proxy.
+
+    A server that has forgotten it (restarted, flushed, failed over) is given it again in the same call.
+    Raises StorageUnavailable or StorageError.
+    """
+    rest = [len(keys), *map(packed, keys), *map(packed, arguments)]
+    with translated():
+        try:
+            return await client.execute_command("EVALSHA", script.sha, *rest, **RAW)
+        except NoScriptError:
+            return await client.execute_command("EVAL", script.text, *rest, **RAW)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Translate the driver's exceptions into ours, with the cause attached."""
+    try:
+        yield
+    except TrackerError:
+        raise
+    except (ConnectionError, TimeoutError, OSError, asyncio.TimeoutError) as exc:
+        if isinstance(exc, AuthenticationError):
+            raise StorageError(f"Redis refuses the tracker's user: {exc}") from exc
+        raise StorageUnavailable(f"Redis cannot be reached: {exc or type(exc).__name__}") from exc
+    except RedisError as exc:
+        raise StorageError(f"Redis refuses: {exc}") from exc
+
+
+def refused(reply: Any) -> bool:
+    """Tell whether a reply of `call_many` is the server's refusal."""
+    return isinstance(reply, ResponseError)

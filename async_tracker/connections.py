@@ -1,0 +1,171 @@
+"""How the tracker gets to Redis: whose client, which options, and the one connection that speaks for an instance.
+
+`Access` finds the client for queries. `Link` is the connection of one instance: it has a name and an id on the server, and as
+long as the server keeps it the process is there.
+"""
+
+import asyncio
+import inspect
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+import redis as sync_redis
+import redis.asyncio as async_redis
+from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
+from redis.asyncio.sentinel import SentinelConnectionPool
+from redis.sentinel import Sentinel as SyncSentinel
+
+from async_tracker.config import DEFAULT_REDIS_URL, unknown_names
+from async_tracker.errors import ConfigError
+
+_KNOWN_OPTIONS = set(inspect.signature(async_redis.Redis.__init__).parameters) - {"self", "connection_pool", "event_dispatcher"}
+_SYNC_OPTIONS = set(inspect.signature(sync_redis.Redis.__init__).parameters) - {"self", "connection_pool", "event_dispatcher"}
+_ASYNC_ONLY = {"retry", "redis_connect_func", "connection_pool"}
+
+SOCKET_TIMEOUT = 5.0
+"""Seconds that the tracker waits for a reply of its own before it takes Redis for unreachable."""
+
+
+def redis_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn ``redis_options`` into keywords of ``redis.asyncio.Redis``; an explicit option wins over the same part of ``url``.
+
+    Raises ConfigError for an option that redis-py does not know and for a url that cannot be read.
+
+    >>> sorted(redis_options({"url": "redis://tracker:6379/1", "db": 2}).items())
+    [('db', 2), ('host', 'tracker'), ('port', 6379)]
+    """
+    explicit = {name: value for name, value in options.items() if name != "url"}
+    unknown_names(explicit, _KNOWN_OPTIONS | {"url"}, what="redis option")
+    merged = _from_url(options["url"]) if options.get("url") is not None else {}
+    unknown_names(merged, _KNOWN_OPTIONS, what="option in the redis url")
+    if "unix_socket_path" in merged and {"host", "port"} & set(explicit):
+        del merged["unix_socket_path"]
+    merged.update(explicit)
+    return merged
+
+
+def _from_url(url: Any) -> dict[str, Any]:
+    try:
+        parsed: dict[str, Any] = dict(parse_url(url))
+    except (ValueError, TypeError, AttributeError) as exc:
+        raise ConfigError(f"redis url {url!r} cannot be read ({exc}): write redis://host:6379/0, rediss://… or unix:///path?db=0") from exc
+    kind = parsed.pop("connection_class", None)
+    if kind is not None and issubclass(kind, UnixDomainSocketConnection):
+        parsed["unix_socket_path"] = parsed.pop("path")
+    elif kind is not None and issubclass(kind, SSLConnection):
+        parsed["ssl"] = True
+    return parsed
+
+
+def check_client(client: Any) -> None:
+    """Raise ConfigError unless this is a client that the tracker can use."""
+    if isinstance(client, async_redis.RedisCluster):
+        raise ConfigError("redis= is a RedisCluster: the tracker does not run on a cluster yet (the Namespace proxy does); give it a single Redis")
+    if isinstance(client, sync_redis.Redis):
+        raise ConfigError("redis= is a synchronous client: write redis.asyncio.Redis(...), or redis_options={...}")
+    if not isinstance(client, async_redis.Redis) or isinstance(client, async_redis.client.Pipeline):
+        raise ConfigError(f"redis= must be a redis.asyncio client, not {type(client).__name__}: write redis.asyncio.Redis(...), or redis_options={{...}}")
+
+
+def describe(client: Any) -> str:
+    """Tell which Redis a client talks to, as a url without its password.
+
+    >>> describe(async_redis.Redis(host="db", port=7000, db=3, password="secret"))
+    'redis://db:7000/3'
+    """
+    pool = client.connection_pool
+    kwargs = pool.connection_kwargs
+    database = kwargs.get("db") or 0
+    if isinstance(pool, SentinelConnectionPool):
+        return f"sentinel://{pool.service_name}/{database}"
+    if "path" in kwargs:
+        return f"unix://{quote(kwargs['path'])}?db={database}"
+    scheme = "rediss" if issubclass(pool.connection_class, SSLConnection) else "redis"
+    return f"{scheme}://{kwargs.get('host', 'localhost')}:{kwargs.get('port', 6379)}/{database}"
+
+
+class Access:
+    """The Redis of a tracker: a client that somebody shares, or one of its own, made from options when it is first needed.
+
+    A client of its own belongs to the event loop that it was made in: another ``asyncio.run`` gets another one.
+    """
+
+    def __init__(self, *, client: Any = None, options: Mapping[str, Any] | None = None, fallback_url: str | None = None) -> None:
+        if client is not None and options is not None:
+            raise ConfigError("both redis and redis_options were given: write one of them (redis= shares your pool, redis_options= makes another)")
+        if client is not None:
+            check_client(client)
+        self._shared = client
+        self.is_explicit = client is not None or options is not None
+        """Whether this Redis was asked for; if not, an arq worker's own pool comes before it."""
+        self._options = redis_options(options if options is not None else {"url": fallback_url or DEFAULT_REDIS_URL})
+        self._own: Any = None
+        self._own_loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the client is somebody else's, to be left open."""
+        return self._shared is not None
+
+    def share(self, client: Any) -> None:
+        """Use this client from now on; nobody has asked for another Redis."""
+        check_client(client)
+        self._shared = client
+
+    def client(self) -> Any:
+        """Give the client for the running loop."""
+        if self._shared is not None:
+            return self._shared
+        loop = asyncio.get_running_loop()
+        if self._own is None or self._own_loop is not loop:
+            self._own, self._own_loop = async_redis.Redis(**self._options), loop
+        return self._own
+
+    def sync_client(self) -> sync_redis.Redis:
+        """Make a synchronous client of the same Redis; whoever asks for it closes it."""
+        if self._shared is not None:
+            return sync_twin(self._shared)
+        return sync_redis.Redis(**_sync_options(self._options))
+
+    async def aclose(self) -> None:
+        """Close the client of our own; a shared one stays open."""
+        own, loop = self._own, self._own_loop
+        self._own = self._own_loop = None
+        if own is not None and loop is asyncio.get_running_loop():
+            await own.aclose()
+
+
+def sync_twin(client: Any, *, address: tuple[str, int] | None = None, **overrides: Any) -> sync_redis.Redis:
+    """Make a synchronous client with the options of an asynchronous one.
+
+    ``address`` is where a Sentinel-managed connection is connected to at present, when that is known.
+    """
+    pool = client.connection_pool
+    options = dict(pool.connection_kwargs)
+    if isinstance(pool, SentinelConnectionPool):
+        if address is None:
+            return _sync_master(pool, overrides)
+        options["host"], options["port"] = address
+    if "path" in options:
+        options["unix_socket_path"] = options.pop("path")
+    elif issubclass(pool.connection_class, SSLConnection):
+        options["ssl"] = True
+    return sync_redis.Redis(**{**_sync_options(options), **overrides})
+
+
+def _sync_master(pool: SentinelConnectionPool, overrides: Mapping[str, Any]) -> sync_redis.Redis:
+    sentinels = []
+    for watcher in pool.sentinel_manager.sentinels:
+        kwargs = watcher.connection_pool.connection_kwargs
+        sentinels.append((kwargs["host"], kwargs["port"]))
+    options = {**_sync_options(pool.connection_kwargs), **overrides}
+    master: sync_redis.Redis = SyncSentinel(sentinels).master_for(pool.service_name, **options)
+    return master
+
+
+def _sync_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in options.items() if name in _SYNC_OPTIONS and name not in _ASYNC_ONLY}
+    if isinstance(kept.get("retry_on_error"), list):
+        kept["retry_on_error"] = list(kept["retry_on_error"])
+    return kept

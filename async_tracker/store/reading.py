@@ -1,0 +1,101 @@
+"""What queries and the sweep read: each method is one round trip, whatever the number of instances and jobs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from async_tracker import keys
+from async_tracker.calls import call, call_many, pairs, refused, text
+from async_tracker.errors import CorruptRecord
+from async_tracker.stored import RunRecord, StoredInstance, decode_instance, decode_run
+
+_JOBS_AT_ONCE = 2_000
+
+
+class Reading:
+    """Questions to the namespace. ``redis`` is a Namespace proxy. Corrupt records are skipped and their keys gathered in ``corrupt``."""
+
+    def __init__(self, redis: Any) -> None:
+        self.redis = redis
+        self.corrupt: list[str] = []
+
+    async def instances(self, instance_ids: Sequence[str]) -> dict[str, StoredInstance]:
+        """Read what these instances say of themselves; the ones that are no more are left out."""
+        replies = await call_many(self.redis, [("HGETALL", keys.instance(name)) for name in instance_ids]) if instance_ids else []
+        return self._decode_instances(instance_ids, replies)
+
+    async def instances_and_jobs(self, instance_ids: Sequence[str]) -> tuple[dict[str, StoredInstance], dict[str, list[str]]]:
+        """Read these instances and the ids of the jobs in flight on each."""
+        if not instance_ids:
+            return {}, {}
+        commands = [("HGETALL", keys.instance(name)) for name in instance_ids] + [("SMEMBERS", keys.jobs(name)) for name in instance_ids]
+        replies = await call_many(self.redis, commands)
+        found = self._decode_instances(instance_ids, replies[: len(instance_ids)])
+        members = zip(instance_ids, replies[len(instance_ids) :], strict=True)
+        jobs = {name: sorted(map(text, reply)) for name, reply in members if self._sound(keys.jobs(name), reply)}
+        return found, jobs
+
+    async def runs(self, job_ids: Sequence[str]) -> dict[str, RunRecord]:
+        """Read the newest run of each of these jobs; what is not in flight is left out."""
+        found: dict[str, RunRecord] = {}
+        parts = [job_ids[i : i + _JOBS_AT_ONCE] for i in range(0, len(job_ids), _JOBS_AT_ONCE)]
+        replies = await call_many(self.redis, [("MGET", *(keys.job(job_id) for job_id in part)) for part in parts]) if parts else []
+        for part, reply in zip(parts, replies, strict=True):
+            for job_id, raw in zip(part, reply, strict=True):
+                record = self._decode_run(job_id, raw)
+                if record is not None:
+                    found[job_id] = record
+        return found
+
+    def _decode_run(self, job_id: str, raw: bytes | None) -> RunRecord | None:
+        if raw is None:
+            return None
+        try:
+            return decode_run(keys.job(job_id), job_id, raw)
+        except CorruptRecord as exc:
+            self.corrupt.append(exc.key)
+            return None
+
+    async def deaths(self, job_ids: Sequence[str], *, since_ms: int) -> dict[str, list[str]]:
+        """Tell under which runs of these jobs a worker has died since then."""
+        replies = await call_many(self.redis, [("HGETALL", keys.recoveries(job_id)) for job_id in job_ids]) if job_ids else []
+        deaths: dict[str, list[str]] = {}
+        for job_id, reply in zip(job_ids, replies, strict=True):
+            stamps = pairs(_flat(reply)) if self._sound(keys.recoveries(job_id), reply) else {}
+            deaths[job_id] = [run for run, stamp in stamps.items() if stamp.isdigit() and int(stamp) >= since_ms]
+        return deaths
+
+    async def stats(self) -> dict[str, str]:
+        """Read the counters of all time."""
+        return pairs(_flat(await call(self.redis, "HGETALL", keys.STATS)))
+
+    async def quarantined(self) -> dict[str, dict[str, bytes]]:
+        """Read every quarantined job with its fields as bytes, in two round trips; the longest quarantined first."""
+        names = [text(name) for name in await call(self.redis, "ZRANGE", keys.QUARANTINE, 0, -1)]
+        replies = await call_many(self.redis, [("HGETALL", keys.quarantined(name)) for name in names]) if names else []
+        return {name: _fields(reply) for name, reply in zip(names, replies, strict=True) if self._sound(keys.quarantined(name), reply) and reply}
+
+    def _decode_instances(self, instance_ids: Sequence[str], replies: Sequence[Any]) -> dict[str, StoredInstance]:
+        found = {}
+        for name, reply in zip(instance_ids, replies, strict=True):
+            if self._sound(keys.instance(name), reply) and reply:
+                try:
+                    found[name] = decode_instance(keys.instance(name), name, pairs(_flat(reply)))
+                except CorruptRecord as exc:
+                    self.corrupt.append(exc.key)
+        return found
+
+    def _sound(self, key: str, reply: Any) -> bool:
+        if refused(reply):  # the key is of another type: somebody else wrote it
+            self.corrupt.append(key)
+            return False
+        return True
+
+
+def _flat(reply: Any) -> list[bytes]:
+    """Make a hash flat: redis-py gives a dict where its callback ran, and a list where it did not."""
+    return [part for pair in reply.items() for part in pair] if isinstance(reply, dict) else list(reply)
+
+
+def _fields(reply: Any) -> dict[str, bytes]:
+    flat = _flat(reply)
+    return {text(flat[i]): flat[i + 1] for i in range(0, len(flat), 2)}

@@ -1,0 +1,190 @@
+"""The transitions: one method each, one Lua file each. Nothing here reads first and writes then."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from async_tracker import keys
+from async_tracker.calls import Argument, Script, load_script, pairs, run_script, text
+from async_tracker.stored import Observation, RunRecord, encode_run
+
+_NAMES = (
+    "register beat write speak deregister lease release_lease observe mark_gone declare_dead adopt settle bury unquarantine".split()
+)
+SCRIPTS: dict[str, Script] = {name: load_script(__package__, name) for name in _NAMES}
+
+TOMBSTONE_MS = 7 * 86_400_000
+"""For how long an instance that was declared dead is told so when it returns."""
+
+EVENTS_KEPT = 10_000
+"""About how many events the stream keeps."""
+
+
+class Status(IntEnum):
+    """How a write of an instance was taken."""
+
+    WRITTEN = 1
+    STALE = 0
+    """A newer write was seen; nothing was changed."""
+    UNKNOWN = -1
+    """The instance is not registered; nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the server answered to a write: how it was taken, and the server's time."""
+
+    status: Status
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A run that has ended: ``last_here`` when no other run of that job is in flight on the same instance."""
+
+    job_id: str
+    run: str
+    last_here: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """The evidence on which an instance was declared dead, as it was read."""
+
+    instance_id: str
+    heartbeat: str
+    connections: str
+    watchdog: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """What is written down of an orphan when its release is done."""
+
+    record: RunRecord
+    event: str
+    counts: bool
+    counters: tuple[str, ...] = ()
+    quarantined: Mapping[str, str | bytes | int] | None = None
+
+
+class Store:
+    """The namespace as the tracker keeps it. ``redis`` is a Namespace proxy; every method raises StorageError when Redis refuses."""
+
+    def __init__(self, redis: Any) -> None:
+        self.redis = redis
+
+    async def _run(self, name: str, names: Sequence[str], *arguments: Argument) -> Any:
+        return await run_script(self.redis, SCRIPTS[name], names, arguments)
+
+    async def register(self, instance_id: str, sequence: int, connections: str, fields: Mapping[str, Argument]) -> Reply:
+        """Make an instance known. UNKNOWN means that it was declared dead before: it must take a new id."""
+        names = [keys.INSTANCES, keys.instance(instance_id), keys.CONNECTIONS, keys.GONE, keys.tombstone(instance_id)]
+        return _reply(await self._run("register", names, instance_id, sequence, connections, *_flat(fields)))
+
+    async def beat(
+        self, instance_id: str, sequence: int, *, connections: str, fields: Mapping[str, Argument], counters: Mapping[str, int], minute: int
+    ) -> Reply:
+        """Renew the heartbeat; ``connections`` is '' when they have not changed, ``counters`` are totals of this instance."""
+        names = [keys.INSTANCES, keys.instance(instance_id), keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS]
+        names += [keys.counters(instance_id), keys.STATS, keys.minute(minute)]
+        reply = await self._run("beat", names, instance_id, sequence, connections, len(fields), *_flat(fields), *_flat(counters))
+        return _reply(reply)
+
+    async def write(
+        self, instance_id: str, sequence: int, *, started: Sequence[RunRecord], ended: Sequence[Ended], forget_others: bool = False
+    ) -> Reply:
+        """Write what the journal gathered; with ``forget_others`` the instance has no other jobs than these."""
+        names, arguments = write_call(instance_id, sequence, started=started, ended=ended, forget_others=forget_others)
+        return _reply(await self._run("write", names, *arguments))
+
+    async def deregister(self, instance_id: str) -> int:
+        """End an instance in order. Returns how many runs it left, which are orphans now; -1 when it was not registered."""
+        names = [keys.INSTANCES, keys.instance(instance_id), keys.jobs(instance_id), keys.counters(instance_id)]
+        names += [keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS, keys.DEAD, keys.tombstone(instance_id)]
+        return int(await self._run("deregister", names, instance_id, TOMBSTONE_MS))
+
+    async def lease(self, library: str, holder: str, *, ttl_ms: int, replacing: str = "") -> tuple[bool, str, int]:
+        """Take or renew the sweeper's lease. Returns whether it is ours, who holds it, and how many instances there are."""
+        ours, held_by, count = await self._run("lease", [keys.lease(library), keys.INSTANCES], holder, ttl_ms, replacing)
+        return int(ours) == 1, text(held_by), int(count)
+
+    async def release_lease(self, library: str, holder: str) -> bool:
+        """Give the lease back if it is still ours."""
+        return int(await self._run("release_lease", [keys.lease(library)], holder)) == 1
+
+    async def observe(self, run_id: str) -> Observation:
+        """Read all the evidence at one moment; ``run_id`` names the server, '' when it cannot be known."""
+        names = [keys.INSTANCES, keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS, keys.DEAD, keys.SERVER]
+        now, since, instances, connections, gone, watchdogs, dead = await self._run("observe", names, run_id)
+        return Observation(
+            now_ms=int(now),
+            server_since_ms=int(since) if int(since) >= 0 else None,
+            run_id=run_id,
+            instances=pairs(instances),
+            connections=pairs(connections),
+            gone={name: int(stamp) for name, stamp in pairs(gone).items()},
+            watchdogs=pairs(watchdogs),
+            dead={name: int(float(stamp)) for name, stamp in pairs(dead).items()},
+        )
+
+    async def mark_gone(self, instance_id: str, connections: str, *, gone: bool) -> int:
+        """Note that these connections are gone, or back. Returns since when they are gone in ms, 0 when they are not."""
+        return int(await self._run("mark_gone", [keys.CONNECTIONS, keys.GONE], instance_id, connections, int(gone)))
+
+    async def declare_dead(self, judged: Judged, event: str) -> bool:
+        """Declare an instance dead unless its evidence has changed since it was judged."""
+        instance_id = judged.instance_id
+        names = [keys.INSTANCES, keys.instance(instance_id), keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS, keys.DEAD]
+        names += [keys.tombstone(instance_id), keys.EVENTS]
+        arguments = (instance_id, judged.heartbeat, judged.connections, judged.watchdog, judged.reason, TOMBSTONE_MS, EVENTS_KEPT, event)
+        return int(await self._run("declare_dead", names, *arguments)) == 1
+
+    async def adopt(self, record: RunRecord) -> bool:
+        """Give a claim of a dead instance its record, so that it is recovered like any other orphan."""
+        names = [keys.DEAD, keys.jobs(record.instance_id), keys.job(record.job_id)]
+        return int(await self._run("adopt", names, record.instance_id, record.job_id, record.run, encode_run(record))) == 1
+
+    async def settle(self, settlement: Settlement, *, window_ms: int, minute: int) -> bool:
+        """Close the book on one orphan, once. Returns False when that had been done before."""
+        record = settlement.record
+        names = [keys.DEAD, keys.jobs(record.instance_id), keys.job(record.job_id), keys.recoveries(record.job_id), keys.EVENTS]
+        names += [keys.STATS, keys.minute(minute), keys.QUARANTINE, keys.quarantined(record.job_id)]
+        arguments: list[Argument] = [record.instance_id, record.job_id, record.run, int(settlement.counts), window_ms, EVENTS_KEPT]
+        arguments += [settlement.event, len(settlement.counters), *settlement.counters, *_flat(settlement.quarantined or {})]
+        return int(await self._run("settle", names, *arguments)) == 1
+
+    async def bury(self, instance_id: str) -> bool:
+        """Forget a dead instance that has no orphan left."""
+        names = [keys.DEAD, keys.instance(instance_id), keys.jobs(instance_id), keys.counters(instance_id)]
+        return int(await self._run("bury", names, instance_id)) == 1
+
+    async def unquarantine(self, job_id: str, event: str) -> bool:
+        """Take a job off the quarantine list. Returns False when it was not on it."""
+        names = [keys.QUARANTINE, keys.quarantined(job_id), keys.recoveries(job_id), keys.EVENTS]
+        return int(await self._run("unquarantine", names, job_id, EVENTS_KEPT, event)) == 1
+
+
+def write_call(
+    instance_id: str, sequence: int, *, started: Sequence[RunRecord], ended: Sequence[Ended], forget_others: bool
+) -> tuple[list[str], list[Argument]]:
+    """Give keys and arguments of ``write.lua``; the watchdog sends them over a connection of its own."""
+    names = [keys.INSTANCES, keys.instance(instance_id), keys.jobs(instance_id)]
+    arguments: list[Argument] = [instance_id, sequence, len(started), len(ended), int(forget_others)]
+    for record in started:
+        names.append(keys.job(record.job_id))
+        arguments += [record.job_id, record.run, record.started_at_ms, encode_run(record)]
+    for end in ended:
+        names.append(keys.job(end.job_id))
+        arguments += [end.job_id, end.run, int(end.last_here)]
+    return names, arguments
+
+
+def _reply(reply: Any) -> Reply:
+    return Reply(Status(int(reply[0])), int(reply[1]))
+
+
+def _flat(fields: Mapping[str, Any]) -> list[Argument]:
+    return [part for pair in fields.items() for part in pair]

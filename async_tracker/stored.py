@@ -1,0 +1,265 @@
+"""What is stored, and how: the record of a run, what an instance says of itself, the evidence at one moment.
+
+Pure: text in, records out. A record that another version or somebody else wrote raises CorruptRecord; whoever reads many
+skips it and says so.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from async_tracker.errors import CorruptRecord
+from async_tracker.policy import Limits
+
+RECORD_SCHEMA = 1
+"""Version of the JSON in ``job:{id}``. A record of another version is reported as corrupt and skipped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """The record of a run in flight, as it is stored in ``job:{id}``. Times in ms of the server's clock."""
+
+    job_id: str
+    instance_id: str
+    run: str
+    job_try: int = 1
+    function: str | None = None
+    queue: str | None = None
+    library: str = "asyncio"
+    enqueued_at_ms: int | None = None
+    started_at_ms: int
+    timeout: float | None = None
+    progress: float | None = None
+    progress_message: str | None = None
+    args: str | None = None
+    superseded: int = 0
+
+    @property
+    def token(self) -> str:
+        """What the fence holds while this run does."""
+        return f"{self.instance_id}:{self.run}"
+
+
+_STORED = (
+    ("try", "job_try"),
+    ("function", "function"),
+    ("queue", "queue"),
+    ("library", "library"),
+    ("enqueued_at_ms", "enqueued_at_ms"),
+    ("started_at_ms", "started_at_ms"),
+    ("timeout", "timeout"),
+    ("progress", "progress"),
+    ("message", "progress_message"),
+    ("args", "args"),
+    ("superseded", "superseded"),
+)
+_OPTIONAL = {"function", "queue", "enqueued_at_ms", "timeout", "progress", "message", "args", "superseded"}
+
+
+def encode_run(record: RunRecord) -> bytes:
+    """Write the record as JSON, pure ASCII, so that no client's encoding can spoil it.
+
+    >>> encode_run(RunRecord(job_id="42", instance_id="web:1:ab", run="f00d", started_at_ms=5, function="é"))
+    b'{"schema":1,"instance":"web:1:ab","run":"f00d","try":1,"function":"\\\\u00e9","library":"asyncio","started_at_ms":5}'
+    """
+    stored: dict[str, Any] = {"schema": RECORD_SCHEMA, "instance": record.instance_id, "run": record.run}
+    for name, attribute in _STORED:
+        value = getattr(record, attribute)
+        if value or name not in _OPTIONAL or value == 0.0 and name == "progress":
+            stored[name] = value
+    return json.dumps(stored, separators=(",", ":")).encode("ascii")
+
+
+def decode_run(key: str, job_id: str, raw: bytes | str) -> RunRecord:
+    """Read what `encode_run` wrote. Raises CorruptRecord for anything else, another schema included.
+
+    >>> decode_run("job:42", "42", b'{"schema":1,"instance":"w","run":"r","try":2,"library":"arq","started_at_ms":5}').job_try
+    2
+    >>> decode_run("job:42", "42", b'{"schema":9}')
+    Traceback (most recent call last):
+    async_tracker.errors.CorruptRecord: 'job:42' holds no record that this version can read: schema 9, this version reads 1
+    """
+    try:
+        stored = json.loads(raw)
+    except ValueError as exc:
+        raise CorruptRecord(key, "not JSON") from exc
+    if not isinstance(stored, dict) or stored.get("schema") != RECORD_SCHEMA:
+        found = stored.get("schema") if isinstance(stored, dict) else None
+        raise CorruptRecord(key, f"schema {found}, this version reads {RECORD_SCHEMA}")
+    known = {attribute: stored[name] for name, attribute in _STORED if name in stored}
+    try:
+        record = RunRecord(job_id=job_id, instance_id=stored["instance"], run=stored["run"], **known)
+    except (KeyError, TypeError) as exc:
+        raise CorruptRecord(key, f"a field is missing: {exc}") from exc
+    if not _is_sound(record):
+        raise CorruptRecord(key, "a field has the wrong type")
+    return record
+
+
+def _is_sound(record: RunRecord) -> bool:
+    texts = (record.instance_id, record.run, record.library)
+    optional_texts = (record.function, record.queue, record.progress_message, record.args)
+    return (
+        all(isinstance(text, str) for text in texts)
+        and all(text is None or isinstance(text, str) for text in optional_texts)
+        and all(type(number) is int for number in (record.job_try, record.started_at_ms, record.superseded))
+        and (record.enqueued_at_ms is None or type(record.enqueued_at_ms) is int)
+        and all(number is None or type(number) in (int, float) for number in (record.timeout, record.progress))
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """What an instance says of itself once, when it registers; `Limits` and the evidence are kept beside it."""
+
+    library: str
+    host: str
+    host_id: str
+    pid: int
+    label: str | None = None
+    queue: str | None = None
+    functions: tuple[str, ...] = ()
+    concurrency: int | None = None
+    tags: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    redis: str | None = None
+    claims_server: str | None = None
+    """Run id of the server that holds the worker library's claims; None when it is the tracker's own."""
+    broker: str | None = None
+    """What an adapter must know to find the claims, in its own words."""
+
+
+def encode_description(description: Description, limits: Limits) -> dict[str, str | int | float]:
+    """Give the fields of ``instance:{id}`` that do not change while the instance lives."""
+    fields: dict[str, str | int | float] = {
+        "schema": RECORD_SCHEMA,
+        "library": description.library,
+        "host": description.host,
+        "host_id": description.host_id,
+        "pid": description.pid,
+        "functions": json.dumps(description.functions),
+        "tags": json.dumps(description.tags),
+        "versions": json.dumps(dict(description.versions)),
+        "limits": json.dumps([limits.heartbeat_ttl, limits.disconnect_grace, limits.silence_limit, limits.stall_limit]),
+        "label": description.label or "",
+        "queue": description.queue or "",
+        "concurrency": "" if description.concurrency is None else description.concurrency,
+        "redis": description.redis or "",
+        "claims_server": description.claims_server or "",
+        "broker": description.broker or "",
+    }
+    return {name: value for name, value in fields.items() if value != ""}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredInstance:
+    """``instance:{id}``, read: what it said at registration, and what it said last."""
+
+    instance_id: str
+    description: Description
+    limits: Limits
+    started_at_ms: int
+    state: str = "alive"
+    busy: int = 0
+    rss_bytes: int | None = None
+    loop_lag_ms: int = 0
+    blocked_at: tuple[str, ...] = ()
+    blocked_since_ms: int | None = None
+    jobs_started: int = 0
+    jobs_ended: int = 0
+    dropped: int = 0
+    died_at_ms: int | None = None
+    death_reason: str = ""
+
+
+def decode_instance(key: str, instance_id: str, stored: Mapping[str, str]) -> StoredInstance:
+    """Read ``instance:{id}``. Raises CorruptRecord for what another version or somebody else wrote."""
+    if stored.get("schema") != str(RECORD_SCHEMA):
+        raise CorruptRecord(key, f"schema {stored.get('schema')}, this version reads {RECORD_SCHEMA}")
+    try:
+        return StoredInstance(
+            instance_id=instance_id,
+            description=_decode_description(stored),
+            limits=_decode_limits(stored["limits"]),
+            started_at_ms=int(stored["started_at_ms"]),
+            state=stored.get("state", "alive"),
+            busy=int(stored.get("busy", 0)),
+            rss_bytes=_number(stored, "rss_bytes"),
+            loop_lag_ms=int(stored.get("loop_lag_ms", 0)),
+            blocked_at=tuple(json.loads(stored.get("blocked_at", "[]"))),
+            blocked_since_ms=_number(stored, "blocked_since_ms"),
+            jobs_started=int(stored.get("jobs_started", 0)),
+            jobs_ended=int(stored.get("jobs_ended", 0)),
+            dropped=int(stored.get("dropped", 0)),
+            died_at_ms=_number(stored, "died_at_ms"),
+            death_reason=stored.get("death_reason", ""),
+        )
+    except (KeyError, ValueError, TypeError) as exc:
+        raise CorruptRecord(key, f"a field is missing or has the wrong type: {exc}") from exc
+
+
+def _decode_description(stored: Mapping[str, str]) -> Description:
+    return Description(
+        library=stored["library"],
+        host=stored["host"],
+        host_id=stored["host_id"],
+        pid=int(stored["pid"]),
+        label=stored.get("label"),
+        queue=stored.get("queue"),
+        functions=tuple(json.loads(stored["functions"])),
+        concurrency=_number(stored, "concurrency"),
+        tags=tuple(json.loads(stored["tags"])),
+        versions=dict(json.loads(stored["versions"])),
+        redis=stored.get("redis"),
+        claims_server=stored.get("claims_server"),
+        broker=stored.get("broker"),
+    )
+
+
+def _decode_limits(text: str) -> Limits:
+    ttl, grace, silence, stall = json.loads(text)
+    return Limits(heartbeat_ttl=ttl, disconnect_grace=grace, silence_limit=silence, stall_limit=stall)
+
+
+def _number(stored: Mapping[str, str], name: str) -> int | None:
+    return int(stored[name]) if name in stored else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connections:
+    """The connections that an instance has registered, and on which server they were.
+
+    >>> Connections.decode(Connections(server="5f", ids={7: "async-tracker:ab"}).encode()).ids
+    {7: 'async-tracker:ab'}
+    """
+
+    server: str = ""
+    ids: Mapping[int, str] = field(default_factory=dict)
+
+    def encode(self) -> str:
+        """Write it as the JSON that is compared, byte by byte, when an instance is declared dead."""
+        return json.dumps({"server": self.server, "ids": {str(key): self.ids[key] for key in sorted(self.ids)}}, separators=(",", ":"))
+
+    @classmethod
+    def decode(cls, text: str) -> "Connections":
+        """Read it; what cannot be read is no evidence, so it comes back empty."""
+        try:
+            stored = json.loads(text)
+            return cls(server=stored["server"], ids={int(key): str(name) for key, name in stored["ids"].items()})
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return cls()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """The evidence of a namespace at one moment, as it is stored; scores and JSON are kept as they were read."""
+
+    now_ms: int
+    server_since_ms: int | None
+    run_id: str
+    instances: Mapping[str, str]
+    connections: Mapping[str, str]
+    gone: Mapping[str, int]
+    watchdogs: Mapping[str, str]
+    dead: Mapping[str, int]

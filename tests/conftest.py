@@ -5,6 +5,8 @@ make_server    ``make_server(tcp=True, extra_args=(...))``: an EmbeddedServer of
 redis_client   redis.asyncio, on an empty database of ``server``
 redis_url      the same database, as a url
 namespace      a string, unlike that of any other test
+ledger         where the jobs of the test write their starts and ends, past Redis
+workers        starts real worker processes, and ends them
 no_leaks       afterwards every key left in ``namespace`` must have a lifetime or an owner
 """
 
@@ -20,7 +22,9 @@ import redis
 import redis.asyncio
 
 from async_tracker.embedded import EmbeddedServer
+from tests.harness.ledger import Ledger
 from tests.harness.servers import GivenServer, Server, assert_no_leaks
+from tests.harness.workers import Workers
 
 # A failure must come back when the same commit is tested again; and how long a single example takes is no claim of ours.
 hypothesis.settings.register_profile("tests", deadline=None, derandomize=bool(os.environ.get("CI")), print_blob=True)
@@ -100,6 +104,17 @@ def namespace() -> str:
 async def no_leaks(redis_client: redis.asyncio.Redis, namespace: str) -> AsyncIterator[None]:
     yield
     await assert_no_leaks(redis_client, namespace)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "ledger")
+
+
+@pytest.fixture
+def workers(tmp_path: Path, ledger: Ledger) -> Iterator[Workers]:
+    with Workers(tmp_path, ledger=ledger) as workers:
+        yield workers
 
 
 @pytest.fixture(scope="session")

@@ -3,16 +3,10 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from tests.harness.ledger import Account, Ledger
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(tmp_path / "ledger")
 
 
 def test_a_job_that_ran_once_is_neither_lost_nor_doubled_nor_robbed(ledger: Ledger):

@@ -3,7 +3,7 @@
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import anyio
 
@@ -19,24 +19,22 @@ class NotReached(AssertionError):
         super().__init__(f"not reached within {timeout} s: {description} (last seen: {last!r})")
 
 
-async def wait_until(
-    predicate: Callable[[], T | Awaitable[T]],
-    *,
-    timeout: float = 10.0,
-    description: str,
-    poll_interval: float = POLL_INTERVAL,
-) -> T:
+@overload
+async def wait_until(predicate: Callable[[], Awaitable[T]], *, timeout: float = ..., description: str, poll_interval: float = ...) -> T: ...
+@overload
+async def wait_until(predicate: Callable[[], T], *, timeout: float = ..., description: str, poll_interval: float = ...) -> T: ...
+async def wait_until(predicate: Callable[[], Any], *, timeout: float = 10.0, description: str, poll_interval: float = POLL_INTERVAL) -> Any:
     """Call ``predicate`` until it returns something true, and return that. Fails with ``description`` after ``timeout`` seconds.
 
     The predicate may be a coroutine function; whatever it raises passes through.
     """
     deadline = time.monotonic() + timeout
     while True:
-        answer: Any = predicate()
+        answer = predicate()
         if inspect.isawaitable(answer):
             answer = await answer
         if answer:
-            return answer  # type: ignore[no-any-return]
+            return answer
         if time.monotonic() >= deadline:
             raise NotReached(description, timeout, answer)
         await anyio.sleep(poll_interval)

@@ -106,6 +106,8 @@ class WireProxy:
         self._thread = threading.Thread(target=self._loop.run_forever, name="wire-proxy", daemon=True)
         self._weather = _Weather()
         self._links: set[_Link] = set()
+        self._accepted: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._listener: asyncio.Server | None = None
         self._connection_count = 0
         self.port = 0
@@ -230,15 +232,21 @@ class WireProxy:
             self._listener.close()
             self._listener = None
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._connection_count += 1
+        self._accepted.add(writer)
+        task = self._loop.create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             if isinstance(self._upstream, str):
                 upstream = await asyncio.open_unix_connection(self._upstream)
             else:
                 upstream = await asyncio.open_connection(*self._upstream)
         except OSError:  # the server is down: so are we
-            writer.close()
+            writer.transport.abort()
             return
         link = _Link(weather=self._weather, client=(reader, writer), server=upstream)
         self._links.add(link)
@@ -246,6 +254,7 @@ class WireProxy:
             await link.run()
         finally:
             self._links.discard(link)
+            self._accepted.discard(writer)
 
     async def _close(self) -> None:
         await self._stop_listening()
@@ -253,6 +262,8 @@ class WireProxy:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        for writer in self._accepted:  # those whose task was cancelled before it had a link
+            writer.transport.abort()
         await asyncio.sleep(0)  # the transports close in the loop's next round
 
 

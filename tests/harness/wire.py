@@ -296,10 +296,10 @@ class _Link:
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self.cut_both()  # before the next await, which may be cancelled
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self.cut_both()
 
     def cut_both(self) -> None:
         """Close both connections, whatever is still on its way."""

@@ -63,8 +63,9 @@ class WorkerProcess:
             self._ledger.killed(self.pid)
 
     def suspend(self) -> None:
-        """Stop it where it stands (SIGSTOP): it lives, and does nothing."""
+        """Stop it where it stands (SIGSTOP), and return once it stands: it lives, and does nothing."""
         self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)  # until then it may still act on a signal sent later
 
     def resume(self) -> None:
         """End ``suspend()``."""

@@ -67,7 +67,9 @@ class Naming:
         self.pattern_text = glob_escape(self.text)
         self.pattern_raw = encode(self.pattern_text)
         if encode("*:") != b"*:":
-            raise ConfigError("a namespace needs an encoding that extends ASCII, such as utf-8 or latin-1; redis-py itself cannot use another")
+            raise ConfigError(
+                "a namespace needs an encoding that extends ASCII, such as utf-8 or latin-1; redis-py itself cannot use another"
+            )
 
     def add(self, key: Any) -> Any:
         """Name a key on the server. Numbers become bytes; what redis-py refuses as a key (None, bool) it refuses here."""

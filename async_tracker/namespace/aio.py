@@ -1,0 +1,112 @@
+"""The namespace for asyncio: ``Namespace(client, "my_app")``."""
+
+import inspect
+from collections.abc import Callable, Collection, Generator
+from typing import Any, Self
+
+from redis.asyncio.client import PubSub
+from redis.asyncio.lock import Lock
+
+from async_tracker.errors import ConfigError
+from async_tracker.namespace.commands import AsyncCommands
+from async_tracker.namespace.pipelines import NamespacePipeline, stripped
+from async_tracker.namespace.proxy import Proxy, rules_for
+from async_tracker.namespace.pubsub import confine_async_pubsub
+
+CLEAR_BATCH = 1_000
+
+
+class Namespace(Proxy, AsyncCommands):
+    """A client whose every key begins with ``{namespace}:``, and that has no others.
+
+    ``client`` is a ``redis.asyncio.Redis``, of any subclass, or another Namespace. It is shared: closing the namespace leaves it
+    open unless ``close_client`` is set. ``allow`` names commands that pass though they are refused, as they are, on the caller's
+    own account. Raises ConfigError for a namespace that is empty or holds control characters, and for a client of the other kind.
+    """
+
+    def __init__(self, client: Any, namespace: str, *, close_client: bool = False, allow: Collection[str] = ()) -> None:
+        client, rules = rules_for(client, namespace, allow)
+        if not inspect.iscoroutinefunction(getattr(type(client), "aclose", None)):
+            raise ConfigError(f"Namespace is for clients of redis.asyncio, and {type(client).__name__} is none: use SyncNamespace")
+        super().__init__(client, rules)
+        self._close_client = close_client
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send a command, its keys in the namespace. Options are redis-py's. Raises UnsupportedCommand before anything is sent."""
+        rewrite, strip = self._plans[args[0]]
+        if rewrite is None:
+            rewrite, strip = strip(args)
+        if strip is None:
+            return self.redis.execute_command(*rewrite(args), **options)
+        return stripped(self.redis.execute_command(*rewrite(args), **options), strip)
+
+    def pipeline(self, transaction: bool = True, *args: Any, **options: Any) -> NamespacePipeline:
+        """Return a pipeline in the namespace; the arguments are those of the client's own ``pipeline``."""
+        return NamespacePipeline(self.redis.pipeline(transaction, *args, **options), self._rules)
+
+    async def transaction(
+        self,
+        func: Callable[[NamespacePipeline], Any],
+        *watches: Any,
+        shard_hint: str | None = None,
+        value_from_callable: bool = False,
+        watch_delay: float | None = None,
+    ) -> Any:
+        """Call ``func`` with a pipeline that watches these keys, execute it, and begin anew as long as one of them changes meanwhile.
+
+        ``watch_delay`` is in seconds. Returns the replies, or what ``func`` returned if ``value_from_callable``.
+        """
+        return await type(self.redis).transaction(
+            self, func, *watches, shard_hint=shard_hint, value_from_callable=value_from_callable, watch_delay=watch_delay
+        )
+
+    def lock(self, name: Any, timeout: float | None = None, *, lock_class: type[Any] | None = None, **options: Any) -> Lock:
+        """Return a lock of this name in the namespace; the arguments are those of the client's own ``lock``. Seconds."""
+        made: Lock = (lock_class or Lock)(self, name, timeout=timeout, **options)
+        return made
+
+    def pubsub(self, **options: Any) -> PubSub:
+        """Return a PubSub whose channels and patterns are in the namespace; messages come back without it."""
+        return confine_async_pubsub(self.redis.pubsub, self._rules.names, options)
+
+    def client(self) -> "Namespace":
+        """Return the same namespace on one connection of its own, to be closed by the caller."""
+        return Namespace(self.redis.client(), self.namespace, close_client=True, allow=self._rules.allowed)
+
+    async def clear(self) -> int:
+        """Delete every key of the namespace; return how many there were. In batches, by SCAN and UNLINK, never blocking the server for long."""
+        deleted = 0
+        batch: list[Any] = []
+        async for key in self.scan_iter(count=CLEAR_BATCH):
+            batch.append(key)
+            if len(batch) >= CLEAR_BATCH:
+                deleted += await self.unlink(*batch)
+                batch = []
+        return deleted + (await self.unlink(*batch) if batch else 0)
+
+    async def count(self) -> int:
+        """Count the keys of the namespace, by SCAN: as many round trips as the database is large."""
+        return len({key async for key in self.scan_iter(count=CLEAR_BATCH)})
+
+    async def initialize(self) -> Self:
+        """Connect the client if it is one that holds a connection."""
+        await self.redis.initialize()
+        return self
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        """Let go. A shared client stays open; one given with ``close_client`` is closed."""
+        if self._close_client:
+            await self.redis.aclose()
+
+    async def close(self, close_connection_pool: bool | None = None) -> None:
+        """The same as ``aclose``."""
+        await self.aclose()
+
+    async def __aenter__(self) -> Self:
+        return await self.initialize()
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self.initialize().__await__()

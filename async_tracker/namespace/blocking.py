@@ -1,0 +1,88 @@
+"""The namespace for synchronous code: ``SyncNamespace(client, "my_app")``."""
+
+import inspect
+from collections.abc import Callable, Collection
+from typing import Any, Self
+
+from redis.client import PubSub
+from redis.lock import Lock
+
+from async_tracker.errors import ConfigError
+from async_tracker.namespace.commands import SyncCommands
+from async_tracker.namespace.pipelines import SyncNamespacePipeline
+from async_tracker.namespace.proxy import Proxy, rules_for
+from async_tracker.namespace.pubsub import confine_sync_pubsub
+
+CLEAR_BATCH = 1_000
+
+
+class SyncNamespace(Proxy, SyncCommands):
+    """The twin of ``Namespace`` over a ``redis.Redis``: the same rules, the same names, without await.
+
+    Safe to share between threads as far as the client is. With client-side caching, the cache knows keys by their full names.
+    """
+
+    def __init__(self, client: Any, namespace: str, *, close_client: bool = False, allow: Collection[str] = ()) -> None:
+        client, rules = rules_for(client, namespace, allow)
+        if inspect.iscoroutinefunction(getattr(type(client), "aclose", None)):
+            raise ConfigError(f"SyncNamespace is for clients of redis, and {type(client).__name__} is one for asyncio: use Namespace")
+        super().__init__(client, rules)
+        self._close_client = close_client
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send a command, its keys in the namespace. Options are redis-py's. Raises UnsupportedCommand before anything is sent."""
+        rewrite, strip = self._plans[args[0]]
+        if rewrite is None:
+            rewrite, strip = strip(args)
+        if options.get("keys") is not None:
+            options["keys"] = self._rules.rewritten_keys(options["keys"])
+        reply = self.redis.execute_command(*rewrite(args), **options)
+        return reply if strip is None else strip(reply)
+
+    def pipeline(self, transaction: bool = True, *args: Any, **options: Any) -> SyncNamespacePipeline:
+        """Return a pipeline in the namespace; the arguments are those of the client's own ``pipeline``."""
+        return SyncNamespacePipeline(self.redis.pipeline(transaction, *args, **options), self._rules)
+
+    def transaction(self, func: Callable[[SyncNamespacePipeline], Any], *watches: Any, **options: Any) -> Any:
+        """Call ``func`` with a pipeline that watches these keys, execute it, and begin anew as long as one of them changes meanwhile."""
+        return type(self.redis).transaction(self, func, *watches, **options)
+
+    def lock(self, name: Any, timeout: float | None = None, *, lock_class: type[Any] | None = None, **options: Any) -> Lock:
+        """Return a lock of this name in the namespace; the arguments are those of the client's own ``lock``. Seconds."""
+        made: Lock = (lock_class or Lock)(self, name, timeout=timeout, **options)
+        return made
+
+    def pubsub(self, **options: Any) -> PubSub:
+        """Return a PubSub whose channels and patterns are in the namespace; messages come back without it."""
+        made: PubSub = confine_sync_pubsub(self.redis.pubsub, self._rules.names, options)
+        return made
+
+    def client(self) -> "SyncNamespace":
+        """Return the same namespace on one connection of its own, to be closed by the caller."""
+        return SyncNamespace(self.redis.client(), self.namespace, close_client=True, allow=self._rules.allowed)
+
+    def clear(self) -> int:
+        """Delete every key of the namespace; return how many there were. In batches, by SCAN and UNLINK, never blocking the server for long."""
+        deleted = 0
+        batch: list[Any] = []
+        for key in self.scan_iter(count=CLEAR_BATCH):
+            batch.append(key)
+            if len(batch) >= CLEAR_BATCH:
+                deleted += self.unlink(*batch)
+                batch = []
+        return deleted + (self.unlink(*batch) if batch else 0)
+
+    def count(self) -> int:
+        """Count the keys of the namespace, by SCAN: as many round trips as the database is large."""
+        return len(set(self.scan_iter(count=CLEAR_BATCH)))
+
+    def close(self) -> None:
+        """Let go. A shared client stays open; one given with ``close_client`` is closed."""
+        if self._close_client:
+            self.redis.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()

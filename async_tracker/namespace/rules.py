@@ -1,0 +1,156 @@
+"""What becomes of a command in a namespace: rewritten, passed or refused. Pure: no client, no connection.
+
+``Rules`` is what both proxies share. A command is looked up by its first argument exactly as it was written; the first call of each
+spelling finds its shape, every later one costs one look-up.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from async_tracker.errors import UnsupportedCommand
+from async_tracker.namespace.naming import Naming, word
+from async_tracker.namespace.refusals import REFUSED, REFUSED_FAMILIES
+from async_tracker.namespace.replies import REPLIES
+from async_tracker.namespace.shapes import Rewrite, check_shape, rewrite_for
+from async_tracker.namespace.table import COMMANDS_BY_SHAPE
+
+StripReply = Callable[[Any], Any]
+Plan = tuple[Rewrite, StripReply | None]
+Choose = Callable[[tuple[Any, ...]], Plan]
+
+SPELLINGS_KEPT = 4_000
+"""So many spellings are remembered; a program that writes commands in ever new ways is served, only slower."""
+
+SHAPES: dict[str, str] = {name: shape for shape, names in COMMANDS_BY_SHAPE.items() for name in names}
+CONTAINERS: set[str] = {name.partition(" ")[0] for name in (*SHAPES, *REFUSED) if " " in name}
+
+
+def register(command: str, keys: str) -> None:
+    """Say where the keys of a command are that the table does not have, for all namespaces of this process.
+
+    ``keys`` is a shape: ``"1"`` one key after the command, ``"1:"`` all arguments, ``"1::2"`` every second, ``"#2"`` their number at
+    2 and then the keys, ``"-"`` none. A command that is refused, or that the table has otherwise, cannot be registered: ConfigError.
+    """
+    name = " ".join(command.upper().split())
+    refusal = refusal_of(name)
+    if refusal is not None and name not in SHAPES and (name in REFUSED or refusal in REFUSED_FAMILIES.values()):
+        raise UnsupportedCommand(f"{name} cannot be registered: {refusal}")
+    if SHAPES.get(name, keys) != keys:
+        raise UnsupportedCommand(f"{name} is in the table already, with its keys at {SHAPES[name]!r}")
+    SHAPES[name] = check_shape(keys)
+    if " " in name:
+        CONTAINERS.add(name.partition(" ")[0])
+
+
+def refusal_of(name: str) -> str | None:
+    """Tell why a command (in capitals) is refused, or None if it is not.
+
+    >>> refusal_of("GET") is None, refusal_of("FLUSHDB")
+    (True, "it would delete everybody's keys; clear() deletes those of the namespace")
+    """
+    if name in SHAPES:
+        return None
+    container = name.partition(" ")[0]
+    for known in (name, container):
+        if known in REFUSED:
+            return REFUSED[known]
+    for family, reason in REFUSED_FAMILIES.items():
+        if name.startswith(family):
+            return reason
+    return (
+        "it is in no table, so nobody knows where its keys are; say so by "
+        f'Namespace.register("{name}", "1"), where "1" is the place of its only key ("-": no keys)'
+    )
+
+
+class Plans(dict[Any, tuple[Rewrite | None, Any]]):
+    """From the first argument, as it was written, to what is done with the command."""
+
+    def __init__(self, find: Callable[[Any], tuple[Rewrite | None, Any]]) -> None:
+        super().__init__()
+        self._find = find
+
+    def __missing__(self, first: Any) -> tuple[Rewrite | None, Any]:
+        plan = self._find(first)
+        if len(self) < SPELLINGS_KEPT:
+            self[first] = plan
+        return plan
+
+
+class Rules:
+    """The rules of one namespace. ``allowed`` are commands that pass as they are though they are refused, each by the caller's own decision."""
+
+    __slots__ = ("allowed", "names", "plans", "subplans")
+
+    def __init__(self, names: Naming, allowed: Collection[str] = ()) -> None:
+        self.names = names
+        self.allowed = frozenset(name.upper() for name in allowed)
+        self.plans = Plans(self._find)
+        self.subplans: dict[tuple[str, int], Plan] = {}
+
+    def prepare(self, args: tuple[Any, ...]) -> tuple[Sequence[Any], StripReply | None]:
+        """Return the arguments to send and what the reply is to go through (None: nothing). Raises UnsupportedCommand."""
+        rewrite, strip = self.plans[args[0]]
+        if rewrite is None:
+            rewrite, strip = strip(args)
+        return rewrite(args), strip
+
+    def rewritten_keys(self, keys: Any) -> Any:
+        """Write the ``keys`` option of redis-py (the key of its client-side cache) as the server will name them."""
+        if isinstance(keys, (str, bytes)):
+            return self.names.add(keys)
+        return [self.names.add(key) for key in keys]
+
+    def _find(self, first: Any) -> tuple[Rewrite | None, Any]:
+        words = word(first).decode("latin-1").split()
+        name = " ".join(words)
+        if not words:
+            raise UnsupportedCommand(f"{first!r} is no command")
+        if len(words) == 1:
+            return (None, self._choose) if name in CONTAINERS else self._plan(name, 0)
+        if name in SHAPES or name in self.allowed or refusal_of_subcommand(name):
+            return self._plan(name, len(words) - 1)
+        return None, self._spelled_out
+
+    def _choose(self, args: tuple[Any, ...]) -> Plan:
+        """Find the plan of a command whose second argument says what it does."""
+        container = word(args[0]).decode("latin-1")
+        if len(args) == 1:
+            return self._plan(container, 0) if container in SHAPES else (tuple, None)
+        return self._plan(f"{container} {word(args[1]).decode('latin-1')}", 0)
+
+    def _spelled_out(self, args: tuple[Any, ...]) -> Plan:
+        """Find the plan of ``execute_command("SET k v")``: redis-py cuts the text at its blanks, so the rules do it first."""
+        words = args[0].split()
+
+        def rewrite(args: tuple[Any, ...]) -> Sequence[Any]:
+            first = words[0].encode() if isinstance(words[0], str) else words[0]
+            return self.prepare((first, *words[1:], *args[1:]))[0]
+
+        _, strip = self.prepare((*words, *args[1:]))
+        return rewrite, strip
+
+    def _plan(self, name: str, shift: int) -> Plan:
+        plan = self.subplans.get((name, shift))
+        if plan is None:
+            plan = self.subplans[name, shift] = self._make(name, shift)
+        return plan
+
+    def _make(self, name: str, shift: int) -> Plan:
+        if name in self.allowed:
+            return rewrite_for("-", self.names), None
+        refusal = refusal_of(name)
+        if refusal is not None:
+            raise UnsupportedCommand(f"{name} is refused by the namespace {self.names.namespace!r}, and nothing was sent: {refusal}")
+        strip, names = REPLIES.get(name), self.names
+        return rewrite_for(SHAPES[name], names, shift=shift), None if strip is None else lambda reply: strip(reply, names)
+
+
+def refusal_of_subcommand(name: str) -> bool:
+    """Tell whether two words are a refused subcommand (rather than a command with its first argument)."""
+    return name in REFUSED or name.partition(" ")[0] in CONTAINERS
+
+
+def table_of_commands() -> Mapping[str, str]:
+    """All commands that are known, with the shape of their keys."""
+    return dict(SHAPES)

@@ -62,19 +62,21 @@ class Namespace(Proxy, AsyncCommands):
 
     def lock(self, name: Any, timeout: float | None = None, *, lock_class: type[Any] | None = None, **options: Any) -> Lock:
         """Return a lock of this name in the namespace; the arguments are those of the client's own ``lock``. Seconds."""
-        made: Lock = (lock_class or Lock)(self, name, timeout=timeout, **options)
+        kind: Any = lock_class or Lock
+        made: Lock = kind(self, name, timeout=timeout, **options)
         return made
 
     def pubsub(self, **options: Any) -> PubSub:
         """Return a PubSub whose channels and patterns are in the namespace; messages come back without it."""
-        return confine_async_pubsub(self.redis.pubsub, self._rules.names, options)
+        made: PubSub = confine_async_pubsub(self.redis.pubsub, self._rules.names, options)
+        return made
 
     def client(self) -> "Namespace":
         """Return the same namespace on one connection of its own, to be closed by the caller."""
         return Namespace(self.redis.client(), self.namespace, close_client=True, allow=self._rules.allowed)
 
     async def clear(self) -> int:
-        """Delete every key of the namespace; return how many there were. In batches, by SCAN and UNLINK, never blocking the server for long."""
+        """Delete every key of the namespace; return how many there were. In batches of SCAN and UNLINK, to block nobody."""
         deleted = 0
         batch: list[Any] = []
         async for key in self.scan_iter(count=CLEAR_BATCH):

@@ -11,7 +11,7 @@ from async_tracker.errors import ConfigError, UnsupportedCommand
 
 SEPARATOR = ":"
 KEYSPACE, KEYEVENT = "__keyspace@", "__keyevent@"
-NOTIFICATION_MARK = "__key"
+NOTIFICATION_MARKS = ("__key", "__subkey")
 
 
 def word(argument: Any) -> bytes:
@@ -102,7 +102,7 @@ class Naming:
         return self._strip_channel(pattern, self.pattern_text, self.pattern_raw)
 
     def add_to_channel(self, channel: Any) -> Any:
-        """Name a channel to subscribe to. ``__keyspace@0__:k`` tells of the namespace's own ``k``; ``__keyevent@0__:del`` stays as it is."""
+        """Name a channel to subscribe to. ``__keyspace@0__:k`` tells of the namespace's ``k``; ``__keyevent@0__:del`` stays as it is."""
         head, tail = self._notification(channel)
         return head + (self.add(tail) if tail is not None else type(head)()) if head else self.add(channel)
 
@@ -121,7 +121,7 @@ class Naming:
     def _notification(self, channel: Any) -> tuple[Any, Any]:
         """Split a notification's channel into what stays and the key after it (None: there is none); ``("", None)`` if it is none."""
         text = channel if isinstance(channel, str) else bytes(channel).decode("latin-1") if isinstance(channel, (bytes, memoryview)) else ""
-        if not text.startswith(NOTIFICATION_MARK):
+        if not text.startswith(NOTIFICATION_MARKS):
             return "", None
         head, mark, _ = text.partition("__:")
         if mark and text.startswith(KEYEVENT):

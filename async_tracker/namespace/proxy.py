@@ -13,9 +13,11 @@ from async_tracker.namespace.naming import Naming
 from async_tracker.namespace.rules import Rules, register
 
 REDIS_STATE = frozenset(
-    "auto_close_connection_pool cache cluster_error_retry_attempts cluster_response_callbacks command_flags commands_parser "
-    "connection connection_kwargs encoder node_flags nodes_manager read_from_replicas response_callbacks result_callbacks retry "
-    "single_connection_client".split()
+    [
+        *("auto_close_connection_pool", "cache", "cluster_error_retry_attempts", "cluster_response_callbacks", "command_flags"),
+        *("commands_parser", "connection", "connection_kwargs", "encoder", "node_flags", "nodes_manager", "read_from_replicas"),
+        *("response_callbacks", "result_callbacks", "retry", "single_connection_client"),
+    ]
 )
 """Attributes with which redis-py talks to the server: a method that is bound to the proxy must not find them."""
 
@@ -24,7 +26,7 @@ ALLOWED_FOR = {"arq": ("DBSIZE",)}
 
 
 @lru_cache(maxsize=256)
-def methods_of_subclass(client_type: type) -> dict[str, Any]:
+def methods_of_subclass(client_type: Any) -> dict[str, Any]:
     """Return what a subclass of redis-py's client defines by itself, the most derived definition of each name."""
     found: dict[str, Any] = {}
     for cls in client_type.__mro__:
@@ -80,8 +82,8 @@ class Proxy:
         """Say where the keys of a command are that is in no table (of a module, or newer than this library).
 
         ``keys``: ``"1"`` one key, ``"1:"`` all arguments, ``"1:-1"`` all but the last, ``"1::2"`` every second, ``"#2"`` their number
-        at 2 and then the keys, ``"1 #2"`` several of these, ``"-"`` none. For all namespaces of the process. Raises ConfigError if it is no such
-        text, UnsupportedCommand for a command that is refused or known to be otherwise.
+        at 2 and then the keys, ``"1 #2"`` several of these, ``"-"`` none. It holds for all namespaces of the process.
+        Raises ConfigError if it is no such text, UnsupportedCommand for a command that is refused or known to be otherwise.
         """
         register(command, keys)
 

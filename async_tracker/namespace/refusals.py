@@ -53,7 +53,7 @@ REFUSED: Mapping[str, str] = {
     "TS.QUERYINDEX": LABELS,
     "TS.QUERYLABELS": LABELS,
     **dict.fromkeys(("SHUTDOWN", "FAILOVER", "REPLICAOF", "SLAVEOF", "DEBUG", "SCRIPT DEBUG"), SERVER_WIDE),
-    **dict.fromkeys(("MODULE LOAD", "MODULE LOADEX", "MODULE UNLOAD"), SERVER_WIDE),
+    **dict.fromkeys(("MODULE LOAD", "MODULE LOADEX", "MODULE UNLOAD", "BACKUP"), SERVER_WIDE),
     **dict.fromkeys(("CONFIG SET", "CONFIG REWRITE", "CONFIG RESETSTAT", "LATENCY RESET"), SERVER_WIDE),
     **dict.fromkeys(
         (

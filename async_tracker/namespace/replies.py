@@ -20,7 +20,8 @@ Strip = Callable[[Any, Naming], Any]
 def names_in(reply: Any, names: Naming) -> Any:
     """Every element is a name."""
     if isinstance(reply, (list, tuple, set, frozenset)):
-        return type(reply)(names.strip(name) for name in reply)
+        kind: Any = type(reply)
+        return kind([names.strip(name) for name in reply])
     return reply
 
 

@@ -78,7 +78,7 @@ class Plans(dict[Any, tuple[Rewrite | None, Any]]):
 
 
 class Rules:
-    """The rules of one namespace. ``allowed`` are commands that pass as they are though they are refused, each by the caller's own decision."""
+    """The rules of one namespace. ``allowed`` are refused commands that pass as they are, by the caller's own decision."""
 
     __slots__ = ("allowed", "names", "plans", "subplans")
 

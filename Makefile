@@ -18,20 +18,31 @@ BENCH ?=
 MATRIX ?=
 CHECKED := async_tracker tests $(wildcard benchmarks)
 
+# One finding must not hide the next: everything is run, and then everything counts.
+MAKEFLAGS += --keep-going --no-print-directory
+
 # A shell's own settings must not reach what runs here.
 unexport PYTHONPATH PYTHONHOME TRACKER_REDIS_URL REDIS_URL
 
-.PHONY: demo test check pytest test-matrix bench soak lock clean
+.PHONY: demo test check lint types imports pytest test-matrix bench soak lock clean
 
 demo: $(VENV)/.has-demo
 	$(BIN)/async-tracker demo
 
-test: check pytest
+# The tests come last and always: their closing line is what a reader of the log looks for.
+test: $(VENV)/.has-test
+	@$(MAKE) check; checked=$$?; $(MAKE) pytest && exit $$checked
 
-check: $(VENV)/.has-test
+check: lint types imports
+
+lint: $(VENV)/.has-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(VENV)/.has-test
 	$(BIN)/mypy $(CHECKED)
+
+imports: $(VENV)/.has-test
 	$(BIN)/lint-imports
 
 pytest: $(VENV)/.has-test

@@ -74,6 +74,10 @@ class Adapter(Protocol):
         """Take the job out of its queue for good and tell whoever awaits it; None when it is no longer ours to take."""
         ...
 
+    async def holds(self, run: RunRecord) -> bool:
+        """Tell whether the claim of a live run is still that run's own."""
+        ...
+
     async def retry(self, job_id: str, queue: str | None, kept: QuarantinedPayload) -> bool:
         """Put a quarantined job back into its queue with all its tries; False when its id was enqueued anew."""
         ...

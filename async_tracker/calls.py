@@ -86,6 +86,16 @@ async def run_script(client: Any, script: Script, keys: Sequence[str | bytes], a
             return await client.execute_command("EVAL", script.text, *rest, **RAW)
 
 
+def run_script_sync(client: Any, script: Script, keys: Sequence[str | bytes], arguments: Sequence[Argument]) -> Any:
+    """Run a script on a synchronous client or proxy, as `run_script` does; for threads."""
+    rest = [len(keys), *map(packed, keys), *map(packed, arguments)]
+    with translated():
+        try:
+            return client.execute_command("EVALSHA", script.sha, *rest, **RAW)
+        except NoScriptError:
+            return client.execute_command("EVAL", script.text, *rest, **RAW)
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Translate the driver's exceptions into ours, with the cause attached."""

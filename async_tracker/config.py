@@ -47,7 +47,9 @@ class Settings:
     def __post_init__(self) -> None:
         check_namespace(self.namespace)
         if self.instance_id is not None and (not self.instance_id or _CONTROL.search(self.instance_id)):
-            raise ConfigError(f"instance_id {self.instance_id!r} is a label: write some text without control characters, a pod name for example")
+            raise ConfigError(
+                f"instance_id {self.instance_id!r} is a label: write some text without control characters, a pod name for example"
+            )
         for name in ("heartbeat_interval", "heartbeat_ttl", "sweep_interval", "hook_timeout", "silence_limit", "recovery_window"):
             _check_number(name, getattr(self, name), above=0.0)
         for name in ("disconnect_grace", "linger"):
@@ -67,7 +69,9 @@ class Settings:
         if self.stall_limit is not None and self.stall_limit < self.heartbeat_ttl:
             raise ConfigError(f"stall_limit ({self.stall_limit} s) must not be shorter than heartbeat_ttl ({self.heartbeat_ttl} s)")
         if type(self.max_recoveries) is not int or self.max_recoveries < 0:
-            raise ConfigError(f"max_recoveries ({self.max_recoveries!r}) must be a whole number, 0 or more; 0 quarantines at the first death")
+            raise ConfigError(
+                f"max_recoveries ({self.max_recoveries!r}) must be a whole number, 0 or more; 0 quarantines at the first death"
+            )
         if isinstance(self.tags, str) or not all(isinstance(tag, str) for tag in self.tags):
             raise ConfigError(f"tags ({self.tags!r}) must be a tuple of strings: write tags=('blue', 'eu-west')")
         object.__setattr__(self, "tags", tuple(self.tags))

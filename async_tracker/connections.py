@@ -61,11 +61,15 @@ def _from_url(url: Any) -> dict[str, Any]:
 def check_client(client: Any) -> None:
     """Raise ConfigError unless this is a client that the tracker can use."""
     if isinstance(client, async_redis.RedisCluster):
-        raise ConfigError("redis= is a RedisCluster: the tracker does not run on a cluster yet (the Namespace proxy does); give it a single Redis")
+        raise ConfigError(
+            "redis= is a RedisCluster: the tracker does not run on a cluster yet (the Namespace proxy does); give it a single Redis"
+        )
     if isinstance(client, sync_redis.Redis):
         raise ConfigError("redis= is a synchronous client: write redis.asyncio.Redis(...), or redis_options={...}")
     if not isinstance(client, async_redis.Redis) or isinstance(client, async_redis.client.Pipeline):
-        raise ConfigError(f"redis= must be a redis.asyncio client, not {type(client).__name__}: write redis.asyncio.Redis(...), or redis_options={{...}}")
+        raise ConfigError(
+            f"redis= must be a redis.asyncio client, not {type(client).__name__}: write redis.asyncio.Redis(...), or redis_options={{...}}"
+        )
 
 
 def describe(client: Any) -> str:
@@ -93,7 +97,9 @@ class Access:
 
     def __init__(self, *, client: Any = None, options: Mapping[str, Any] | None = None, fallback_url: str | None = None) -> None:
         if client is not None and options is not None:
-            raise ConfigError("both redis and redis_options were given: write one of them (redis= shares your pool, redis_options= makes another)")
+            raise ConfigError(
+                "both redis and redis_options were given: write one of them (redis= shares your pool, redis_options= makes another)"
+            )
         if client is not None:
             check_client(client)
         self._shared = client
@@ -160,7 +166,7 @@ def _sync_master(pool: SentinelConnectionPool, overrides: Mapping[str, Any]) -> 
         kwargs = watcher.connection_pool.connection_kwargs
         sentinels.append((kwargs["host"], kwargs["port"]))
     options = {**_sync_options(pool.connection_kwargs), **overrides}
-    master: sync_redis.Redis = SyncSentinel(sentinels).master_for(pool.service_name, **options)
+    master: sync_redis.Redis = SyncSentinel(sentinels).master_for(pool.service_name, **options)  # type: ignore[no-untyped-call]
     return master
 
 

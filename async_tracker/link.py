@@ -16,11 +16,20 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
+from async_tracker.calls import call
 from async_tracker.connections import SOCKET_TIMEOUT, sync_twin
 from async_tracker.namespace import Namespace
 
-_NOT_INHERITED = {"client_name", "redis_connect_func", "decode_responses", "encoding", "encoding_errors", "retry_on_error", "retry_on_timeout"}
-_ONE_AT_A_TIME_SECONDS = 30.0
+_NOT_INHERITED = {
+    "client_name",
+    "redis_connect_func",
+    "decode_responses",
+    "encoding",
+    "encoding_errors",
+    "retry_on_error",
+    "retry_on_timeout",
+}
+_ONE_AT_A_TIME_SECONDS = 30
 
 _links: "weakref.WeakSet[Link]" = weakref.WeakSet()
 
@@ -41,6 +50,7 @@ class Link:
         self.generation = 0
         """Grows with every connection that is made."""
         self.on_lost: Callable[[], None] = _nobody
+        self._ended = False
         self._inner_connect = client.connection_pool.connection_kwargs.get("redis_connect_func")
         self._connection: Any = None
         self.client = async_redis.Redis(connection_pool=self._pool(client.connection_pool))
@@ -76,6 +86,7 @@ class Link:
         self.server_run_id = info.get("run_id", "")
         self.server_version = info.get("valkey_version") or info.get("redis_version", "")
         self.generation += 1
+        self._ended = False
         self._watch(connection)
 
     async def _ask(self, connection: Any, *command: str) -> Any:
@@ -105,9 +116,20 @@ class Link:
         protocol.eof_received, protocol.connection_lost = on_eof, on_connection_lost
 
     def _end(self, generation: int) -> None:
-        if generation == self.generation and self.connection_id is not None:
+        if generation == self.generation and not self._ended:
+            self._ended = True
             self.connection_id = None
             self.on_lost()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self.generation > 0 and not self._ended
+
+    async def ensure(self) -> None:
+        """Connect unless connected. Raises StorageError when Redis is away."""
+        if not self.is_open:
+            await call(self.client, "PING")
 
     @property
     def address(self) -> tuple[str, int] | None:
@@ -130,12 +152,14 @@ class Link:
 
     async def aclose(self) -> None:
         """Close the connection; another use opens another one."""
+        self._ended = True
         self.connection_id = None
         await self.client.connection_pool.disconnect()
 
     def forget_in_child(self) -> None:
         """Let go of the inherited socket without a word to the server."""
         number = self.socket_fileno()
+        self._ended = True
         self.connection_id = None
         if number is not None:
             # The number stays taken: were it closed, the transport that still thinks it owns it would close a stranger's file.

@@ -97,7 +97,9 @@ def judge(evidence: Evidence, limits: Limits) -> Verdict:
     <InstanceState.ALIVE: 'alive'>
     """
     if evidence.server_age is not None and evidence.server_age < limits.heartbeat_ttl:
-        return _live(evidence, f"the server is another one since {evidence.server_age:.1f} s: evidence is void until instances had time to return")
+        return _live(
+            evidence, f"the server is another one since {evidence.server_age:.1f} s: evidence is void until instances had time to return"
+        )
     if _disconnected(evidence, limits):
         return Verdict(state=InstanceState.DEAD, reason=f"its connection is gone from the server since {evidence.gone_for:.1f} s")
     if evidence.heartbeat_age < limits.heartbeat_ttl:
@@ -121,8 +123,12 @@ def _disconnected(evidence: Evidence, limits: Limits) -> bool:
 def _blocked(evidence: Evidence, limits: Limits) -> Verdict:
     age = evidence.heartbeat_age
     if limits.stall_limit is not None and age >= limits.stall_limit:
-        return Verdict(state=InstanceState.DEAD, reason=f"its loop is blocked since {age:.1f} s: longer than stall_limit ({limits.stall_limit} s)")
-    return Verdict(state=InstanceState.STALLED_BLOCKED, reason=f"its loop is blocked since {age:.1f} s; the process lives, its watchdog speaks")
+        return Verdict(
+            state=InstanceState.DEAD, reason=f"its loop is blocked since {age:.1f} s: longer than stall_limit ({limits.stall_limit} s)"
+        )
+    return Verdict(
+        state=InstanceState.STALLED_BLOCKED, reason=f"its loop is blocked since {age:.1f} s; the process lives, its watchdog speaks"
+    )
 
 
 def _silent(evidence: Evidence, limits: Limits) -> Verdict:
@@ -132,11 +138,15 @@ def _silent(evidence: Evidence, limits: Limits) -> Verdict:
     if evidence.connection is Connection.GONE:
         if evidence.gone_for < limits.disconnect_grace:
             return Verdict(state=InstanceState.STALLED_SILENT, reason=f"no heartbeat for {age:.1f} s; its connection has just gone")
-        return Verdict(state=InstanceState.DEAD, reason=f"no heartbeat for {age:.1f} s, its connection is gone and its watchdog fell silent")
+        return Verdict(
+            state=InstanceState.DEAD, reason=f"no heartbeat for {age:.1f} s, its connection is gone and its watchdog fell silent"
+        )
     limit = limits.silence_limit * (HOST_SEEN_FACTOR if evidence.host_seen else 1)
     if age >= limit:
         return Verdict(state=InstanceState.DEAD, reason=f"silent for {age:.1f} s: longer than {limit:g} s")
-    return Verdict(state=InstanceState.STALLED_SILENT, reason=f"silent for {age:.1f} s with its connection open: stopped, or its host is lost")
+    return Verdict(
+        state=InstanceState.STALLED_SILENT, reason=f"silent for {age:.1f} s with its connection open: stopped, or its host is lost"
+    )
 
 
 FIRST_DELAY = 5.0

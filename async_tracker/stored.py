@@ -66,7 +66,7 @@ def encode_run(record: RunRecord) -> bytes:
     stored: dict[str, Any] = {"schema": RECORD_SCHEMA, "instance": record.instance_id, "run": record.run}
     for name, attribute in _STORED:
         value = getattr(record, attribute)
-        if value or name not in _OPTIONAL or value == 0.0 and name == "progress":
+        if value or name not in _OPTIONAL or (value == 0.0 and name == "progress"):
             stored[name] = value
     return json.dumps(stored, separators=(",", ":")).encode("ascii")
 

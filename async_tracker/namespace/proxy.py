@@ -38,6 +38,11 @@ def methods_of_subclass(client_type: Any) -> dict[str, Any]:
     return found
 
 
+def _own_methods(client: object) -> dict[str, Any]:
+    client_type: Any = type(client)
+    return methods_of_subclass(client_type)
+
+
 def allowed_for(client_type: type) -> frozenset[str]:
     """Return the refused commands that pass for clients of this class."""
     modules = {cls.__module__.partition(".")[0] for cls in client_type.__mro__}
@@ -54,7 +59,7 @@ class Proxy:
         self._rules = rules
         self._plans = rules.plans
         own = type(self)
-        for name, value in methods_of_subclass(type(client)).items():
+        for name, value in _own_methods(client).items():
             # Where a subclass overrides a command's method, its override counts; the proxy's own methods call the client's themselves.
             if isinstance(value, FunctionType) and hasattr(own, name) and not hasattr(Proxy, name) and name not in vars(own):
                 self.__dict__[name] = value.__get__(self)
@@ -108,7 +113,7 @@ class Proxy:
         client = self.__dict__.get("redis")
         if client is not None and not name.startswith("__"):
             client_type = type(client)
-            own = methods_of_subclass(client_type)
+            own = _own_methods(client)
             if name in own:
                 value = own[name]
                 return value.__get__(self, client_type) if hasattr(value, "__get__") else value

@@ -17,25 +17,29 @@ from async_tracker.namespace.naming import Naming
 Strip = Callable[[Any, Naming], Any]
 
 
+def _like(reply: Any, items: list[Any]) -> Any:
+    kind: Any = type(reply)
+    return items if kind is list else kind(items)
+
+
 def names_in(reply: Any, names: Naming) -> Any:
     """Every element is a name."""
     if isinstance(reply, (list, tuple, set, frozenset)):
-        kind: Any = type(reply)
-        return kind([names.strip(name) for name in reply])
+        return _like(reply, [names.strip(name) for name in reply])
     return reply
 
 
 def name_first(reply: Any, names: Naming) -> Any:
     """``[name, ...]``, or nothing at all."""
     if isinstance(reply, (list, tuple)) and reply:
-        return type(reply)((names.strip(reply[0]), *reply[1:]))
+        return _like(reply, [names.strip(reply[0]), *reply[1:]])
     return reply
 
 
 def names_second(reply: Any, names: Naming) -> Any:
     """``[cursor, [name, ...]]``."""
     if isinstance(reply, (list, tuple)) and len(reply) == 2:
-        return type(reply)((reply[0], names_in(reply[1], names)))
+        return _like(reply, [reply[0], names_in(reply[1], names)])
     return reply
 
 
@@ -44,7 +48,7 @@ def by_name(reply: Any, names: Naming) -> Any:
     if isinstance(reply, dict):
         return {names.strip(name): value for name, value in reply.items()}
     if isinstance(reply, (list, tuple)):
-        return type(reply)(name_first(entry, names) for entry in reply)
+        return _like(reply, [name_first(entry, names) for entry in reply])
     return reply
 
 

@@ -4,7 +4,7 @@
 spelling finds its shape, every later one costs one look-up.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from async_tracker.errors import UnsupportedCommand
@@ -149,8 +149,3 @@ class Rules:
 def refusal_of_subcommand(name: str) -> bool:
     """Tell whether two words are a refused subcommand (rather than a command with its first argument)."""
     return name in REFUSED or name.partition(" ")[0] in CONTAINERS
-
-
-def table_of_commands() -> Mapping[str, str]:
-    """All commands that are known, with the shape of their keys."""
-    return dict(SHAPES)

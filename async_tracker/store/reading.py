@@ -72,7 +72,9 @@ class Reading:
         """Read every quarantined job with its fields as bytes, in two round trips; the longest quarantined first."""
         names = [text(name) for name in await call(self.redis, "ZRANGE", keys.QUARANTINE, 0, -1)]
         replies = await call_many(self.redis, [("HGETALL", keys.quarantined(name)) for name in names]) if names else []
-        return {name: _fields(reply) for name, reply in zip(names, replies, strict=True) if self._sound(keys.quarantined(name), reply) and reply}
+        return {
+            name: _fields(reply) for name, reply in zip(names, replies, strict=True) if self._sound(keys.quarantined(name), reply) and reply
+        }
 
     def _decode_instances(self, instance_ids: Sequence[str], replies: Sequence[Any]) -> dict[str, StoredInstance]:
         found = {}

@@ -1,17 +1,16 @@
 """The transitions: one method each, one Lua file each. Nothing here reads first and writes then."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
 from async_tracker import keys
-from async_tracker.calls import Argument, Script, load_script, pairs, run_script, text
+from async_tracker.calls import Argument, Script, call, call_many, load_script, pairs, run_script, text
 from async_tracker.stored import Observation, RunRecord, encode_run
 
-_NAMES = (
-    "register beat write speak deregister lease release_lease observe mark_gone declare_dead adopt settle bury unquarantine".split()
-)
+_NAMES = "register beat write speak deregister lease release_lease observe mark_gone declare_dead adopt settle bury unquarantine".split()
 SCRIPTS: dict[str, Script] = {name: load_script(__package__, name) for name in _NAMES}
 
 TOMBSTONE_MS = 7 * 86_400_000
@@ -41,11 +40,14 @@ class Reply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """A run that has ended: ``last_here`` when no other run of that job is in flight on the same instance."""
+    """A run that has ended: ``last_here`` when no other run of that job is in flight on the same instance.
+
+    ``run`` is None for whatever run of the instance: what is found after an outage, when nobody knows which it was.
+    """
 
     job_id: str
-    run: str
-    last_here: bool
+    run: str | None
+    last_here: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +66,8 @@ class Settlement:
     """What is written down of an orphan when its release is done."""
 
     record: RunRecord
-    event: str
-    counts: bool
+    counts: bool = False
+    events: tuple[str, ...] = ()
     counters: tuple[str, ...] = ()
     quarantined: Mapping[str, str | bytes | int] | None = None
 
@@ -93,11 +95,9 @@ class Store:
         reply = await self._run("beat", names, instance_id, sequence, connections, len(fields), *_flat(fields), *_flat(counters))
         return _reply(reply)
 
-    async def write(
-        self, instance_id: str, sequence: int, *, started: Sequence[RunRecord], ended: Sequence[Ended], forget_others: bool = False
-    ) -> Reply:
-        """Write what the journal gathered; with ``forget_others`` the instance has no other jobs than these."""
-        names, arguments = write_call(instance_id, sequence, started=started, ended=ended, forget_others=forget_others)
+    async def write(self, instance_id: str, sequence: int, *, started: Sequence[RunRecord], ended: Sequence[Ended]) -> Reply:
+        """Write what the journal gathered."""
+        names, arguments = write_call(instance_id, sequence, started=started, ended=ended)
         return _reply(await self._run("write", names, *arguments))
 
     async def deregister(self, instance_id: str) -> int:
@@ -116,19 +116,9 @@ class Store:
         return int(await self._run("release_lease", [keys.lease(library)], holder)) == 1
 
     async def observe(self, run_id: str) -> Observation:
-        """Read all the evidence at one moment; ``run_id`` names the server, '' when it cannot be known."""
-        names = [keys.INSTANCES, keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS, keys.DEAD, keys.SERVER]
-        now, since, instances, connections, gone, watchdogs, dead = await self._run("observe", names, run_id)
-        return Observation(
-            now_ms=int(now),
-            server_since_ms=int(since) if int(since) >= 0 else None,
-            run_id=run_id,
-            instances=pairs(instances),
-            connections=pairs(connections),
-            gone={name: int(stamp) for name, stamp in pairs(gone).items()},
-            watchdogs=pairs(watchdogs),
-            dead={name: int(float(stamp)) for name, stamp in pairs(dead).items()},
-        )
+        """Read all the evidence at one moment, and note that the server is this one; '' when it cannot be known."""
+        names, arguments = observe_call(run_id)
+        return read_observation(await self._run("observe", names, *arguments), run_id)
 
     async def mark_gone(self, instance_id: str, connections: str, *, gone: bool) -> int:
         """Note that these connections are gone, or back. Returns since when they are gone in ms, 0 when they are not."""
@@ -153,7 +143,13 @@ class Store:
         names = [keys.DEAD, keys.jobs(record.instance_id), keys.job(record.job_id), keys.recoveries(record.job_id), keys.EVENTS]
         names += [keys.STATS, keys.minute(minute), keys.QUARANTINE, keys.quarantined(record.job_id)]
         arguments: list[Argument] = [record.instance_id, record.job_id, record.run, int(settlement.counts), window_ms, EVENTS_KEPT]
-        arguments += [settlement.event, len(settlement.counters), *settlement.counters, *_flat(settlement.quarantined or {})]
+        arguments += [
+            len(settlement.events),
+            len(settlement.counters),
+            *settlement.events,
+            *settlement.counters,
+            *_flat(settlement.quarantined or {}),
+        ]
         return int(await self._run("settle", names, *arguments)) == 1
 
     async def bury(self, instance_id: str) -> bool:
@@ -161,24 +157,63 @@ class Store:
         names = [keys.DEAD, keys.instance(instance_id), keys.jobs(instance_id), keys.counters(instance_id)]
         return int(await self._run("bury", names, instance_id)) == 1
 
+    async def publish(self, event: str) -> None:
+        """Put one event into the stream."""
+        await call(self.redis, "XADD", keys.EVENTS, "MAXLEN", "~", EVENTS_KEPT, "*", "event", event)
+
+    async def is_registered(self, instance_id: str) -> bool:
+        """Tell whether this instance is still one: not deregistered, not declared dead."""
+        return await call(self.redis, "ZSCORE", keys.INSTANCES, instance_id) is not None
+
+    async def listed_jobs(self, instance_id: str) -> list[str]:
+        """Give the ids of the jobs that Redis lists for an instance."""
+        return [text(member) for member in await call(self.redis, "SMEMBERS", keys.jobs(instance_id))]
+
     async def unquarantine(self, job_id: str, event: str) -> bool:
         """Take a job off the quarantine list. Returns False when it was not on it."""
         names = [keys.QUARANTINE, keys.quarantined(job_id), keys.recoveries(job_id), keys.EVENTS]
         return int(await self._run("unquarantine", names, job_id, EVENTS_KEPT, event)) == 1
 
 
+def observe_call(run_id: str) -> tuple[list[str], list[Argument]]:
+    """Give keys and arguments of ``observe.lua``; with '' it only reads."""
+    return [keys.INSTANCES, keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS, keys.DEAD, keys.SERVER], [run_id]
+
+
+def read_observation(reply: Sequence[Any], run_id: str) -> Observation:
+    """Read the reply of ``observe.lua`` for the server that is known to be ``run_id``.
+
+    A server that is not the one that was noted has just changed: nobody has sat down to sweep since.
+    """
+    now, noted, since, instances, connections, gone, watchdogs, dead = reply
+    since_ms = int(since) if int(since) >= 0 else None
+    if run_id and text(noted) and text(noted) != run_id:
+        since_ms = int(now)
+    return Observation(
+        now_ms=int(now),
+        server_since_ms=since_ms,
+        run_id=run_id,
+        instances=pairs(instances),
+        connections=pairs(connections),
+        gone={name: int(stamp) for name, stamp in pairs(gone).items()},
+        watchdogs=pairs(watchdogs),
+        dead={name: int(float(stamp)) for name, stamp in pairs(dead).items()},
+    )
+
+
 def write_call(
-    instance_id: str, sequence: int, *, started: Sequence[RunRecord], ended: Sequence[Ended], forget_others: bool
+    instance_id: str, sequence: int, *, started: Sequence[RunRecord], ended: Sequence[Ended]
 ) -> tuple[list[str], list[Argument]]:
     """Give keys and arguments of ``write.lua``; the watchdog sends them over a connection of its own."""
     names = [keys.INSTANCES, keys.instance(instance_id), keys.jobs(instance_id)]
-    arguments: list[Argument] = [instance_id, sequence, len(started), len(ended), int(forget_others)]
+    arguments: list[Argument] = [instance_id, sequence, len(started), len(ended)]
     for record in started:
         names.append(keys.job(record.job_id))
         arguments += [record.job_id, record.run, record.started_at_ms, encode_run(record)]
     for end in ended:
         names.append(keys.job(end.job_id))
-        arguments += [end.job_id, end.run, int(end.last_here)]
+        mark = f'"instance":{json.dumps(instance_id)}' if end.run is None else f'"run":"{end.run}"'
+        arguments += [end.job_id, mark, int(end.last_here)]
     return names, arguments
 
 

@@ -1,21 +1,21 @@
 -- All the evidence that the namespace holds, at one moment.
 -- KEYS: instances, connections, gone, watchdogs, dead, server
--- ARGV: run id of the server, or '' when it cannot be known
--- Returns: {now in ms, since when in ms the server is this one or -1, instances with scores, connections, gone,
+-- ARGV: run id of the server; '' to change nothing
+-- Returns: {now in ms, noted run id of the server, since when in ms it is this one or -1, instances with scores, connections, gone,
 --           watchdogs with scores, dead with scores}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local since = -1
 if ARGV[1] ~= '' then
   local known = redis.call('HGET', KEYS[6], 'run_id')
   if known ~= ARGV[1] then
     -- the first time there is nothing to compare with, and nobody to be patient with
     redis.call('HSET', KEYS[6], 'run_id', ARGV[1], 'since_ms', known and now or -1)
+    redis.call('EXPIRE', KEYS[6], 2592000)
   end
-  since = tonumber(redis.call('HGET', KEYS[6], 'since_ms'))
 end
+local server = redis.call('HMGET', KEYS[6], 'run_id', 'since_ms')
 return {
-  now, since,
+  now, server[1] or '', server[2] or '-1',
   redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES'),
   redis.call('HGETALL', KEYS[2]),
   redis.call('HGETALL', KEYS[3]),

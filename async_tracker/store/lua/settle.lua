@@ -1,7 +1,8 @@
 -- Close the book on one orphan: forget its record, count its death, tell everybody. Once, whoever calls and how often.
 -- KEYS: dead, jobs:{id}, job:{job}, recoveries:{job}, events, stats, stats:minute:{m}, quarantine, quarantined:{job}
--- ARGV: id, job id, run, 1 when this death counts, lifetime of the count in ms, length of the stream, event as JSON or '',
---       number of counters c, c * counter, then field and value pairs of the quarantined job (none: it is not quarantined)
+-- ARGV: id, job id, run, 1 when this death counts, lifetime of the count in ms, length of the stream,
+--       number of events e, number of counters c, e * event as JSON, c * counter,
+--       then field and value pairs of the quarantined job (none: it is not quarantined)
 -- Returns: 1 when it was settled now, 0 when it had been before
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) or redis.call('SREM', KEYS[2], ARGV[2]) == 0 then
   return 0
@@ -16,11 +17,12 @@ if ARGV[4] == '1' then
   redis.call('HSET', KEYS[4], ARGV[3], now)
   redis.call('PEXPIRE', KEYS[4], ARGV[5])
 end
-if ARGV[7] ~= '' then
-  redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[6], '*', 'event', ARGV[7])
+local events, counters = tonumber(ARGV[7]), tonumber(ARGV[8])
+for i = 9, 8 + events do
+  redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[6], '*', 'event', ARGV[i])
+  redis.call('EXPIRE', KEYS[5], 2592000)
 end
-local counters = tonumber(ARGV[8])
-for i = 9, 8 + counters do
+for i = 9 + events, 8 + events + counters do
   redis.call('HINCRBY', KEYS[6], ARGV[i], 1)
   redis.call('HINCRBY', KEYS[7], ARGV[i], 1)
 end
@@ -28,9 +30,9 @@ if counters > 0 then
   redis.call('EXPIRE', KEYS[6], 2592000)
   redis.call('EXPIRE', KEYS[7], 86400)
 end
-if #ARGV > 8 + counters then
+if #ARGV > 8 + events + counters then
   redis.call('ZADD', KEYS[8], now, ARGV[2])
-  redis.call('HSET', KEYS[9], 'quarantined_at_ms', now, unpack(ARGV, 9 + counters))
+  redis.call('HSET', KEYS[9], 'quarantined_at_ms', now, unpack(ARGV, 9 + events + counters))
   redis.call('DEL', KEYS[4])
 end
 return 1

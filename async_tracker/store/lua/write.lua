@@ -2,8 +2,9 @@
 -- A record is only replaced by a run that started later, and only removed by the run that wrote it, so the end of an
 -- older run never erases a newer one.
 -- KEYS: instances, instance:{id}, jobs:{id}, then job:{job} of each run in flight, then job:{job} of each ended run
--- ARGV: id, sequence number, number of runs in flight n, number of ended runs m, 1 to forget all other jobs of the instance,
---       n * (job id, run, started at in ms, record), m * (job id, run, 1 when no other run of that job is in flight here)
+-- ARGV: id, sequence number, number of runs in flight n, number of ended runs m,
+--       n * (job id, run, started at in ms, record),
+--       m * (job id, mark that the record carries when it is that run's, 1 when no other run of that job is in flight here)
 -- Returns: {1, now in ms}; {0, now} when a newer write was seen; {-1, now} when the instance is not registered
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -16,10 +17,7 @@ if seen and tonumber(seen) >= tonumber(ARGV[2]) then
 end
 redis.call('HSET', KEYS[2], 'sequence', ARGV[2])
 local started, ended = tonumber(ARGV[3]), tonumber(ARGV[4])
-if ARGV[5] == '1' then
-  redis.call('DEL', KEYS[3])
-end
-local at = 6
+local at = 5
 for i = 1, started do
   local key = KEYS[3 + i]
   local job, run, since, record = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3]
@@ -37,7 +35,7 @@ end
 for i = 1, ended do
   local key = KEYS[3 + started + i]
   local standing = redis.call('GET', key)
-  if standing and string.find(standing, '"run":"' .. ARGV[at + 1] .. '"', 1, true) then
+  if standing and string.find(standing, ARGV[at + 1], 1, true) then
     redis.call('DEL', key)
   end
   if ARGV[at + 2] == '1' then

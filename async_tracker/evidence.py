@@ -1,0 +1,123 @@
+"""From what Redis holds to a verdict: which connections the server still has, and what that says of each instance."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from async_tracker.calls import Argument, call
+from async_tracker.errors import StorageError, StorageUnavailable
+from async_tracker.policy import Connection, Evidence, Verdict, judge
+from async_tracker.stored import Connections, Observation, StoredInstance
+
+_CLIENT = re.compile(rb"(?:^|\n)id=(\d+) [^\n]*? name=(\S*)")
+_IDS_AT_ONCE = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the server was asked of connections. ``names`` is None when it would not tell."""
+
+    names: Mapping[int, str] | None
+    run_id: str
+
+
+async def see_connections(client: Any, registered: Iterable[Connections], *, run_id: str) -> Seen:
+    """Ask the server which of these connections it has. Raises StorageUnavailable when it is away; a refusal is an answer."""
+    ids = sorted({number for connections in registered if connections.server == run_id for number in connections.ids})
+    names: dict[int, str] = {}
+    if not run_id:
+        return Seen(None, run_id)
+    try:
+        for start in range(0, len(ids), _IDS_AT_ONCE):
+            command: tuple[Argument, ...] = ("CLIENT", "LIST", "ID", *map(str, ids[start : start + _IDS_AT_ONCE]))
+            names.update((int(number), name.decode("utf-8", "replace")) for number, name in _CLIENT.findall(await call(client, *command)))
+    except StorageUnavailable:
+        raise
+    except StorageError:  # an old server, or not allowed: the heartbeat has to do
+        return Seen(None, run_id)
+    return Seen(names, run_id)
+
+
+def shared_ids(registered: Iterable[Connections]) -> set[int]:
+    """Tell which connection ids more than one instance reports: behind a multiplexing proxy they are evidence for nobody.
+
+    >>> shared_ids([Connections(ids={1: "a"}), Connections(ids={1: "b", 2: "b"})])
+    {1}
+    """
+    once: set[int] = set()
+    again: set[int] = set()
+    for connections in registered:
+        again |= once & set(connections.ids)
+        once |= set(connections.ids)
+    return again
+
+
+def connection_state(registered: Connections, seen: Seen, *, shared: set[int]) -> Connection:
+    """Tell whether any registered connection is still there, all are gone, or nothing can be known.
+
+    >>> seen = Seen({7: "async-tracker:ab"}, "5f")
+    >>> connection_state(Connections(server="5f", ids={7: "async-tracker:ab"}), seen, shared=set())
+    <Connection.OPEN: 'open'>
+    >>> connection_state(Connections(server="5f", ids={8: "async-tracker:cd"}), seen, shared=set())
+    <Connection.GONE: 'gone'>
+    >>> connection_state(Connections(server="old", ids={8: "async-tracker:cd"}), seen, shared=set())
+    <Connection.UNKNOWN: 'unknown'>
+    """
+    if seen.names is None or not registered.ids or registered.server != seen.run_id or shared & set(registered.ids):
+        return Connection.UNKNOWN
+    # A server counts its clients from 1 again when it restarts: only the name tells one from a namesake.
+    if any(seen.names.get(number) == name for number, name in registered.ids.items()):
+        return Connection.OPEN
+    return Connection.GONE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """The connections of every registered instance, beside the observation they were looked up for."""
+
+    observation: Observation
+    registered: Mapping[str, Connections]
+    states: Mapping[str, Connection]
+
+
+async def find(client: Any, observation: Observation) -> Findings:
+    """Look up the connections of all instances of an observation: one round trip."""
+    registered = {name: Connections.decode(observation.connections.get(name, "")) for name in observation.instances}
+    seen = await see_connections(client, registered.values(), run_id=observation.run_id)
+    shared = shared_ids(registered.values())
+    states = {name: connection_state(connections, seen, shared=shared) for name, connections in registered.items()}
+    return Findings(observation=observation, registered=registered, states=states)
+
+
+def heartbeat_age(observation: Observation, instance_id: str) -> float:
+    """Seconds since the instance's last heartbeat, on the server's clock."""
+    return (observation.now_ms - float(observation.instances[instance_id])) / 1000.0
+
+
+def live_hosts(observation: Observation, known: Mapping[str, StoredInstance]) -> dict[str, int]:
+    """Count the instances with a fresh heartbeat on every host."""
+    hosts: dict[str, int] = {}
+    for name, stored in known.items():
+        if name in observation.instances and heartbeat_age(observation, name) < stored.limits.heartbeat_ttl:
+            hosts[stored.description.host_id] = hosts.get(stored.description.host_id, 0) + 1
+    return hosts
+
+
+def weigh(findings: Findings, stored: StoredInstance, *, gone_since_ms: int | None, hosts: Mapping[str, int], draining: bool) -> Verdict:
+    """Judge one registered instance by all that was found."""
+    observation, name = findings.observation, stored.instance_id
+    spoken = observation.watchdogs.get(name)
+    age = heartbeat_age(observation, name)
+    itself = 1 if age < stored.limits.heartbeat_ttl else 0
+    since = observation.server_since_ms
+    evidence = Evidence(
+        heartbeat_age=age,
+        connection=findings.states[name],
+        gone_for=(observation.now_ms - gone_since_ms) / 1000.0 if gone_since_ms else 0.0,
+        watchdog_age=(observation.now_ms - float(spoken)) / 1000.0 if spoken is not None else None,
+        host_seen=hosts.get(stored.description.host_id, 0) > itself,
+        server_age=(observation.now_ms - since) / 1000.0 if since is not None else None,
+        draining=draining,
+    )
+    return judge(evidence, stored.limits)

@@ -1,0 +1,127 @@
+"""The periodic proof that an instance lives: one small write, whatever the number of jobs."""
+
+import asyncio
+import os
+import random
+import resource
+import sys
+import time
+from collections.abc import Awaitable, Callable
+
+from async_tracker.calls import Argument
+from async_tracker.clock import ServerClock, monotonic_ms
+from async_tracker.journal import Journal
+from async_tracker.policy import next_beat
+from async_tracker.store import Reply, Status, Store
+from async_tracker.writer import Pen
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+TICK_SECONDS = 0.25
+"""How often the loop shows that it runs; the watchdog takes the missing of it for a blocked loop."""
+
+
+class Pulse:
+    """The loop's own sign of life inside the process: a stamp that the watchdog thread reads, and how late it came."""
+
+    def __init__(self) -> None:
+        self.ticked_at = time.monotonic()
+        self._lag = 0.0
+
+    def tick(self, late: float = 0.0) -> None:
+        """The loop runs; ``late`` is by how many seconds it missed its time."""
+        self.ticked_at = time.monotonic()
+        self._lag = max(self._lag, late)
+
+    def take_lag_ms(self) -> int:
+        """Give the longest delay since the last call, in ms."""
+        lag, self._lag = self._lag, 0.0
+        return int(max(lag, 0.0) * 1000)
+
+    async def run(self, step: Callable[[], None]) -> None:
+        """Tick for ever, and take a step each time."""
+        while True:
+            due = time.monotonic() + TICK_SECONDS
+            await asyncio.sleep(TICK_SECONDS)
+            self.tick(time.monotonic() - due)
+            step()
+
+
+class Heartbeat:
+    """Beats at the given interval. A beat raises StorageError when Redis is away; the runtime's loop carries on."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        pen: Pen,
+        journal: Journal,
+        clock: ServerClock,
+        pulse: Pulse,
+        interval: float,
+        new_connections: Callable[[], str],
+        state: Callable[[], str],
+    ) -> None:
+        self._store = store
+        self._pen = pen
+        self._journal = journal
+        self._clock = clock
+        self._pulse = pulse
+        self._interval = interval
+        self._new_connections = new_connections
+        self._state = state
+        self._early = asyncio.Event()
+
+    async def beat(self) -> Reply:
+        """Send one heartbeat with what has changed: connections, busy, memory, lag, state, counters."""
+        async with self._pen.lock:
+            counters = self._journal.counts.unsent()
+            sent_at_ms = monotonic_ms()
+            reply = await self._store.beat(
+                self._pen.instance_id,
+                self._pen.next_number(),
+                connections=self._new_connections(),
+                fields=self._fields(),
+                counters=counters,
+                minute=self._clock.now_ms() // 60_000,
+            )
+        if reply.status is Status.WRITTEN:
+            self._clock.correct(reply.now_ms, sent_at_ms=sent_at_ms, received_at_ms=monotonic_ms())
+            self._journal.counts.acknowledge(counters)
+        return reply
+
+    def _fields(self) -> dict[str, Argument]:
+        counts = self._journal.counts
+        return {
+            "state": self._state(),
+            "busy": self._journal.busy,
+            "rss_bytes": rss_bytes(),
+            "loop_lag_ms": self._pulse.take_lag_ms(),
+            "jobs_started": counts.started,
+            "jobs_ended": counts.ended,
+            "dropped": self._journal.dropped,
+        }
+
+    def hurry(self) -> None:
+        """Beat now instead of at the next interval."""
+        self._early.set()
+
+    async def run(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Call ``step`` at every beat's time, and at once when hurried."""
+        while True:
+            try:
+                async with asyncio.timeout(next_beat(self._interval, jitter=random.random())):
+                    await self._early.wait()
+            except TimeoutError:
+                pass  # nobody hurried: the interval is over
+            self._early.clear()
+            await step()
+
+
+def rss_bytes() -> int:
+    """Memory of this process in bytes; where /proc is missing, the most that it ever had."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * _PAGE_BYTES
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,149 @@
+"""How arq holds a job, and how a dead worker's hold is given back. Payloads are pickles and stay opaque bytes."""
+
+import pickle
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+from async_tracker.adapter import Claim, QuarantinedPayload, Released
+from async_tracker.calls import call, call_many, load_script, run_script, text
+from async_tracker.clock import ServerClock
+from async_tracker.integrations.arq.names import ABORT, DEFAULT_QUEUE, IN_PROGRESS, JOB, LIBRARY, RESULT, RETRY
+from async_tracker.records import QueueDepth
+from async_tracker.stored import RunRecord
+
+_RELEASE = load_script(__package__, "release")
+_QUARANTINE = load_script(__package__, "quarantine")
+_RETRY = load_script(__package__, "retry")
+
+_IDS_AT_ONCE = 500
+"""Ids of a queue that are looked at in one round trip: well under a millisecond of the server's time."""
+
+RECEIPT_MS = 86_400_000
+"""For how long a release is remembered, so that a sweeper that died after it is not asked to do it twice."""
+
+RESULT_MS = 3_600_000
+"""For how long a quarantined job's failed result is kept: arq's own default."""
+
+JOB_MS = 86_400_000
+"""For how long a retried job may wait for a worker: arq's own default."""
+
+Serializer = Callable[[dict[str, Any]], bytes]
+
+
+class ArqAdapter:
+    """arq's side of the boundary.
+
+    ``client`` is a client of arq's Redis, ``receipt_key`` makes the full name of a key of our namespace there, and ``serializer``
+    is the worker's: with it the error is written for whoever awaits a quarantined job.
+    """
+
+    library = LIBRARY
+
+    def __init__(self, client: Any, *, receipt_key: Callable[[str], bytes], serializer: Serializer | None = None) -> None:
+        self._client = client
+        self._receipt_key = receipt_key
+        self._serializer = serializer or pickle.dumps
+
+    async def claims_of(self, instance_ids: Sequence[str], queues: Sequence[str]) -> AsyncIterator[Claim]:
+        """Find the claims that carry the names of these instances, in the order of their queues.
+
+        The whole queue is looked at, not only what is due by the server's clock: arq claims by its worker's.
+        """
+        owners = tuple(f"{instance_id}:" for instance_id in instance_ids)
+        for queue in queues or (DEFAULT_QUEUE,):
+            start = 0
+            while job_ids := await call(self._client, "ZRANGE", queue, start, start + _IDS_AT_ONCE - 1):
+                tokens = await call(self._client, "MGET", *(IN_PROGRESS.encode() + job_id for job_id in job_ids))
+                for job_id, token in zip(job_ids, tokens, strict=True):
+                    if token is not None and (claim := _claim(text(job_id), text(token), queue, owners)) is not None:
+                        yield claim
+                start += _IDS_AT_ONCE
+
+    async def release(self, orphan: RunRecord, *, delay: float) -> Released:
+        """Delete the claim if it is still that run's, and put the job off by ``delay`` seconds through its score."""
+        job_id, queue = orphan.job_id, orphan.queue or DEFAULT_QUEUE
+        names: list[str | bytes] = [IN_PROGRESS + job_id, queue, JOB + job_id, self._receipt(orphan)]
+        return Released(text(await run_script(self._client, _RELEASE, names, (job_id, orphan.token, int(delay * 1000), RECEIPT_MS))))
+
+    async def quarantine(self, orphan: RunRecord, *, error: str) -> QuarantinedPayload | None:
+        """Take the job out of arq; whoever awaits it gets arq's own JobExecutionFailed."""
+        job_id, queue = orphan.job_id, orphan.queue or DEFAULT_QUEUE
+        names: list[str | bytes] = [
+            IN_PROGRESS + job_id,
+            queue,
+            JOB + job_id,
+            RETRY + job_id,
+            RESULT + job_id,
+            ABORT,
+            self._receipt(orphan),
+        ]
+        result = failed_result(orphan, queue=queue, error=error, serializer=self._serializer)
+        reply = await run_script(self._client, _QUARANTINE, names, (job_id, orphan.token, result, RESULT_MS, RECEIPT_MS))
+        return QuarantinedPayload(payload=reply[0], extras={"result": reply[1]}) if reply else None
+
+    async def retry(self, job_id: str, queue: str | None, kept: QuarantinedPayload) -> bool:
+        """Queue a quarantined job again, due now."""
+        names = [queue or DEFAULT_QUEUE, JOB + job_id, RETRY + job_id, RESULT + job_id, IN_PROGRESS + job_id]
+        arguments = (job_id, kept.payload, kept.extras.get("result", b""), JOB_MS)
+        return int(await run_script(self._client, _RETRY, names, arguments)) == 1
+
+    async def holds(self, run: RunRecord) -> bool:
+        """Tell whether arq's claim still carries this run's token."""
+        token = await call(self._client, "GET", IN_PROGRESS + run.job_id)
+        return token is not None and text(token) == run.token
+
+    async def claims_server(self) -> str | None:
+        """Give the run id of arq's server."""
+        reply = await call(self._client, "INFO", "server")
+        return str(reply.get("run_id")) if isinstance(reply, dict) else None
+
+    async def queues(self, names: Sequence[str]) -> list[QueueDepth]:
+        """Tell how full these queues are, by the server's clock, in two round trips."""
+        seconds, micros = await call(self._client, "TIME")
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        commands: list[tuple[str | int, ...]] = []
+        for name in names:
+            commands += [("ZCARD", name), ("ZCOUNT", name, "-inf", now_ms), ("ZRANGE", name, 0, 0, "WITHSCORES")]
+        replies = await call_many(self._client, commands)
+        return [_depth(name, replies[3 * i : 3 * i + 3], now_ms) for i, name in enumerate(names)]
+
+    def _receipt(self, orphan: RunRecord) -> bytes:
+        return self._receipt_key(f"receipt:{orphan.token}")
+
+
+def _claim(job_id: str, token: str, queue: str, owners: tuple[str, ...]) -> Claim | None:
+    if not token.startswith(owners):
+        return None
+    instance_id, run = token.rsplit(":", 1)
+    return Claim(job_id=job_id, instance_id=instance_id, run=run, queue=queue)
+
+
+def _depth(name: str, replies: Sequence[Any], now_ms: int) -> QueueDepth:
+    depth, due, first = replies
+    if not isinstance(depth, int) or not isinstance(due, int):  # a key of that name holds something else
+        return QueueDepth(queue=name, library=LIBRARY, depth=0, due=0, oldest_wait=None)
+    oldest = float(first[0][1] if isinstance(first[0], tuple | list) else first[1]) if due and first else None
+    wait = max(now_ms - oldest, 0.0) / 1000.0 if oldest is not None else None
+    return QueueDepth(queue=name, library=LIBRARY, depth=depth, due=due, oldest_wait=wait)
+
+
+def failed_result(orphan: RunRecord, *, queue: str, error: str, serializer: Serializer) -> bytes:
+    """Write a failed result as arq's ``serialize_result`` lays it out, without the arguments: they were never unpickled."""
+    from arq.worker import JobExecutionFailed  # noqa: PLC0415 - arq is an extra; without it there is no worker whose job could be a pill
+
+    now_ms = ServerClock().now_ms()
+    return serializer(
+        {
+            "t": orphan.job_try,
+            "f": orphan.function or "<unknown>",
+            "a": (),
+            "k": {},
+            "et": orphan.enqueued_at_ms or orphan.started_at_ms,
+            "s": False,
+            "r": JobExecutionFailed(error),
+            "st": orphan.started_at_ms,
+            "ft": now_ms,
+            "q": queue,
+            "id": orphan.job_id,
+        }
+    )

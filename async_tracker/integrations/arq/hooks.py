@@ -1,0 +1,343 @@
+"""The five hooks of an arq worker. They append and return; whatever goes wrong in here stays in here.
+
+arq awaits its hooks outside any try: a hook that raises ends the worker, one that hangs holds its slot. So ours do neither, and
+what they must settle they settle without awaiting, before a cancellation can pass.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from async_tracker.clock import monotonic_ms, to_ms
+from async_tracker.config import Settings
+from async_tracker.connections import Access, describe
+from async_tracker.errors import StorageError
+from async_tracker.host import host_id, hostname, versions
+from async_tracker.integrations.arq.adapter import ArqAdapter, Serializer
+from async_tracker.integrations.arq.claims import Claims, name_claims, stop_naming
+from async_tracker.integrations.arq.names import DEFAULT_QUEUE, LIBRARY
+from async_tracker.integrations.arq.outcomes import Circumstances, Ending, outcome
+from async_tracker.link import Link
+from async_tracker.runs import Run, current
+from async_tracker.runtime import Runtime
+from async_tracker.stored import Description, RunRecord
+
+logger = logging.getLogger("async_tracker")
+
+Ctx = dict[Any, Any]
+
+_LAST_CALL_SECONDS = 1.0
+"""How long a worker whose polling has ended is given to call ``on_shutdown`` before it is deregistered without it."""
+
+
+@dataclass(slots=True, kw_only=True)
+class WorkerFacts:
+    """What ``install`` has read of the WorkerSettings; without it, arq's defaults and what the pool tells."""
+
+    functions: tuple[str, ...] = ()
+    queue: str | None = None
+    concurrency: int | None = None
+    job_timeout: float | None = None
+    allow_abort_jobs: bool = False
+    retry_jobs: bool = True
+    serializer: Serializer | None = None
+    is_installed: bool = False
+    """The functions are wrapped, so names and outcomes are known."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class ArqRun:
+    """One run between its hooks; found in arq's ctx."""
+
+    run: Run
+    ending: Ending | None = None
+    is_finished: bool = False
+    """arq has removed the job's tries: it will not run again."""
+    is_counted: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class ArqHooks:
+    """The hooks of one tracker. One worker at a time: a process runs one."""
+
+    settings: Settings
+    access: Access
+    tracker: Any
+    on_runtime: Callable[[Runtime | None], None]
+    on_event: Callable[[str], None]
+    facts: WorkerFacts = field(default_factory=WorkerFacts)
+    runtime: Runtime | None = None
+    claims: Claims | None = None
+    pool: Any = None
+    active: set[asyncio.Task[Any]] = field(default_factory=set)
+    newest: dict[str, ArqRun] = field(default_factory=dict)
+    has_failed: bool = False
+
+    # start-up and shutdown
+
+    async def on_startup(self, ctx: Ctx) -> None:
+        """Register the instance and start its loops."""
+        try:
+            await self._start(ctx)
+        except Exception:  # the edge of a hook: a worker that cannot be tracked still works
+            logger.exception("tracking could not start; the worker runs without it")
+
+    async def _start(self, ctx: Ctx) -> None:
+        if self.runtime is not None:
+            await self.runtime.stop()
+        pool = self.pool = ctx["redis"]
+        if not self.access.is_explicit:
+            self.access.share(pool)
+        worker, main_task = _worker_of(asyncio.current_task())
+        claims = Claims(lambda: runtime.instance_id)
+        claims.on_finish = self._finished
+        runtime = Runtime(
+            settings=self.settings,
+            client=self.access.client(),
+            description=self._describe(pool, worker, await self._claims_server(pool)),
+            make_adapter=partial(self._make_adapter, pool),
+            on_event=self.on_event,
+            main_task=main_task,
+            is_draining=None if worker is None else lambda: not worker.allow_pick_jobs,
+        )
+        self.runtime, self.claims = runtime, claims
+        self.active.clear()
+        self.newest.clear()
+        name_claims(pool, claims)
+        ctx["async_tracker"] = self.tracker
+        self.on_runtime(runtime)
+        if main_task is not None:
+            main_task.add_done_callback(partial(self._polling_ended, runtime))
+        await runtime.start()
+
+    def _describe(self, pool: Any, worker: Any, claims_server: str | None) -> Description:
+        facts = self.facts
+        functions = facts.functions or (tuple(worker.functions) if worker is not None else ())
+        return Description(
+            library=LIBRARY,
+            host=hostname(),
+            host_id=host_id(),
+            pid=os.getpid(),
+            label=self.settings.instance_id,
+            queue=self._queue(),
+            functions=functions,
+            concurrency=facts.concurrency or (worker.max_jobs if worker is not None else None),
+            tags=self.settings.tags,
+            versions=versions(LIBRARY),
+            redis=describe(self.access.client()),
+            claims_server=claims_server,
+            broker=describe(pool),
+        )
+
+    def _is_apart(self, pool: Any) -> bool:
+        """Whether arq's Redis was not chosen as the tracker's."""
+        return self.access.is_explicit and self.access.client() is not pool
+
+    async def _claims_server(self, pool: Any) -> str | None:
+        if not self._is_apart(pool):
+            return None
+        try:
+            return await ArqAdapter(pool, receipt_key=str.encode).claims_server()
+        except StorageError as exc:
+            logger.warning("arq's Redis does not tell its run id: %s", exc)
+            return None
+
+    def _queue(self) -> str:
+        return self.settings.queue or self.facts.queue or getattr(self.pool, "default_queue_name", None) or DEFAULT_QUEUE
+
+    def _make_adapter(self, pool: Any, link: Link) -> ArqAdapter:
+        """Release through the instance's own connection where it leads to arq's Redis, else through one like arq's pool."""
+        client = link.client
+        if self._is_apart(pool):
+            client = Link(pool, namespace=self.settings.namespace, name=f"{link.name}:claims").client
+        return ArqAdapter(
+            client, receipt_key=link.redis.full_key, serializer=self.facts.serializer or getattr(pool, "job_serializer", None)
+        )
+
+    def _polling_ended(self, runtime: Runtime, task: asyncio.Task[Any]) -> None:
+        """arq's main task is done: no more jobs are picked, and ``on_shutdown`` may or may not follow."""
+        if runtime.is_running:
+            runtime.drain()
+            last = asyncio.ensure_future(self._stop_when_idle(runtime))
+            last._log_destroy_pending = False  # type: ignore[attr-defined]
+
+    async def _stop_when_idle(self, runtime: Runtime) -> None:
+        if self.active:
+            await asyncio.wait(set(self.active))
+        await asyncio.sleep(_LAST_CALL_SECONDS)
+        await self._stop(runtime)
+
+    async def on_shutdown(self, ctx: Ctx) -> None:
+        """Deregister the instance."""
+        try:
+            if self.runtime is not None:
+                await self._stop(self.runtime)
+        except Exception:  # the edge of a hook
+            logger.exception("tracking did not end in order; the sweep will find out")
+
+    async def _stop(self, runtime: Runtime) -> None:
+        if self.runtime is not runtime:
+            return
+        runtime.drain()
+        await self._give_back_idle_claims(runtime)
+        await runtime.stop()
+        if self.claims is not None:
+            stop_naming(self.pool, self.claims)
+        self.runtime = None
+        self.on_runtime(None)
+
+    async def _give_back_idle_claims(self, runtime: Runtime) -> None:
+        """arq may be cancelled between its claim and the job's start: then nobody runs the job, and the claim is in the way."""
+        running = {run.run for run in runtime.journal.runs()}
+        for job_id, instance_id, run in self.claims.held() if self.claims is not None else ():
+            if run not in running and runtime.adapter is not None:
+                record = RunRecord(job_id=job_id, instance_id=instance_id, run=run, queue=self._queue(), library=LIBRARY, started_at_ms=0)
+                try:
+                    await runtime.adapter.release(record, delay=0.0)
+                except StorageError as exc:
+                    logger.warning("a claim without a job could not be given back: %s", exc, extra={"job_id": job_id})
+                    return
+
+    # jobs
+
+    async def on_job_start(self, ctx: Ctx) -> None:
+        """Put the run in flight. With ``durable``, wait until it is written, for ``hook_timeout`` seconds at most."""
+        try:
+            arq_run = self._begin(ctx)
+        except Exception as exc:  # the edge of a hook
+            self._failed(exc)
+            return
+        if arq_run is not None and self.settings.durable and self.runtime is not None:
+            await self.runtime.wait_stored(arq_run.run)
+
+    def _begin(self, ctx: Ctx) -> ArqRun | None:
+        runtime = self.runtime
+        if runtime is None or not runtime.is_running:
+            return None
+        job_id = ctx["job_id"]
+        run = runtime.start_run(
+            job_id,
+            job_try=ctx.get("job_try") or 1,
+            queue=self._queue(),
+            run=self.claims.run_of(job_id) if self.claims is not None else None,
+            enqueued_at_ms=to_ms(ctx["enqueue_time"]) if ctx.get("enqueue_time") else None,
+            due_at_ms=ctx.get("score"),
+        )
+        arq_run = ArqRun(run=run)
+        ctx[self] = arq_run
+        self.newest[job_id] = arq_run
+        runtime.enter_run(run)
+        if not self.facts.is_installed:
+            runtime.journal.count_start(run)
+        task = asyncio.current_task()
+        if task is not None:
+            self.active.add(task)
+            task.add_done_callback(partial(self._task_done, arq_run))
+        return arq_run
+
+    def identify(self, arq_run: ArqRun, *, function: str, timeout: float | None, args: str | None) -> None:
+        """The wrapped function is about to run: now its name is known."""
+        run = arq_run.run
+        run.function, run.timeout, run.args = function, timeout, args
+        if self.runtime is not None:
+            self.runtime.journal.count_start(run)
+            if run.sent:
+                self.runtime.journal.touch(run)
+
+    def ignore(self, arq_run: ArqRun) -> None:
+        """The function is not to be tracked."""
+        arq_run.is_counted = True
+        current.set(None)
+        if self.runtime is not None:
+            self.runtime.journal.discard(arq_run.run)
+
+    async def on_job_end(self, ctx: Ctx) -> None:
+        """Take the run out of flight."""
+        self.ended(ctx)
+
+    def ended(self, ctx: Ctx) -> None:
+        """What `on_job_end` does, without a chance to be cancelled."""
+        try:
+            arq_run = ctx.get(self)
+            if arq_run is not None and self.runtime is not None:
+                if arq_run.ending is not None:
+                    self._count(arq_run, self._outcome(arq_run, arq_run.ending))
+                self.runtime.end_run(arq_run.run)
+        except Exception as exc:  # the edge of a hook
+            self._failed(exc)
+
+    def _outcome(self, arq_run: ArqRun, ending: Ending) -> str:
+        task = asyncio.current_task()
+        now = Circumstances(
+            worker_stops=task is not None and task.cancelling() > 0,
+            run_seconds=(monotonic_ms() - arq_run.run.started_mono_ms) / 1000.0,
+            timeout=arq_run.run.timeout,
+            allow_abort_jobs=self.facts.allow_abort_jobs,
+            retry_jobs=self.facts.retry_jobs,
+        )
+        return outcome(ending, now)
+
+    async def after_job_end(self, ctx: Ctx) -> None:
+        """arq has written what became of the job: without wrapping, this is when it can be told."""
+        self.finished(ctx)
+
+    def finished(self, ctx: Ctx) -> None:
+        """What `after_job_end` does, without a chance to be cancelled."""
+        try:
+            arq_run = ctx.get(self)
+            if arq_run is not None:
+                self._count(arq_run, "ended" if arq_run.is_finished else "retried")
+        except Exception as exc:  # the edge of a hook
+            self._failed(exc)
+
+    def _finished(self, job_id: str) -> None:
+        arq_run = self.newest.get(job_id)
+        if arq_run is not None:
+            arq_run.is_finished = True
+
+    def _task_done(self, arq_run: ArqRun, task: asyncio.Task[Any]) -> None:
+        """arq's own task for the job is done, whichever hooks it called on the way."""
+        self.active.discard(task)
+        run, runtime = arq_run.run, self.runtime
+        if self.newest.get(run.job_id) is arq_run:
+            del self.newest[run.job_id]
+        if runtime is None or (arq_run.is_counted and not run.in_flight and not _broke(task)):
+            return
+        if _broke(task):
+            # arq did not get to giving its claim back, and this worker is about to end: the job is an orphan then.
+            runtime.resume_run(run)
+        else:
+            self._count(arq_run, "ended" if arq_run.is_finished else "retried")
+            runtime.end_run(run)
+
+    def _count(self, arq_run: ArqRun, how: str) -> None:
+        if not arq_run.is_counted and self.runtime is not None:
+            arq_run.is_counted = True
+            self.runtime.count_end(arq_run.run, how)
+
+    def _failed(self, exc: Exception) -> None:
+        """Say once that a hook failed: a defect of ours must not fill the log of a busy worker."""
+        if not self.has_failed:
+            self.has_failed = True
+            logger.error("a hook of the tracker failed, its job runs on; further failures are not logged", exc_info=exc)
+
+
+def _broke(task: asyncio.Task[Any]) -> bool:
+    return task.cancelled() or task.exception() is not None
+
+
+def _worker_of(task: asyncio.Task[Any] | None) -> tuple[Any, asyncio.Task[Any] | None]:
+    """Find the arq worker whose main task calls this hook; None, None when the hook is called from elsewhere.
+
+    arq hands its hooks no worker. The main task is the coroutine ``Worker.main``, and its frame knows the worker.
+    """
+    coroutine: Any = task.get_coro() if task is not None else None
+    frame = getattr(coroutine, "cr_frame", None)
+    if frame is None or getattr(coroutine, "__qualname__", "") != "Worker.main":
+        return None, None
+    worker = frame.f_locals.get("self")
+    return (worker, task) if hasattr(worker, "allow_pick_jobs") else (None, None)

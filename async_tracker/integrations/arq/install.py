@@ -1,0 +1,180 @@
+"""``tracker.install``: our hooks around the ones that are there, functions and cron jobs wrapped."""
+
+import copy
+import dataclasses
+import functools
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from datetime import timedelta
+from typing import Any
+
+from async_tracker.config import unknown_names
+from async_tracker.errors import ConfigError
+from async_tracker.integrations.arq.hooks import ArqHooks, Ctx, WorkerFacts
+from async_tracker.integrations.arq.outcomes import ending_of
+
+Hook = Callable[[Ctx], Awaitable[None]]
+
+_ARQ_JOB_TIMEOUT = 300.0
+_ARQ_MAX_JOBS = 10
+_ARGS_LENGTH = 200
+
+
+def installed(hooks: ArqHooks, settings: Any, *, only: Collection[str] | None, ignore: Collection[str] | None) -> Any:
+    """Install into a WorkerSettings class, in place, or into a dict of Worker arguments, as a new dict. A second time changes nothing."""
+    if isinstance(settings, Mapping):
+        return {**settings, **_changes(hooks, settings, only, ignore)}
+    if not isinstance(settings, type):
+        raise ConfigError(
+            f"install takes a WorkerSettings class or a dict of Worker arguments, not {settings!r}: write @tracker.install above the class"
+        )
+    for name, value in _changes(hooks, vars(settings), only, ignore).items():
+        setattr(settings, name, value)
+    return settings
+
+
+def _changes(hooks: ArqHooks, settings: Mapping[str, Any], only: Collection[str] | None, ignore: Collection[str] | None) -> dict[str, Any]:
+    if _is_installed(hooks, settings.get("on_startup")):
+        return {}
+    from arq.worker import func  # noqa: PLC0415 - arq is an extra: whoever installs into its settings has it
+
+    functions = [func(function) for function in settings.get("functions") or ()]
+    cron_jobs = list(settings.get("cron_jobs") or ())
+    tracked = _tracked([item.name for item in (*functions, *cron_jobs)], only, ignore)
+    hooks.facts = _facts(settings, tuple(item.name for item in (*functions, *cron_jobs)))
+    changes: dict[str, Any] = {
+        "on_startup": _both(hooks, hooks.on_startup, settings.get("on_startup")),
+        "on_shutdown": _both(hooks, settings.get("on_shutdown"), hooks.on_shutdown),
+        "on_job_start": _both(hooks, hooks.on_job_start, settings.get("on_job_start")),
+        "on_job_end": _settled(hooks, settings.get("on_job_end"), hooks.ended),
+        "after_job_end": _settled(hooks, settings.get("after_job_end"), hooks.finished),
+    }
+    if functions:
+        changes["functions"] = [dataclasses.replace(item, coroutine=_wrapped(hooks, item, tracked)) for item in functions]
+    if cron_jobs:
+        changes["cron_jobs"] = [_cron(hooks, item, tracked) for item in cron_jobs]
+    return changes
+
+
+def _tracked(names: list[str], only: Collection[str] | None, ignore: Collection[str] | None) -> set[str]:
+    if only is not None and ignore is not None:
+        raise ConfigError("install takes only= or ignore=, not both: they would contradict each other")
+    for given, what in ((only, "only"), (ignore, "ignore")):
+        if isinstance(given, str):
+            raise ConfigError(f'{what}={given!r} must be a set of function names: write {what}={{"{given}"}}')
+        unknown_names(dict.fromkeys(given or ()), tuple(names), what=f"function in {what}=")
+    return set(only) if only is not None else set(names) - set(ignore or ())
+
+
+def _facts(settings: Mapping[str, Any], functions: tuple[str, ...]) -> WorkerFacts:
+    timeout = settings.get("job_timeout", _ARQ_JOB_TIMEOUT)
+    pool = settings.get("redis_pool")
+    return WorkerFacts(
+        functions=functions,
+        queue=settings.get("queue_name") or getattr(pool, "default_queue_name", None),
+        concurrency=settings.get("max_jobs", _ARQ_MAX_JOBS),
+        job_timeout=timeout.total_seconds() if isinstance(timeout, timedelta) else timeout,
+        allow_abort_jobs=bool(settings.get("allow_abort_jobs", False)),
+        retry_jobs=bool(settings.get("retry_jobs", True)),
+        serializer=settings.get("job_serializer"),
+        is_installed=True,
+    )
+
+
+def _is_installed(hooks: ArqHooks, hook: Any) -> bool:
+    while hook is not None:
+        if getattr(hook, "async_tracker_hooks", None) is hooks:
+            return True
+        hook = getattr(hook, "__wrapped__", None)
+    return False
+
+
+def _both(hooks: ArqHooks, first: Hook | None, second: Hook | None) -> Hook:
+    """Call one hook after the other; what the user's raises passes through."""
+
+    async def hook(ctx: Ctx) -> None:
+        if first is not None:
+            await first(ctx)
+        if second is not None:
+            await second(ctx)
+
+    return _marked(hooks, hook, second if _is_ours(hooks, first) else first)
+
+
+def _settled(hooks: ArqHooks, user: Hook | None, settle: Callable[[Ctx], None]) -> Hook:
+    """Await the user's hook, and settle our state whatever it does."""
+
+    async def hook(ctx: Ctx) -> None:
+        try:
+            if user is not None:
+                await user(ctx)
+        finally:
+            settle(ctx)
+
+    return _marked(hooks, hook, user)
+
+
+def _is_ours(hooks: ArqHooks, hook: Hook | None) -> bool:
+    return getattr(hook, "__self__", None) is hooks
+
+
+def _marked(hooks: ArqHooks, hook: Any, user: Hook | None) -> Hook:
+    hook.async_tracker_hooks = hooks
+    hook.__wrapped__ = user
+    result: Hook = hook
+    return result
+
+
+def _wrapped(hooks: ArqHooks, item: Any, tracked: set[str]) -> Any:
+    coroutine, name = item.coroutine, item.name
+    timeout = item.timeout_s if item.timeout_s is not None else hooks.facts.job_timeout
+    if name not in tracked:
+        return _ignored(hooks, coroutine)
+    settings = hooks.settings
+
+    @functools.wraps(coroutine)
+    async def tracked_function(ctx: Ctx, *args: Any, **kwargs: Any) -> Any:
+        arq_run = ctx.get(hooks)
+        if arq_run is None:
+            return await coroutine(ctx, *args, **kwargs)
+        shown = shown_args(args, kwargs, settings.redact) if settings.record_args else None
+        hooks.identify(arq_run, function=name, timeout=timeout, args=shown)
+        try:
+            result = await coroutine(ctx, *args, **kwargs)
+        except BaseException as exc:
+            arq_run.ending = ending_of(exc)
+            raise
+        arq_run.ending = ending_of(None)
+        return result
+
+    return tracked_function
+
+
+def _ignored(hooks: ArqHooks, coroutine: Any) -> Any:
+    @functools.wraps(coroutine)
+    async def ignored_function(ctx: Ctx, *args: Any, **kwargs: Any) -> Any:
+        arq_run = ctx.pop(hooks, None)
+        if arq_run is not None:
+            hooks.ignore(arq_run)
+        return await coroutine(ctx, *args, **kwargs)
+
+    return ignored_function
+
+
+def _cron(hooks: ArqHooks, item: Any, tracked: set[str]) -> Any:
+    wrapped = copy.copy(item)
+    wrapped.coroutine = _wrapped(hooks, item, tracked)
+    return wrapped
+
+
+def shown_args(args: tuple[Any, ...], kwargs: dict[str, Any], redact: Callable[[str], str] | None) -> str:
+    """Give the arguments as a short text, through the redaction hook. What cannot be shown is said to be so.
+
+    >>> shown_args((1,), {"to": "me"}, None)
+    "1, to='me'"
+    """
+    try:
+        shown = ", ".join([*(repr(value) for value in args), *(f"{name}={value!r}" for name, value in kwargs.items())])
+        shown = redact(shown) if redact is not None else shown
+    except Exception as exc:  # somebody's __repr__ or redaction: the job must not notice
+        return f"<arguments cannot be shown: {type(exc).__name__}>"
+    return shown if len(shown) <= _ARGS_LENGTH else shown[: _ARGS_LENGTH - 1] + "…"

@@ -1,0 +1,179 @@
+"""The write-behind buffer between the hooks and Redis.
+
+Hooks append and return. What is kept is *state*, not history: the runs in flight that Redis does not know as they are, and the
+ended runs that it may still list. So the buffer is bounded by the runs in flight, and after an outage it writes what is still
+true, no more.
+"""
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from async_tracker.counts import Counts
+from async_tracker.runs import Run
+from async_tracker.store import Ended
+from async_tracker.stored import RunRecord
+
+BATCH = 500
+"""Runs in one write: what the server does in well under a millisecond or two."""
+
+ENDED_KEPT = 2_000
+"""Ended runs that are remembered during an outage; beyond, the list in Redis is compared once it is back."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one write carries."""
+
+    started: list[Run]
+    records: list[RunRecord]
+    ended: list[Ended]
+
+
+class Journal:
+    """The runs of one process. Every method may be called from any thread and returns at once."""
+
+    def __init__(self, *, wake: Callable[[], None]) -> None:
+        self._lock = threading.Lock()
+        self._wake = wake
+        self._runs: dict[str, Run] = {}
+        self._here: dict[str, int] = {}
+        self._dirty: dict[str, Run] = {}
+        self._ended: dict[str, str] = {}
+        self.must_compare = False
+        """Redis may list jobs that this journal has forgotten: its list has to be read and compared."""
+        self.dropped = 0
+        self.counts = Counts()
+
+    @property
+    def busy(self) -> int:
+        """Number of runs in flight."""
+        return len(self._runs)
+
+    def runs(self) -> list[Run]:
+        """Give the runs in flight, the oldest first."""
+        with self._lock:
+            return list(self._runs.values())
+
+    def start(self, run: Run) -> None:
+        """A run has started."""
+        with self._lock:
+            self._runs[run.run] = run
+            self._ended.pop(run.run, None)
+            self._here[run.job_id] = self._here.get(run.job_id, 0) + 1
+            self._dirty[run.run] = run
+            self.counts.started += 1
+        self._wake()
+
+    def count_start(self, run: Run) -> None:
+        """Count a start, once the function's name is known."""
+        with self._lock:
+            self.counts.add(run.function, run.queue, "started")
+            if run.due_at_ms is not None:
+                self.counts.add(run.function, run.queue, "wait_ms", max(run.started_at_ms - run.due_at_ms, 0))
+
+    def touch(self, run: Run) -> None:
+        """Something that is stored of the run has changed."""
+        with self._lock:
+            if run.run not in self._runs:
+                return
+            self._dirty[run.run] = run
+        self._wake()
+
+    def end(self, run: Run) -> None:
+        """A run has ended. A run that was never sent leaves no trace but its count."""
+        with self._lock:
+            if self._runs.pop(run.run, None) is None:
+                return
+            run.in_flight = False
+            self.counts.ended += 1
+            left = self._here.get(run.job_id, 1) - 1
+            if left:
+                self._here[run.job_id] = left
+            else:
+                self._here.pop(run.job_id, None)
+            self._dirty.pop(run.run, None)
+            if not run.sent:
+                return
+            self._ended[run.run] = run.job_id
+            if len(self._ended) > ENDED_KEPT:
+                self.dropped += len(self._ended)
+                self._ended.clear()
+                self.must_compare = True
+        self._wake()
+
+    def count_end(self, run: Run, outcome: str, *, run_ms: int) -> None:
+        """Count how a run ended, and how long it took."""
+        with self._lock:
+            self.counts.add(run.function, run.queue, outcome)
+            self.counts.add(run.function, run.queue, "run_ms", run_ms)
+
+    def discard(self, run: Run) -> None:
+        """Not to be tracked after all: as if it had never started."""
+        with self._lock:
+            if run.run in self._runs:
+                self.counts.started -= 1
+                self.counts.ended -= 1
+        self.end(run)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is something to write."""
+        return bool(self._dirty or self._ended or self.must_compare)
+
+    def take(self, *, starts_only: bool = False) -> Batch | None:
+        """Take what is to be written next; ``put_back`` returns it when the write fails."""
+        with self._lock:
+            started = [self._dirty.pop(name) for name in list(self._dirty)[:BATCH]]
+            ended: list[Ended] = []
+            if not starts_only:
+                for name in list(self._ended)[:BATCH]:
+                    job_id = self._ended.pop(name)
+                    ended.append(Ended(job_id=job_id, run=name, last_here=job_id not in self._here))
+            for run in started:
+                run.sent = True
+            if not started and not ended:
+                return None
+            return Batch(started, [run.record(superseded=self._here.get(run.job_id, 1) - 1) for run in started], ended)
+
+    def put_back(self, batch: Batch) -> None:
+        """The write failed, or nobody knows: what is still true is to be written again."""
+        with self._lock:
+            for run in batch.started:
+                if run.run in self._runs:
+                    self._dirty.setdefault(run.run, run)
+                else:
+                    self._ended.setdefault(run.run, run.job_id)
+            for end in batch.ended:
+                if end.run is not None:
+                    self._ended.setdefault(end.run, end.job_id)
+
+    def compare(self, listed: Iterable[str]) -> list[Ended]:
+        """Tell which of the jobs that Redis lists for this instance are not in flight; they are written off."""
+        with self._lock:
+            self.must_compare = False
+            return [Ended(job_id=job_id, run=None) for job_id in listed if job_id not in self._here]
+
+    def write_all_again(self) -> None:
+        """Redis has lost what it was told: every run in flight is written again."""
+        with self._lock:
+            self._ended.clear()
+            self._dirty = dict(self._runs)
+            self.must_compare = True
+            self.counts.resend_all()
+        self._wake()
+
+    def disown(self) -> list[Run]:
+        """The instance was declared dead: its runs are not ours any more. Returns them."""
+        with self._lock:
+            lost = list(self._runs.values())
+            for run in lost:
+                run.owned = False
+                run.in_flight = False
+            self._runs.clear()
+            self._here.clear()
+            self._dirty.clear()
+            self._ended.clear()
+            self.must_compare = False
+            self.counts.start_anew()
+            return lost

@@ -1,0 +1,341 @@
+"""The answers to who is alive, what runs, and what was left behind; a few round trips each, whatever else Redis holds."""
+
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from async_tracker import keys
+from async_tracker.calls import RAW, call, call_many, pairs, refused, run_script, text, translated
+from async_tracker.clock import from_ms, to_ms
+from async_tracker.counts import COUNTERS, parse_stats
+from async_tracker.errors import CorruptRecord
+from async_tracker.events import decode_event
+from async_tracker.evidence import Findings, find, heartbeat_age, live_hosts, weigh
+from async_tracker.policy import Connection, InstanceState, Verdict
+from async_tracker.records import Event, FunctionStats, Instance, Job, Orphan, Quarantined, Snapshot, Stats
+from async_tracker.recovery import field_text
+from async_tracker.store.reading import Reading
+from async_tracker.store.store import SCRIPTS, observe_call, read_observation
+from async_tracker.stored import Observation, RunRecord, StoredInstance
+
+_EVENTS_AT_ONCE = 100
+_EVENTS_WAIT_MS = 1_000
+
+
+@dataclass(slots=True, kw_only=True)
+class Picture:
+    """The namespace as one question found it."""
+
+    findings: Findings
+    instances: Mapping[str, StoredInstance]
+    verdicts: Mapping[str, Verdict]
+    jobs: Mapping[str, list[str]]
+    reading: Reading
+
+    @property
+    def now_ms(self) -> int:
+        """The server's time when the evidence was read."""
+        return self.findings.observation.now_ms
+
+
+class Queries:
+    """Questions to one namespace. ``redis`` is a Namespace proxy. Each raises StorageError when Redis refuses or is away."""
+
+    def __init__(self, redis: Any) -> None:
+        self._redis = redis
+
+    async def snapshot(self) -> Snapshot:
+        """Read instances, jobs and orphans, in four round trips."""
+        began = time.monotonic()
+        picture = await self._look(with_jobs=True)
+        runs = await self._runs(picture)
+        return Snapshot(
+            instances=self._instances(picture),
+            jobs=self._jobs(picture, runs),
+            orphans=self._orphans(picture, runs, {}),
+            taken_at=from_ms(picture.now_ms),
+            duration=time.monotonic() - began,
+            corrupt=tuple(sorted(set(picture.reading.corrupt))),
+        )
+
+    async def instances(self) -> list[Instance]:
+        """List every instance that is registered, and the dead whose orphans are not yet recovered."""
+        return list(self._instances(await self._look()))
+
+    async def instance(self, instance_id: str) -> Instance | None:
+        """Give one instance, or None."""
+        return next((found for found in await self.instances() if found.instance_id == instance_id), None)
+
+    async def jobs(self, instance_id: str | None = None, function: str | None = None) -> list[Job]:
+        """List the jobs in flight on instances that are not dead, the oldest first."""
+        picture = await self._look(with_jobs=True)
+        found = self._jobs(picture, await self._runs(picture))
+        return [job for job in found if instance_id in (None, job.instance_id) and function in (None, job.function)]
+
+    async def job(self, job_id: str) -> Job | None:
+        """Give the newest run in flight of one job, or None. Raises CorruptRecord when its record cannot be read."""
+        reading = Reading(self._redis)
+        record = (await reading.runs([job_id])).get(job_id)
+        if reading.corrupt:
+            raise CorruptRecord(reading.corrupt[0], "another version, or somebody else, wrote it")
+        if record is None:
+            return None
+        picture = await self._look()
+        return self._job(record, picture)
+
+    async def orphans(self) -> list[Orphan]:
+        """List the jobs in flight whose instance is dead and that are not yet recovered, the oldest first."""
+        picture = await self._look(with_jobs=True)
+        runs = await self._runs(picture)
+        found = self._orphans(picture, runs, {})
+        if not found:
+            return []
+        deaths = await picture.reading.deaths([orphan.job_id for orphan in found], since_ms=0)
+        return list(self._orphans(picture, runs, {job_id: len(runs) for job_id, runs in deaths.items()}))
+
+    async def stats(self, function: str | None = None) -> Stats:
+        """Read the counters, of one function or of all."""
+        parsed = parse_stats(await Reading(self._redis).stats())
+        rows = [_function_stats(name, queue, counters) for (name, queue), counters in parsed.items() if function in (None, name)]
+        rows.sort(key=lambda row: (row.function or "", row.queue or ""))
+        names = [counter for counter in COUNTERS if not counter.endswith("_ms")]
+        sums = {name: sum(getattr(row, name) for row in rows) for name in names}
+        return Stats(functions=tuple(rows), run_time=sum(r.run_time for r in rows), queue_wait=sum(r.queue_wait for r in rows), **sums)
+
+    async def quarantined(self) -> list[Quarantined]:
+        """List the poison pills, the longest quarantined first."""
+        return [_quarantined(job_id, fields) for job_id, fields in (await Reading(self._redis).quarantined()).items()]
+
+    async def events(self, since: Any = None) -> AsyncIterator[Event]:
+        """Follow the events, for ever. ``since``: an event id or a datetime to replay from; None for what comes from now on."""
+        last = await self._events_start(since)
+        while True:
+            with translated():
+                reply = await self._redis.execute_command(
+                    "XREAD", "COUNT", _EVENTS_AT_ONCE, "BLOCK", _EVENTS_WAIT_MS, "STREAMS", keys.EVENTS, last, **RAW
+                )
+            for event_id, fields in _entries(reply):
+                last = event_id
+                event = _event(event_id, fields)
+                if event is not None:
+                    yield event
+
+    async def recent_events(self, count: int = 100) -> list[Event]:
+        """Give the newest events, the oldest of them first."""
+        reply = await call(self._redis, "XREVRANGE", keys.EVENTS, "+", "-", "COUNT", count)
+        found = [_event(text(entry[0]), _fields_of(entry[1])) for entry in reversed(reply)]
+        return [event for event in found if event is not None]
+
+    async def server_run_id(self) -> str:
+        """Give the run id of the server; '' when it does not tell."""
+        (info,) = await call_many(self._redis, [("INFO", "server")])
+        return _run_id(info)
+
+    async def stored_instances(self) -> list[StoredInstance]:
+        """Give what every instance said of itself, as it is stored."""
+        return list((await self._look()).instances.values())
+
+    async def _events_start(self, since: Any) -> str:
+        if since is not None:
+            return f"{to_ms(since)}-0" if hasattr(since, "timestamp") else str(since)
+        newest = await call(self._redis, "XREVRANGE", keys.EVENTS, "+", "-", "COUNT", 1)
+        return text(newest[0][0]) if newest else "0-0"
+
+    async def _look(self, *, with_jobs: bool = False) -> Picture:
+        observation = await self._observe()
+        names = [*observation.instances, *observation.dead]
+        reading = Reading(self._redis)
+        if with_jobs:
+            instances, jobs = await reading.instances_and_jobs(names)
+        else:
+            instances, jobs = await reading.instances(names), {}
+        findings = await find(self._redis.redis, observation)
+        hosts = live_hosts(observation, instances)
+        verdicts = {name: self._verdict(stored, findings, hosts) for name, stored in instances.items() if name in observation.instances}
+        return Picture(findings=findings, instances=instances, verdicts=verdicts, jobs=jobs, reading=reading)
+
+    async def _observe(self) -> Observation:
+        names, arguments = observe_call("")
+        script = SCRIPTS["observe"]
+        info, reply = await call_many(self._redis, [("INFO", "server"), ("EVALSHA", script.sha, len(names), *names, *arguments)])
+        if refused(reply):
+            reply = await run_script(self._redis, script, names, arguments)
+        return read_observation(reply, _run_id(info))
+
+    @staticmethod
+    def _verdict(stored: StoredInstance, findings: Findings, hosts: Mapping[str, int]) -> Verdict:
+        name, observation = stored.instance_id, findings.observation
+        gone_since_ms = observation.gone.get(name)
+        if gone_since_ms is None and findings.states[name] is Connection.GONE:
+            # Nobody sweeps, so nobody has noted since when: a live instance would have beaten again by half its ttl.
+            missed_ms = heartbeat_age(observation, name) * 1000 - stored.limits.heartbeat_ttl * 500
+            gone_since_ms = int(observation.now_ms - max(missed_ms, 1))
+        return weigh(findings, stored, gone_since_ms=gone_since_ms, hosts=hosts, draining=stored.state == "draining")
+
+    async def _runs(self, picture: Picture) -> dict[str, RunRecord]:
+        return await picture.reading.runs(sorted({job_id for ids in picture.jobs.values() for job_id in ids}))
+
+    def _instances(self, picture: Picture) -> tuple[Instance, ...]:
+        found = [_instance(stored, picture) for stored in picture.instances.values()]
+        return tuple(sorted(found, key=lambda item: (item.started_at, item.instance_id)))
+
+    def _jobs(self, picture: Picture, runs: Mapping[str, RunRecord]) -> tuple[Job, ...]:
+        found = []
+        holders: dict[str, int] = {}
+        for name, job_ids in picture.jobs.items():
+            for job_id in job_ids if _is_live(picture, name) else ():
+                holders[job_id] = holders.get(job_id, 0) + 1
+                record = runs.get(job_id)
+                if record is not None and record.instance_id == name:
+                    found.append(record)
+        jobs = [self._job(record, picture, others=holders[record.job_id] - 1) for record in found]
+        return tuple(sorted(jobs, key=lambda job: (job.started_at, job.job_id)))
+
+    @staticmethod
+    def _job(record: RunRecord, picture: Picture, *, others: int = 0) -> Job:
+        verdict = picture.verdicts.get(record.instance_id)
+        return Job(
+            job_id=record.job_id,
+            instance_id=record.instance_id,
+            run=record.run,
+            job_try=record.job_try,
+            function=record.function,
+            queue=record.queue,
+            library=record.library,
+            enqueued_at=from_ms(record.enqueued_at_ms) if record.enqueued_at_ms is not None else None,
+            started_at=from_ms(record.started_at_ms),
+            running_for=max(picture.now_ms - record.started_at_ms, 0) / 1000.0,
+            timeout=record.timeout,
+            progress=record.progress,
+            progress_message=record.progress_message,
+            args=record.args,
+            superseded=record.superseded + others,
+            instance_state=verdict.state if verdict is not None else InstanceState.DEAD,
+        )
+
+    @staticmethod
+    def _orphans(picture: Picture, runs: Mapping[str, RunRecord], deaths: Mapping[str, int]) -> tuple[Orphan, ...]:
+        found = []
+        for name, job_ids in picture.jobs.items():
+            if _is_live(picture, name):
+                continue
+            for job_id in job_ids:
+                record = runs.get(job_id)
+                if record is not None and record.instance_id == name:
+                    found.append(_orphan(record, picture, deaths.get(job_id, 0)))
+        return tuple(sorted(found, key=lambda orphan: (orphan.started_at, orphan.job_id)))
+
+
+def _run_id(info: Any) -> str:
+    if isinstance(info, dict):
+        return str(info.get("run_id", ""))
+    lines = text(info).splitlines() if isinstance(info, bytes | str) else []
+    return next((line[7:] for line in lines if line.startswith("run_id:")), "")
+
+
+def _is_live(picture: Picture, name: str) -> bool:
+    verdict = picture.verdicts.get(name)
+    if name in picture.findings.observation.dead:
+        return False
+    return verdict is None or verdict.state is not InstanceState.DEAD
+
+
+def _instance(stored: StoredInstance, picture: Picture) -> Instance:
+    observation, name, description = picture.findings.observation, stored.instance_id, stored.description
+    verdict = picture.verdicts.get(name) or Verdict(state=InstanceState.DEAD, reason=stored.death_reason)
+    beat_ms = float(observation.instances[name]) if name in observation.instances else float(stored.died_at_ms or stored.started_at_ms)
+    speaks = name in observation.watchdogs
+    connections = picture.findings.registered.get(name)
+    return Instance(
+        instance_id=name,
+        state=verdict.state,
+        reason=verdict.reason,
+        library=description.library,
+        host=description.host,
+        pid=description.pid,
+        label=description.label,
+        queue=description.queue,
+        functions=description.functions,
+        concurrency=description.concurrency,
+        busy=stored.busy if not picture.jobs else len(picture.jobs.get(name, ())),
+        started_at=from_ms(stored.started_at_ms),
+        heartbeat_at=from_ms(beat_ms),
+        heartbeat_age=max(observation.now_ms - beat_ms, 0.0) / 1000.0,
+        died_at=from_ms(stored.died_at_ms) if stored.died_at_ms else None,
+        rss_bytes=stored.rss_bytes,
+        loop_lag=stored.loop_lag_ms / 1000.0,
+        blocked_at=stored.blocked_at if speaks else (),
+        blocked_for=(observation.now_ms - stored.blocked_since_ms) / 1000.0 if speaks and stored.blocked_since_ms else None,
+        tags=description.tags,
+        versions=description.versions,
+        redis=description.redis,
+        connection_ids=tuple(connections.ids) if connections is not None else (),
+        host_id=description.host_id,
+        jobs_started=stored.jobs_started,
+        jobs_ended=stored.jobs_ended,
+        dropped=stored.dropped,
+    )
+
+
+def _orphan(record: RunRecord, picture: Picture, deaths: int) -> Orphan:
+    stored, verdict = picture.instances.get(record.instance_id), picture.verdicts.get(record.instance_id)
+    died_ms = picture.findings.observation.dead.get(record.instance_id, picture.now_ms)
+    return Orphan(
+        job_id=record.job_id,
+        instance_id=record.instance_id,
+        run=record.run,
+        job_try=record.job_try,
+        function=record.function,
+        queue=record.queue,
+        library=record.library,
+        started_at=from_ms(record.started_at_ms),
+        orphaned_at=from_ms(died_ms),
+        orphaned_for=max(picture.now_ms - died_ms, 0) / 1000.0,
+        reason=verdict.reason if verdict is not None else stored.death_reason if stored is not None else "",
+        deaths=deaths,
+    )
+
+
+def _function_stats(function: str | None, queue: str | None, counters: Mapping[str, int]) -> FunctionStats:
+    plain = {name: value for name, value in counters.items() if not name.endswith("_ms")}
+    run_time, queue_wait = counters.get("run_ms", 0) / 1000.0, counters.get("wait_ms", 0) / 1000.0
+    return FunctionStats(function=function, queue=queue, run_time=run_time, queue_wait=queue_wait, **plain)
+
+
+def _quarantined(job_id: str, fields: dict[str, bytes]) -> Quarantined:
+    return Quarantined(
+        job_id=job_id,
+        library=field_text(fields, "library") or "",
+        queue=field_text(fields, "queue"),
+        function=field_text(fields, "function"),
+        instance_id=field_text(fields, "instance_id") or "",
+        deaths=int(fields.get("deaths", b"0")),
+        reason=field_text(fields, "reason") or "",
+        quarantined_at=from_ms(int(fields.get("quarantined_at_ms", b"0"))),
+        payload_bytes=len(fields.get("payload", b"")),
+    )
+
+
+def _entries(reply: Any) -> list[tuple[str, Mapping[str, str]]]:
+    """Read the entries of one stream, in the shapes that redis-py gives them in RESP2 and RESP3."""
+    if not reply:
+        return []
+    streams: Sequence[Any] = list(reply.values()) if isinstance(reply, dict) else [stream[1] for stream in reply]
+    entries = streams[0]
+    if entries and isinstance(entries[0], list) and entries[0] and isinstance(entries[0][0], tuple | list):
+        entries = entries[0]
+    return [(text(entry[0]), _fields_of(entry[1])) for entry in entries]
+
+
+def _fields_of(fields: Any) -> Mapping[str, str]:
+    if isinstance(fields, dict):
+        return {text(name): text(value) for name, value in fields.items()}
+    return pairs(fields or [])
+
+
+def _event(event_id: str, fields: Mapping[str, str]) -> Event | None:
+    try:
+        return decode_event(event_id, fields.get("event", ""))
+    except CorruptRecord:  # another version's event: whoever follows the stream skips it
+        return None

@@ -1,0 +1,243 @@
+"""What is done with the orphans of dead instances: found, released through their library's adapter, settled, buried.
+
+Every step may be the last of a process that dies here: the next sweep finds the instance among the dead and carries on, and
+nothing is done or counted twice.
+"""
+
+import logging
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from async_tracker.adapter import Adapter, Claim, QuarantinedPayload, Released
+from async_tracker.calls import text
+from async_tracker.counts import field_name
+from async_tracker.events import encode_event
+from async_tracker.policy import is_poison, recovery_delay
+from async_tracker.records import Recovery, RecoveryAction
+from async_tracker.store import Settlement, Store
+from async_tracker.store.reading import Reading
+from async_tracker.stored import RunRecord, StoredInstance
+
+logger = logging.getLogger("async_tracker")
+
+_ACTIONS = {
+    Released.ENDED: RecoveryAction.ENDED,
+    Released.TAKEN: RecoveryAction.TAKEN,
+    Released.NOTHING: RecoveryAction.LEFT,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How often a job may die with its worker."""
+
+    max_recoveries: int
+    recovery_window: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """An orphan as it was found: its record, its dead instance, and whether its death counts."""
+
+    record: RunRecord
+    instance: StoredInstance | None
+    counts: bool
+    stands: bool = True
+    """False when the record in Redis is another run's: then there is nothing to release."""
+
+    @property
+    def reason(self) -> str:
+        """Why its instance is dead."""
+        return self.instance.death_reason if self.instance is not None else "its instance is gone"
+
+
+class Recoverer:
+    """Recovers the orphans of instances that were declared dead. Raises StorageError when Redis is away."""
+
+    def __init__(self, *, store: Store, adapter: Adapter, policy: Policy, on_event: Callable[[str], None]) -> None:
+        self._store = store
+        self._adapter = adapter
+        self._policy = policy
+        self._on_event = on_event
+
+    async def recover(self, instance_ids: Sequence[str], *, now_ms: int, dry_run: bool = False) -> list[Recovery]:
+        """Recover what these dead instances left, the oldest first, and bury those that have nothing left."""
+        found = await self.find(instance_ids, now_ms=now_ms, adopt=not dry_run)
+        since_ms = now_ms - int(self._policy.recovery_window * 1000)
+        deaths = await Reading(self._store.redis).deaths(sorted({orphan.record.job_id for orphan in found}), since_ms=since_ms)
+        done = []
+        for orphan in found:
+            before = [run for run in deaths[orphan.record.job_id] if run != orphan.record.run]
+            plan = self._plan(orphan, deaths=len(before) + (1 if orphan.counts else 0), dry_run=dry_run)
+            done.append(plan if dry_run else await self._carry_out(orphan, plan, now_ms=now_ms))
+        if not dry_run:
+            for instance_id in instance_ids:
+                await self._store.bury(instance_id)
+        return done
+
+    async def find(self, instance_ids: Sequence[str], *, now_ms: int, adopt: bool) -> list[Found]:
+        """Find the orphans of these instances: by their records, and by the claims that carry their names."""
+        reading = Reading(self._store.redis)
+        instances, jobs = await reading.instances_and_jobs(instance_ids)
+        claims = await self._claims(instance_ids, instances.values())
+        by_job = {(claim.instance_id, claim.job_id): claim for claim in claims}
+        for claim in claims:
+            jobs.setdefault(claim.instance_id, [])
+            if claim.job_id not in jobs[claim.instance_id]:
+                jobs[claim.instance_id].append(claim.job_id)
+        runs = await reading.runs(sorted({job_id for ids in jobs.values() for job_id in ids}))
+        found = []
+        for instance_id, job_ids in jobs.items():
+            instance = instances.get(instance_id)
+            for job_id in job_ids:
+                orphan = self._orphan(instance_id, instance, job_id, runs.get(job_id), by_job.get((instance_id, job_id)), now_ms)
+                if adopt and orphan.record != runs.get(job_id) and orphan.stands:
+                    await self._store.adopt(orphan.record)
+                found.append(orphan)
+        return sorted(found, key=lambda orphan: orphan.record.started_at_ms)
+
+    async def _claims(self, instance_ids: Sequence[str], instances: Iterable[StoredInstance]) -> list[Claim]:
+        queues = sorted({stored.description.queue for stored in instances if stored.description.queue})
+        return [claim async for claim in self._adapter.claims_of(instance_ids, queues)]
+
+    def _orphan(
+        self, instance_id: str, instance: StoredInstance | None, job_id: str, record: RunRecord | None, claim: Claim | None, now_ms: int
+    ) -> Found:
+        counts = (claim is None or claim.started) and not (instance is not None and instance.state == "draining")
+        if record is not None and record.instance_id == instance_id and (claim is None or claim.run == record.run):
+            return Found(record=record, instance=instance, counts=counts)
+        queue = claim.queue if claim is not None else None
+        stub = RunRecord(
+            job_id=job_id,
+            instance_id=instance_id,
+            run=claim.run if claim is not None else "-",
+            queue=queue,
+            library=self._adapter.library,
+            started_at_ms=instance.died_at_ms if instance is not None and instance.died_at_ms else now_ms,
+        )
+        return Found(record=stub, instance=instance, counts=counts, stands=claim is not None)
+
+    def _plan(self, orphan: Found, *, deaths: int, dry_run: bool) -> Recovery:
+        record = orphan.record
+        if not orphan.stands:
+            action, delay = RecoveryAction.TAKEN, 0.0
+        elif orphan.counts and is_poison(deaths, max_recoveries=self._policy.max_recoveries):
+            action, delay = RecoveryAction.QUARANTINED, 0.0
+        else:
+            delay = recovery_delay(deaths, jitter=random.random())
+            action = RecoveryAction.DELAYED if delay else RecoveryAction.RECOVERED
+        return Recovery(
+            job_id=record.job_id,
+            instance_id=record.instance_id,
+            action=action,
+            function=record.function,
+            queue=record.queue,
+            library=record.library,
+            job_try=record.job_try,
+            delay=delay,
+            deaths=deaths,
+            reason=orphan.reason,
+            dry_run=dry_run,
+        )
+
+    async def _carry_out(self, orphan: Found, plan: Recovery, *, now_ms: int) -> Recovery:
+        kept: QuarantinedPayload | None = None
+        if plan.action is RecoveryAction.QUARANTINED:
+            kept = await self._adapter.quarantine(orphan.record, error=quarantine_error(plan))
+            result = plan if kept is not None else _replaced(plan, RecoveryAction.TAKEN)
+        elif plan.action is RecoveryAction.TAKEN:
+            result = plan
+        else:
+            released = await self._adapter.release(orphan.record, delay=plan.delay)
+            result = plan if released is Released.RELEASED else _replaced(plan, _ACTIONS[released])
+        await self._settle(orphan, result, kept, now_ms=now_ms)
+        return result
+
+    async def _settle(self, orphan: Found, result: Recovery, kept: QuarantinedPayload | None, *, now_ms: int) -> None:
+        acted = result.action in (RecoveryAction.RECOVERED, RecoveryAction.DELAYED, RecoveryAction.QUARANTINED)
+        counters = ["orphaned"] if acted else []
+        if result.action in (RecoveryAction.RECOVERED, RecoveryAction.DELAYED):
+            counters.append("recovered")
+        settlement = Settlement(
+            record=orphan.record,
+            counts=acted and orphan.counts,
+            events=_events(result) if acted or result.action is RecoveryAction.LEFT else (),
+            counters=tuple(field_name(result.function, result.queue, counter) for counter in counters),
+            quarantined=_quarantined_fields(result, kept) if kept is not None else None,
+        )
+        window_ms = int(self._policy.recovery_window * 1000)
+        if await self._store.settle(settlement, window_ms=window_ms, minute=now_ms // 60_000):
+            facts = {"job_id": result.job_id, "instance_id": result.instance_id, "action": str(result.action), "delay": result.delay}
+            logger.warning("job %s was left by dead instance %s: %s", result.job_id, result.instance_id, result.action, extra=facts)
+            for event in settlement.events:
+                self._on_event(event)
+
+
+def quarantine_error(plan: Recovery) -> str:
+    """Say to whoever awaits the job why it will not come."""
+    return f"job {plan.job_id} was quarantined: {plan.deaths} workers died running it ({plan.reason})"
+
+
+async def settle_without_release(store: Store, instance_ids: Sequence[str], *, window: float, now_ms: int) -> list[str]:
+    """Forget dead instances whose orphans nobody has recovered within the window; returns those that are gone."""
+    instances, jobs = await Reading(store.redis).instances_and_jobs(instance_ids)
+    gone = []
+    for instance_id in instance_ids:
+        stored = instances.get(instance_id)
+        died_at_ms = stored.died_at_ms if stored is not None and stored.died_at_ms else 0
+        if now_ms - died_at_ms > window * 1000:
+            for job_id in jobs.get(instance_id, []):
+                record = RunRecord(job_id=job_id, instance_id=instance_id, run="-", started_at_ms=now_ms)
+                await store.settle(Settlement(record=record), window_ms=int(window * 1000), minute=now_ms // 60_000)
+        if await store.bury(instance_id):
+            gone.append(instance_id)
+    return gone
+
+
+def _replaced(plan: Recovery, action: RecoveryAction) -> Recovery:
+    return Recovery(
+        job_id=plan.job_id,
+        instance_id=plan.instance_id,
+        action=action,
+        function=plan.function,
+        queue=plan.queue,
+        library=plan.library,
+        job_try=plan.job_try,
+        deaths=plan.deaths,
+        reason=plan.reason,
+    )
+
+
+def _events(result: Recovery) -> tuple[str, ...]:
+    facts = {"job_id": result.job_id, "instance_id": result.instance_id, "function": result.function, "queue": result.queue}
+    orphaned = encode_event("orphaned", **facts, reason=result.reason, job_try=result.job_try)
+    if result.action is RecoveryAction.LEFT:
+        return (orphaned,)
+    kind = "quarantined" if result.action is RecoveryAction.QUARANTINED else "recovered"
+    return (orphaned, encode_event(kind, **facts, deaths=result.deaths, delay=result.delay))
+
+
+def _quarantined_fields(result: Recovery, kept: QuarantinedPayload) -> dict[str, str | bytes | int]:
+    fields: dict[str, str | bytes | int] = {
+        "library": result.library,
+        "queue": result.queue or "",
+        "function": result.function or "",
+        "instance_id": result.instance_id,
+        "deaths": result.deaths,
+        "reason": result.reason,
+        "payload": kept.payload,
+    }
+    fields.update({f"extra:{name}": value for name, value in kept.extras.items()})
+    return fields
+
+
+def kept_payload(fields: dict[str, bytes]) -> QuarantinedPayload:
+    """Read back what `Recoverer` kept of a quarantined job."""
+    extras = {name.removeprefix("extra:"): value for name, value in fields.items() if name.startswith("extra:")}
+    return QuarantinedPayload(payload=fields.get("payload", b""), extras=extras)
+
+
+def field_text(fields: dict[str, bytes], name: str) -> str | None:
+    """Read one text field of a quarantined job; None when it is empty or missing."""
+    return text(fields[name]) or None if name in fields else None

@@ -1,0 +1,144 @@
+"""A run as the process that runs it knows it, and `CurrentJob`, what a job sees of it."""
+
+import secrets
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from async_tracker.errors import LeaseLost
+from async_tracker.stored import RunRecord
+
+_MESSAGE_LENGTH = 200
+"""Characters of a progress message that are kept; it stands in the record of every run in flight."""
+
+
+def new_run() -> str:
+    """Make the token of a run: unique, short, and free of anything that would have to be escaped."""
+    return secrets.token_hex(8)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Run:
+    """One run in flight. Owned by the journal; the hooks fill it in as they learn more."""
+
+    job_id: str
+    run: str
+    instance_id: str
+    started_at_ms: int
+    started_mono_ms: float
+    job_try: int = 1
+    function: str | None = None
+    queue: str | None = None
+    library: str = "asyncio"
+    enqueued_at_ms: int | None = None
+    due_at_ms: int | None = None
+    """When it was due, for the time that it waited in its queue; not stored."""
+    timeout: float | None = None
+    args: str | None = None
+    progress: float | None = None
+    progress_message: str | None = None
+    outcome: str | None = None
+    owned: bool = True
+    """False once the instance was declared dead: somebody else may run the job now."""
+    in_flight: bool = True
+    sent: bool = field(default=False, repr=False)
+    """A write that may have reached Redis carried this run."""
+    stored: bool = field(default=False, repr=False)
+    """A write that carried this run was taken."""
+
+    def record(self, *, superseded: int = 0) -> RunRecord:
+        """Give what is stored of it."""
+        return RunRecord(
+            job_id=self.job_id,
+            instance_id=self.instance_id,
+            run=self.run,
+            job_try=self.job_try,
+            function=self.function,
+            queue=self.queue,
+            library=self.library,
+            enqueued_at_ms=self.enqueued_at_ms,
+            started_at_ms=self.started_at_ms,
+            timeout=self.timeout,
+            progress=self.progress,
+            progress_message=self.progress_message,
+            args=self.args,
+            superseded=superseded,
+        )
+
+
+class CurrentJob:
+    """The job in hand, from inside its run. Works in the run's tasks and under ``asyncio.to_thread``."""
+
+    __slots__ = ("_ask_owned", "_run", "_touch")
+
+    def __init__(self, run: Run, *, touch: Callable[[Run], None], ask_owned: Callable[[Run], Awaitable[bool]]) -> None:
+        self._run = run
+        self._touch = touch
+        self._ask_owned = ask_owned
+
+    @property
+    def job_id(self) -> str:
+        """The id that the worker library gave the job."""
+        return self._run.job_id
+
+    @property
+    def instance_id(self) -> str:
+        """The instance under which the run started."""
+        return self._run.instance_id
+
+    @property
+    def run(self) -> str:
+        """The token of this run: another run of the same job has another one."""
+        return self._run.run
+
+    @property
+    def job_try(self) -> int:
+        """Which try this is; the first is 1."""
+        return self._run.job_try
+
+    @property
+    def function(self) -> str | None:
+        """The function's name, or None when it is not known."""
+        return self._run.function
+
+    @property
+    def queue(self) -> str | None:
+        """The queue that the job came from, or None when it is not known."""
+        return self._run.queue
+
+    @property
+    def owned(self) -> bool:
+        """Whether the job is still ours, as far as this process knows; costs nothing."""
+        return self._run.owned
+
+    async def ensure_owned(self) -> None:
+        """Ask Redis whether the job is still ours; for code about to do what must not happen twice.
+
+        Raises LeaseLost when it was given to somebody else, StorageError when Redis cannot tell.
+        """
+        if not self._run.owned or not await self._ask_owned(self._run):
+            self._run.owned = False
+            raise LeaseLost(f"job {self._run.job_id!r} is not ours any more: instance {self._run.instance_id} was declared dead")
+
+    async def progress(self, fraction: float | None = None, message: str | None = None) -> None:
+        """Say how far the job is: a fraction from 0 to 1, a short text, or both. Written with the next flush; returns at once.
+
+        Raises ValueError when the fraction is not between 0 and 1.
+        """
+        if fraction is not None and not 0.0 <= fraction <= 1.0:
+            raise ValueError(f"progress({fraction!r}) must be between 0 and 1: write progress(done / total)")
+        self._run.progress = fraction if fraction is not None else self._run.progress
+        if message is not None:
+            self._run.progress_message = str(message)[:_MESSAGE_LENGTH]
+        self._touch(self._run)
+
+    def __repr__(self) -> str:
+        return f"<CurrentJob {self.job_id!r} try {self.job_try} on {self.instance_id}>"
+
+
+current: ContextVar[CurrentJob | None] = ContextVar("async_tracker_current_job", default=None)
+
+
+def current_job() -> CurrentJob | None:
+    """Give the job in hand from anywhere inside a tracked run, ``asyncio.to_thread`` included; elsewhere None."""
+    return current.get()

@@ -1,0 +1,361 @@
+"""Everything that runs for one registered instance, from registration to deregistration.
+
+It composes the loops and holds what they share; what each of them does is theirs. It lives in the event loop it was started in,
+and does not depend on being stopped in order: a process that simply ends is found by its closed connection.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from async_tracker.adapter import Adapter
+from async_tracker.clock import ServerClock, monotonic_ms
+from async_tracker.config import Settings
+from async_tracker.errors import StorageError
+from async_tracker.events import encode_event
+from async_tracker.heartbeat import Heartbeat, Pulse
+from async_tracker.host import new_instance_id
+from async_tracker.journal import Journal
+from async_tracker.link import Link
+from async_tracker.recovery import Policy, Recoverer
+from async_tracker.runs import CurrentJob, Run, current, new_run
+from async_tracker.store import Status, Store
+from async_tracker.stored import Connections, Description, encode_description
+from async_tracker.sweep import Seat, Sweeper, holder_text
+from async_tracker.watchdog import Watchdog
+from async_tracker.writer import Pen, Writer
+
+logger = logging.getLogger("async_tracker")
+
+_RESTART_SECONDS = 1.0
+
+
+class Runtime:
+    """One instance at work. Nothing here raises StorageError to its callers: when Redis is away, jobs run on."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        client: Any,
+        description: Description,
+        make_adapter: Callable[[Link], Adapter | None],
+        on_event: Callable[[str], None],
+        main_task: asyncio.Task[Any] | None = None,
+        is_draining: Callable[[], bool] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._description = description
+        self._on_event = on_event
+        self._main_task = main_task
+        self._is_draining = is_draining
+        self._loop = asyncio.get_running_loop()
+        nonce = secrets.token_hex(6)
+        self.link = Link(client, namespace=settings.namespace, name=f"async-tracker:{nonce}")
+        self.adapter = make_adapter(self.link)
+        self.link.on_lost = self._connection_lost
+        self.store = Store(self.link.redis)
+        self.clock = ServerClock()
+        self.pen = Pen(new_instance_id(settings.instance_id))
+        self.journal = Journal(wake=lambda: self.writer.wake())
+        self._state = "alive"
+        self._is_registered = False
+        self._is_stopped = False
+        self._is_behind = False
+        self._sent_generation = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._compose(nonce)
+
+    def _compose(self, nonce: str) -> None:
+        settings = self._settings
+        self.pulse = Pulse()
+        self.writer = Writer(
+            journal=self.journal,
+            store=self.store,
+            pen=self.pen,
+            clock=self.clock,
+            linger=settings.linger,
+            listed_jobs=lambda: self.store.listed_jobs(self.pen.instance_id),
+            on_unknown=self._unknown,
+        )
+        self.heartbeat = Heartbeat(
+            store=self.store,
+            pen=self.pen,
+            journal=self.journal,
+            clock=self.clock,
+            pulse=self.pulse,
+            interval=settings.heartbeat_interval,
+            new_connections=self._new_connections,
+            state=lambda: self._state,
+        )
+        self.sweeper = make_sweeper(settings, self.store, self.adapter, library=self._description.library, on_event=self.tell)
+        self.watchdog = Watchdog(
+            pulse=self.pulse,
+            link=self.link,
+            journal=self.journal,
+            pen=self.pen,
+            namespace=settings.namespace,
+            name=f"async-tracker-watchdog:{nonce}",
+            interval=settings.heartbeat_interval,
+            is_over=self._is_over,
+        )
+
+    @property
+    def instance_id(self) -> str:
+        """The id that this instance goes by at present; another one once it was declared dead."""
+        return self.pen.instance_id
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and not stopped, in the loop that is running now."""
+        return not self._is_stopped and not self._loop.is_closed()
+
+    async def start(self) -> None:
+        """Register, for at most ``hook_timeout`` seconds, and start the loops. A Redis that is away is tried again with every beat."""
+        try:
+            async with asyncio.timeout(self._settings.hook_timeout):
+                await self._beat()
+        except TimeoutError:
+            logger.warning("registration takes longer than %s s: it goes on in the background", self._settings.hook_timeout)
+        self._spawn(lambda: self.pulse.run(self._notice_draining))
+        self._spawn(self.writer.run)
+        self._spawn(lambda: self.heartbeat.run(self._beat))
+        self._spawn(lambda: self.sweeper.run(self.seat))
+        if self._settings.watchdog:
+            self.watchdog.start()
+
+    def _spawn(self, loop_body: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        task = self._loop.create_task(_kept_up(loop_body))
+        # A worker may leave its loop without a word (SystemExit): these tasks are meant to be left behind then.
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        self._tasks.append(task)
+
+    def _is_over(self) -> bool:
+        return self._loop.is_closed() or (self._main_task is not None and self._main_task.done())
+
+    # registration and beats
+
+    async def _beat(self) -> None:
+        try:
+            await self.link.ensure()
+            if not self._is_registered:
+                await self._register()
+            reply = await self.heartbeat.beat()
+        except StorageError as exc:
+            self._fell_behind(exc)
+            return
+        if reply.status is Status.UNKNOWN:
+            await self._unknown()
+        elif reply.status is Status.STALE:
+            self.heartbeat.hurry()
+        else:
+            self._got_through()
+
+    def _fell_behind(self, exc: StorageError) -> None:
+        if not self._is_behind:
+            self._is_behind = True
+            logger.warning("no heartbeat gets through, jobs run on: %s", exc, extra={"instance_id": self.instance_id})
+        self._loop.call_later(min(self._settings.heartbeat_interval, 1.0), self.heartbeat.hurry)
+
+    def _got_through(self) -> None:
+        if self._is_behind:
+            self._is_behind = False
+            logger.info("heartbeats get through again", extra={"instance_id": self.instance_id})
+        if self.link.is_open:
+            self._sent_generation = self._beating_generation
+        self.watchdog.rest()
+        self.writer.kick()
+
+    def _connections(self) -> Connections:
+        ids = {self.link.connection_id: self.link.name} if self.link.connection_id is not None else {}
+        return Connections(server=self.link.server_run_id, ids=ids)
+
+    def _new_connections(self) -> str:
+        self._beating_generation = self.link.generation
+        has_changed = self.link.generation != self._sent_generation or self.watchdog.has_registered
+        return self._connections().encode() if has_changed else ""
+
+    def _connection_lost(self) -> None:
+        """The server has closed our connection: be back with another one before anybody takes that for our end."""
+        if not self._is_stopped:
+            self.heartbeat.hurry()
+
+    async def _register(self) -> None:
+        for _ in range(2):  # the second time with a new id
+            fields = {**encode_description(self._description, self._settings.limits()), "state": self._state}
+            async with self.pen.lock:
+                sent_at_ms = monotonic_ms()
+                reply = await self.store.register(self.instance_id, self.pen.next_number(), self._connections().encode(), fields)
+            self.clock.correct(reply.now_ms, sent_at_ms=sent_at_ms, received_at_ms=monotonic_ms())
+            if reply.status is Status.WRITTEN:
+                self._is_registered = True
+                return
+            await self._declared_dead()
+
+    async def _unknown(self) -> None:
+        """Redis does not know us: either its data is gone, or we were declared dead and live."""
+        self._is_registered = False
+        self.heartbeat.hurry()
+        self.journal.write_all_again()
+
+    async def _declared_dead(self) -> None:
+        """Never beat, end or recover under the old id again: from here on we are somebody else."""
+        old = self.pen.instance_id
+        lost = self.journal.disown()
+        self.pen.instance_id = new_instance_id(self._settings.instance_id)
+        facts = {"instance_id": old, "new_instance_id": self.pen.instance_id, "jobs": [run.job_id for run in lost]}
+        logger.error("instance %s was declared dead and lives: it goes on as %s; its %d jobs are not its own any more",
+                     old, self.pen.instance_id, len(lost), extra=facts)  # fmt: skip
+        event = encode_event("ownership_lost", **facts)
+        self.tell(event)
+        with contextlib.suppress(StorageError):  # the callbacks have heard it; the stream is only a copy
+            await self.store.publish(event)
+
+    def tell(self, event: str) -> None:
+        """Tell the callbacks of this process what happened."""
+        self._on_event(event)
+
+    def seat(self) -> Seat | None:
+        """From where this instance sweeps: only while it is registered and not about to leave."""
+        if not self._is_registered or self._state != "alive" or not self.link.is_open:
+            return None
+        return Seat(holder=holder_text(self.instance_id, self._connections()), run_id=self.link.server_run_id)
+
+    # runs
+
+    def start_run(
+        self,
+        job_id: str,
+        *,
+        job_try: int = 1,
+        function: str | None = None,
+        queue: str | None = None,
+        run: str | None = None,
+        enqueued_at_ms: int | None = None,
+        due_at_ms: int | None = None,
+        timeout: float | None = None,
+        args: str | None = None,
+    ) -> Run:
+        """Put a run in flight: appends to the journal and returns."""
+        started = Run(
+            job_id=job_id,
+            run=run or new_run(),
+            instance_id=self.pen.instance_id,
+            started_at_ms=self.clock.now_ms(),
+            started_mono_ms=monotonic_ms(),
+            job_try=job_try,
+            function=function,
+            queue=queue,
+            library=self._description.library,
+            enqueued_at_ms=enqueued_at_ms,
+            due_at_ms=due_at_ms,
+            timeout=timeout,
+            args=args,
+        )
+        self.journal.start(started)
+        return started
+
+    def end_run(self, run: Run) -> None:
+        """Take a run out of flight; a second time changes nothing."""
+        self.journal.end(run)
+
+    def resume_run(self, run: Run) -> None:
+        """An ended run turns out to hold its claim still: in flight again, so that the end of this instance gives it back."""
+        if run.owned and not run.in_flight:
+            run.in_flight = True
+            self.journal.start(run)
+
+    def count_end(self, run: Run, outcome: str) -> None:
+        """Count how a run ended, once; a run that was given to somebody else is counted where it was taken away."""
+        if run.owned and run.outcome is None:
+            run.outcome = outcome
+            self.journal.count_end(run, outcome, run_ms=int(monotonic_ms() - run.started_mono_ms))
+
+    def job_handle(self, run: Run) -> CurrentJob:
+        """Make what the job sees of its run."""
+        return CurrentJob(run, touch=self.journal.touch, ask_owned=self._ask_owned)
+
+    def enter_run(self, run: Run) -> CurrentJob:
+        """Make the run the current job of this context."""
+        handle = self.job_handle(run)
+        current.set(handle)
+        return handle
+
+    async def _ask_owned(self, run: Run) -> bool:
+        if run.instance_id != self.instance_id or not await self.store.is_registered(run.instance_id):
+            return False
+        return self.adapter is None or await self.adapter.holds(run.record())
+
+    async def wait_stored(self, run: Run) -> None:
+        """With ``durable``: wait until the start is written, for at most ``hook_timeout`` seconds."""
+        if self._settings.durable:
+            with contextlib.suppress(TimeoutError):  # the writer has said that tracking is behind
+                async with asyncio.timeout(self._settings.hook_timeout):
+                    await self.writer.wait_written(lambda: run.stored or not run.in_flight)
+
+    # the end
+
+    def _notice_draining(self) -> None:
+        if self._is_draining is not None and self._is_draining():
+            self.drain()
+
+    def drain(self) -> None:
+        """Shutdown has begun: say so, and beat until the last job has ended."""
+        if self._state == "alive" and not self._is_stopped:
+            self._state = "draining"
+            self.heartbeat.hurry()
+
+    async def stop(self) -> None:
+        """Write what is left, deregister, close. Runs still in flight become orphans at once. A second call changes nothing."""
+        if self._is_stopped:
+            return
+        self._is_stopped = True
+        self.watchdog.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            async with asyncio.timeout(max(self._settings.hook_timeout, 1.0) * 4):
+                await self._leave()
+        except (StorageError, TimeoutError) as exc:
+            logger.warning("deregistration failed, the sweep will find out: %s", exc, extra={"instance_id": self.instance_id})
+        with contextlib.suppress(OSError):  # it is closed either way
+            await self.link.aclose()
+
+    async def _leave(self) -> None:
+        self._state = "draining"
+        if self._is_registered:
+            await self.writer.flush()
+            await self.heartbeat.beat()
+            if self.sweeper.is_sweeper:
+                await self.sweeper.resign(Seat(holder=holder_text(self.instance_id, self._connections()), run_id=""))
+            await self.store.deregister(self.instance_id)
+
+
+def make_sweeper(settings: Settings, store: Store, adapter: Adapter | None, *, library: str, on_event: Callable[[str], None]) -> Sweeper:
+    """Compose a sweeper; without an adapter, or with ``recover=False``, it only watches."""
+    recoverer = None
+    if adapter is not None and settings.recover:
+        policy = Policy(max_recoveries=settings.max_recoveries, recovery_window=settings.recovery_window)
+        recoverer = Recoverer(store=store, adapter=adapter, policy=policy, on_event=on_event)
+    return Sweeper(
+        store=store,
+        library=library,
+        sweep_interval=settings.sweep_interval,
+        recovery_window=settings.recovery_window,
+        recoverer=recoverer,
+        on_event=on_event,
+    )
+
+
+async def _kept_up(loop_body: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a loop for ever: a defect of ours must not silence an instance that works."""
+    while True:
+        try:
+            await loop_body()
+        except Exception:  # the edge of a loop: whatever it was, the next round may do better
+            logger.exception("a loop of the tracker failed and starts again; please report it")
+            await asyncio.sleep(_RESTART_SECONDS)

@@ -1,0 +1,181 @@
+"""One pass that looks for dead instances and recovers their orphans; one instance at a time does it, elected by a lease.
+
+The lease ends with its holder's connection: whoever finds that gone takes over at once, so that the death of the sweeper
+costs one look more, not a lifetime of the lease.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from async_tracker.errors import StorageError
+from async_tracker.events import encode_event
+from async_tracker.evidence import Findings, connection_state, find, live_hosts, see_connections, weigh
+from async_tracker.policy import Connection, InstanceState, Limits, Verdict, standby_interval
+from async_tracker.records import Recovery
+from async_tracker.recovery import Recoverer, settle_without_release
+from async_tracker.store import Judged, Store
+from async_tracker.store.reading import Reading
+from async_tracker.stored import Connections, Description, StoredInstance
+
+logger = logging.getLogger("async_tracker")
+
+_STALLED = (InstanceState.STALLED_BLOCKED, InstanceState.STALLED_SILENT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """From where a sweep is made: the lease's holder as a text, and the server that is swept."""
+
+    holder: str
+    run_id: str
+
+
+def holder_text(instance_id: str, connections: Connections) -> str:
+    """Write who holds the lease, with the connections that prove it to be there."""
+    return f"{instance_id} {connections.encode()}"
+
+
+def _holder_connections(holder: str) -> Connections:
+    return Connections.decode(holder.rsplit(" ", 1)[-1])
+
+
+@dataclass(slots=True, kw_only=True)
+class Sweeper:
+    """Sweeps for the workers of one library. Only what a sweep may forget is kept here: the descriptions that do not change."""
+
+    store: Store
+    library: str
+    sweep_interval: float
+    recovery_window: float
+    recoverer: Recoverer | None
+    """None: watch only; orphans stay listed until somebody recovers them, or until the window is over."""
+    on_event: Callable[[str], None]
+    known: dict[str, StoredInstance] = field(default_factory=dict)
+    stalled: set[str] = field(default_factory=set)
+    is_sweeper: bool = False
+    instances: int = 1
+
+    @property
+    def _lease(self) -> str:
+        return self.library if self.recoverer is not None else f"{self.library}-watch"
+
+    @property
+    def _lease_ttl_ms(self) -> int:
+        return int(max(6 * self.sweep_interval, 3.0) * 1000)
+
+    async def step(self, seat: Seat) -> list[Recovery]:
+        """Sweep if it is our turn. Returns what was recovered."""
+        self.is_sweeper = await self._elected(seat)
+        return await self.sweep(seat.run_id) if self.is_sweeper else []
+
+    async def _elected(self, seat: Seat) -> bool:
+        ours, holder, self.instances = await self.store.lease(self._lease, seat.holder, ttl_ms=self._lease_ttl_ms)
+        if ours:
+            return True
+        registered = _holder_connections(holder)
+        seen = await see_connections(self.store.redis.redis, [registered], run_id=seat.run_id)
+        if connection_state(registered, seen, shared=set()) is not Connection.GONE:
+            return False
+        ours, _, _ = await self.store.lease(self._lease, seat.holder, ttl_ms=self._lease_ttl_ms, replacing=holder)
+        return ours
+
+    async def resign(self, seat: Seat) -> None:
+        """Give the lease back, if it is still ours."""
+        if self.is_sweeper:
+            self.is_sweeper = False
+            await self.store.release_lease(self._lease, seat.holder)
+
+    async def sweep(self, run_id: str) -> list[Recovery]:
+        """Judge every instance of our library, declare the dead ones dead, recover their orphans."""
+        findings, verdicts = await self.judge_all(run_id)
+        dead = [name for name in findings.observation.dead if self._is_ours(name)]
+        for name, verdict in verdicts.items():
+            if verdict.state is InstanceState.DEAD and self._is_ours(name) and await self._declare_dead(name, verdict, findings):
+                dead.append(name)
+            self._note_stall(name, verdict)
+        return await self._recover(dead, now_ms=findings.observation.now_ms) if dead else []
+
+    async def judge_all(self, run_id: str, *, mark: bool = True) -> tuple[Findings, dict[str, Verdict]]:
+        """Give a verdict on every registered instance; with ``mark``, connections that have gone or come back are noted."""
+        observation = await self.store.observe(run_id)
+        findings = await find(self.store.redis.redis, observation)
+        await self._learn([*observation.instances, *observation.dead])
+        hosts = live_hosts(observation, self.known)
+        verdicts = {}
+        for name in observation.instances:
+            gone_since_ms = await self._gone_since(name, findings, mark=mark)
+            verdicts[name] = weigh(findings, self.known[name], gone_since_ms=gone_since_ms, hosts=hosts, draining=False)
+        return findings, verdicts
+
+    async def _learn(self, names: Sequence[str]) -> None:
+        """Read what new instances said of themselves, once; forget those that are no more."""
+        unknown = [name for name in names if name not in self.known]
+        read = await Reading(self.store.redis).instances(unknown)
+        self.known = {name: self.known.get(name) or read.get(name) or _nameless(name, self.library) for name in names}
+
+    def _is_ours(self, name: str) -> bool:
+        return self.known[name].description.library == self.library
+
+    async def _gone_since(self, name: str, findings: Findings, *, mark: bool) -> int | None:
+        marked = findings.observation.gone.get(name)
+        gone = findings.states[name] is Connection.GONE
+        if mark and gone != (marked is not None):
+            return await self.store.mark_gone(name, findings.observation.connections.get(name, ""), gone=gone) or None
+        return marked if gone else None
+
+    async def _declare_dead(self, name: str, verdict: Verdict, findings: Findings) -> bool:
+        observation = findings.observation
+        judged = Judged(
+            instance_id=name,
+            heartbeat=observation.instances[name],
+            connections=observation.connections.get(name, ""),
+            watchdog=observation.watchdogs.get(name, ""),
+            reason=verdict.reason,
+        )
+        event = encode_event("instance_dead", instance_id=name, queue=self.known[name].description.queue, reason=verdict.reason)
+        declared = await self.store.declare_dead(judged, event)
+        if declared:
+            logger.warning("instance %s is dead: %s", name, verdict.reason, extra={"instance_id": name})
+            self.on_event(event)
+        return declared
+
+    def _note_stall(self, name: str, verdict: Verdict) -> None:
+        if verdict.state not in _STALLED:
+            self.stalled.discard(name)
+        elif name not in self.stalled:
+            self.stalled.add(name)
+            logger.warning("instance %s is stalled: %s", name, verdict.reason, extra={"instance_id": name})
+            self.on_event(encode_event("stalled", instance_id=name, state=str(verdict.state), reason=verdict.reason))
+
+    async def _recover(self, dead: Sequence[str], *, now_ms: int) -> list[Recovery]:
+        if self.recoverer is None:
+            await settle_without_release(self.store, dead, window=self.recovery_window, now_ms=now_ms)
+            return []
+        return await self.recoverer.recover(dead, now_ms=now_ms)
+
+    def interval(self) -> float:
+        """Seconds until the next step: the sweeper's own, or the looser watch of a stand-by."""
+        if self.is_sweeper:
+            return self.sweep_interval
+        return standby_interval(self.sweep_interval, self.instances) * random.uniform(0.5, 1.0)
+
+    async def run(self, seat: Callable[[], Seat | None]) -> None:
+        """Step for ever; when Redis is away, or there is no seat to sweep from, try again later."""
+        while True:
+            await asyncio.sleep(self.interval())
+            current = seat()
+            if current is None:
+                continue
+            try:
+                await self.step(current)
+            except StorageError as exc:
+                logger.debug("sweep put off: %s", exc)
+
+
+def _nameless(name: str, library: str) -> StoredInstance:
+    """Stand in for an instance whose record is missing or cannot be read: judged by the defaults, so that it goes some day."""
+    description = Description(library=library, host="?", host_id=f"?{name}", pid=0)
+    return StoredInstance(instance_id=name, description=description, limits=Limits(), started_at_ms=0)

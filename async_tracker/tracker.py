@@ -1,0 +1,393 @@
+"""The facade: settings, connections, hooks, queries. It composes the rest and decides nothing itself."""
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Self, TypeVar, overload
+
+from async_tracker.adapter import Adapter
+from async_tracker.config import SETTING_NAMES, Settings, settings_from_env, unknown_names
+from async_tracker.connections import Access, describe
+from async_tracker.errors import ConfigError, StorageError, TrackerError
+from async_tracker.events import encode_event
+from async_tracker.host import host_id, hostname, versions
+from async_tracker.integrations.arq import ArqAdapter, ArqHooks, installed
+from async_tracker.integrations.arq.hooks import Ctx
+from async_tracker.listeners import Listener, Listeners
+from async_tracker.namespace import Namespace, SyncNamespace
+from async_tracker.policy import InstanceState
+from async_tracker.queries import Queries
+from async_tracker.records import Instance, Job, Orphan, Quarantined, QueueDepth, Recovery, Snapshot, Stats
+from async_tracker.recovery import field_text, kept_payload
+from async_tracker.runs import CurrentJob, Run, current
+from async_tracker.runtime import Runtime, make_sweeper
+from async_tracker.store import Store
+from async_tracker.store.reading import Reading
+from async_tracker.stored import Description
+
+T = TypeVar("T")
+
+PLAIN = "asyncio"
+"""The library name of workers that are registered with `Tracker.register`."""
+
+
+class Tracker:
+    """Tracks the jobs of one worker process, and answers questions about all of them. Make it anywhere, before any loop even.
+
+    ``redis`` is any ``redis.asyncio`` client, whose pool is then shared and never closed; ``redis_options`` makes a pool of its
+    own (``url`` plus any keyword of ``redis.asyncio.Redis``). Without either: ``TRACKER_REDIS_URL``, then inside arq the worker's
+    pool, then ``REDIS_URL``, then ``redis://localhost:6379/0``. ``arq_redis`` (a client or a url) is needed only in processes
+    that are no worker, where the tracker's Redis is not arq's.
+
+    The other keywords are the settings; durations are seconds. Raises ConfigError when one of them cannot work.
+    """
+
+    def __init__(
+        self,
+        *,
+        redis: Any = None,
+        redis_options: Mapping[str, Any] | None = None,
+        arq_redis: Any = None,
+        **settings: Any,
+    ) -> None:
+        unknown_names(settings, {*SETTING_NAMES, "redis", "redis_options", "arq_redis"}, what="setting")
+        self.settings = Settings(**settings)
+        tracker_url = os.environ.get("TRACKER_REDIS_URL") or None
+        if redis is None and redis_options is None and tracker_url is not None:
+            redis_options = {"url": tracker_url}
+        self._access = Access(client=redis, options=redis_options, fallback_url=os.environ.get("REDIS_URL") or None)
+        self._arq_access = _arq_access(arq_redis)
+        self._listeners = Listeners()
+        self._runtime: Runtime | None = None
+        self._sync: Any = None
+        self._sync_lock = threading.Lock()
+        self._arq = ArqHooks(
+            settings=self.settings, access=self._access, tracker=self, on_runtime=self._set_runtime, on_event=self._listeners.tell
+        )
+        self._integrations: dict[str, Callable[[], Adapter]] = {"arq": self._arq_adapter}
+
+    @classmethod
+    def from_env(cls, **arguments: Any) -> Self:
+        """Make a tracker of the ``TRACKER_…`` variables; an argument wins over its variable."""
+        return cls(**{**settings_from_env(os.environ), **arguments})
+
+    @property
+    def namespace(self) -> str:
+        """What all keys begin with, without the colon."""
+        return self.settings.namespace
+
+    @property
+    def instance_id(self) -> str | None:
+        """The id of the instance that runs in this process; None when none does."""
+        return self._runtime.instance_id if self._runtime is not None else None
+
+    def _set_runtime(self, runtime: Runtime | None) -> None:
+        self._runtime = runtime
+
+    # arq
+
+    @overload
+    def install(self, settings: T, /, *, only: Collection[str] | None = ..., ignore: Collection[str] | None = ...) -> T: ...
+
+    @overload
+    def install(
+        self, settings: None = ..., /, *, only: Collection[str] | None = ..., ignore: Collection[str] | None = ...
+    ) -> Callable[[T], T]: ...
+
+    def install(self, settings: Any = None, /, *, only: Collection[str] | None = None, ignore: Collection[str] | None = None) -> Any:
+        """Track everything that an arq worker does: our hooks around its own, functions and cron jobs wrapped.
+
+        Decorates a WorkerSettings class, with or without arguments, or takes a dict of Worker arguments and returns a new one.
+        ``only`` or ``ignore`` are names of functions. Installing twice changes nothing.
+        """
+        if settings is None:
+            return lambda later: installed(self._arq, later, only=only, ignore=ignore)
+        return installed(self._arq, settings, only=only, ignore=ignore)
+
+    async def on_startup(self, ctx: Ctx) -> None:
+        """Arq hook: register this worker. Never raises; waits for Redis for at most ``hook_timeout`` seconds."""
+        await self._arq.on_startup(ctx)
+
+    async def on_shutdown(self, ctx: Ctx) -> None:
+        """Arq hook: deregister this worker. Never raises."""
+        await self._arq.on_shutdown(ctx)
+
+    async def on_job_start(self, ctx: Ctx) -> None:
+        """Arq hook: a run starts. Never raises and, unless ``durable``, awaits nothing."""
+        await self._arq.on_job_start(ctx)
+
+    async def on_job_end(self, ctx: Ctx) -> None:
+        """Arq hook: a run ends. Never raises, awaits nothing."""
+        await self._arq.on_job_end(ctx)
+
+    async def after_job_end(self, ctx: Ctx) -> None:
+        """Arq hook: arq has written what became of the job. Never raises, awaits nothing."""
+        await self._arq.after_job_end(ctx)
+
+    # any asyncio code
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close what this tracker has opened. A shared client stays open."""
+        if self._runtime is not None and self._runtime.is_running:
+            await self._runtime.stop()
+        self._runtime = None
+        with self._sync_lock:
+            sync, self._sync = self._sync, None
+        if sync is not None:
+            sync.close()
+        await self._access.aclose()
+        if self._arq_access is not None:
+            await self._arq_access.aclose()
+
+    @asynccontextmanager
+    async def register(
+        self, *, queue: str | None = None, concurrency: int | None = None, functions: Collection[str] = ()
+    ) -> AsyncIterator[str]:
+        """Be an instance while the block runs: registered, beating, sweeping. Gives the instance id.
+
+        Raises TrackerError when this tracker has an instance in this loop already.
+        """
+        if self._runtime is not None and self._runtime.is_running:
+            raise TrackerError(f"this tracker runs instance {self._runtime.instance_id} already: make another Tracker for another instance")
+        runtime = Runtime(
+            settings=self.settings,
+            client=self._access.client(),
+            description=self._describe(queue, concurrency, functions),
+            make_adapter=lambda link: None,
+            on_event=self._listeners.tell,
+        )
+        self._runtime = runtime
+        try:
+            await runtime.start()
+            yield runtime.instance_id
+        finally:
+            runtime.drain()
+            await runtime.stop()
+            self._runtime = None
+
+    def _describe(self, queue: str | None, concurrency: int | None, functions: Collection[str]) -> Description:
+        return Description(
+            library=PLAIN,
+            host=hostname(),
+            host_id=host_id(),
+            pid=os.getpid(),
+            label=self.settings.instance_id,
+            queue=queue or self.settings.queue,
+            functions=tuple(functions),
+            concurrency=concurrency,
+            tags=self.settings.tags,
+            versions=versions(),
+            redis=describe(self._access.client()),
+        )
+
+    @asynccontextmanager
+    async def track(
+        self, job_id: str, *, function: str | None = None, queue: str | None = None, job_try: int = 1, timeout: float | None = None
+    ) -> AsyncIterator[CurrentJob]:
+        """Have a job in flight until the block ends; what the block raises passes through and is its outcome.
+
+        Raises TrackerError outside of `register` and of a tracked worker.
+        """
+        runtime = self._runtime
+        if runtime is None or not runtime.is_running:
+            raise TrackerError("track() needs an instance: write it inside `async with tracker.register(...)`")
+        run = runtime.start_run(str(job_id), job_try=job_try, function=function, queue=queue or self.settings.queue, timeout=timeout)
+        runtime.journal.count_start(run)
+        handle = runtime.job_handle(run)
+        token = current.set(handle)
+        try:
+            await runtime.wait_stored(run)
+            yield handle
+        except BaseException as exc:
+            _finish(runtime, run, "cancelled" if isinstance(exc, asyncio.CancelledError) else "failed")
+            raise
+        else:
+            _finish(runtime, run, "succeeded")
+        finally:
+            current.reset(token)
+
+    # queries
+
+    def _queries(self) -> Queries:
+        return Queries(Namespace(self._access.client(), self.namespace))
+
+    async def snapshot(self) -> Snapshot:
+        """Read instances, jobs and orphans, in four round trips."""
+        return await self._queries().snapshot()
+
+    async def instances(self) -> list[Instance]:
+        """List every instance, and the dead whose orphans are not yet recovered; the longest running first."""
+        return await self._queries().instances()
+
+    async def instance(self, instance_id: str) -> Instance | None:
+        """Give one instance, or None."""
+        return await self._queries().instance(instance_id)
+
+    async def jobs(self, instance_id: str | None = None, function: str | None = None) -> list[Job]:
+        """List the jobs in flight, the oldest first, of one instance or function if given."""
+        return await self._queries().jobs(instance_id, function)
+
+    async def job(self, job_id: str) -> Job | None:
+        """Give the newest run in flight of one job, or None. Raises CorruptRecord when its record cannot be read."""
+        return await self._queries().job(job_id)
+
+    async def orphans(self) -> list[Orphan]:
+        """List the jobs whose instance is dead and that are not yet recovered, the oldest first."""
+        return await self._queries().orphans()
+
+    async def quarantined(self) -> list[Quarantined]:
+        """List the poison pills, the longest quarantined first."""
+        return await self._queries().quarantined()
+
+    async def stats(self, function: str | None = None) -> Stats:
+        """Read the counters, of one function or of all."""
+        return await self._queries().stats(function)
+
+    def events(self, since: Any = None) -> AsyncIterator[Any]:
+        """Follow what happens: ``async for event in tracker.events()``. ``since``: an event id or a datetime to replay from."""
+        return self._queries().events(since)
+
+    async def queues(self) -> list[QueueDepth]:
+        """Tell how full the queues are that instances work on, of every library whose Redis this process can reach."""
+        wanted: dict[str, set[str]] = {}
+        for instance in await self.instances():
+            if instance.queue is not None and instance.library in self._integrations:
+                wanted.setdefault(instance.library, set()).add(instance.queue)
+        return [depth for library, names in wanted.items() for depth in await self._integrations[library]().queues(sorted(names))]
+
+    def on(self, *event_types: str) -> Callable[[Listener], Listener]:
+        """Have a function, or coroutine function, called with every such event of which this process is the cause.
+
+        Raises ConfigError for an event that does not exist.
+        """
+
+        def decorate(listener: Listener) -> Listener:
+            self._listeners.add(event_types, listener)
+            return listener
+
+        return decorate
+
+    # recovery
+
+    def _arq_adapter(self) -> ArqAdapter:
+        client = self._arq_access.client() if self._arq_access is not None else self._arq.pool or self._access.client()
+        receipts = Namespace(client, self.namespace)
+        return ArqAdapter(client, receipt_key=receipts.full_key, serializer=self._arq.facts.serializer)
+
+    async def recover(self, dry_run: bool = False) -> list[Recovery]:
+        """Look for dead instances now and recover their orphans, the oldest first; with ``dry_run``, only tell what would be done.
+
+        Takes ``disconnect_grace`` seconds longer when the connection of an instance has gone that nobody had noticed.
+        Raises StorageError when arq's Redis is not the one that the workers use.
+        """
+        store = Store(Namespace(self._access.client(), self.namespace))
+        done: list[Recovery] = []
+        for library in sorted({instance.library for instance in await self.instances()}):
+            adapter = self._integrations[library]() if library in self._integrations else None
+            if adapter is not None:
+                await self._check_claims_server(adapter)
+                done += await self._recover_library(store, library, adapter, dry_run=dry_run)
+        return done
+
+    async def _recover_library(self, store: Store, library: str, adapter: Adapter, *, dry_run: bool) -> list[Recovery]:
+        settings = self.settings if self.settings.recover else Settings(max_recoveries=self.settings.max_recoveries)
+        sweeper = make_sweeper(settings, store, adapter, library=library, on_event=self._listeners.tell)
+        queries = self._queries()
+        if dry_run and sweeper.recoverer is not None:
+            dead = [item for item in await queries.instances() if item.state is InstanceState.DEAD and item.library == library]
+            now_ms = int((await store.observe("")).now_ms)
+            return await sweeper.recoverer.recover([item.instance_id for item in dead], now_ms=now_ms, dry_run=True)
+        run_id = await queries.server_run_id()
+        _, verdicts = await sweeper.judge_all(run_id)
+        if any(verdict.state is not InstanceState.DEAD for verdict in verdicts.values()):
+            await asyncio.sleep(await self._grace_needed(store))
+        return await sweeper.sweep(run_id)
+
+    async def _grace_needed(self, store: Store) -> float:
+        observation = await store.observe("")
+        return max((self.settings.disconnect_grace for name in observation.gone if name in observation.instances), default=0.0)
+
+    async def _check_claims_server(self, adapter: Adapter) -> None:
+        if self._arq_access is not None or self._arq.pool is not None:
+            return  # whoever names arq's Redis, or works on it, knows which it is
+        queries = self._queries()
+        servers = {
+            stored.description.claims_server for stored in await queries.stored_instances() if stored.description.library == adapter.library
+        }
+        servers.discard(None)
+        if servers and await adapter.claims_server() not in servers:
+            raise StorageError(
+                f"the {adapter.library} workers of this namespace keep their jobs in another Redis: "
+                "write Tracker(arq_redis=...) or set TRACKER_ARQ_REDIS_URL"
+            )
+
+    async def retry_quarantined(self, job_id: str) -> bool:
+        """Let a quarantined job run again, with all its tries. Returns False when its id was enqueued anew meanwhile: then it stays.
+
+        Raises TrackerError when no such job is quarantined.
+        """
+        fields = await self._quarantined_fields(job_id)
+        adapter = self._integrations[field_text(fields, "library") or "arq"]()
+        if not await adapter.retry(job_id, field_text(fields, "queue"), kept_payload(fields)):
+            return False
+        return await self._unquarantine(job_id, "retried")
+
+    async def drop_quarantined(self, job_id: str) -> bool:
+        """Forget a quarantined job, its payload included. Raises TrackerError when no such job is quarantined."""
+        await self._quarantined_fields(job_id)
+        return await self._unquarantine(job_id, "dropped")
+
+    async def _quarantined_fields(self, job_id: str) -> dict[str, bytes]:
+        found = (await Reading(Namespace(self._access.client(), self.namespace)).quarantined()).get(job_id)
+        if found is None:
+            raise TrackerError(f"job {job_id!r} is not quarantined")
+        return found
+
+    async def _unquarantine(self, job_id: str, how: str) -> bool:
+        store = Store(Namespace(self._access.client(), self.namespace))
+        event = encode_event("unquarantined", job_id=job_id, how=how)
+        done = await store.unquarantine(job_id, event)
+        if done:
+            self._listeners.tell(event)
+        return done
+
+    # Redis
+
+    @asynccontextmanager
+    async def redis(self) -> AsyncIterator[Namespace]:
+        """Give the Namespace proxy over the tracker's client: ``async with tracker.redis() as r``. Nothing is closed at the end."""
+        yield Namespace(self._access.client(), self.namespace)
+
+    @contextmanager
+    def redis_sync(self) -> Iterator[SyncNamespace]:
+        """Give the synchronous proxy, for synchronous code and threads. Its pool is kept until `aclose`."""
+        with self._sync_lock:
+            if self._sync is None:
+                self._sync = self._access.sync_client()
+            client = self._sync
+        yield SyncNamespace(client, self.namespace)
+
+
+def _finish(runtime: Runtime, run: Run, outcome: str) -> None:
+    runtime.end_run(run)
+    runtime.count_end(run, outcome)
+
+
+def _arq_access(arq_redis: Any) -> Access | None:
+    given = arq_redis if arq_redis is not None else os.environ.get("TRACKER_ARQ_REDIS_URL") or None
+    if given is None:
+        return None
+    if isinstance(given, str):
+        return Access(options={"url": given})
+    try:
+        return Access(client=given)
+    except ConfigError as exc:
+        raise ConfigError(f"arq_redis: {exc}") from exc

@@ -1,0 +1,173 @@
+"""The thread that speaks for a process whose event loop cannot.
+
+It looks at the pulse a few times a second, which costs nothing that can be measured. When the loop has not run for longer than
+a beat, or has been cut off and does not answer, it opens a connection of its own and says: the process lives, and here is the
+line that blocks.
+"""
+
+import json
+import logging
+import select
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from async_tracker import keys
+from async_tracker.calls import run_script_sync
+from async_tracker.errors import StorageError
+from async_tracker.heartbeat import TICK_SECONDS, Pulse
+from async_tracker.journal import BATCH, Journal
+from async_tracker.link import Link
+from async_tracker.namespace import SyncNamespace
+from async_tracker.store.store import SCRIPTS, write_call
+from async_tracker.stored import Connections
+from async_tracker.writer import Pen
+
+logger = logging.getLogger("async_tracker")
+
+_SILENT_SECONDS = 2 * TICK_SECONDS
+"""From then on the loop is not merely late: a cut connection is looked for."""
+_UNWRITTEN_SECONDS = 1.0
+"""From then on starts that the journal still holds are written for it: one of them may be the job that blocks."""
+_FRAMES = 12
+
+
+class Watchdog:
+    """One thread for one instance. `start` and `stop` belong to the loop; everything else happens in the thread."""
+
+    def __init__(
+        self,
+        *,
+        pulse: Pulse,
+        link: Link,
+        journal: Journal,
+        pen: Pen,
+        namespace: str,
+        name: str,
+        interval: float,
+        is_over: Callable[[], bool],
+    ) -> None:
+        self._pulse = pulse
+        self._link = link
+        self._journal = journal
+        self._pen = pen
+        self._namespace = namespace
+        self._name = name
+        self._interval = interval
+        self._is_over = is_over
+        self._loop_thread = threading.get_ident()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="async-tracker-watchdog", daemon=True)
+        self._twin: Any = None
+        self._twin_id: int | None = None
+        self._spoke_at = float("-inf")
+        self._may_rest = threading.Event()
+        self.has_registered = False
+        """The registered connections include the watchdog's; the next beat registers without it."""
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop watching; returns at once."""
+        self._stop.set()
+
+    def rest(self) -> None:
+        """A beat got through: the loop speaks for itself again."""
+        if self.has_registered:
+            self.has_registered = False
+            self._may_rest.set()
+
+    def _run(self) -> None:
+        while not self._stop.wait(TICK_SECONDS):
+            try:
+                self._look()
+            except StorageError as exc:
+                logger.debug("the watchdog cannot speak: %s", exc)
+                self._hang_up()
+        self._hang_up()
+
+    def _look(self) -> None:
+        silent_for = time.monotonic() - self._pulse.ticked_at
+        if silent_for < _SILENT_SECONDS or self._is_over():
+            if self._may_rest.is_set():
+                self._may_rest.clear()
+                self._hang_up()
+            return
+        since_word = time.monotonic() - self._spoke_at
+        is_due = silent_for >= self._interval and since_word >= self._interval
+        is_cut = since_word >= min(self._interval, silent_for) and self._is_cut_off()
+        if is_due or is_cut or (silent_for >= _UNWRITTEN_SECONDS and self._unwritten()):
+            self._speak(silent_for)
+
+    def _unwritten(self) -> bool:
+        return any(not run.stored for run in self._journal.runs())
+
+    def _is_cut_off(self) -> bool:
+        """Ask the operating system whether the other side has closed the loop's connection."""
+        number = self._link.socket_fileno()
+        if number is None:
+            return True
+        poll = select.poll()
+        poll.register(number, select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0))
+        return any(event & ~select.POLLIN for _, event in poll.poll(0))
+
+    def _speak(self, silent_for: float) -> None:
+        redis = self._connect()
+        ids = {self._twin_id: self._name} if self._twin_id is not None else {}
+        if self._link.connection_id is not None and not self._is_cut_off():
+            ids[self._link.connection_id] = self._link.name
+        instance_id = self._pen.instance_id
+        names = [keys.INSTANCES, keys.instance(instance_id), keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS]
+        connections = Connections(server=self._link.server_run_id, ids=ids).encode()
+        self.has_registered = True
+        stack = json.dumps(blocking_stack(self._loop_thread))
+        run_script_sync(redis, SCRIPTS["speak"], names, (instance_id, connections, stack, int(silent_for * 1000)))
+        self._spoke_at = time.monotonic()
+        if self._unwritten():
+            self._write_starts(redis)
+
+    def _write_starts(self, redis: Any) -> None:
+        """Write every run in flight: what the loop was about to send may be stuck in it."""
+        runs = self._journal.runs()[:BATCH]
+        for run in runs:
+            run.sent = True
+        records = [run.record() for run in runs]
+        names, arguments = write_call(self._pen.instance_id, self._pen.next_number(), started=records, ended=[])
+        status, _ = run_script_sync(redis, SCRIPTS["write"], names, arguments)
+        if int(status) == 1:
+            for run in runs:
+                run.stored = True
+
+    def _connect(self) -> Any:
+        if self._twin is None:
+            self._twin = SyncNamespace(self._link.twin(name=self._name), self._namespace)
+            self._twin_id = None
+        if self._twin_id is None:
+            self._twin_id = self._ask_id()
+        return self._twin
+
+    def _ask_id(self) -> int | None:
+        try:
+            return int(self._twin.redis.execute_command("CLIENT", "ID"))
+        except Exception as exc:  # whatever the driver raises here, the word itself is worth trying
+            logger.debug("the watchdog's connection has no id: %s", exc)
+            return None
+
+    def _hang_up(self) -> None:
+        twin, self._twin, self._twin_id = self._twin, None, None
+        if twin is not None:
+            twin.redis.close()
+
+
+def blocking_stack(thread_id: int) -> list[str]:
+    """Tell what a thread is doing: ``file:line function``, innermost first; no values."""
+    frame = sys._current_frames().get(thread_id)
+    frames: list[str] = []
+    while frame is not None and len(frames) < _FRAMES:
+        frames.append(f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}")
+        frame = frame.f_back
+    return frames

@@ -43,7 +43,7 @@ types: $(VENV)/.has-test
 	$(BIN)/mypy $(CHECKED)
 
 imports: $(VENV)/.has-test
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 pytest: $(VENV)/.has-test
 	$(BIN)/python -m pytest $(TESTS)

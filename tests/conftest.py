@@ -5,6 +5,7 @@ make_server    ``make_server(tcp=True, extra_args=(...))``: an EmbeddedServer of
 redis_client   redis.asyncio, on an empty database of ``server``
 redis_url      the same database, as a url
 namespace      a string, unlike that of any other test
+wire           a WireProxy before that database: ``wire.url``, ``wire.delay(...)``, ``wire.cut()`` and more bad weather
 ledger         where the jobs of the test write their starts and ends, past Redis
 workers        starts real worker processes, and ends them
 no_leaks       afterwards every key left in ``namespace`` must have a lifetime or an owner
@@ -23,7 +24,8 @@ import redis.asyncio
 
 from async_tracker.embedded import EmbeddedServer
 from tests.harness.ledger import Ledger
-from tests.harness.servers import GivenServer, Server, assert_no_leaks
+from tests.harness.servers import GivenServer, Server, address_of, assert_no_leaks, database_of
+from tests.harness.wire import WireProxy
 from tests.harness.workers import Workers
 
 # A failure must come back when the same commit is tested again; and how long a single example takes is no claim of ours.
@@ -104,6 +106,12 @@ def namespace() -> str:
 async def no_leaks(redis_client: redis.asyncio.Redis, namespace: str) -> AsyncIterator[None]:
     yield
     await assert_no_leaks(redis_client, namespace)
+
+
+@pytest.fixture
+def wire(redis_url: str) -> Iterator[WireProxy]:
+    with WireProxy(address_of(redis_url), database=database_of(redis_url)) as proxy:
+        yield proxy
 
 
 @pytest.fixture

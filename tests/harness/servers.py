@@ -6,6 +6,7 @@ from typing import Protocol
 
 import redis
 import redis.asyncio
+from redis.connection import parse_url
 
 
 class Server(Protocol):
@@ -25,7 +26,12 @@ class GivenServer:
     """A server that somebody else runs, named by ``--redis-url``: tests use one database of it, and only while that is empty."""
 
     url: str
-    unix_socket_path: str | None = None
+
+    @property
+    def unix_socket_path(self) -> str | None:
+        """The unix socket that the url names, or None."""
+        address = address_of(self.url)
+        return address if isinstance(address, str) else None
 
     def refuse_unless_empty(self) -> None:
         """Raise RuntimeError where the database holds anything at all."""
@@ -33,6 +39,27 @@ class GivenServer:
             key_count = client.dbsize()
         if key_count:
             raise RuntimeError(f"the database of --redis-url holds {key_count} keys; tests flush it, so give them an empty one")
+
+
+def address_of(url: str) -> str | tuple[str, int]:
+    """Return where the server of a url listens: the path of a unix socket, or a host and a port.
+
+    >>> address_of("unix:///tmp/s?db=3"), address_of("redis://127.0.0.1:7000/3")
+    ('/tmp/s', ('127.0.0.1', 7000))
+    """
+    options = parse_url(url)
+    path: str | None = options.get("path")
+    return path or (options.get("host", "localhost"), options.get("port", 6379))
+
+
+def database_of(url: str) -> int:
+    """Return the number of the database that a url names.
+
+    >>> database_of("unix:///tmp/s?db=3"), database_of("redis://127.0.0.1:7000/3"), database_of("redis://localhost")
+    (3, 3, 0)
+    """
+    number: int = parse_url(url).get("db", 0)
+    return number
 
 
 async def leaked_keys(client: redis.asyncio.Redis, namespace: str, *, allowed: Collection[str] = ()) -> list[str]:

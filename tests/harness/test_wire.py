@@ -11,16 +11,8 @@ import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from tests.harness.servers import Server
 from tests.harness.wait import wait_until, wait_until_sync
 from tests.harness.wire import WireProxy
-
-
-@pytest.fixture
-def wire(server: Server, redis_url: str) -> Iterator[WireProxy]:
-    assert server.unix_socket_path is not None
-    with WireProxy(server.unix_socket_path) as proxy:
-        yield proxy
 
 
 @pytest.fixture

@@ -98,10 +98,14 @@ class _Weather:
 
 
 class WireProxy:
-    """Listens on a free loopback port and forwards to ``upstream``: the path of a unix socket, or a host and a port."""
+    """Listens on a free loopback port and forwards to ``upstream``: the path of a unix socket, or a host and a port.
 
-    def __init__(self, upstream: str | tuple[str, int]) -> None:
+    ``database`` is the one that ``url`` names.
+    """
+
+    def __init__(self, upstream: str | tuple[str, int], *, database: int = 0) -> None:
         self._upstream = upstream
+        self._database = database
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="wire-proxy", daemon=True)
         self._weather = _Weather()
@@ -126,8 +130,8 @@ class WireProxy:
 
     @property
     def url(self) -> str:
-        """The url of the server's database 0 through this proxy."""
-        return f"redis://127.0.0.1:{self.port}/0"
+        """The url of the server's database through this proxy."""
+        return f"redis://127.0.0.1:{self.port}/{self._database}"
 
     @property
     def connection_count(self) -> int:

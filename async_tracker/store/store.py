@@ -159,7 +159,8 @@ class Store:
 
     async def publish(self, event: str) -> None:
         """Put one event into the stream."""
-        await call(self.redis, "XADD", keys.EVENTS, "MAXLEN", "~", EVENTS_KEPT, "*", "event", event)
+        add = ("XADD", keys.EVENTS, "MAXLEN", "~", EVENTS_KEPT, "*", "event", event)
+        await call_many(self.redis, [add, ("EXPIRE", keys.EVENTS, 2_592_000)])
 
     async def is_registered(self, instance_id: str) -> bool:
         """Tell whether this instance is still one: not deregistered, not declared dead."""

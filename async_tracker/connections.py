@@ -119,6 +119,11 @@ class Access:
         check_client(client)
         self._shared = client
 
+    def unshare(self) -> None:
+        """Forget a client that nobody had asked for: whoever owns it closes it."""
+        if not self.is_explicit:
+            self._shared = None
+
     def client(self) -> Any:
         """Give the client for the running loop."""
         if self._shared is not None:

@@ -110,10 +110,11 @@ class Queries:
     async def events(self, since: Any = None) -> AsyncIterator[Event]:
         """Follow the events, for ever. ``since``: an event id or a datetime to replay from; None for what comes from now on."""
         last = await self._events_start(since)
+        wait_ms = _wait_ms(self._redis.redis)
         while True:
             with translated():
                 reply = await self._redis.execute_command(
-                    "XREAD", "COUNT", _EVENTS_AT_ONCE, "BLOCK", _EVENTS_WAIT_MS, "STREAMS", keys.EVENTS, last, **RAW
+                    "XREAD", "COUNT", _EVENTS_AT_ONCE, "BLOCK", wait_ms, "STREAMS", keys.EVENTS, last, **RAW
                 )
             for event_id, fields in _entries(reply):
                 last = event_id
@@ -225,6 +226,12 @@ class Queries:
                 if record is not None and record.instance_id == name:
                     found.append(_orphan(record, picture, deaths.get(job_id, 0)))
         return tuple(sorted(found, key=lambda orphan: (orphan.started_at, orphan.job_id)))
+
+
+def _wait_ms(client: Any) -> int:
+    """For how long a read may wait: well within the time after which the client gives its socket up."""
+    socket_timeout = client.connection_pool.connection_kwargs.get("socket_timeout")
+    return int(min(_EVENTS_WAIT_MS, socket_timeout * 500)) or 1 if socket_timeout else _EVENTS_WAIT_MS
 
 
 def _run_id(info: Any) -> str:

@@ -7,6 +7,7 @@ and does not depend on being stopped in order: a process that simply ends is fou
 import asyncio
 import contextlib
 import logging
+import os
 import secrets
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -65,7 +66,8 @@ class Runtime:
         self._is_registered = False
         self._is_stopped = False
         self._is_behind = False
-        self._sent_generation = 0
+        self._sent_generation = self._beating_generation = 0
+        self._pid = os.getpid()
         self._tasks: list[asyncio.Task[None]] = []
         self._compose(nonce)
 
@@ -110,8 +112,8 @@ class Runtime:
 
     @property
     def is_running(self) -> bool:
-        """Whether it was started and not stopped, in the loop that is running now."""
-        return not self._is_stopped and not self._loop.is_closed()
+        """Whether it was not stopped, its loop not closed, and this is no forked child of its process."""
+        return not self._is_stopped and not self._loop.is_closed() and self._pid == os.getpid()
 
     async def start(self) -> None:
         """Register, for at most ``hook_timeout`` seconds, and start the loops. A Redis that is away is tried again with every beat."""
@@ -166,6 +168,8 @@ class Runtime:
             logger.info("heartbeats get through again", extra={"instance_id": self.instance_id})
         if self.link.is_open:
             self._sent_generation = self._beating_generation
+            if self.link.generation != self._sent_generation:  # this very beat had to connect anew
+                self.heartbeat.hurry()
         self.watchdog.rest()
         self.writer.kick()
 

@@ -88,6 +88,9 @@ class Watchdog:
             except StorageError as exc:
                 logger.debug("the watchdog cannot speak: %s", exc)
                 self._hang_up()
+            except Exception:  # the edge of a thread: without it a blocked loop would be silent from here on
+                logger.exception("the watchdog failed and goes on; please report it")
+                self._hang_up()
         self._hang_up()
 
     def _look(self) -> None:

@@ -14,10 +14,14 @@ from async_tracker.runs import new_run
 _UNNAMED = b"1"
 
 
-class Claims:
-    """The claims that this process has made and arq has not yet given back: job id -> run token.
+_UNSTARTED_KEPT = 1_000
+"""Claims that are remembered until their job starts. A claim that another worker won leaves an entry behind: the oldest go."""
 
-    ``finished`` hears of every job whose last pipeline removes its tries: then arq is done with it, else it will run again.
+
+class Claims:
+    """The claims that this process has made and whose jobs have not started yet: job id -> run token.
+
+    ``on_finish`` hears of every job whose last pipeline removes its tries: then arq is done with it, else it will run again.
     """
 
     def __init__(self, instance_id: Callable[[], str]) -> None:
@@ -29,11 +33,13 @@ class Claims:
         """Name a claim that is about to be written. Returns what stands in the key."""
         instance_id, run = self._instance_id(), new_run()
         self._held[job_id] = (instance_id, run)
+        if len(self._held) > _UNSTARTED_KEPT:
+            del self._held[next(iter(self._held))]
         return f"{instance_id}:{run}"
 
-    def run_of(self, job_id: str) -> str | None:
-        """Give the run token of the newest claim of a job; None when it was not claimed here."""
-        held = self._held.get(job_id)
+    def take(self, job_id: str) -> str | None:
+        """The job starts: give the run token of its claim; None when it was not claimed here."""
+        held = self._held.pop(job_id, None)
         return held[1] if held is not None else None
 
     def released(self, job_id: str) -> None:
@@ -41,7 +47,7 @@ class Claims:
         self._held.pop(job_id, None)
 
     def held(self) -> list[tuple[str, str, str]]:
-        """Give what is held: job id, instance id, run."""
+        """Give the claims whose jobs have not started: job id, instance id, run."""
         return [(job_id, instance_id, run) for job_id, (instance_id, run) in self._held.items()]
 
 

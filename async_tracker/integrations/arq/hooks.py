@@ -187,14 +187,14 @@ class ArqHooks:
         await runtime.stop()
         if self.claims is not None:
             stop_naming(self.pool, self.claims)
+        self.access.unshare()
         self.runtime = None
         self.on_runtime(None)
 
     async def _give_back_idle_claims(self, runtime: Runtime) -> None:
         """arq may be cancelled between its claim and the job's start: then nobody runs the job, and the claim is in the way."""
-        running = {run.run for run in runtime.journal.runs()}
         for job_id, instance_id, run in self.claims.held() if self.claims is not None else ():
-            if run not in running and runtime.adapter is not None:
+            if runtime.adapter is not None:
                 record = RunRecord(job_id=job_id, instance_id=instance_id, run=run, queue=self._queue(), library=LIBRARY, started_at_ms=0)
                 try:
                     await runtime.adapter.release(record, delay=0.0)
@@ -223,7 +223,7 @@ class ArqHooks:
             job_id,
             job_try=ctx.get("job_try") or 1,
             queue=self._queue(),
-            run=self.claims.run_of(job_id) if self.claims is not None else None,
+            run=self.claims.take(job_id) if self.claims is not None else None,
             enqueued_at_ms=to_ms(ctx["enqueue_time"]) if ctx.get("enqueue_time") else None,
             due_at_ms=ctx.get("score"),
         )

@@ -1,0 +1,31 @@
+"""What the tests of the namespace share: a synchronous client, and what the server says of its commands."""
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from tests.harness.servers import Server
+from tests.namespace.forms import HAND_WRITTEN, Form, documented_forms
+from tests.namespace.oracle import Oracle, documentation
+from tests.namespace.record_forms import recorded_forms
+
+
+@pytest.fixture
+def raw(redis_url: str) -> Iterator["redis.Redis"]:
+    """A client without a namespace, on an empty database."""
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def oracle(server: Server) -> Iterator[Oracle]:
+    with redis.Redis.from_url(server.url, decode_responses=True) as client:
+        yield Oracle(client)
+
+
+@pytest.fixture(scope="session")
+def forms(oracle: Oracle) -> tuple[Form, ...]:
+    """Every form of every command: from the server's own documentation, or as another wrote them down for one that has none."""
+    docs = documentation(oracle.client)
+    return (*(documented_forms(docs) if docs else recorded_forms()), *HAND_WRITTEN)

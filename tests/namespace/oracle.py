@@ -79,12 +79,14 @@ class Oracle:
                 replies += pipe.execute(raise_on_error=False)
         return replies
 
+    def keyed_forms(self, forms: Iterable[Form]) -> dict[Form, list[str]]:
+        """Return the forms that this server reads and finds keys in, with those keys; not the ones of refused commands."""
+        known = [form for form in dict.fromkeys(forms) if self._knows(form) and refusal_of(command_name(form)) is None]
+        return {form: keys for form, keys in zip(known, self.keys_of(known), strict=True) if keys}
+
     def judge(self, forms: Iterable[Form], rewrite: Rewrite) -> Verdict:
         """Compare what the rules make of each form with what the server says of it."""
-        known = [form for form in dict.fromkeys(forms) if self._knows(form)]
-        known = [form for form in known if refusal_of(command_name(form)) is None]
-        before = self.keys_of(known)
-        judged = [(form, keys) for form, keys in zip(known, before, strict=True) if keys]
+        judged = list(self.keyed_forms(forms).items())
         written: list[Sequence[Any] | None] = [_or_none(rewrite, form) for form, _ in judged]
         sent = [form if new is None else new for (form, _), new in zip(judged, written, strict=True)]
         after = self.keys_of(sent)
@@ -93,7 +95,7 @@ class Oracle:
         wrong: dict[Form, str] = {}
         proven: set[str] = set()
         for at, (form, keys) in enumerate(judged):
-            fault = _fault(form, written[at], keys or [], after[at], may_old=old_allowed[at], may_new=new_allowed[at])
+            fault = _fault(form, written[at], keys, after[at], may_old=old_allowed[at], may_new=new_allowed[at])
             if fault:
                 wrong[form] = fault
             else:
@@ -163,10 +165,7 @@ def documentation(client: "redis.Redis") -> dict[str, Any] | None:
 
 
 def _as_dict(reply: Any) -> dict[str, Any]:
-    if isinstance(reply, dict):
-        pairs = list(reply.items())
-    else:
-        pairs = list(zip(reply[::2], reply[1::2], strict=True))
+    pairs = list(reply.items()) if isinstance(reply, dict) else list(zip(reply[::2], reply[1::2], strict=True))
     return {name: _read(name, value) for name, value in pairs}
 
 

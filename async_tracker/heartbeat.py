@@ -74,7 +74,7 @@ class Heartbeat:
     async def beat(self) -> Reply:
         """Send one heartbeat with what has changed: connections, busy, memory, lag, state, counters."""
         async with self._pen.lock:
-            counters = self._journal.counts.unsent()
+            counters = self._journal.unsent_counts()
             sent_at_ms = monotonic_ms()
             reply = await self._store.beat(
                 self._pen.instance_id,
@@ -86,7 +86,7 @@ class Heartbeat:
             )
         if reply.status is Status.WRITTEN:
             self._clock.correct(reply.now_ms, sent_at_ms=sent_at_ms, received_at_ms=monotonic_ms())
-            self._journal.counts.acknowledge(counters)
+            self._journal.acknowledge_counts(counters)
         return reply
 
     def _fields(self) -> dict[str, Argument]:

@@ -6,7 +6,7 @@ true, no more.
 """
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from async_tracker.counts import Counts
@@ -107,6 +107,16 @@ class Journal:
         with self._lock:
             self.counts.add(run.function, run.queue, outcome)
             self.counts.add(run.function, run.queue, "run_ms", run_ms)
+
+    def unsent_counts(self) -> dict[str, int]:
+        """Give the totals that have changed since they were last acknowledged."""
+        with self._lock:
+            return self.counts.unsent()
+
+    def acknowledge_counts(self, sent: Mapping[str, int]) -> None:
+        """Remember which totals Redis has."""
+        with self._lock:
+            self.counts.acknowledge(sent)
 
     def discard(self, run: Run) -> None:
         """Not to be tracked after all: as if it had never started."""

@@ -32,6 +32,8 @@ from async_tracker.writer import Pen, Writer
 logger = logging.getLogger("async_tracker")
 
 _RESTART_SECONDS = 1.0
+_LEAVING_HOOK_TIMEOUTS = 4
+"""An orderly end is worth a little more than a hook's time: no job waits for it, and without it the sweep has to find out."""
 
 
 class Runtime:
@@ -322,7 +324,7 @@ class Runtime:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         try:
-            async with asyncio.timeout(max(self._settings.hook_timeout, 1.0) * 4):
+            async with asyncio.timeout(_LEAVING_HOOK_TIMEOUTS * self._settings.hook_timeout):
                 await self._leave()
         except (StorageError, TimeoutError) as exc:
             logger.warning("deregistration failed, the sweep will find out: %s", exc, extra={"instance_id": self.instance_id})

@@ -95,7 +95,7 @@ class Sweeper:
         for name, verdict in verdicts.items():
             if verdict.state is InstanceState.DEAD and self._is_ours(name) and await self._declare_dead(name, verdict, findings):
                 dead.append(name)
-            self._note_stall(name, verdict)
+            await self._note_stall(name, verdict)
         return await self._recover(dead, now_ms=findings.observation.now_ms) if dead else []
 
     async def judge_all(self, run_id: str, *, mark: bool = True) -> tuple[Findings, dict[str, Verdict]]:
@@ -142,13 +142,15 @@ class Sweeper:
             self.on_event(event)
         return declared
 
-    def _note_stall(self, name: str, verdict: Verdict) -> None:
+    async def _note_stall(self, name: str, verdict: Verdict) -> None:
         if verdict.state not in _STALLED:
             self.stalled.discard(name)
         elif name not in self.stalled:
             self.stalled.add(name)
             logger.warning("instance %s is stalled: %s", name, verdict.reason, extra={"instance_id": name})
-            self.on_event(encode_event("stalled", instance_id=name, state=str(verdict.state), reason=verdict.reason))
+            event = encode_event("stalled", instance_id=name, state=str(verdict.state), reason=verdict.reason)
+            await self.store.publish(event)
+            self.on_event(event)
 
     async def _recover(self, dead: Sequence[str], *, now_ms: int) -> list[Recovery]:
         if self.recoverer is None:

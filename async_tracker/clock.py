@@ -8,7 +8,6 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-
 _BEST_STANDS_MS = 60_000.0
 
 

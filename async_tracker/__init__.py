@@ -8,37 +8,41 @@
     class WorkerSettings:
         functions = [send_email]
 
-Importing starts nothing and reads no environment.
+Importing starts nothing, reads no environment and loads nothing but what is asked for: ``async-tracker --help`` needs no Redis client.
 """
 
-from async_tracker.errors import (
-    ConfigError,
-    CorruptRecord,
-    LeaseLost,
-    StorageError,
-    StorageUnavailable,
-    TrackerError,
-    UnsupportedCommand,
-)
-from async_tracker.namespace import Namespace, SyncNamespace
-from async_tracker.policy import InstanceState
-from async_tracker.records import (
-    Event,
-    FunctionStats,
-    Instance,
-    Job,
-    Orphan,
-    Quarantined,
-    QueueDepth,
-    Recovery,
-    RecoveryAction,
-    Snapshot,
-    Stats,
-)
-from async_tracker.runs import CurrentJob, current_job
-from async_tracker.tracker import Tracker
+from importlib import import_module as _import_module
+from typing import Any as _Any
 
 __version__ = "0.1.0"
+
+# What type checkers see of this stands in __init__.pyi.
+_HOMES = {
+    "ConfigError": "async_tracker.errors",
+    "CorruptRecord": "async_tracker.errors",
+    "LeaseLost": "async_tracker.errors",
+    "StorageError": "async_tracker.errors",
+    "StorageUnavailable": "async_tracker.errors",
+    "TrackerError": "async_tracker.errors",
+    "UnsupportedCommand": "async_tracker.errors",
+    "Namespace": "async_tracker.namespace",
+    "SyncNamespace": "async_tracker.namespace",
+    "InstanceState": "async_tracker.policy",
+    "Event": "async_tracker.records",
+    "FunctionStats": "async_tracker.records",
+    "Instance": "async_tracker.records",
+    "Job": "async_tracker.records",
+    "Orphan": "async_tracker.records",
+    "Quarantined": "async_tracker.records",
+    "QueueDepth": "async_tracker.records",
+    "Recovery": "async_tracker.records",
+    "RecoveryAction": "async_tracker.records",
+    "Snapshot": "async_tracker.records",
+    "Stats": "async_tracker.records",
+    "CurrentJob": "async_tracker.runs",
+    "current_job": "async_tracker.runs",
+    "Tracker": "async_tracker.tracker",
+}
 
 __all__ = [
     "ConfigError",
@@ -66,3 +70,14 @@ __all__ = [
     "UnsupportedCommand",
     "current_job",
 ]
+
+
+def __getattr__(name: str) -> _Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'async_tracker' has no attribute {name!r}")
+    value = globals()[name] = getattr(_import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -9,7 +9,9 @@ from functools import lru_cache
 from types import FunctionType
 from typing import Any
 
+from async_tracker.errors import UnsupportedCommand
 from async_tracker.namespace.naming import Naming
+from async_tracker.namespace.refusals import REFUSED, REFUSED_FAMILIES
 from async_tracker.namespace.rules import Rules, register
 
 REDIS_STATE = frozenset(
@@ -20,6 +22,9 @@ REDIS_STATE = frozenset(
     ]
 )
 """Attributes with which redis-py talks to the server: a method that is bound to the proxy must not find them."""
+
+PASSED_ON = frozenset(["himport_discard", "himport_discard_all", "himport_prepare", "himport_registry", "get_retry", "set_retry"])
+"""Methods of redis-py's clients that concern connections and no keys."""
 
 ALLOWED_FOR = {"arq": ("DBSIZE",)}
 """Refused commands that a client's class cannot do without. An arq worker logs the size of the database when it starts."""
@@ -109,11 +114,40 @@ class Proxy:
         """Set the callback for a command's reply on the client underneath, so for all who share it."""
         self.redis.set_response_callback(command, callback)
 
+    def json(self, *args: Any, **options: Any) -> Any:
+        """The commands of RedisJSON. Its own ``pipeline`` is refused: ``pipeline().json()`` queues the same commands."""
+        return _without_pipeline(super(), "json", args, options)
+
+    def ts(self, *args: Any, **options: Any) -> Any:
+        """The commands of RedisTimeSeries. Its own ``pipeline`` is refused: ``pipeline().ts()`` queues the same commands."""
+        return _without_pipeline(super(), "ts", args, options)
+
+    def ft(self, *args: Any, **options: Any) -> Any:
+        """Refused: UnsupportedCommand says why."""
+        raise UnsupportedCommand(f"search is refused by the namespace {self.namespace!r}: {REFUSED_FAMILIES['FT.']}")
+
+    def graph(self, *args: Any, **options: Any) -> Any:
+        """Refused: UnsupportedCommand says why."""
+        raise UnsupportedCommand(f"graphs are refused by the namespace {self.namespace!r}: {REFUSED_FAMILIES['GRAPH.']}")
+
+    def monitor(self) -> Any:
+        """Refused: UnsupportedCommand says why."""
+        raise UnsupportedCommand(f"MONITOR is refused by the namespace {self.namespace!r}, and nothing was sent: {REFUSED['MONITOR']}")
+
+    def keyspace_notifications(self, *args: Any, **options: Any) -> Any:
+        """Tell of changes to the namespace's own keys (redis-py 8 and newer; the keys come without the namespace)."""
+        make = getattr(type(self.redis), "keyspace_notifications", None)
+        if make is None:
+            raise AttributeError("keyspace_notifications needs redis-py 8; subscribe to '__keyspace@<db>__:<key>' by pubsub() instead")
+        return make(self, *args, **options)
+
     def __getattr__(self, name: str) -> Any:
         client = self.__dict__.get("redis")
         if client is not None and not name.startswith("__"):
             client_type = type(client)
             own = _own_methods(client)
+            if name in PASSED_ON:
+                return getattr(client, name)
             if name in own:
                 value = own[name]
                 return value.__get__(self, client_type) if hasattr(value, "__get__") else value
@@ -126,6 +160,17 @@ class Proxy:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.redis!r}, {self.namespace!r})"
+
+
+def _without_pipeline(commands: Any, module: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """Make a module's object. redis-py gives it a pipeline that is built around the proxy, on the client's bare connections."""
+    made = getattr(commands, module)(*args, **options)
+
+    def pipeline(*args: Any, **options: Any) -> Any:
+        raise UnsupportedCommand(f"{module}().pipeline() goes past the namespace: write pipeline().{module}() instead")
+
+    made.pipeline = pipeline
+    return made
 
 
 def rules_for(client: Any, namespace: str, allow: Any) -> tuple[Any, Rules]:

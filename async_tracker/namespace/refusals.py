@@ -85,4 +85,5 @@ REFUSED_FAMILIES: Mapping[str, str] = {
     "FT.": SEARCH,
     "GRAPH.": "the names of graphs are listed and queried by the server as a whole; use the client underneath (.redis)",
     "SENTINEL": SERVER_WIDE,
+    "TIMESERIES.": "it belongs to the module's own talk between servers",
 }

@@ -49,8 +49,8 @@ JSON = """
     NUMINCRBY NUMMULTBY NUMPOWBY OBJKEYS OBJLEN RESP SET STRAPPEND STRLEN TOGGLE TYPE
 """
 TIME_SERIES = "ADD ALTER CREATE DECRBY DEL GET INCRBY INFO RANGE READ REVRANGE"
-BLOOM = "ADD CARD EXISTS INFO INSERT LOADCHUNK MADD MEXISTS RESERVE SCANDUMP"
-CUCKOO = "ADD ADDNX COMPACT COUNT DEL EXISTS INFO INSERT INSERTNX LOADCHUNK MEXISTS RESERVE SCANDUMP"
+BLOOM = "ADD CARD DEBUG EXISTS INFO INSERT LOADCHUNK MADD MEXISTS RESERVE SCANDUMP"
+CUCKOO = "ADD ADDNX COMPACT COUNT DEBUG DEL EXISTS INFO INSERT INSERTNX LOADCHUNK MEXISTS RESERVE SCANDUMP"
 COUNT_MIN = "INCRBY INFO INITBYDIM INITBYPROB QUERY"
 TOP_K = "ADD COUNT INCRBY INFO LIST QUERY RESERVE"
 T_DIGEST = "ADD BYRANK BYREVRANK CDF CREATE INFO MAX MIN QUANTILE RANK RESET REVRANK TRIMMED_MEAN"
@@ -75,7 +75,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "1::3": ("JSON.MSET", "TS.MADD"),
     "#1": ("TS.NRANGE", "TS.NREVRANGE"),
     "1 #2": ("CMS.MERGE", "TDIGEST.MERGE"),
-    "2": ("JSON.DEBUG MEMORY", "JSON.DEBUG FIELDS", "BF.DEBUG", "CF.DEBUG"),
+    "2": ("JSON.DEBUG MEMORY", "JSON.DEBUG FIELDS"),
     "-": ("JSON.DEBUG HELP",),
 }
 """The modules' own ``COMMAND`` entries say that every argument is a key, or only the first: what counts is their documentation."""
@@ -199,5 +199,5 @@ def render(table: Mapping[str, str]) -> str:
 
 
 if __name__ == "__main__":
-    tables = [commands_of(redis.Redis.from_url(url, decode_responses=True)) for url in sys.argv[1:]]
+    tables = [commands_of(redis.Redis.from_url(url, decode_responses=True, protocol=2)) for url in sys.argv[1:]]
     sys.stdout.write(render(merge(tables)))

@@ -20,7 +20,7 @@ def raw(redis_url: str) -> Iterator["redis.Redis"]:
 
 @pytest.fixture(scope="session")
 def oracle(server: Server) -> Iterator[Oracle]:
-    with redis.Redis.from_url(server.url, decode_responses=True) as client:
+    with redis.Redis.from_url(server.url, decode_responses=True, protocol=2) as client:
         yield Oracle(client)
 
 

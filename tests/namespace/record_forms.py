@@ -26,7 +26,7 @@ def is_sound(form: Form) -> bool:
 
 
 if __name__ == "__main__":
-    old, *new = [redis.Redis.from_url(url, decode_responses=True) for url in sys.argv[1:]]
+    old, *new = [redis.Redis.from_url(url, decode_responses=True, protocol=2) for url in sys.argv[1:]]
     commands = Oracle(old).commands
     found = {form for client in new for form in documented_forms(documentation(client) or {}) if form[0] in commands}
     sys.stdout.writelines(" ".join(form) + "\n" for form in sorted(filter(is_sound, found)))

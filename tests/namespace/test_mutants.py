@@ -59,7 +59,7 @@ def test_wrong_rules_lose_their_proof(
 def test_every_command_with_more_than_one_key_is_lost_when_only_the_first_is_prefixed(oracle: Oracle, forms: tuple[Form, ...]):
     several = {command_name(form) for form in oracle.keyed_forms(forms) if list(first_key_only(form)) != list(rewrite(form))}
 
-    assert len(several) > 50
+    assert len(several) > 40
     assert oracle.judge(forms, first_key_only).proven & several == set()
 
 
@@ -68,7 +68,7 @@ def test_a_command_whose_shape_is_swapped_for_another_is_caught(oracle: Oracle, 
     wrong = rewrite_for(shape, NAMES)
     differing = {command_name(form) for form in oracle.keyed_forms(forms) if written(wrong, form) != list(rewrite(form))}
 
-    assert len(differing) > 50
+    assert len(differing) > 40
     assert oracle.judge(forms, lambda form: wrong(tuple(form))).proven & differing == set()
 
 

@@ -1,0 +1,231 @@
+"""The README, followed by its reader: each snippet is run as it is printed, on a real server."""
+
+import asyncio
+import datetime as dt
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from arq.connections import ArqRedis
+
+from async_tracker import InstanceState, LeaseLost, Tracker
+from async_tracker.embedded import EmbeddedServer
+from tests.harness.wait import wait_until
+from tests.harness.workers import WorkerProcess, Workers
+from tests.story.snippets import ROOT, snippet, snippets
+
+README = "README.md"
+START_WORKER = Callable[..., WorkerProcess]
+
+BUSY_WORKER = """
+import asyncio
+from async_tracker import Tracker
+
+async def main():
+    async with Tracker(namespace="my_app") as tracker, tracker.register(), tracker.track("42"):
+        while not await tracker.job("42"):
+            await asyncio.sleep(0.01)
+        print("busy")
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_the_jobs_of_a_killed_worker_run_again_on_another_one(as_a_user: str, start_worker: START_WORKER, pool: ArqRedis):
+    first = start_worker(README, "tasks.py", env={"REDIS_URL": as_a_user})
+    async with Tracker(namespace="my_app") as tracker:
+        [instance] = await wait_until(tracker.instances, timeout=30, description="the worker is registered")
+        assert (instance.state, instance.functions, instance.queue) == (InstanceState.ALIVE, ("send_newsletter",), "arq:queue")
+        queued = await pool.enqueue_job("send_newsletter", 7, _job_id="issue-7")
+        assert queued is not None
+
+        async def half_sent() -> bool:
+            job = await tracker.job("issue-7")
+            return job is not None and (job.progress or 0) >= 0.2 and job.progress_message is not None
+
+        await wait_until(half_sent, timeout=30, description="the job tells its progress")
+        start_worker(README, "tasks.py", env={"REDIS_URL": as_a_user})
+        await wait_until(lambda: _count(tracker, 2), timeout=30, description="the second worker is registered")
+        first.kill()
+
+        async def runs_elsewhere() -> bool:
+            job = await tracker.job("issue-7")
+            return job is not None and job.instance_id != instance.instance_id and job.job_try == 2
+
+        await wait_until(runs_elsewhere, timeout=30, description="the job runs again on the other worker")
+        assert await queued.result(timeout=60, poll_delay=0.1) == "issue 7 sent"
+        assert [found.state for found in await tracker.instances()] == [InstanceState.ALIVE]
+        assert (await tracker.stats(function="send_newsletter")).recovered == 1
+
+
+async def _count(tracker: Tracker, wanted: int) -> bool:
+    return len(await tracker.instances()) == wanted
+
+
+async def test_the_hooks_alone_track_jobs_without_their_names(as_a_user: str, start_worker: START_WORKER, pool: ArqRedis):
+    worker = start_worker(README, "tasks_with_hooks_only.py", env={"REDIS_URL": as_a_user})
+    async with Tracker(namespace="my_app") as tracker:
+        queued = await pool.enqueue_job("send_newsletter", 7, _job_id="issue-7")
+        assert queued is not None
+        job: Any = await wait_until(lambda: tracker.job("issue-7"), timeout=30, description="the job is in flight")
+        assert (job.function, job.queue) == (None, "arq:queue")
+        await queued.result(timeout=60, poll_delay=0.1)
+        worker.ask_to_leave()
+        assert worker.wait() == 0
+        assert (await tracker.stats()).ended == 1
+        assert await tracker.instances() == []
+
+
+async def test_a_web_app_answers_what_the_workers_do(as_a_user: str, load: Callable[..., Any]):
+    web = load(README, "web.py")
+    transport = httpx.ASGITransport(app=web.app)
+    async with (
+        Tracker(namespace="my_app") as worker,
+        worker.register(queue="mail"),
+        web.app.router.lifespan_context(web.app),
+        httpx.AsyncClient(transport=transport, base_url="http://web") as client,
+    ):
+        async with worker.track("a/b", function="deliver"), worker.track("42", function="deliver"):
+
+            async def both_are_seen() -> bool:
+                return len((await client.get("/jobs", params={"function": "deliver"})).json()) == 2
+
+            await wait_until(both_are_seen, description="both jobs are in flight")
+            answer = await client.get("/jobs/42")
+            assert answer.status_code == 200
+            assert (answer.json()["function"], answer.json()["instance_id"]) == ("deliver", worker.instance_id)
+            assert dt.datetime.fromisoformat(answer.json()["started_at"]).utcoffset() == dt.timedelta(0)
+        [instance] = (await client.get("/workers")).json()
+        assert (instance["state"], instance["queue"]) == ("alive", "mail")
+        assert (await client.get("/jobs/unheard-of")).status_code == 404
+
+
+async def test_a_web_app_says_503_while_redis_is_away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, load: Callable[..., Any]):
+    monkeypatch.setenv("REDIS_URL", f"unix://{tmp_path}/nobody-listens")
+    web = load(README, "web.py")
+    async with (
+        web.app.router.lifespan_context(web.app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app=web.app), base_url="http://web") as client,
+    ):
+        answer = await client.get("/workers")
+        assert answer.status_code == 503
+        assert "cannot be reached" in answer.json()["detail"]
+
+
+async def test_a_job_that_was_given_away_does_not_pay(as_a_user: str, load: Callable[..., Any]):
+    paid = []
+
+    async def price_of(order: str) -> int:
+        return 5
+
+    async def pay(order: str, amount: int) -> None:
+        paid.append((order, amount))
+
+    charge = load(README, "charge.py", price_of=price_of, pay=pay)
+    async with Tracker(namespace="my_app") as tracker, tracker.register() as instance_id:
+        async with tracker.track("order-1"):
+            await charge.charge({}, "order-1")
+        async with tracker.track("order-2"), tracker.redis() as r:
+            await r.zrem("instances", instance_id)  # as a sweep does that takes this instance for dead
+            with pytest.raises(LeaseLost):
+                await charge.charge({}, "order-2")
+    assert paid == [("order-1", 5)]
+
+
+def test_any_asyncio_code_can_be_tracked(tmp_path: Path, redis_url: str):
+    path = tmp_path / "mailer.py"
+    path.write_text(snippet(README, "mailer.py").text)
+    ran = subprocess.run(
+        [sys.executable, path],
+        env={"REDIS_URL": redis_url, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ran.stdout, ran.stderr) == ("1 started, 1 succeeded\n", "")
+
+
+async def test_a_redis_of_its_own_holds_the_tracking_and_the_jobs_stay_where_they_were(
+    make_server: Callable[..., EmbeddedServer], as_a_user: str, start_worker: START_WORKER, pool: ArqRedis, monkeypatch: pytest.MonkeyPatch
+):
+    apart = make_server()
+    env = {"REDIS_URL": as_a_user, "TRACKER_REDIS_URL": apart.url}
+    first, _ = start_worker(README, "tasks.py", env=env), start_worker(README, "tasks.py", env=env)
+    for name, value in {"TRACKER_REDIS_URL": apart.url, "TRACKER_ARQ_REDIS_URL": as_a_user, "TRACKER_NAMESPACE": "my_app"}.items():
+        monkeypatch.setenv(name, value)
+    async with Tracker.from_env() as tracker:
+        await wait_until(lambda: _count(tracker, 2), timeout=30, description="both workers are registered, apart from arq")
+        first_pid = first.pid
+        queued = [await pool.enqueue_job("send_newsletter", issue, _job_id=f"issue-{issue}") for issue in range(8)]
+
+        async def first_is_busy() -> bool:
+            instances = {found.instance_id: found.pid for found in await tracker.instances()}
+            return any(instances.get(job.instance_id) == first_pid for job in await tracker.jobs())
+
+        await wait_until(first_is_busy, timeout=30, description="the first worker has a job in flight")
+        assert [depth.queue for depth in await tracker.queues()] == ["arq:queue"]
+        first.kill()
+        results = await asyncio.gather(*(job.result(timeout=60, poll_delay=0.1) for job in queued if job is not None))
+        assert results == [f"issue {issue} sent" for issue in range(8)]
+        assert (await tracker.stats()).recovered > 0
+    assert not [key async for key in pool.scan_iter("my_app:*") if not key.startswith(b"my_app:receipt:")]
+
+
+async def test_options_win_over_the_same_part_of_the_url(load: Callable[..., Any]):
+    tracker: Tracker = load(README, "own_redis.py").tracker
+    async with tracker.redis() as r:
+        options = r.redis.connection_pool.connection_kwargs
+        assert {name: options[name] for name in ("host", "db", "socket_timeout")} == {"host": "tracker-redis", "db": 2, "socket_timeout": 5}
+
+
+async def test_the_proxy_puts_the_namespace_in_front(as_a_user: str, load: Callable[..., Any], capsys: pytest.CaptureFixture[str]):
+    keys = load(README, "keys.py")
+    async with Tracker(namespace="my_app") as tracker:
+        await keys.try_it(tracker)
+        await asyncio.to_thread(keys.try_it_from_a_thread, tracker)
+        async with tracker.redis() as r:
+            await r.set("kept", "v")
+            assert await r.redis.get("my_app:kept") == b"v"
+    assert re.fullmatch(r"my_app b'v' 1\nTrue [\d.]+\n", capsys.readouterr().out)
+
+
+async def test_callbacks_and_followers_hear_what_happens(
+    as_a_user: str, load: Callable[..., Any], workers: Workers, capsys: pytest.CaptureFixture[str]
+):
+    alerts = load(README, "alerts.py")
+    tracker: Tracker = alerts.tracker
+    follower = asyncio.ensure_future(alerts.follow())
+    async with tracker, tracker.register():
+        victim = workers.start_program([sys.executable, "-c", BUSY_WORKER], env={"REDIS_URL": as_a_user, "PYTHONPATH": str(ROOT)})
+        victim.wait_for_output("busy")
+        victim.kill()
+        printed = ""
+
+        def both_have_heard() -> bool:
+            nonlocal printed
+            printed += capsys.readouterr().out
+            return (
+                bool(re.search(r"^instance_dead \S+ None \{'reason': 'its connection is gone", printed, re.M)) and "'event_id'" in printed
+            )
+
+        await wait_until(both_have_heard, timeout=30, description="the callback and the follower have printed the death")
+        assert [orphan.job_id for orphan in await tracker.orphans()] == ["42"]
+        follower.cancel()
+        await asyncio.gather(follower, return_exceptions=True)
+
+
+def test_the_variables_that_are_shown_are_read(monkeypatch: pytest.MonkeyPatch):
+    [block] = [found for found in snippets(README) if found.language == "sh"]
+    shown = dict(re.findall(r'^export (\w+)="?([^"\s]+)', block.text, re.MULTILINE))
+    for name, value in shown.items():
+        monkeypatch.setenv(name, value.replace("$POD_NAME", "pod-7"))
+    settings = Tracker.from_env(heartbeat_ttl=20).settings
+    assert (settings.namespace, settings.instance_id, settings.heartbeat_interval) == ("my_app", "pod-7", 5.0)
+    assert (settings.tags, settings.heartbeat_ttl) == (("blue", "eu-west"), 20)

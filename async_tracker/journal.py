@@ -60,7 +60,7 @@ class Journal:
         with self._lock:
             self._runs[run.run] = run
             self._ended.pop(run.run, None)
-            self._here[run.job_id] = self._here.get(run.job_id, 0) + 1
+            self._here[run.ref] = self._here.get(run.ref, 0) + 1
             self._dirty[run.run] = run
             self.counts.started += 1
         self._wake()
@@ -87,15 +87,15 @@ class Journal:
                 return
             run.in_flight = False
             self.counts.ended += 1
-            left = self._here.get(run.job_id, 1) - 1
+            left = self._here.get(run.ref, 1) - 1
             if left:
-                self._here[run.job_id] = left
+                self._here[run.ref] = left
             else:
-                self._here.pop(run.job_id, None)
+                self._here.pop(run.ref, None)
             self._dirty.pop(run.run, None)
             if not run.sent:
                 return
-            self._ended[run.run] = run.job_id
+            self._ended[run.run] = run.ref
             if len(self._ended) > ENDED_KEPT:
                 self.dropped += len(self._ended)
                 self._ended.clear()
@@ -144,7 +144,7 @@ class Journal:
                 run.sent = True
             if not started and not ended:
                 return None
-            return Batch(started, [run.record(superseded=self._here.get(run.job_id, 1) - 1) for run in started], ended)
+            return Batch(started, [run.record(superseded=self._here.get(run.ref, 1) - 1) for run in started], ended)
 
     def put_back(self, batch: Batch) -> None:
         """The write failed, or nobody knows: what is still true is to be written again."""
@@ -153,7 +153,7 @@ class Journal:
                 if run.run in self._runs:
                     self._dirty.setdefault(run.run, run)
                 else:
-                    self._ended.setdefault(run.run, run.job_id)
+                    self._ended.setdefault(run.run, run.ref)
             for end in batch.ended:
                 if end.run is not None:
                     self._ended.setdefault(end.run, end.job_id)

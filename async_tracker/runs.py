@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from async_tracker.errors import LeaseLost
-from async_tracker.stored import RunRecord
+from async_tracker.stored import RunRecord, job_ref
 
 _MESSAGE_LENGTH = 200
 """Characters of a progress message that are kept; it stands in the record of every run in flight."""
@@ -41,10 +41,18 @@ class Run:
     owned: bool = True
     """False once the instance was declared dead: somebody else may run the job now."""
     in_flight: bool = True
+    scope: str = ""
+    """See `RunRecord`, as for ``hold``."""
+    hold: str | None = None
     sent: bool = field(default=False, repr=False)
     """A write that may have reached Redis carried this run."""
     stored: bool = field(default=False, repr=False)
     """A write that carried this run was taken."""
+
+    @property
+    def ref(self) -> str:
+        """What keys and sets call the job."""
+        return job_ref(self.scope, self.job_id) if self.scope else self.job_id
 
     def record(self, *, superseded: int = 0) -> RunRecord:
         """Give what is stored of it."""
@@ -63,6 +71,8 @@ class Run:
             progress_message=self.progress_message,
             args=self.args,
             superseded=superseded,
+            scope=self.scope,
+            hold=self.hold,
         )
 
 

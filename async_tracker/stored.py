@@ -16,6 +16,15 @@ RECORD_SCHEMA = 1
 """Version of the JSON in ``job:{id}``. A record of another version is reported as corrupt and skipped."""
 
 
+def job_ref(scope: str, job_id: str) -> str:
+    """Give what keys and sets call a job: its id, or ``scope:id`` where two libraries of a namespace may use the same ids.
+
+    >>> job_ref("", "42"), job_ref("dramatiq", "42")
+    ('42', 'dramatiq:42')
+    """
+    return f"{scope}:{job_id}" if scope else job_id
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
     """The record of a run in flight, as it is stored in ``job:{id}``. Times in ms of the server's clock."""
@@ -34,6 +43,15 @@ class RunRecord:
     progress_message: str | None = None
     args: str | None = None
     superseded: int = 0
+    scope: str = ""
+    """What is put before the job's id in keys and sets, where its library's ids could be another library's too."""
+    hold: str | None = None
+    """Where the library notes that this run has the job, in its adapter's words; None where the job's id says it."""
+
+    @property
+    def ref(self) -> str:
+        """What keys and sets call the job."""
+        return job_ref(self.scope, self.job_id)
 
     @property
     def token(self) -> str:
@@ -53,8 +71,10 @@ _STORED = (
     ("message", "progress_message"),
     ("args", "args"),
     ("superseded", "superseded"),
+    ("scope", "scope"),
+    ("hold", "hold"),
 )
-_OPTIONAL = {"function", "queue", "enqueued_at_ms", "timeout", "progress", "message", "args", "superseded"}
+_OPTIONAL = {"function", "queue", "enqueued_at_ms", "timeout", "progress", "message", "args", "superseded", "scope", "hold"}
 
 
 def encode_run(record: RunRecord) -> bytes:
@@ -71,8 +91,8 @@ def encode_run(record: RunRecord) -> bytes:
     return json.dumps(stored, separators=(",", ":")).encode("ascii")
 
 
-def decode_run(key: str, job_id: str, raw: bytes | str) -> RunRecord:
-    """Read what `encode_run` wrote. Raises CorruptRecord for anything else, another schema included.
+def decode_run(key: str, ref: str, raw: bytes | str) -> RunRecord:
+    """Read what `encode_run` wrote under the job's ``ref``. Raises CorruptRecord for anything else, another schema included.
 
     >>> decode_run("job:42", "42", b'{"schema":1,"instance":"w","run":"r","try":2,"library":"arq","started_at_ms":5}').job_try
     2
@@ -89,6 +109,7 @@ def decode_run(key: str, job_id: str, raw: bytes | str) -> RunRecord:
         raise CorruptRecord(key, f"schema {found}, this version reads {RECORD_SCHEMA}")
     known = {attribute: stored[name] for name, attribute in _STORED if name in stored}
     try:
+        job_id = ref.removeprefix(f"{stored['scope']}:") if stored.get("scope") else ref
         record = RunRecord(job_id=job_id, instance_id=stored["instance"], run=stored["run"], **known)
     except (KeyError, TypeError) as exc:
         raise CorruptRecord(key, f"a field is missing: {exc}") from exc
@@ -98,8 +119,8 @@ def decode_run(key: str, job_id: str, raw: bytes | str) -> RunRecord:
 
 
 def _is_sound(record: RunRecord) -> bool:
-    texts = (record.instance_id, record.run, record.library)
-    optional_texts = (record.function, record.queue, record.progress_message, record.args)
+    texts = (record.instance_id, record.run, record.library, record.scope)
+    optional_texts = (record.function, record.queue, record.progress_message, record.args, record.hold)
     return (
         all(isinstance(text, str) for text in texts)
         and all(text is None or isinstance(text, str) for text in optional_texts)
@@ -119,6 +140,9 @@ class Description:
     pid: int
     label: str | None = None
     queue: str | None = None
+    """The name of its queue, for people; of several, all of them."""
+    queues: tuple[str, ...] = ()
+    """The names of its queues, where it works on several."""
     functions: tuple[str, ...] = ()
     concurrency: int | None = None
     tags: tuple[str, ...] = ()
@@ -144,6 +168,7 @@ def encode_description(description: Description, limits: Limits) -> dict[str, st
         "limits": json.dumps([limits.heartbeat_ttl, limits.disconnect_grace, limits.silence_limit, limits.stall_limit]),
         "label": description.label or "",
         "queue": description.queue or "",
+        "queues": json.dumps(description.queues) if description.queues else "",
         "concurrency": "" if description.concurrency is None else description.concurrency,
         "redis": description.redis or "",
         "claims_server": description.claims_server or "",
@@ -207,6 +232,7 @@ def _decode_description(stored: Mapping[str, str]) -> Description:
         pid=int(stored["pid"]),
         label=stored.get("label"),
         queue=stored.get("queue"),
+        queues=tuple(json.loads(stored.get("queues", "[]"))),
         functions=tuple(json.loads(stored["functions"])),
         concurrency=_number(stored, "concurrency"),
         tags=tuple(json.loads(stored["tags"])),

@@ -40,7 +40,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """A run that has ended: ``last_here`` when no other run of that job is in flight on the same instance.
+    """A run that has ended, its job by its ref: ``last_here`` when no other run of that job is in flight on the same instance.
 
     ``run`` is None for whatever run of the instance: what is found after an outage, when nobody knows which it was.
     """
@@ -134,15 +134,15 @@ class Store:
 
     async def adopt(self, record: RunRecord) -> bool:
         """Give a claim of a dead instance its record, so that it is recovered like any other orphan."""
-        names = [keys.DEAD, keys.jobs(record.instance_id), keys.job(record.job_id)]
-        return int(await self._run("adopt", names, record.instance_id, record.job_id, record.run, encode_run(record))) == 1
+        names = [keys.DEAD, keys.jobs(record.instance_id), keys.job(record.ref)]
+        return int(await self._run("adopt", names, record.instance_id, record.ref, record.run, encode_run(record))) == 1
 
     async def settle(self, settlement: Settlement, *, window_ms: int, minute: int) -> bool:
         """Close the book on one orphan, once. Returns False when that had been done before."""
         record = settlement.record
-        names = [keys.DEAD, keys.jobs(record.instance_id), keys.job(record.job_id), keys.recoveries(record.job_id), keys.EVENTS]
-        names += [keys.STATS, keys.minute(minute), keys.QUARANTINE, keys.quarantined(record.job_id)]
-        arguments: list[Argument] = [record.instance_id, record.job_id, record.run, int(settlement.counts), window_ms, EVENTS_KEPT]
+        names = [keys.DEAD, keys.jobs(record.instance_id), keys.job(record.ref), keys.recoveries(record.ref), keys.EVENTS]
+        names += [keys.STATS, keys.minute(minute), keys.QUARANTINE, keys.quarantined(record.ref)]
+        arguments: list[Argument] = [record.instance_id, record.ref, record.run, int(settlement.counts), window_ms, EVENTS_KEPT]
         arguments += [
             len(settlement.events),
             len(settlement.counters),
@@ -209,8 +209,8 @@ def write_call(
     names = [keys.INSTANCES, keys.instance(instance_id), keys.jobs(instance_id)]
     arguments: list[Argument] = [instance_id, sequence, len(started), len(ended)]
     for record in started:
-        names.append(keys.job(record.job_id))
-        arguments += [record.job_id, record.run, record.started_at_ms, encode_run(record)]
+        names.append(keys.job(record.ref))
+        arguments += [record.ref, record.run, record.started_at_ms, encode_run(record)]
     for end in ended:
         names.append(keys.job(end.job_id))
         mark = f'"instance":{json.dumps(instance_id)}' if end.run is None else f'"run":"{end.run}"'

@@ -1,0 +1,18 @@
+"""``async-tracker``: the tracker from a shell.
+
+Nothing is loaded here but what the entry point needs: a question for help must not wait for a Redis client.
+"""
+
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+
+_USAGE = 2
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code."""
+    if find_spec("click") is None or find_spec("rich") is None:
+        print('async-tracker: the command line needs its extra: pip install "async-tracker[cli]"', file=sys.stderr)
+        sys.exit(_USAGE)
+    sys.exit(import_module("async_tracker.cli.program").run(sys.argv[1:]))

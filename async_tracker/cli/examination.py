@@ -1,0 +1,309 @@
+"""What `doctor` looks at, one question each; every finding says what is, and a bad one how to mend it."""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from async_tracker import keys
+from async_tracker.calls import call, text
+from async_tracker.cli.permissions import arq_commands, grants, only_evidence, own_name, refusals, refusals_of, tracker_commands
+from async_tracker.cli.reach import CONNECT_TIMEOUT
+from async_tracker.cli.target import Target
+from async_tracker.cli.wording import counted, duration
+from async_tracker.connections import SOCKET_TIMEOUT, Access, describe, redis_options
+from async_tracker.errors import StorageError
+from async_tracker.integrations.arq.names import DEFAULT_QUEUE, LIBRARY
+from async_tracker.namespace import Namespace
+from async_tracker.policy import InstanceState
+from async_tracker.queries import Queries
+from async_tracker.records import Instance, Snapshot
+from async_tracker.stored import StoredInstance
+from async_tracker.tracker import PLAIN, Tracker
+
+_OLDEST_REDIS, _OLDEST_VALKEY = (6, 2), (7, 2)
+_PINGS = 5
+_SLOW_PING = 0.05
+_FULL_SHARE = 0.9
+_ARQ_URL_REMEDY = "set TRACKER_ARQ_REDIS_URL, or give --arq-redis-url, in processes that are no worker"
+
+
+class Status(StrEnum):
+    """How good a finding is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    """It works, and less well than it could."""
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was looked at."""
+
+    subject: str
+    status: Status
+    says: str
+    remedy: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Examination:
+    """All questions to one namespace. Raises StorageUnavailable when its Redis is away."""
+
+    tracker: Tracker
+    namespaced: Namespace
+    target: Target
+    user: str | None
+    _found: list[Finding] = field(default_factory=list)
+
+    async def findings(self) -> list[Finding]:
+        """Ask everything, in the order in which one thing rests on another."""
+        self._found.clear()
+        info = await self._server()
+        self._memory(info)
+        await self._permissions()
+        self._connections(info)
+        snapshot = await self.tracker.snapshot()
+        stored = await Queries(self.namespaced).stored_instances()
+        await self._namespace(snapshot)
+        self._instances(snapshot.instances)
+        self._whose_redis(stored)
+        await self._sweeper(snapshot.instances)
+        await self._claims(stored, info)
+        self._corrupt(snapshot)
+        return self._found
+
+    def _ok(self, subject: str, says: str) -> None:
+        self._found.append(Finding(subject=subject, status=Status.OK, says=says))
+
+    def _warn(self, subject: str, says: str, remedy: str) -> None:
+        self._found.append(Finding(subject=subject, status=Status.WARNING, says=says, remedy=remedy))
+
+    def _problem(self, subject: str, says: str, remedy: str) -> None:
+        self._found.append(Finding(subject=subject, status=Status.PROBLEM, says=says, remedy=remedy))
+
+    @property
+    def _client(self) -> Any:
+        return self.namespaced.redis
+
+    async def _server(self) -> dict[str, str]:
+        started = time.monotonic()
+        for _ in range(_PINGS):
+            await call(self._client, "PING")
+        round_trip = (time.monotonic() - started) / _PINGS
+        connected = f"{describe(self._client)}, {duration(round_trip)} for a round trip"
+        if round_trip > _SLOW_PING:
+            self._warn("connection", connected, "the network or the server is slow: instances should be near their Redis")
+        else:
+            self._ok("connection", connected)
+        try:
+            info = info_of(await call(self._client, "INFO"))
+        except StorageError as exc:
+            self._problem("server", f"it does not tell what it is: {exc}", "allow +info: connections cannot be judged without the run id")
+            return {}
+        self._version(info)
+        return info
+
+    def _version(self, info: Mapping[str, str]) -> None:
+        kind, oldest = ("Valkey", _OLDEST_VALKEY) if "valkey_version" in info else ("Redis", _OLDEST_REDIS)
+        version = info.get("valkey_version") or info.get("redis_version", "?")
+        says = f"{kind} {version}, {info.get('redis_mode') or info.get('server_mode', 'standalone')}, {info.get('role', '?')}"
+        if info.get("cluster_enabled") == "1":
+            self._problem(
+                "server", says, "the tracker does not run on a cluster yet: give it a single Redis of its own by TRACKER_REDIS_URL"
+            )
+        elif info.get("role") == "slave":
+            self._problem("server", says, "a replica takes no writes: give the url of its master")
+        elif version_of(version) < oldest:
+            self._problem("server", says, f"{kind} {'.'.join(map(str, oldest))} or newer is needed")
+        else:
+            self._ok("server", says)
+
+    def _memory(self, info: Mapping[str, str]) -> None:
+        policy, limit = info.get("maxmemory_policy", "noeviction"), int(info.get("maxmemory", "0"))
+        says = f"{info.get('used_memory_human', '?')} used, " + (f"limit {info.get('maxmemory_human')}, {policy}" if limit else "no limit")
+        if limit and policy != "noeviction":
+            self._warn(
+                "memory", says, "a full server would evict records, and arq's jobs and claims with them: set maxmemory-policy noeviction"
+            )
+        elif limit and int(info.get("used_memory", "0")) > _FULL_SHARE * limit:
+            self._warn("memory", says, "it is nearly full: then writes are refused, and the tracker falls behind while jobs run on")
+        else:
+            self._ok("memory", says)
+
+    async def _permissions(self) -> None:
+        commands = tracker_commands(self.namespaced)
+        commands_of_arq = arq_commands(self.namespaced, self.tracker.settings.queue or DEFAULT_QUEUE)
+        whom = self.user or await own_name(self._client) or "ours"
+        if self.user is None:
+            refused = await refusals(self._client, commands)
+        else:
+            refused = await refusals_of(self._client, self.user, commands)
+        self._say_refused(f"user {whom}", refused, "tracking")
+        if self._arq_url is None:
+            if self.user is None:
+                refused = await refusals(self._client, commands_of_arq)
+            else:
+                refused = await refusals_of(self._client, self.user, commands_of_arq)
+            self._say_refused(f"user {whom}, arq", refused, "recovery")
+
+    def _say_refused(self, subject: str, refused: dict[str, str], what: str) -> None:
+        if not refused:
+            self._ok(subject, f"may do all that {what} needs")
+            return
+        first = next(iter(refused.values()))
+        says = f"may not: {', '.join(refused)} ({first})"
+        if not any("permission" in reason.lower() for reason in refused.values()):
+            self._problem(subject, f"the server refuses {', '.join(refused)} ({first})", "mend the server: it is no matter of permissions")
+        elif only_evidence(refused):
+            self._warn(
+                subject, says, f"deaths are noticed only when a heartbeat is {self._ttl} old; to notice them at once: {grants(refused)}"
+            )
+        else:
+            self._problem(subject, says, f"ACL SETUSER … {grants(refused)} ~{self.tracker.namespace}:*")
+
+    @property
+    def _ttl(self) -> str:
+        return duration(self.tracker.settings.heartbeat_ttl)
+
+    def _connections(self, info: Mapping[str, str]) -> None:
+        pool = self._client.connection_pool
+        says = f"this command: a pool of its own ({type(pool).__name__}), 1 connection; the server has {info.get('connected_clients', '?')}"
+        most = int(info.get("maxclients", "0"))
+        if most and int(info.get("connected_clients", "0")) > _FULL_SHARE * most:
+            self._warn("connections", f"{says} of {most}", "raise maxclients before workers are turned away")
+        else:
+            self._ok("connections", says + (f" of {most}" if most else ""))
+
+    async def _namespace(self, snapshot: Snapshot) -> None:
+        quarantined = await self.tracker.quarantined()
+        says = ", ".join(
+            (
+                f"{self.tracker.namespace}: {counted(len(snapshot.instances), 'instance')}",
+                f"{counted(len(snapshot.jobs), 'job')} in flight",
+                counted(len(snapshot.orphans), "orphan"),
+                f"{len(quarantined)} in quarantine, read in {duration(snapshot.duration)}",
+            )
+        )
+        if not snapshot.instances:
+            self._warn("namespace", says, "no worker is registered here: does it have another namespace, or another Redis?")
+        elif quarantined:
+            self._warn("namespace", says, "see async-tracker quarantine list: these jobs wait for a decision")
+        else:
+            self._ok("namespace", says)
+
+    def _instances(self, instances: tuple[Instance, ...]) -> None:
+        for item in instances:
+            says = f"{item.state}: {item.reason}"
+            if item.state is InstanceState.DEAD:
+                self._warn(
+                    item.instance_id, says, "its orphans are not recovered: does any instance sweep? async-tracker recover does it now"
+                )
+            elif item.state is InstanceState.STALLED_BLOCKED:
+                where = f", at {item.blocked_at[0]}" if item.blocked_at else ""
+                self._warn(item.instance_id, says + where, "move what blocks the loop into asyncio.to_thread or a process pool")
+            elif item.state is InstanceState.STALLED_SILENT:
+                self._warn(item.instance_id, says, "look at its host: stopped, out of memory, or cut off from the network")
+            elif item.dropped:
+                self._warn(
+                    item.instance_id, f"{counted(item.dropped, 'write')} dropped", "Redis was away or too slow for longer than its journal"
+                )
+        versions = Counter(item.versions.get("async-tracker", "?") for item in instances)
+        if len(versions) > 1:
+            says = ", ".join(f"{version} on {counted(number, 'instance')}" for version, number in sorted(versions.items()))
+            self._ok("versions", f"{says}: fine while a roll-out lasts")
+
+    def _whose_redis(self, stored: list[StoredInstance]) -> None:
+        ours = describe(self._client)
+        for item in stored:
+            description = item.description
+            theirs = description.redis or "?"
+            how = "its worker's pool" if description.claims_server is None and description.broker == theirs else "a pool of its own"
+            says = f"{theirs} by {how}" + ("" if theirs == ours else f"; this command calls it {ours}")
+            self._ok(f"redis of {item.instance_id}", says)
+
+    async def _sweeper(self, instances: tuple[Instance, ...]) -> None:
+        for library in sorted({item.library for item in instances if item.state is not InstanceState.DEAD} - {PLAIN}):
+            holder = await call(self.namespaced, "GET", keys.lease(library))
+            watcher = await call(self.namespaced, "GET", keys.lease(f"{library}-watch"))
+            if holder is not None:
+                self._ok(f"sweep, {library}", f"by {text(holder).rsplit(' ', 1)[0]}")
+            elif watcher is not None:
+                remedy = "at least one worker should have recover=True; until then: async-tracker recover"
+                self._warn(f"sweep, {library}", f"{text(watcher).rsplit(' ', 1)[0]} only watches: nobody recovers", remedy)
+            else:
+                self._warn(
+                    f"sweep, {library}", "nobody sweeps at this moment", "ask again in some seconds: instances elect one by themselves"
+                )
+
+    @property
+    def _arq_url(self) -> str | None:
+        return self.target.arq_redis_url or os.environ.get("TRACKER_ARQ_REDIS_URL") or None
+
+    async def _claims(self, stored: list[StoredInstance], info: Mapping[str, str]) -> None:
+        """Claims must be where recovery looks for them, and all of a namespace in one place."""
+        workers = [item.description for item in stored if item.description.library == LIBRARY]
+        servers = {item.claims_server or info.get("run_id", "") for item in workers}
+        brokers = ", ".join(sorted({item.broker or "?" for item in workers}))
+        if len(servers) > 1:
+            self._problem(
+                "arq's Redis", f"workers of this namespace use several: {brokers}", "a namespace serves one arq database: give each its own"
+            )
+        elif self._arq_url is not None:
+            await self._claims_at(self._arq_url, servers)
+        elif servers and servers != {info.get("run_id", "")}:
+            self._problem("arq's Redis", f"claims are in another Redis: {brokers}", _ARQ_URL_REMEDY)
+        elif workers:
+            self._ok("arq's Redis", f"{brokers}: claims are on the tracker's own server")
+
+    async def _claims_at(self, url: str, servers: set[str]) -> None:
+        limits = {"socket_timeout": SOCKET_TIMEOUT, "socket_connect_timeout": CONNECT_TIMEOUT}
+        access = Access(options={**limits, **redis_options({"url": url})})
+        try:
+            client = access.client()
+            run_id = info_of(await call(client, "INFO", "server")).get("run_id", "")
+            if servers and run_id not in servers:
+                self._problem("arq's Redis", f"{describe(client)} is not the one that the workers use", _ARQ_URL_REMEDY)
+                return
+            self._ok("arq's Redis", f"{describe(client)}, named apart from the tracker's")
+            namespaced = Namespace(client, self.tracker.namespace)
+            refused = await refusals(client, arq_commands(namespaced, self.tracker.settings.queue or DEFAULT_QUEUE))
+            self._say_refused(f"user {await own_name(client) or 'ours'}, arq", refused, "recovery")
+        except StorageError as exc:
+            self._problem("arq's Redis", str(exc), _ARQ_URL_REMEDY)
+        finally:
+            await access.aclose()
+
+    def _corrupt(self, snapshot: Snapshot) -> None:
+        for key in snapshot.corrupt:
+            self._warn(
+                "corrupt record",
+                key,
+                "another version, or somebody else, wrote it: it is skipped. Is this the namespace of the tracker alone?",
+            )
+
+
+def info_of(reply: Any) -> dict[str, str]:
+    """Read the reply of INFO, in either shape that redis-py gives it.
+
+    >>> info_of(b"# Server\\r\\nredis_version:7.2.4\\r\\n"), info_of({"maxmemory": 0})
+    ({'redis_version': '7.2.4'}, {'maxmemory': '0'})
+    """
+    if isinstance(reply, dict):
+        return {text(name): str(value) for name, value in reply.items()}
+    lines = text(reply).splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
+
+
+def version_of(version: str) -> tuple[int, ...]:
+    """Read the numbers of a version; what cannot be read is taken for new enough.
+
+    >>> version_of("7.2.4"), version_of("255.255.255"), version_of("?")
+    ((7, 2, 4), (255, 255, 255), (999,))
+    """
+    numbers = [int(part) for part in version.split(".") if part.isdigit()]
+    return tuple(numbers) or (999,)

@@ -1,0 +1,207 @@
+"""``ps``, ``jobs``, ``orphans``, ``stats``: what there is."""
+
+import asyncio
+import os
+from collections.abc import Iterable, Mapping
+
+from async_tracker.cli.endings import Ending
+from async_tracker.cli.instances import blocked_remark, instance_remark, matching
+from async_tracker.cli.reach import reach, redis_of
+from async_tracker.cli.tables import Table, show
+from async_tracker.cli.target import Target
+from async_tracker.cli.wording import counted, duration, megabytes, remark, say_document, shown
+from async_tracker.errors import StorageError
+from async_tracker.queries import Queries
+from async_tracker.records import FunctionStats, Instance, Job, Orphan, QueueDepth
+from async_tracker.tracker import Tracker
+
+_QUEUES_TIMEOUT = 5.0
+
+
+async def ps(target: Target) -> int:
+    """Show instances and queues."""
+    async with reach(target) as tracker:
+        snapshot = await tracker.snapshot()
+        queues, why_not = await _queues(tracker, is_arq_named=_is_arq_named(target))
+        url = await redis_of(tracker)
+        namespace = tracker.namespace
+    if target.as_json:
+        say_document(
+            {
+                "namespace": namespace,
+                "redis": url,
+                "taken_at": snapshot.taken_at,
+                "instances": snapshot.instances,
+                "queues": queues,
+                "queues_error": why_not,
+                "corrupt": snapshot.corrupt,
+            }
+        )
+        return Ending.OK
+    show(instances_table(snapshot.instances, namespace=namespace, url=url))
+    show(queues_table(queues))
+    if why_not is not None:
+        remark(f"The depth of queues is not known: {why_not}")
+    _warn_of_corrupt(snapshot.corrupt)
+    if snapshot.orphans:
+        remark(f"{counted(len(snapshot.orphans), 'orphan')}: see async-tracker orphans")
+    return Ending.OK
+
+
+def _is_arq_named(target: Target) -> bool:
+    return target.arq_redis_url is not None or bool(os.environ.get("TRACKER_ARQ_REDIS_URL"))
+
+
+async def _queues(tracker: Tracker, *, is_arq_named: bool) -> tuple[list[QueueDepth], str | None]:
+    """Read the queues, or tell why that cannot be done; the instances are worth showing all the same."""
+    async with tracker.redis() as namespaced:
+        stored = await Queries(namespaced).stored_instances()
+    apart = sorted({item.description.broker or "?" for item in stored if item.description.claims_server is not None})
+    if apart and not is_arq_named:
+        return [], f"the workers keep their jobs in another Redis, {', '.join(map(shown, apart))}: give it as --arq-redis-url"
+    try:
+        async with asyncio.timeout(_QUEUES_TIMEOUT):
+            return await tracker.queues(), None
+    except TimeoutError:
+        return [], f"their Redis did not answer within {_QUEUES_TIMEOUT:g} s"
+    except StorageError as exc:
+        return [], str(exc)
+
+
+def instances_table(instances: Iterable[Instance], *, namespace: str, url: str) -> Table:
+    """Lay out instances: one line each, with the reason for its state and, while its loop is blocked, the line that blocks it."""
+    rows = [
+        (
+            shown(item.instance_id),
+            str(item.state),
+            shown(item.queue),
+            f"{item.busy}/{item.concurrency}" if item.concurrency is not None else str(item.busy),
+            f"{duration(item.heartbeat_age)} ago",
+            duration(item.loop_lag),
+            duration((item.heartbeat_at - item.started_at).total_seconds() + item.heartbeat_age),
+            megabytes(item.rss_bytes),
+            instance_remark(item),
+        )
+        for item in instances
+    ]
+    columns = ("INSTANCE", "STATE", "QUEUE", "BUSY", "HEARTBEAT", "LOOP LAG", "UP", "MEMORY", "WHY")
+    return Table(title=f"{counted(len(rows), 'instance')} in namespace {shown(namespace)} on {shown(url)}", columns=columns, rows=rows)
+
+
+def queues_table(queues: Iterable[QueueDepth]) -> Table:
+    """Lay out queues."""
+    rows = [(shown(item.queue), item.library, str(item.depth), str(item.due), duration(item.oldest_wait)) for item in queues]
+    return Table(title=counted(len(rows), "queue"), columns=("QUEUE", "LIBRARY", "DEPTH", "DUE", "OLDEST WAIT"), rows=rows)
+
+
+async def jobs(target: Target, *, instance: str | None, function: str | None) -> int:
+    """Show the jobs in flight."""
+    async with reach(target) as tracker:
+        snapshot = await tracker.snapshot()
+    by_id = {item.instance_id: item for item in snapshot.instances}
+    wanted = {item.instance_id for item in matching(snapshot.instances, instance)} if instance is not None else None
+    found = [
+        job for job in snapshot.jobs if (wanted is None or job.instance_id in wanted) and (function is None or job.function == function)
+    ]
+    if target.as_json:
+        say_document({"taken_at": snapshot.taken_at, "jobs": found, "corrupt": snapshot.corrupt})
+        return Ending.OK
+    show(jobs_table(found, by_id))
+    _warn_of_corrupt(snapshot.corrupt)
+    return Ending.OK
+
+
+def jobs_table(found: Iterable[Job], instances: Mapping[str, Instance]) -> Table:
+    """Lay out jobs in flight, each with the state of its instance."""
+    rows = [
+        (
+            shown(job.job_id),
+            shown(job.function),
+            str(job.job_try),
+            duration(job.running_for),
+            progress(job),
+            shown(job.queue),
+            shown(job.instance_id),
+            str(job.instance_state),
+            _job_remark(job, instances.get(job.instance_id)),
+        )
+        for job in found
+    ]
+    columns = ("JOB", "FUNCTION", "TRY", "RUNNING FOR", "PROGRESS", "QUEUE", "INSTANCE", "STATE", "REMARKS")
+    return Table(title=f"{counted(len(rows), 'job')} in flight", columns=columns, rows=rows)
+
+
+def progress(job: Job) -> str:
+    """Say how far a job is."""
+    parts = [f"{job.progress:.0%}" if job.progress is not None else "", shown(job.progress_message) if job.progress_message else ""]
+    return " ".join(part for part in parts if part) or "-"
+
+
+def _job_remark(job: Job, instance: Instance | None) -> str:
+    parts = [blocked_remark(instance) if instance is not None else ""]
+    if job.superseded:
+        parts.append(f"{counted(job.superseded, 'older run')} still alive")
+    if job.args is not None:
+        parts.append(f"args: {shown(job.args)}")
+    return "; ".join(part for part in parts if part)
+
+
+async def orphans(target: Target) -> int:
+    """Show the jobs that dead instances have left."""
+    async with reach(target) as tracker:
+        found = await tracker.orphans()
+    if target.as_json:
+        say_document({"orphans": found})
+        return Ending.OK
+    show(orphans_table(found))
+    return Ending.OK
+
+
+def orphans_table(found: Iterable[Orphan]) -> Table:
+    """Lay out orphans, with how often a worker has died under each before."""
+    rows = [
+        (
+            shown(item.job_id),
+            shown(item.function),
+            str(item.job_try),
+            str(item.deaths),
+            f"{duration(item.orphaned_for)} ago",
+            shown(item.queue),
+            shown(item.instance_id),
+            shown(item.reason),
+        )
+        for item in found
+    ]
+    columns = ("JOB", "FUNCTION", "TRY", "DEATHS", "ORPHANED", "QUEUE", "DEAD INSTANCE", "WHY")
+    return Table(title=counted(len(rows), "orphan"), columns=columns, rows=rows)
+
+
+async def stats(target: Target, *, function: str | None) -> int:
+    """Show the counters."""
+    async with reach(target) as tracker:
+        found = await tracker.stats(function)
+    if target.as_json:
+        say_document({"stats": found})
+        return Ending.OK
+    show(stats_table(found.functions))
+    return Ending.OK
+
+
+_SHOWN_COUNTERS = ("started", "succeeded", "failed", "retried", "cancelled", "timed_out", "aborted", "ended", "orphaned", "recovered")
+
+
+def stats_table(functions: Iterable[FunctionStats]) -> Table:
+    """Lay out counters; a mean is over the runs that have ended."""
+    rows = []
+    for item in functions:
+        counters = [getattr(item, name) for name in _SHOWN_COUNTERS]
+        ended = sum(counters[1:8])
+        means = [duration(total / ended) if ended else "-" for total in (item.run_time, item.queue_wait)]
+        rows.append((shown(item.function), shown(item.queue), *map(str, counters), *means))
+    columns = ("FUNCTION", "QUEUE", *(name.replace("_", " ").upper() for name in _SHOWN_COUNTERS), "MEAN RUN", "MEAN WAIT")
+    return Table(title=counted(len(rows), "function"), columns=columns, rows=rows)
+
+
+def _warn_of_corrupt(corrupt: Iterable[str]) -> None:
+    for key in corrupt:
+        remark(f"Skipped, because this version cannot read it: {shown(key)}")

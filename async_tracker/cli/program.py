@@ -1,0 +1,200 @@
+"""The commands, their options and their help; click and nothing else. What a command does is loaded when it is run."""
+
+import functools
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import click
+
+from async_tracker import __version__
+from async_tracker.cli.endings import Ending
+from async_tracker.cli.target import Target
+
+_EPILOG = (
+    "Exit codes: 0 ok, 1 the answer is bad or Redis refuses, 2 usage, 3 Redis cannot be reached, 4 not found, 130 interrupted. "
+    "Without options the Redis is TRACKER_REDIS_URL, then REDIS_URL, then redis://localhost:6379/0."
+)
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code."""
+    try:
+        code = program.main(arguments, prog_name="async-tracker", standalone_mode=False)
+    except click.ClickException as exc:
+        exc.show()
+        return Ending.USAGE
+    except (click.Abort, KeyboardInterrupt):
+        print("async-tracker: interrupted", file=sys.stderr)
+        return Ending.INTERRUPTED
+    return code if isinstance(code, int) else Ending.OK
+
+
+def _do(where: str, target: Target, **options: Any) -> int:
+    """Load and run ``module:function`` of this package."""
+    code: int = import_module("async_tracker.cli.running").run(where, target, options)
+    return code
+
+
+def _reaching(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that say which Redis and namespace, as its ``target``; they may stand before the command too."""
+
+    @click.option("--redis-url", metavar="URL", help="The tracker's Redis. [TRACKER_REDIS_URL, then REDIS_URL]")
+    @click.option("--namespace", metavar="NAME", help="What all its keys begin with. [TRACKER_NAMESPACE, then async_tracker]")
+    @click.option("--arq-redis-url", metavar="URL", help="arq's Redis, where it is another one. [TRACKER_ARQ_REDIS_URL]")
+    @click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+    @click.pass_context
+    @functools.wraps(command)
+    def with_target(
+        context: click.Context, /, *, redis_url: str | None, namespace: str | None, arq_redis_url: str | None, as_json: bool, **options: Any
+    ) -> Any:
+        nearer = Target(redis_url=redis_url, namespace=namespace, arq_redis_url=arq_redis_url, as_json=as_json)
+        outer = context.parent.obj if context.parent is not None and context.parent.obj is not None else Target()
+        context.obj = outer.under(nearer)
+        return command(context.obj, **options)
+
+    return with_target
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=_EPILOG)
+@click.version_option(__version__, prog_name="async-tracker")
+@_reaching
+def program(target: Target) -> None:
+    """Know what every async worker is doing, and never lose a job to a crash."""
+
+
+@program.command(short_help="See it work: workers, jobs, a kill, a recovery.")
+@click.option("--redis-url", metavar="URL", help="Use this Redis instead of starting one; namespace and queue must be empty.")
+@click.option("--namespace", metavar="NAME", help="A namespace for the demo alone. [made up for every run]")
+@click.option("--quick", is_flag=True, help="A shorter show.")
+@click.option("--keep", is_flag=True, help="Go on after the summary, to try other commands from another terminal; Ctrl-C ends it.")
+@click.option("--json", "as_json", is_flag=True, help="End with the summary as one JSON document; the show goes to stderr.")
+@click.pass_context
+def demo(context: click.Context, *, redis_url: str | None, namespace: str | None, quick: bool, keep: bool, as_json: bool) -> int:
+    """See it work: three real workers, a steady stream of jobs, one worker killed, its jobs running again.
+
+    Needs nothing: it starts a server of its own, whatever TRACKER_REDIS_URL and REDIS_URL say, and removes everything at its end.
+    """
+    outer = context.parent.obj if context.parent is not None and context.parent.obj is not None else Target()
+    target = outer.under(Target(redis_url=redis_url, namespace=namespace, as_json=as_json))
+    return _do("demo.show:demo", target, quick=quick, keep=keep)
+
+
+@program.command(short_help="Show instances and queues.")
+@_reaching
+def ps(target: Target) -> int:
+    """Show the instances, then the queues they work on: depth and oldest wait."""
+    return _do("lists:ps", target)
+
+
+@program.command(short_help="Show the jobs in flight.")
+@click.option("--instance", metavar="ID", help="Only of this instance: its id, its label, or a beginning of either.")
+@click.option("--function", metavar="NAME", help="Only of this function.")
+@_reaching
+def jobs(target: Target, *, instance: str | None, function: str | None) -> int:
+    """Show the jobs in flight, the oldest first."""
+    return _do("lists:jobs", target, instance=instance, function=function)
+
+
+@program.command(short_help="Show the jobs that dead instances have left.")
+@_reaching
+def orphans(target: Target) -> int:
+    """Show the jobs whose instance is dead and that are not yet recovered."""
+    return _do("lists:orphans", target)
+
+
+@program.command(short_help="Show counters by function.")
+@click.option("--function", metavar="NAME", help="Only of this function.")
+@_reaching
+def stats(target: Target, *, function: str | None) -> int:
+    """Show how many jobs have started, succeeded, failed, been recovered, by function."""
+    return _do("lists:stats", target, function=function)
+
+
+@program.command(short_help="Show what happened.")
+@click.option("--since", metavar="WHEN", help="From then on: 10m, 2h, 1d, a date and time, or the id of an event.")
+@click.option("--follow", "-f", is_flag=True, help="Go on with what happens from now on; Ctrl-C ends it.")
+@click.option("--type", "types", metavar="TYPE", multiple=True, help="Only events of this type; may be given several times.")
+@click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="At most so many, the newest; for --since too."
+)
+@_reaching
+def events(target: Target, *, since: str | None, follow: bool, types: tuple[str, ...], limit: int) -> int:
+    """Show what happened: deaths, orphans, recoveries, quarantines."""
+    return _do("history:events", target, since=since, follow=follow, types=types, limit=limit)
+
+
+@program.command(short_help="Recover the orphans of dead instances now.")
+@click.option("--dry-run", is_flag=True, help="Only tell what would be done.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@_reaching
+def recover(target: Target, *, dry_run: bool, yes: bool) -> int:
+    """Look for dead instances now, and make their orphans runnable again.
+
+    The instances do this by themselves, unless all of them have recover=False.
+    """
+    return _do("remedies:recover", target, dry_run=dry_run, yes=yes)
+
+
+@program.group(short_help="See and decide about poison pills.")
+@_reaching
+def quarantine(target: Target) -> None:
+    """See and decide about poison pills: jobs that kept killing their workers."""
+
+
+@quarantine.command("list")
+@_reaching
+def quarantine_list(target: Target) -> int:
+    """Show the quarantined jobs, the longest quarantined first."""
+    return _do("remedies:quarantine_list", target)
+
+
+@quarantine.command("show")
+@click.argument("job_id")
+@_reaching
+def quarantine_show(target: Target, *, job_id: str) -> int:
+    """Show everything that is known of one quarantined job. Its payload stays opaque."""
+    return _do("remedies:quarantine_show", target, job_id=job_id)
+
+
+@quarantine.command("retry")
+@click.argument("job_ids", metavar="JOB_ID...", nargs=-1, required=True)
+@_reaching
+def quarantine_retry(target: Target, *, job_ids: tuple[str, ...]) -> int:
+    """Put jobs back into their queues with all their tries. A job whose id was enqueued anew stays (exit code 1)."""
+    return _do("remedies:quarantine_retry", target, job_ids=job_ids)
+
+
+@quarantine.command("drop")
+@click.argument("job_ids", metavar="JOB_ID...", nargs=-1, required=True)
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@_reaching
+def quarantine_drop(target: Target, *, job_ids: tuple[str, ...], yes: bool) -> int:
+    """Forget jobs for good, their payloads included."""
+    return _do("remedies:quarantine_drop", target, job_ids=job_ids, yes=yes)
+
+
+@program.command(short_help="Probe a container: is its instance alive?")
+@click.option("--instance", metavar="ID", help="Ask for this instance: its id, its label, or a beginning of either. [this host's]")
+@click.option("--blocked-limit", metavar="SECONDS", type=click.FloatRange(min=0), help="A loop blocked for longer is not alive. [no limit]")
+@click.option(
+    "--timeout", metavar="SECONDS", type=click.FloatRange(min=0.05), default=0.5, show_default=True, help="How long Redis may take."
+)
+@_reaching
+def check(target: Target, *, instance: str | None, blocked_limit: float | None, timeout: float) -> int:
+    """Probe a container: 0 when this host's instance is alive, 1 when it is not, 3 when Redis cannot be asked.
+
+    An instance that is draining, or whose loop is blocked while its watchdog speaks, is alive: it has jobs that a restart would kill.
+    """
+    return _do("probe:check", target, instance=instance, blocked_limit=blocked_limit, timeout=timeout)
+
+
+@program.command(short_help="Find out what is missing, and how to mend it.")
+@click.option(
+    "--user", metavar="NAME", help="Judge the permissions of this user of the server, not of our own; needs a user who may ask that."
+)
+@_reaching
+def doctor(target: Target, *, user: str | None) -> int:
+    """Find out what is missing, and how to mend it: server, permissions, instances, records. Exits 1 where there is a problem."""
+    return _do("doctor:doctor", target, user=user)

@@ -1,0 +1,47 @@
+"""From what was given on the command line to a tracker, with limits on how long Redis may take."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from async_tracker.cli.target import Target
+from async_tracker.config import DEFAULT_REDIS_URL
+from async_tracker.connections import SOCKET_TIMEOUT, describe, redis_options
+from async_tracker.errors import StorageUnavailable
+from async_tracker.tracker import Tracker
+
+CONNECT_TIMEOUT = 3.0
+"""Seconds that a command waits for a connection, unless the url says otherwise."""
+
+
+def make_tracker(target: Target, *, timeout: float | None = None) -> Tracker:
+    """Make the tracker that a command asks; ``TRACKER_…`` variables are its settings. Raises ConfigError.
+
+    ``timeout``, in seconds, bounds each wait for Redis.
+    """
+    url = target.redis_url
+    if url is None:
+        url = os.environ.get("TRACKER_REDIS_URL") or os.environ.get("REDIS_URL") or DEFAULT_REDIS_URL
+    limits = {"socket_timeout": timeout or SOCKET_TIMEOUT, "socket_connect_timeout": timeout or CONNECT_TIMEOUT}
+    options = {**limits, **redis_options({"url": url})}
+    given: dict[str, Any] = {} if target.namespace is None else {"namespace": target.namespace}
+    return Tracker.from_env(redis_options=options, arq_redis=target.arq_redis_url, **given)
+
+
+@asynccontextmanager
+async def reach(target: Target) -> AsyncIterator[Tracker]:
+    """Give a tracker to ask, and close it. StorageUnavailable names the Redis that could not be reached."""
+    tracker = make_tracker(target)
+    async with tracker:
+        url = await redis_of(tracker)
+        try:
+            yield tracker
+        except StorageUnavailable as exc:
+            raise StorageUnavailable(f"{exc} ({url})") from exc
+
+
+async def redis_of(tracker: Tracker) -> str:
+    """Tell which Redis a tracker uses, as a url without its password."""
+    async with tracker.redis() as namespaced:
+        return describe(namespaced.redis)

@@ -1,0 +1,49 @@
+"""Runs one command: loads it, gives it an event loop, and makes an exit code of whatever it ends with."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from async_tracker.cli.endings import Ending, Misused, NotFound
+from async_tracker.cli.target import Target
+from async_tracker.errors import ConfigError, StorageUnavailable, TrackerError
+
+_EXTRAS = {"arq": "demo", "rich": "cli", "click": "cli"}
+
+
+def run(where: str, target: Target, options: Mapping[str, Any]) -> int:
+    """Run ``module:function`` of this package and return its exit code. What went wrong is one line on stderr, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # an id that this terminal cannot show must not end the command
+    module, _, function = where.partition(":")
+    try:
+        command = getattr(import_module(f"async_tracker.cli.{module}"), function)
+        code: int = asyncio.run(command(target, **options))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has seen enough: nothing more to flush
+        return Ending.OK
+    except KeyboardInterrupt:
+        return _ended("interrupted", Ending.INTERRUPTED)
+    except (ConfigError, Misused) as exc:
+        return _ended(str(exc), Ending.USAGE)
+    except ModuleNotFoundError as exc:
+        if exc.name not in _EXTRAS:
+            raise
+        return _ended(f'{exc.name} is not installed: pip install "async-tracker[{_EXTRAS[exc.name]}]"', Ending.USAGE)
+    except NotFound as exc:
+        return _ended(str(exc), Ending.NOT_FOUND)
+    except StorageUnavailable as exc:
+        return _ended(str(exc), Ending.UNREACHABLE)
+    except TrackerError as exc:
+        return _ended(str(exc), Ending.BAD_ANSWER)
+    return code
+
+
+def _ended(why: str, ending: Ending) -> Ending:
+    print(f"async-tracker: {' '.join(why.split())}", file=sys.stderr)
+    return ending

@@ -1,19 +1,23 @@
 """The namespace for asyncio: ``Namespace(client, "my_app")``."""
 
 import inspect
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Mapping
 from typing import Any, Self
 
 from redis.asyncio.client import PubSub
+from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.lock import Lock
+from redis.crc import key_slot
 
 from async_tracker.errors import ConfigError
+from async_tracker.namespace.cluster import ASYNC_METHODS, ClusterPipeline, in_order, keys_by_slot, pairs_by_slot, with_methods
 from async_tracker.namespace.commands import AsyncCommands
 from async_tracker.namespace.pipelines import NamespacePipeline, stripped
 from async_tracker.namespace.proxy import Proxy, rules_for
 from async_tracker.namespace.pubsub import confine_async_pubsub
 
 CLEAR_BATCH = 1_000
+CLUSTER_KIND: dict[type, type] = {}
 
 
 class Namespace(Proxy, AsyncCommands):
@@ -23,6 +27,11 @@ class Namespace(Proxy, AsyncCommands):
     open unless ``close_client`` is set. ``allow`` names commands that pass though they are refused, as they are, on the caller's
     own account. Raises ConfigError for a namespace that is empty or holds control characters, and for a client of the other kind.
     """
+
+    def __new__(cls, client: Any, *args: Any, **options: Any) -> Self:
+        kind: Any = CLUSTER_KIND.get(cls, cls) if isinstance(client, RedisCluster) else cls
+        made: Self = object.__new__(kind)
+        return made
 
     def __init__(self, client: Any, namespace: str, *, close_client: bool = False, allow: Collection[str] = ()) -> None:
         client, rules = rules_for(client, namespace, allow)
@@ -112,3 +121,51 @@ class Namespace(Proxy, AsyncCommands):
 
     def __await__(self) -> Generator[Any, None, Self]:
         return self.initialize().__await__()
+
+
+@with_methods(ASYNC_METHODS)
+class ClusterNamespace(Namespace):
+    """What ``Namespace`` makes of a RedisCluster: keys are gathered by the slots of their full names."""
+
+    def pipeline(self, *args: Any, **options: Any) -> ClusterPipeline:
+        """Return a pipeline in the namespace; the arguments are those of the cluster client's own ``pipeline``."""
+        return ClusterPipeline(self.redis.pipeline(*args, **options), self._rules)
+
+    def keyslot(self, key: Any) -> int:
+        """Tell the slot of a key of the namespace."""
+        return key_slot(self.full_key(key))
+
+    async def _each_slot(self, command: str, lists: list[list[Any]]) -> list[Any]:
+        pipe = self.pipeline()
+        for arguments in lists:
+            pipe.execute_command(command, *arguments)
+        return await pipe.execute()
+
+    async def delete(self, *keys: Any) -> int:
+        """Delete keys, with one command for each slot; return how many there were."""
+        return sum(await self._each_slot("DEL", keys_by_slot(keys, self._rules.names)))
+
+    async def exists(self, *keys: Any) -> int:
+        """Count the keys that exist, with one command for each slot."""
+        return sum(await self._each_slot("EXISTS", keys_by_slot(keys, self._rules.names)))
+
+    async def touch(self, *keys: Any) -> int:
+        """Touch keys, with one command for each slot; return how many there are."""
+        return sum(await self._each_slot("TOUCH", keys_by_slot(keys, self._rules.names)))
+
+    async def unlink(self, *keys: Any) -> int:
+        """Unlink keys, with one command for each slot; return how many there were."""
+        return sum(await self._each_slot("UNLINK", keys_by_slot(keys, self._rules.names)))
+
+    async def mget_nonatomic(self, keys: Any, *args: Any) -> list[Any]:
+        """Get the values of keys in any slots, in their order, with one MGET for each slot."""
+        wanted = [*([keys] if isinstance(keys, (str, bytes)) else keys), *args]
+        lists = keys_by_slot(wanted, self._rules.names)
+        return in_order(wanted, lists, await self._each_slot("MGET", lists))
+
+    async def mset_nonatomic(self, mapping: Mapping[Any, Any]) -> list[Any]:
+        """Set keys in any slots, with one MSET for each slot."""
+        return await self._each_slot("MSET", pairs_by_slot(mapping, self._rules.names))
+
+
+CLUSTER_KIND[Namespace] = ClusterNamespace

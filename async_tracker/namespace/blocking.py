@@ -1,19 +1,23 @@
 """The namespace for synchronous code: ``SyncNamespace(client, "my_app")``."""
 
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Self
 
 from redis.client import PubSub
+from redis.cluster import RedisCluster
+from redis.crc import key_slot
 from redis.lock import Lock
 
 from async_tracker.errors import ConfigError
+from async_tracker.namespace.cluster import SYNC_METHODS, SyncClusterPipeline, in_order, keys_by_slot, pairs_by_slot, with_methods
 from async_tracker.namespace.commands import SyncCommands
 from async_tracker.namespace.pipelines import SyncNamespacePipeline
 from async_tracker.namespace.proxy import Proxy, rules_for
 from async_tracker.namespace.pubsub import confine_sync_pubsub
 
 CLEAR_BATCH = 1_000
+CLUSTER_KIND: dict[type, type] = {}
 
 
 class SyncNamespace(Proxy, SyncCommands):
@@ -21,6 +25,11 @@ class SyncNamespace(Proxy, SyncCommands):
 
     Safe to share between threads as far as the client is. With client-side caching, the cache knows keys by their full names.
     """
+
+    def __new__(cls, client: Any, *args: Any, **options: Any) -> Self:
+        kind: Any = CLUSTER_KIND.get(cls, cls) if isinstance(client, RedisCluster) else cls
+        made: Self = object.__new__(kind)
+        return made
 
     def __init__(self, client: Any, namespace: str, *, close_client: bool = False, allow: Collection[str] = ()) -> None:
         client, rules = rules_for(client, namespace, allow)
@@ -86,3 +95,51 @@ class SyncNamespace(Proxy, SyncCommands):
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+@with_methods(SYNC_METHODS)
+class SyncClusterNamespace(SyncNamespace):
+    """What ``SyncNamespace`` makes of a RedisCluster: keys are gathered by the slots of their full names."""
+
+    def pipeline(self, *args: Any, **options: Any) -> SyncClusterPipeline:
+        """Return a pipeline in the namespace; the arguments are those of the cluster client's own ``pipeline``."""
+        return SyncClusterPipeline(self.redis.pipeline(*args, **options), self._rules)
+
+    def keyslot(self, key: Any) -> int:
+        """Tell the slot of a key of the namespace."""
+        return key_slot(self.full_key(key))
+
+    def _each_slot(self, command: str, lists: list[list[Any]]) -> list[Any]:
+        pipe = self.pipeline()
+        for arguments in lists:
+            pipe.execute_command(command, *arguments)
+        return pipe.execute()
+
+    def delete(self, *keys: Any) -> int:
+        """Delete keys, with one command for each slot; return how many there were."""
+        return sum(self._each_slot("DEL", keys_by_slot(keys, self._rules.names)))
+
+    def exists(self, *keys: Any) -> int:
+        """Count the keys that exist, with one command for each slot."""
+        return sum(self._each_slot("EXISTS", keys_by_slot(keys, self._rules.names)))
+
+    def touch(self, *keys: Any) -> int:
+        """Touch keys, with one command for each slot; return how many there are."""
+        return sum(self._each_slot("TOUCH", keys_by_slot(keys, self._rules.names)))
+
+    def unlink(self, *keys: Any) -> int:
+        """Unlink keys, with one command for each slot; return how many there were."""
+        return sum(self._each_slot("UNLINK", keys_by_slot(keys, self._rules.names)))
+
+    def mget_nonatomic(self, keys: Any, *args: Any) -> list[Any]:
+        """Get the values of keys in any slots, in their order, with one MGET for each slot."""
+        wanted = [*([keys] if isinstance(keys, (str, bytes)) else keys), *args]
+        lists = keys_by_slot(wanted, self._rules.names)
+        return in_order(wanted, lists, self._each_slot("MGET", lists))
+
+    def mset_nonatomic(self, mapping: Mapping[Any, Any]) -> list[Any]:
+        """Set keys in any slots, with one MSET for each slot."""
+        return self._each_slot("MSET", pairs_by_slot(mapping, self._rules.names))
+
+
+CLUSTER_KIND[SyncNamespace] = SyncClusterNamespace

@@ -100,10 +100,10 @@ class NamespacePipeline(PipelineProxy, AsyncCommands):
         reply = await self.redis.immediate_execute_command(*rewritten, **options)
         return reply if strip is None else strip(reply)
 
-    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+    async def execute(self, raise_on_error: bool = True, **options: Any) -> list[Any]:
         """Send all that was queued; return the replies, in order."""
         written = self._begin()
-        replies = await self.redis.execute(raise_on_error)
+        replies = await self.redis.execute(raise_on_error, **options)
         return strip_replies(replies, written) if replies else replies
 
     async def watch(self, *names: Any) -> Any:
@@ -132,7 +132,8 @@ class NamespacePipeline(PipelineProxy, AsyncCommands):
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await self.reset()
+        self._written = []
+        await self.redis.__aexit__(*exc_info)
 
     async def _itself(self) -> Self:
         return self
@@ -166,10 +167,10 @@ class SyncNamespacePipeline(PipelineProxy, SyncCommands):
         reply = self.redis.immediate_execute_command(*rewritten, **options)
         return reply if strip is None else strip(reply)
 
-    def execute(self, raise_on_error: bool = True) -> list[Any]:
+    def execute(self, raise_on_error: bool = True, **options: Any) -> list[Any]:
         """Send all that was queued; return the replies, in order."""
         written = self._begin()
-        replies = self.redis.execute(raise_on_error)
+        replies = self.redis.execute(raise_on_error, **options)
         return strip_replies(replies, written) if replies else replies
 
     def watch(self, *names: Any) -> Any:
@@ -197,4 +198,5 @@ class SyncNamespacePipeline(PipelineProxy, SyncCommands):
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.reset()
+        self._written = []
+        self.redis.__exit__(*exc_info)

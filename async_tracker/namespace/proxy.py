@@ -23,8 +23,14 @@ REDIS_STATE = frozenset(
 )
 """Attributes with which redis-py talks to the server: a method that is bound to the proxy must not find them."""
 
-PASSED_ON = frozenset(["himport_discard", "himport_discard_all", "himport_prepare", "himport_registry", "get_retry", "set_retry"])
-"""Methods of redis-py's clients that concern connections and no keys."""
+PASSED_ON = frozenset(
+    [
+        *("himport_discard", "himport_discard_all", "himport_prepare", "himport_registry", "get_retry", "set_retry"),
+        *("get_default_node", "get_node", "get_nodes", "get_primaries", "get_random_node", "get_replicas"),
+        *("ALL_NODES", "DEFAULT_NODE", "PRIMARIES", "RANDOM", "REPLICAS"),
+    ]
+)
+"""What redis-py's clients have that concerns connections and nodes (for ``target_nodes``) and no keys."""
 
 ALLOWED_FOR = {"arq": ("DBSIZE",)}
 """Refused commands that a client's class cannot do without. An arq worker logs the size of the database when it starts."""

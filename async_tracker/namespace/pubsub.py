@@ -7,6 +7,7 @@ channels and handlers hold the names that the user gave, and when it reconnects 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from async_tracker.namespace.cluster import ShardLookup
 from async_tracker.namespace.naming import KEYEVENT, KEYSPACE, Naming
 from async_tracker.namespace.parsers import psubscribe, subscribe
 
@@ -73,7 +74,10 @@ def confine_async_pubsub(make: Callable[..., Any], names: Naming, options: dict[
     """Make a client's PubSub and put it into the namespace."""
     if options.get("push_handler_func"):
         options["push_handler_func"] = confined_handler(options["push_handler_func"], names)
-    pubsub = make(**options)
+    return _confine_async(make(**options), names)
+
+
+def _confine_async(pubsub: Any, names: Naming) -> Any:
     send, read = pubsub.execute_command, pubsub.parse_response
 
     async def execute_command(*args: Any, **options: Any) -> Any:
@@ -83,6 +87,7 @@ def confine_async_pubsub(make: Callable[..., Any], names: Naming, options: dict[
         return strip_frame(await read(*args, **options), names)
 
     pubsub.execute_command, pubsub.parse_response = execute_command, parse_response
+    _confine_shards(pubsub, names, _confine_async)
     return pubsub
 
 
@@ -90,7 +95,10 @@ def confine_sync_pubsub(make: Callable[..., Any], names: Naming, options: dict[s
     """Make a synchronous client's PubSub and put it into the namespace."""
     if options.get("push_handler_func"):
         options["push_handler_func"] = confined_handler(options["push_handler_func"], names)
-    pubsub = make(**options)
+    return _confine_sync(make(**options), names)
+
+
+def _confine_sync(pubsub: Any, names: Naming) -> Any:
     send, read = pubsub.execute_command, pubsub.parse_response
 
     def execute_command(*args: Any, **options: Any) -> Any:
@@ -100,4 +108,22 @@ def confine_sync_pubsub(make: Callable[..., Any], names: Naming, options: dict[s
         return strip_frame(read(*args, **options), names)
 
     pubsub.execute_command, pubsub.parse_response = execute_command, parse_response
+    _confine_shards(pubsub, names, _confine_sync)
     return pubsub
+
+
+def _confine_shards(pubsub: Any, names: Naming, confine: Callable[[Any, Naming], Any]) -> None:
+    """A cluster's PubSub hears sharded channels through one PubSub for each node, which it makes itself."""
+    if not hasattr(pubsub, "_get_node_pubsub"):
+        return
+    make, confined = pubsub._get_node_pubsub, set()
+
+    def get_node_pubsub(node: Any) -> Any:
+        made = make(node)
+        if id(made) not in confined:
+            confined.add(id(made))
+            confine(made, names)
+        return made
+
+    pubsub._get_node_pubsub = get_node_pubsub
+    pubsub.cluster = ShardLookup(pubsub.cluster, names)

@@ -105,6 +105,16 @@ class SyncClusterNamespace(SyncNamespace):
         """Return a pipeline in the namespace; the arguments are those of the cluster client's own ``pipeline``."""
         return SyncClusterPipeline(self.redis.pipeline(*args, **options), self._rules)
 
+    def scan(self, *args: Any, **options: Any) -> Any:
+        """Scan all primaries, unless ``target_nodes`` says otherwise."""
+        options.setdefault("target_nodes", RedisCluster.PRIMARIES)
+        return super().scan(*args, **options)
+
+    def keys(self, *args: Any, **options: Any) -> Any:
+        """List the keys on all primaries, unless ``target_nodes`` says otherwise."""
+        options.setdefault("target_nodes", RedisCluster.PRIMARIES)
+        return super().keys(*args, **options)
+
     def keyslot(self, key: Any) -> int:
         """Tell the slot of a key of the namespace."""
         return key_slot(self.full_key(key))

@@ -27,7 +27,7 @@ def run(where: str, target: Target, options: Mapping[str, Any]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has seen enough: nothing more to flush
         return Ending.OK
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         return _ended("interrupted", Ending.INTERRUPTED)
     except (ConfigError, Misused) as exc:
         return _ended(str(exc), Ending.USAGE)

@@ -1,0 +1,189 @@
+"""What the demo runs on: a server, worker processes, a folder; and how nothing of it is left afterwards."""
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from async_tracker.calls import call, call_many
+from async_tracker.cli.demo.ledger import Ledger
+from async_tracker.cli.demo.worker import CONFIGURATION
+from async_tracker.cli.endings import Misused
+from async_tracker.cli.target import Target
+from async_tracker.embedded import EmbeddedServer, end_with_parent
+from async_tracker.errors import TrackerError
+from async_tracker.integrations.arq.names import IN_PROGRESS, JOB, RESULT, RETRY
+from async_tracker.policy import InstanceState
+from async_tracker.records import Instance
+from async_tracker.tracker import Tracker
+
+WORKERS = 3
+
+_START_TIMEOUT = 60.0
+_LEAVE_TIMEOUT = 8.0
+_KILL_TIMEOUT = 10.0
+_CLEAN_TIMEOUT = 10.0
+_POLL_INTERVAL = 0.1
+_LOG_TAIL_LINES = 15
+
+
+@dataclass(slots=True, kw_only=True)
+class Worker:
+    """One arq process of the demo."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log_path: Path
+
+    @property
+    def pid(self) -> int:
+        """Its process id, also after its end."""
+        return self.process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it lives."""
+        return self.process.poll() is None
+
+    def kill(self) -> None:
+        """End it with SIGKILL, and return when it is dead."""
+        self.process.kill()
+        self.process.wait(_KILL_TIMEOUT)
+
+
+@dataclass(slots=True, kw_only=True)
+class Stage:
+    """Everything that the demo has started."""
+
+    url: str
+    namespace: str
+    queue: str
+    folder: Path
+    is_given: bool
+    """The server is somebody else's: what the demo wrote there must be deleted."""
+    tracker: Tracker
+    ledger: Ledger
+    workers: list[Worker] = field(default_factory=list)
+
+    def start_workers(self) -> None:
+        """Start the processes; they end with this one, however it ends."""
+        for number in range(1, WORKERS + 1):
+            self.workers.append(self._started(f"worker-{number}"))
+
+    def _started(self, name: str) -> Worker:
+        log_path = self.folder / f"{name}.log"
+        told = {"name": name, "url": self.url, "namespace": self.namespace, "queue": self.queue, "ledger": str(self.ledger.path)}
+        environment = {key: value for key, value in os.environ.items() if key != "REDIS_URL" and not key.startswith("TRACKER_")}
+        with log_path.open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "arq", "async_tracker.cli.demo.worker.WorkerSettings"],
+                env={**environment, CONFIGURATION: json.dumps(told)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a Ctrl-C at the terminal is for the demo, which then ends its workers
+                preexec_fn=end_with_parent(),
+            )
+        return Worker(name=name, process=process, log_path=log_path)
+
+    def name_of(self, pid: int) -> str:
+        """Name the worker with this process id."""
+        return next((worker.name for worker in self.workers if worker.pid == pid), f"pid {pid}")
+
+    async def wait_until_registered(self) -> list[Instance]:
+        """Wait until every worker is an instance that is alive. Raises TrackerError with a worker's log when one ends before."""
+        async with asyncio.timeout(_START_TIMEOUT):
+            while True:
+                alive = [item for item in await self.tracker.instances() if item.state is InstanceState.ALIVE]
+                if {item.pid for item in alive} >= {worker.pid for worker in self.workers}:
+                    return alive
+                for worker in self.workers:
+                    if not worker.is_running:
+                        raise TrackerError(f"{worker.name} ended with {worker.process.returncode} while it was starting: {_tail(worker)}")
+                await asyncio.sleep(_POLL_INTERVAL)
+
+    def ask_workers_to_leave(self) -> None:
+        """Send SIGTERM to all, and wait for a while: an orderly end."""
+        for worker in self.workers:
+            with contextlib.suppress(ProcessLookupError):
+                worker.process.send_signal(signal.SIGTERM)
+        for worker in self.workers:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                worker.process.wait(_LEAVE_TIMEOUT)
+
+    def end_workers(self) -> None:
+        """End whatever still runs, at once."""
+        for worker in self.workers:
+            worker.process.kill()
+        for worker in self.workers:
+            worker.process.wait(_KILL_TIMEOUT)
+
+    async def remove_traces(self) -> None:
+        """Delete from somebody else's server what the demo has written there."""
+        async with asyncio.timeout(_CLEAN_TIMEOUT), self.tracker.redis() as namespaced:
+            await namespaced.clear()
+            job_ids = sorted(self.ledger.read().enqueued)
+            names = [prefix + job_id for job_id in job_ids for prefix in (JOB, IN_PROGRESS, RETRY, RESULT)]
+            await call_many(namespaced.redis, [("UNLINK", name) for name in (*names, self.queue, f"{self.queue}:health-check")])
+
+
+@asynccontextmanager
+async def stage(target: Target) -> AsyncIterator[Stage]:
+    """Set the stage: on the server that was given, if its namespace and queue are empty, else on one of our own."""
+    namespace = target.namespace or f"demo_{secrets.token_hex(4)}"
+    queue = f"arq:queue:{namespace}"
+    with _server(target.redis_url) as (url, folder):
+        tracker = Tracker(namespace=namespace, redis_options={"url": url, "socket_connect_timeout": 3.0}, arq_redis=url)
+        async with tracker:
+            is_given = target.redis_url is not None
+            if is_given:
+                await _refuse_unless_empty(tracker, queue)
+            made = Stage(
+                url=url,
+                namespace=namespace,
+                queue=queue,
+                folder=folder,
+                is_given=is_given,
+                tracker=tracker,
+                ledger=Ledger(folder / "ledger"),
+            )
+            try:
+                yield made
+            finally:
+                made.end_workers()
+                if is_given:
+                    await made.remove_traces()
+
+
+@contextmanager
+def _server(url: str | None) -> Iterator[tuple[str, Path]]:
+    """Give a url and a folder that is removed at the end."""
+    if url is not None:
+        with tempfile.TemporaryDirectory(prefix="atrk-demo-") as folder:
+            yield url, Path(folder)
+        return
+    with EmbeddedServer() as server:
+        yield server.url, server.folder
+
+
+async def _refuse_unless_empty(tracker: Tracker, queue: str) -> None:
+    async with tracker.redis() as namespaced:
+        found: Any = await namespaced.count()
+        queued = int(await call(namespaced.redis, "EXISTS", queue))
+    if found or queued:
+        what = f"namespace {tracker.namespace!r} holds {found} keys" if found else f"queue {queue!r} is not empty"
+        raise Misused(f"{what}: the demo only works where nobody else does; give it another --namespace, or none")
+
+
+def _tail(worker: Worker) -> str:
+    return " | ".join(worker.log_path.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:])

@@ -5,10 +5,13 @@ ended runs that it may still list. So the buffer is bounded by the runs in fligh
 true, no more.
 """
 
+import itertools
+import math
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from async_tracker.clock import monotonic_ms
 from async_tracker.counts import Counts
 from async_tracker.runs import Run
 from async_tracker.store import Ended
@@ -29,6 +32,11 @@ class Batch:
     records: list[RunRecord]
     ended: list[Ended]
 
+    @property
+    def is_full(self) -> bool:
+        """Whether there may be more that had to wait for the next write."""
+        return len(self.started) >= BATCH or len(self.ended) >= BATCH
+
 
 class Journal:
     """The runs of one process. Every method may be called from any thread and returns at once."""
@@ -38,7 +46,8 @@ class Journal:
         self._wake = wake
         self._runs: dict[str, Run] = {}
         self._here: dict[str, int] = {}
-        self._dirty: dict[str, Run] = {}
+        self._dirty: dict[str, float] = {}
+        """Runs that are not stored as they are, and since when, on the monotonic clock; the longest first."""
         self._ended: dict[str, str] = {}
         self.must_compare = False
         """Redis may list jobs that this journal has forgotten: its list has to be read and compared."""
@@ -61,7 +70,7 @@ class Journal:
             self._runs[run.run] = run
             self._ended.pop(run.run, None)
             self._here[run.ref] = self._here.get(run.ref, 0) + 1
-            self._dirty[run.run] = run
+            self._dirty[run.run] = run.started_mono_ms
             self.counts.started += 1
         self._wake()
 
@@ -77,7 +86,7 @@ class Journal:
         with self._lock:
             if run.run not in self._runs:
                 return
-            self._dirty[run.run] = run
+            self._dirty.setdefault(run.run, monotonic_ms())
         self._wake()
 
     def end(self, run: Run) -> None:
@@ -131,10 +140,22 @@ class Journal:
         """Whether there is something to write."""
         return bool(self._dirty or self._ended or self.must_compare)
 
-    def take(self, *, starts_only: bool = False) -> Batch | None:
-        """Take what is to be written next; ``put_back`` returns it when the write fails."""
+    def is_due(self, *, before_ms: float) -> bool:
+        """Whether there is something to write beside the runs that became what they are after ``before_ms``, on the monotonic clock."""
         with self._lock:
-            started = [self._dirty.pop(name) for name in list(self._dirty)[:BATCH]]
+            return bool(self._ended) or self.must_compare or next(iter(self._dirty.values()), math.inf) <= before_ms
+
+    def take(self, *, before_ms: float = math.inf, starts_only: bool = False) -> Batch | None:
+        """Take what is to be written next, without the runs that became what they are after ``before_ms``.
+
+        ``put_back`` returns it when the write fails.
+        """
+        with self._lock:
+            ripe = itertools.takewhile(lambda name: self._dirty[name] <= before_ms, self._dirty)
+            names = list(itertools.islice(ripe, BATCH))
+            started = [self._runs[name] for name in names]
+            for name in names:
+                del self._dirty[name]
             ended: list[Ended] = []
             if not starts_only:
                 for name in list(self._ended)[:BATCH]:
@@ -149,10 +170,10 @@ class Journal:
     def put_back(self, batch: Batch) -> None:
         """The write failed, or nobody knows: what is still true is to be written again."""
         with self._lock:
+            again = {run.run: run.started_mono_ms for run in batch.started if run.run in self._runs}
+            self._dirty = {**again, **self._dirty}
             for run in batch.started:
-                if run.run in self._runs:
-                    self._dirty.setdefault(run.run, run)
-                else:
+                if run.run not in self._runs:
                     self._ended.setdefault(run.run, run.ref)
             for end in batch.ended:
                 if end.run is not None:
@@ -168,7 +189,7 @@ class Journal:
         """Redis has lost what it was told: every run in flight is written again."""
         with self._lock:
             self._ended.clear()
-            self._dirty = dict(self._runs)
+            self._dirty = {name: run.started_mono_ms for name, run in self._runs.items()}
             self.must_compare = True
             self.counts.resend_all()
         self._wake()

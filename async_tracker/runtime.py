@@ -7,9 +7,10 @@ and does not depend on being stopped in order: a process that simply ends is fou
 import asyncio
 import contextlib
 import logging
+import random
 import os
 import secrets
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 from async_tracker.adapter import Adapter
@@ -32,6 +33,8 @@ from async_tracker.writer import Pen, Writer
 logger = logging.getLogger("async_tracker")
 
 _RESTART_SECONDS = 1.0
+_BACK_SECONDS = 0.4
+_CANCEL_AGAIN_SECONDS = 0.1
 _LEAVING_HOOK_TIMEOUTS = 4
 """An orderly end is worth a little more than a hook's time: no job waits for it, and without it the sweep has to find out."""
 
@@ -82,6 +85,7 @@ class Runtime:
             pen=self.pen,
             clock=self.clock,
             linger=settings.linger,
+            writes_at_once=settings.durable,
             listed_jobs=lambda: self.store.listed_jobs(self.pen.instance_id),
             on_unknown=self._unknown,
         )
@@ -124,6 +128,7 @@ class Runtime:
                 await self._beat()
         except TimeoutError:
             logger.warning("registration takes longer than %s s: it goes on in the background", self._settings.hook_timeout)
+            self.heartbeat.hurry()  # not at the next beat: until then nobody would look for what this worker claims
         self._spawn(lambda: self.pulse.run(self._notice_draining))
         self._spawn(self.writer.run)
         self._spawn(lambda: self.heartbeat.run(self._beat))
@@ -162,7 +167,8 @@ class Runtime:
         if not self._is_behind:
             self._is_behind = True
             logger.warning("no heartbeat gets through, jobs run on: %s", exc, extra={"instance_id": self.instance_id})
-        self._loop.call_later(min(self._settings.heartbeat_interval, 1.0), self.heartbeat.hurry)
+        # Well within disconnect_grace: when the server comes back, so must we, before anybody takes the lost connection for our end.
+        self._loop.call_later(random.uniform(0.5, 1.0) * min(self._settings.heartbeat_interval, _BACK_SECONDS), self.heartbeat.hurry)
 
     def _got_through(self) -> None:
         if self._is_behind:
@@ -320,9 +326,7 @@ class Runtime:
             return
         self._is_stopped = True
         self.watchdog.stop()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await _end_tasks(self._tasks)
         try:
             async with asyncio.timeout(_LEAVING_HOOK_TIMEOUTS * self._settings.hook_timeout):
                 await self._leave()
@@ -355,6 +359,15 @@ def make_sweeper(settings: Settings, store: Store, adapter: Adapter | None, *, l
         recoverer=recoverer,
         on_event=on_event,
     )
+
+
+async def _end_tasks(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they are done: the driver has been seen to swallow a cancellation that met a timeout of its own."""
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_SECONDS)
 
 
 async def _kept_up(loop_body: Callable[[], Coroutine[Any, Any, None]]) -> None:

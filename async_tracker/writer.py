@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import logging
+import math
 import threading
 from collections.abc import Awaitable, Callable
 
@@ -31,7 +32,11 @@ class Pen:
 
 
 class Writer:
-    """Wakes when the journal has work, waits ``linger``, writes. Never raises: a failed write is put back and tried again."""
+    """Wakes when the journal has work, waits ``linger``, writes. Never raises: a failed write is put back and tried again.
+
+    Between two writes lies a linger at least. A run is written once it is older than that, so that the many that are shorter
+    cost no write; with ``writes_at_once`` it is written with the next.
+    """
 
     def __init__(
         self,
@@ -41,6 +46,7 @@ class Writer:
         pen: Pen,
         clock: ServerClock,
         linger: float,
+        writes_at_once: bool = False,
         listed_jobs: Callable[[], Awaitable[list[str]]],
         on_unknown: Callable[[], Awaitable[None]],
     ) -> None:
@@ -49,6 +55,7 @@ class Writer:
         self._pen = pen
         self._clock = clock
         self._linger = linger
+        self._ripening_ms = 0.0 if writes_at_once else linger * 1000.0
         self._listed_jobs = listed_jobs
         self._on_unknown = on_unknown
         self._loop = asyncio.get_running_loop()
@@ -70,8 +77,13 @@ class Writer:
 
     def _look(self) -> None:
         self._armed = False
-        if self._journal.has_work:  # a job that started and ended meanwhile left none
+        if self._journal.is_due(before_ms=self._ripe_before_ms()):
             self._due.set()
+        elif self._journal.has_work:  # what is there has only just started, and may end as soon
+            self.wake()
+
+    def _ripe_before_ms(self) -> float:
+        return monotonic_ms() - self._ripening_ms
 
     def kick(self) -> None:
         """Try again now: Redis has just answered."""
@@ -83,27 +95,35 @@ class Writer:
         while True:
             await self._due.wait()
             self._due.clear()
-            if not await self.flush():
+            if not await self._flush(before_ms=self._ripe_before_ms()):
                 await asyncio.sleep(RETRY_SECONDS)
                 self._due.set()
+            elif self._journal.has_work:
+                self.wake()
 
     async def flush(self) -> bool:
-        """Write all that is gathered now. Returns False when Redis did not take it."""
+        """Write all there is, however young. Returns False when Redis did not take it."""
+        return await self._flush(before_ms=math.inf)
+
+    async def _flush(self, *, before_ms: float) -> bool:
         async with self._pen.lock:
-            done = await self._write_all()
+            done = await self._write_all(before_ms)
         async with self._written:
             self._written.notify_all()
         return done
 
-    async def _write_all(self) -> bool:
+    async def _write_all(self, before_ms: float) -> bool:
+        """Write what there is. What comes while that is under way waits for its own linger, or a busy worker would write without end."""
         while True:
             if self._journal.must_compare and not await self._compare():
                 return False
-            batch = self._journal.take()
+            batch = self._journal.take(before_ms=before_ms)
             if batch is None:
                 return True
             if not await self._write(batch):
                 return False
+            if not batch.is_full and before_ms < math.inf:
+                return True
 
     async def _write(self, batch: Batch) -> bool:
         try:

@@ -7,8 +7,8 @@ and does not depend on being stopped in order: a process that simply ends is fou
 import asyncio
 import contextlib
 import logging
-import random
 import os
+import random
 import secrets
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any

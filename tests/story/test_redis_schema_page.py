@@ -1,0 +1,204 @@
+"""docs/redis-schema.md against the code, and against what a namespace really holds while everything happens in it."""
+
+import asyncio
+import inspect
+import json
+import re
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis.asyncio
+from arq.connections import ArqRedis
+
+from async_tracker import Tracker, keys
+from async_tracker.policy import Limits
+from async_tracker.stored import Description, RunRecord, encode_description, encode_run
+from tests.harness.wait import wait_until
+from tests.harness.workers import WorkerProcess, Workers
+from tests.story.snippets import ROOT, table
+
+PAGE = "docs/redis-schema.md"
+ROWS = {row["key"]: row for row in table(PAGE, under="Every key")}
+SCRIPTS = ROOT / "async_tracker" / "store" / "lua"
+WRITING = {"SET", "HSET", "HSETNX", "HINCRBY", "SADD", "ZADD", "XADD"}
+DELETING = {"DEL", "HDEL", "SREM", "ZREM"}
+
+WORKER = """
+import asyncio, os, time
+from arq.connections import RedisSettings
+from async_tracker import Tracker, current_job
+
+tracker = Tracker.from_env(namespace="my_app", heartbeat_interval=0.3, heartbeat_ttl=60, disconnect_grace=0.3, instance_id="pod")
+
+async def quick(ctx):
+    return "done"
+
+async def long(ctx):
+    await current_job().progress(0.5, "half way")
+    await asyncio.sleep(60)
+
+async def block(ctx):
+    await asyncio.sleep(0.1)
+    time.sleep(2)
+
+@tracker.install
+class WorkerSettings:
+    functions = [quick, long, block]
+    redis_settings = RedisSettings.from_dsn(os.environ["REDIS_URL"])
+    poll_delay = 0.05
+"""
+
+
+def row_of(key: str) -> str:
+    """Return the pattern of the page that a key has; the most special one, where several fit."""
+    fitting = [name for name in ROWS if re.fullmatch(re.sub(r"\\{\w+\\}", "(?s:.+)", re.escape(name)), key)]
+    return max(fitting, key=len) if fitting else ""
+
+
+def documented(column: str) -> dict[str, set[str]]:
+    """Return which scripts a column of the page names for each key."""
+    names = {path.stem for path in SCRIPTS.glob("*.lua")}
+    return {key: set(re.findall(r"\w+", row[column])) & names for key, row in ROWS.items()}
+
+
+def performed(commands: set[str]) -> dict[str, set[str]]:
+    """Return which scripts run one of these commands on each key, by the names in the script's own head."""
+    found: dict[str, set[str]] = {key: set() for key in ROWS}
+    for path in SCRIPTS.glob("*.lua"):
+        text = path.read_text()
+        head = re.search(r"^-- KEYS: (.*?)(?=^-- [A-Z]\w+:)", text, re.MULTILINE | re.DOTALL)
+        assert head is not None
+        named = re.findall(r"[a-z]+(?::[a-z]+)*(?::\{\w+\})?", re.sub(r"\n--|\bthen\b| of each [\w ]+", " ", head[1]))
+        named = [name.replace("{m}", "{minute}") for name in named]
+        for command, arguments in re.findall(r"redis\.call\('(\w+)', ([^()]*)", text):
+            if command in commands:
+                used = re.findall(r"KEYS\[(\d+)\]", arguments if command == "DEL" else arguments.split(",")[0])
+                for name in [named[int(number) - 1] for number in used] or [named[-1]]:  # a loop's own variable: the last of the head
+                    found[name].add(path.stem)
+    return found
+
+
+def test_every_name_that_is_made_is_on_the_page_and_no_other():
+    made = {value for name, value in vars(keys).items() if name.isupper()}
+    functions = [function for name, function in vars(keys).items() if inspect.isfunction(function)]
+    made |= {re.sub(r":1$", ":{}", function(1) if "minute" in function.__name__ else function("{}")) for function in functions}
+    assert made | {"receipt:{}"} == {re.sub(r"\{\w+\}", "{}", key) for key in ROWS}
+
+
+def test_the_page_names_the_scripts_that_write_each_key():
+    assert documented("written by") == performed(WRITING)
+
+
+def test_the_page_names_the_scripts_that_delete_from_each_key():
+    assert documented("deleted by") == performed(DELETING)
+
+
+def test_the_fields_of_a_record_are_those_of_the_page():
+    texts: dict[str, Any] = dict.fromkeys(("function", "queue", "progress_message", "args", "scope", "hold"), "x")
+    numbers: dict[str, Any] = {"enqueued_at_ms": 1, "timeout": 1.0, "progress": 0.0, "superseded": 1}
+    full = RunRecord(job_id="42", instance_id="web:1:ab", run="f00d", started_at_ms=1, **texts, **numbers)
+    fields = [row["field"] for row in table(PAGE, under="The record of a run, `job:{job}`")]
+    assert set(fields) == set(json.loads(encode_run(full)))
+
+
+def test_the_fields_of_an_instance_are_those_of_the_page():
+    texts: dict[str, Any] = dict.fromkeys(("label", "queue", "redis", "claims_server", "broker"), "x")
+    full = Description(library="arq", host="web", host_id="ab", pid=1, queues=("a", "b"), concurrency=1, **texts)
+    fields = table(PAGE, under="What an instance says, `instance:{id}`")
+    said = set(encode_description(full, Limits()))
+    assert {row["field"] for row in fields if row["written"] == "once"} == said | {"started_at_ms"}
+
+
+@asynccontextmanager
+async def sampled(client: redis.asyncio.Redis) -> AsyncIterator[dict[str, tuple[str, bool]]]:
+    """Look at all keys of the namespace again and again; yields what was ever seen: name -> type, and whether it has a lifetime."""
+    seen: dict[str, tuple[str, bool]] = {}
+
+    async def look() -> None:
+        for key in [key async for key in client.scan_iter("my_app:*", count=1000)]:
+            pipe = client.pipeline()
+            pipe.type(key)
+            pipe.pttl(key)
+            kind, ttl = await pipe.execute()
+            if ttl != -2:  # it went between the two looks
+                seen[key.decode().removeprefix("my_app:")] = (kind.decode(), ttl >= 0)
+
+    async def keep_looking() -> None:
+        while True:
+            await look()
+            await asyncio.sleep(0.01)
+
+    task = asyncio.ensure_future(keep_looking())
+    try:
+        yield seen
+        await look()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def live_through_everything(tracker: Tracker, pool: ArqRedis, start: Callable[..., WorkerProcess]) -> None:
+    """Jobs that end, a loop that blocks, a job that dies with its worker twice, orphans that nobody may recover, an orderly end."""
+
+    async def runs(job_try: int) -> bool:
+        job = await tracker.job("pill")
+        return job is not None and job.job_try == job_try
+
+    first = start()
+    await pool.enqueue_job("quick", _job_id="quick")
+    await pool.enqueue_job("block", _job_id="block")
+    await wait_until(lambda: _any_blocked(tracker), timeout=30, description="the watchdog tells of the loop that is blocked")
+    await pool.enqueue_job("long", _job_id="pill")
+    await wait_until(lambda: runs(1), timeout=30, description="the first try is in flight")
+    first.kill()
+    second = start()
+    await wait_until(lambda: runs(2), timeout=30, description="the second try is in flight")
+    watching = start(TRACKER_RECOVER="no")
+    await wait_until(lambda: _count(tracker, 2), timeout=30, description="an instance that only watches is there")
+    second.kill()
+    await wait_until(tracker.orphans, timeout=30, description="the job is an orphan that nobody recovers")
+    last = start()
+    await wait_until(tracker.quarantined, timeout=30, description="the job is in quarantine")
+    for worker in (watching, last):
+        worker.ask_to_leave()
+        worker.wait()
+
+
+async def _any_blocked(tracker: Tracker) -> bool:
+    return any(instance.blocked_at for instance in await tracker.instances())
+
+
+async def _count(tracker: Tracker, wanted: int) -> bool:
+    return len(await tracker.instances()) == wanted
+
+
+async def test_whatever_happens_the_namespace_holds_what_the_page_says(
+    as_a_user: str, redis_client: redis.asyncio.Redis, pool: ArqRedis, workers: Workers, tmp_path: Path
+):
+    (tmp_path / "everything.py").write_text(WORKER)
+    env = {"REDIS_URL": as_a_user, "PYTHONPATH": str(tmp_path), "TRACKER_MAX_RECOVERIES": "1"}
+
+    def start(**more: str) -> WorkerProcess:
+        return workers.start_program([sys.executable, "-m", "arq", "everything.WorkerSettings"], env={**env, **more})
+
+    async with Tracker(namespace="my_app") as tracker, sampled(redis_client) as seen:
+        await live_through_everything(tracker, pool, start)
+    by_row: dict[str, set[tuple[str, bool]]] = {}
+    for key, found in seen.items():
+        by_row.setdefault(row_of(key), set()).add(found)
+    assert {*by_row} == {*ROWS}, "a key that the page does not know, or a row that nothing is ever written under"
+    for name, kinds in by_row.items():
+        for kind, has_lifetime in kinds:
+            assert kind in ROWS[name]["type"].split(" or "), name
+            assert has_lifetime == bool(re.search(r"\d|recovery_window", ROWS[name]["lifetime"])), name
+
+
+@pytest.mark.parametrize(
+    ("key", "row"), [("job:a:b", "job:{job}"), ("stats:minute:7", "stats:minute:{minute}"), ("jobs:h:1:ab", "jobs:{id}"), ("jobz", "")]
+)
+def test_a_key_is_found_on_the_page(key: str, row: str):
+    assert row_of(key) == row

@@ -53,7 +53,8 @@ def pairs(flat: Sequence[bytes]) -> dict[str, str]:
     >>> pairs([b"a", b"1", b"b", b"2"])
     {'a': '1', 'b': '2'}
     """
-    return {text(flat[i]): text(flat[i + 1]) for i in range(0, len(flat), 2)}
+    texts = iter([part.decode("utf-8", "surrogateescape") if isinstance(part, bytes) else part for part in flat])
+    return dict(zip(texts, texts, strict=True))
 
 
 async def call(client: Any, *command: Argument) -> Any:

@@ -73,6 +73,7 @@ class ArqHooks:
     runtime: Runtime | None = None
     claims: Claims | None = None
     pool: Any = None
+    queue: str = DEFAULT_QUEUE
     active: set[asyncio.Task[Any]] = field(default_factory=set)
     newest: dict[str, ArqRun] = field(default_factory=dict)
     has_failed: bool = False
@@ -93,6 +94,7 @@ class ArqHooks:
         if not self.access.is_explicit:
             self.access.share(pool)
         worker, main_task = _worker_of(asyncio.current_task())
+        self.queue = self._queue_of(worker, pool)
         claims = Claims(lambda: runtime.instance_id)
         claims.on_finish = self._finished
         runtime = Runtime(
@@ -123,7 +125,7 @@ class ArqHooks:
             host_id=host_id(),
             pid=os.getpid(),
             label=self.settings.instance_id,
-            queue=self._queue(),
+            queue=self.queue,
             functions=functions,
             concurrency=facts.concurrency or (worker.max_jobs if worker is not None else None),
             tags=self.settings.tags,
@@ -146,8 +148,10 @@ class ArqHooks:
             logger.warning("arq's Redis does not tell its run id: %s", exc)
             return None
 
-    def _queue(self) -> str:
-        return self.settings.queue or self.facts.queue or getattr(self.pool, "default_queue_name", None) or DEFAULT_QUEUE
+    def _queue_of(self, worker: Any, pool: Any) -> str:
+        """What was asked for, else the worker's own word: its queue need not be the pool's default."""
+        known = (self.settings.queue, getattr(worker, "queue_name", None), self.facts.queue, getattr(pool, "default_queue_name", None))
+        return next(filter(None, known), DEFAULT_QUEUE)
 
     def _make_adapter(self, pool: Any, link: Link) -> ArqAdapter:
         """Release through the instance's own connection where it leads to arq's Redis, else through one like arq's pool."""
@@ -195,7 +199,7 @@ class ArqHooks:
         """arq may be cancelled between its claim and the job's start: then nobody runs the job, and the claim is in the way."""
         for job_id, instance_id, run in self.claims.held() if self.claims is not None else ():
             if runtime.adapter is not None:
-                record = RunRecord(job_id=job_id, instance_id=instance_id, run=run, queue=self._queue(), library=LIBRARY, started_at_ms=0)
+                record = RunRecord(job_id=job_id, instance_id=instance_id, run=run, queue=self.queue, library=LIBRARY, started_at_ms=0)
                 try:
                     await runtime.adapter.release(record, delay=0.0)
                 except StorageError as exc:
@@ -222,7 +226,7 @@ class ArqHooks:
         run = runtime.start_run(
             job_id,
             job_try=ctx.get("job_try") or 1,
-            queue=self._queue(),
+            queue=self.queue,
             run=self.claims.take(job_id) if self.claims is not None else None,
             enqueued_at_ms=to_ms(ctx["enqueue_time"]) if ctx.get("enqueue_time") else None,
             due_at_ms=ctx.get("score"),

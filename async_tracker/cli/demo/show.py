@@ -139,9 +139,11 @@ def _tell_of_blocks(snapshot: Snapshot, blocked: dict[str, str], set_up: Stage, 
 async def _drained(set_up: Stage) -> Account:
     """Wait until every job has ended; what has not by then is lost."""
     deadline = time.monotonic() + _DRAIN_TIMEOUT
-    while (account := set_up.ledger.read()).lost and time.monotonic() < deadline:
+    while True:
+        account = set_up.ledger.read()
+        if not account.lost or time.monotonic() > deadline:
+            return account
         await asyncio.sleep(_DRAIN_POLL)
-    return account
 
 
 async def _keep_going(set_up: Stage, screen: Screen, load: Load) -> None:

@@ -9,6 +9,8 @@ Contract:
   token: called again, by another process even, they answer as they did the first time. A sweeper may die after any of them.
 * ``claims_of`` finds what dead instances hold without looking at our records, so that a job that killed its worker in its
   first statement is found too.
+* What an adapter must know to find a hold stands in the instance's `Description` (``broker``, ``queues``) and in the run's
+  ``hold``, both in the adapter's own words: a sweeper in another process, or a command line, has nothing else.
 * None of them unpickles anything. Each works in batches that keep the server busy for a few milliseconds at most.
 * They raise StorageError when Redis refuses or is away; the sweep then tries again.
 """
@@ -19,7 +21,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from async_tracker.records import QueueDepth
-from async_tracker.stored import RunRecord
+from async_tracker.stored import Description, RunRecord, job_ref
 
 
 class Released(StrEnum):
@@ -40,10 +42,18 @@ class Claim:
 
     job_id: str
     instance_id: str
-    run: str
+    run: str | None = None
+    """The run that holds the job; None where the library's holds do not name runs: then ``hold`` tells."""
     queue: str | None
-    started: bool = True
-    """False when the job was only fetched: such a death is not the job's doing."""
+    started: bool | None = True
+    """False when the job was only fetched: such a death is not the job's doing. None when the library does not tell."""
+    scope: str = ""
+    hold: str | None = None
+
+    @property
+    def ref(self) -> str:
+        """What keys and sets call the job."""
+        return job_ref(self.scope, self.job_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +72,21 @@ class Adapter(Protocol):
         """The library's name, as it stands in records and leases."""
         ...
 
-    def claims_of(self, instance_ids: Sequence[str], queues: Sequence[str]) -> AsyncIterator[Claim]:
-        """Find what these dead instances hold in these queues."""
+    @property
+    def scope(self) -> str:
+        """What is put before its job ids in keys and sets; '' for the library whose ids are used as they are."""
+        ...
+
+    def claims_of(self, dead: Mapping[str, Description | None]) -> AsyncIterator[Claim]:
+        """Find what these dead instances hold; what one said of itself is None when it cannot be read."""
+        ...
+
+    def shares_claims(self, one: Description, other: Description) -> bool:
+        """Tell whether what these two instances hold cannot be told apart: then neither is recovered while the other lives."""
+        ...
+
+    async def give_back(self, claims: Sequence[Claim]) -> None:
+        """Make jobs runnable again that were only fetched. Nothing is counted and nobody is told."""
         ...
 
     async def release(self, orphan: RunRecord, *, delay: float) -> Released:
@@ -86,6 +109,6 @@ class Adapter(Protocol):
         """Run id of the server on which the claims are; None when it cannot be known."""
         ...
 
-    async def queues(self, names: Sequence[str]) -> list[QueueDepth]:
-        """Tell how full these queues are."""
+    async def queues(self, described: Sequence[Description]) -> list[QueueDepth]:
+        """Tell how full the queues are that these instances work on."""
         ...

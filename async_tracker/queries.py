@@ -17,7 +17,7 @@ from async_tracker.records import Event, FunctionStats, Instance, Job, Orphan, Q
 from async_tracker.recovery import field_text
 from async_tracker.store.reading import Reading
 from async_tracker.store.store import SCRIPTS, observe_call, read_observation
-from async_tracker.stored import Observation, RunRecord, StoredInstance
+from async_tracker.stored import Observation, RunRecord, StoredInstance, job_ref
 
 _EVENTS_AT_ONCE = 100
 _EVENTS_WAIT_MS = 1_000
@@ -40,10 +40,14 @@ class Picture:
 
 
 class Queries:
-    """Questions to one namespace. ``redis`` is a Namespace proxy. Each raises StorageError when Redis refuses or is away."""
+    """Questions to one namespace. ``redis`` is a Namespace proxy. Each raises StorageError when Redis refuses or is away.
 
-    def __init__(self, redis: Any) -> None:
+    ``scopes`` are what may stand before a job's id in keys.
+    """
+
+    def __init__(self, redis: Any, *, scopes: Sequence[str] = ()) -> None:
         self._redis = redis
+        self._scopes = scopes
 
     async def snapshot(self) -> Snapshot:
         """Read instances, jobs and orphans, in four round trips."""
@@ -53,7 +57,7 @@ class Queries:
         return Snapshot(
             instances=self._instances(picture),
             jobs=self._jobs(picture, runs),
-            orphans=self._orphans(picture, runs, {}),
+            orphans=self._orphans(picture, self._orphaned(picture, runs), {}),
             taken_at=from_ms(picture.now_ms),
             duration=time.monotonic() - began,
             corrupt=tuple(sorted(set(picture.reading.corrupt))),
@@ -76,11 +80,12 @@ class Queries:
     async def job(self, job_id: str) -> Job | None:
         """Give the newest run in flight of one job, or None. Raises CorruptRecord when its record cannot be read."""
         reading = Reading(self._redis)
-        record = (await reading.runs([job_id])).get(job_id)
+        found = await reading.runs([job_id, *(job_ref(scope, job_id) for scope in self._scopes)])
         if reading.corrupt:
             raise CorruptRecord(reading.corrupt[0], "another version, or somebody else, wrote it")
-        if record is None:
+        if not found:
             return None
+        record = max(found.values(), key=lambda run: run.started_at_ms)
         picture = await self._look()
         return self._job(record, picture)
 
@@ -88,11 +93,11 @@ class Queries:
         """List the jobs in flight whose instance is dead and that are not yet recovered, the oldest first."""
         picture = await self._look(with_jobs=True)
         runs = await self._runs(picture)
-        found = self._orphans(picture, runs, {})
-        if not found:
+        orphaned = self._orphaned(picture, runs)
+        if not orphaned:
             return []
-        deaths = await picture.reading.deaths([orphan.job_id for orphan in found], since_ms=0)
-        return list(self._orphans(picture, runs, {job_id: len(runs) for job_id, runs in deaths.items()}))
+        deaths = await picture.reading.deaths([record.ref for record in orphaned], since_ms=0)
+        return list(self._orphans(picture, orphaned, {ref: len(died) for ref, died in deaths.items()}))
 
     async def stats(self, function: str | None = None) -> Stats:
         """Read the counters, of one function or of all."""
@@ -105,7 +110,7 @@ class Queries:
 
     async def quarantined(self) -> list[Quarantined]:
         """List the poison pills, the longest quarantined first."""
-        return [_quarantined(job_id, fields) for job_id, fields in (await Reading(self._redis).quarantined()).items()]
+        return [_quarantined(ref, fields) for ref, fields in (await Reading(self._redis).quarantined()).items()]
 
     async def events(self, since: Any = None) -> AsyncIterator[Event]:
         """Follow the events, for ever. ``since``: an event id or a datetime to replay from; None for what comes from now on."""
@@ -189,8 +194,8 @@ class Queries:
                 holders[job_id] = holders.get(job_id, 0) + 1
                 record = runs.get(job_id)
                 if record is not None and record.instance_id == name:
-                    found.append(record)
-        jobs = [self._job(record, picture, others=holders[record.job_id] - 1) for record in found]
+                    found.append((job_id, record))
+        jobs = [self._job(record, picture, others=holders[job_id] - 1) for job_id, record in found]
         return tuple(sorted(jobs, key=lambda job: (job.started_at, job.job_id)))
 
     @staticmethod
@@ -216,7 +221,7 @@ class Queries:
         )
 
     @staticmethod
-    def _orphans(picture: Picture, runs: Mapping[str, RunRecord], deaths: Mapping[str, int]) -> tuple[Orphan, ...]:
+    def _orphaned(picture: Picture, runs: Mapping[str, RunRecord]) -> list[RunRecord]:
         found = []
         for name, job_ids in picture.jobs.items():
             if _is_live(picture, name):
@@ -224,7 +229,12 @@ class Queries:
             for job_id in job_ids:
                 record = runs.get(job_id)
                 if record is not None and record.instance_id == name:
-                    found.append(_orphan(record, picture, deaths.get(job_id, 0)))
+                    found.append(record)
+        return found
+
+    @staticmethod
+    def _orphans(picture: Picture, orphaned: Sequence[RunRecord], deaths: Mapping[str, int]) -> tuple[Orphan, ...]:
+        found = [_orphan(record, picture, deaths.get(record.ref, 0)) for record in orphaned]
         return tuple(sorted(found, key=lambda orphan: (orphan.started_at, orphan.job_id)))
 
 
@@ -263,6 +273,7 @@ def _instance(stored: StoredInstance, picture: Picture) -> Instance:
         pid=description.pid,
         label=description.label,
         queue=description.queue,
+        queues=description.queues or ((description.queue,) if description.queue else ()),
         functions=description.functions,
         concurrency=description.concurrency,
         busy=stored.busy if not picture.jobs else len(picture.jobs.get(name, ())),
@@ -310,9 +321,9 @@ def _function_stats(function: str | None, queue: str | None, counters: Mapping[s
     return FunctionStats(function=function, queue=queue, run_time=run_time, queue_wait=queue_wait, **plain)
 
 
-def _quarantined(job_id: str, fields: dict[str, bytes]) -> Quarantined:
+def _quarantined(ref: str, fields: dict[str, bytes]) -> Quarantined:
     return Quarantined(
-        job_id=job_id,
+        job_id=field_text(fields, "job_id") or ref,
         library=field_text(fields, "library") or "",
         queue=field_text(fields, "queue"),
         function=field_text(fields, "function"),

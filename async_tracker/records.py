@@ -47,6 +47,8 @@ class Instance:
     pid: int
     label: str | None = None
     queue: str | None = None
+    """The name of its queue, for people; of several, all of them."""
+    queues: tuple[str, ...] = ()
     functions: tuple[str, ...] = ()
     concurrency: int | None = None
     busy: int = 0

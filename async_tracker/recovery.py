@@ -6,18 +6,19 @@ nothing is done or counted twice.
 
 import logging
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from async_tracker.adapter import Adapter, Claim, QuarantinedPayload, Released
 from async_tracker.calls import text
 from async_tracker.counts import field_name
 from async_tracker.events import encode_event
+from async_tracker.orphans import Dead, Found, Left, sort_out
 from async_tracker.policy import is_poison, recovery_delay
 from async_tracker.records import Recovery, RecoveryAction
 from async_tracker.store import Settlement, Store
 from async_tracker.store.reading import Reading
-from async_tracker.stored import RunRecord, StoredInstance
+from async_tracker.stored import RunRecord
 
 logger = logging.getLogger("async_tracker")
 
@@ -36,87 +37,55 @@ class Policy:
     recovery_window: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """An orphan as it was found: its record, its dead instance, and whether its death counts."""
-
-    record: RunRecord
-    instance: StoredInstance | None
-    counts: bool
-    stands: bool = True
-    """False when the record in Redis is another run's: then there is nothing to release."""
-
-    @property
-    def reason(self) -> str:
-        """Why its instance is dead."""
-        return self.instance.death_reason if self.instance is not None else "its instance is gone"
-
-
 class Recoverer:
     """Recovers the orphans of instances that were declared dead. Raises StorageError when Redis is away."""
 
     def __init__(self, *, store: Store, adapter: Adapter, policy: Policy, on_event: Callable[[str], None]) -> None:
         self._store = store
-        self._adapter = adapter
+        self.adapter = adapter
         self._policy = policy
         self._on_event = on_event
 
     async def recover(self, instance_ids: Sequence[str], *, now_ms: int, dry_run: bool = False) -> list[Recovery]:
         """Recover what these dead instances left, the oldest first, and bury those that have nothing left."""
-        found = await self.find(instance_ids, now_ms=now_ms, adopt=not dry_run)
+        left = await self.find(instance_ids, now_ms=now_ms, adopt=not dry_run)
         since_ms = now_ms - int(self._policy.recovery_window * 1000)
-        deaths = await Reading(self._store.redis).deaths(sorted({orphan.record.job_id for orphan in found}), since_ms=since_ms)
+        deaths = await Reading(self._store.redis).deaths(sorted({orphan.record.ref for orphan in left.orphans}), since_ms=since_ms)
         done = []
-        for orphan in found:
-            before = [run for run in deaths[orphan.record.job_id] if run != orphan.record.run]
+        for orphan in left.orphans:
+            before = [run for run in deaths[orphan.record.ref] if run != orphan.record.run]
             plan = self._plan(orphan, deaths=len(before) + (1 if orphan.counts else 0), dry_run=dry_run)
             done.append(plan if dry_run else await self._carry_out(orphan, plan, now_ms=now_ms))
         if not dry_run:
+            await self._give_back(left.fetched)
             for instance_id in instance_ids:
                 await self._store.bury(instance_id)
         return done
 
-    async def find(self, instance_ids: Sequence[str], *, now_ms: int, adopt: bool) -> list[Found]:
-        """Find the orphans of these instances: by their records, and by the claims that carry their names."""
+    async def find(self, instance_ids: Sequence[str], *, now_ms: int, adopt: bool) -> Left:
+        """Find what these instances left: by our records, and by the claims that carry their names."""
         reading = Reading(self._store.redis)
-        instances, jobs = await reading.instances_and_jobs(instance_ids)
-        claims = await self._claims(instance_ids, instances.values())
-        by_job = {(claim.instance_id, claim.job_id): claim for claim in claims}
-        for claim in claims:
-            jobs.setdefault(claim.instance_id, [])
-            if claim.job_id not in jobs[claim.instance_id]:
-                jobs[claim.instance_id].append(claim.job_id)
-        runs = await reading.runs(sorted({job_id for ids in jobs.values() for job_id in ids}))
-        found = []
-        for instance_id, job_ids in jobs.items():
-            instance = instances.get(instance_id)
-            for job_id in job_ids:
-                orphan = self._orphan(instance_id, instance, job_id, runs.get(job_id), by_job.get((instance_id, job_id)), now_ms)
-                if adopt and orphan.record != runs.get(job_id) and orphan.stands:
-                    await self._store.adopt(orphan.record)
-                found.append(orphan)
-        return sorted(found, key=lambda orphan: orphan.record.started_at_ms)
+        instances, listed = await reading.instances_and_jobs(instance_ids)
+        described = {name: instances[name].description if name in instances else None for name in instance_ids}
+        claims: dict[str, list[Claim]] = {}
+        async for claim in self.adapter.claims_of(described):
+            claims.setdefault(claim.instance_id, []).append(claim)
+        dead = [
+            Dead(instance_id=name, instance=instances.get(name), refs=listed.get(name, ()), claims=claims.get(name, ()))
+            for name in instance_ids
+        ]
+        runs = await reading.runs(sorted({ref for one in dead for ref in (*one.refs, *(claim.ref for claim in one.claims))}))
+        left = sort_out(dead, runs, library=self.adapter.library, now_ms=now_ms)
+        for orphan in left.orphans if adopt else ():
+            if orphan.record != runs.get(orphan.record.ref) and orphan.stands:
+                await self._store.adopt(orphan.record)
+        return left
 
-    async def _claims(self, instance_ids: Sequence[str], instances: Iterable[StoredInstance]) -> list[Claim]:
-        queues = sorted({stored.description.queue for stored in instances if stored.description.queue})
-        return [claim async for claim in self._adapter.claims_of(instance_ids, queues)]
-
-    def _orphan(
-        self, instance_id: str, instance: StoredInstance | None, job_id: str, record: RunRecord | None, claim: Claim | None, now_ms: int
-    ) -> Found:
-        counts = (claim is None or claim.started) and not (instance is not None and instance.state == "draining")
-        if record is not None and record.instance_id == instance_id and (claim is None or claim.run == record.run):
-            return Found(record=record, instance=instance, counts=counts)
-        queue = claim.queue if claim is not None else None
-        stub = RunRecord(
-            job_id=job_id,
-            instance_id=instance_id,
-            run=claim.run if claim is not None else "-",
-            queue=queue,
-            library=self._adapter.library,
-            started_at_ms=instance.died_at_ms if instance is not None and instance.died_at_ms else now_ms,
-        )
-        return Found(record=stub, instance=instance, counts=counts, stands=claim is not None)
+    async def _give_back(self, fetched: Sequence[Claim]) -> None:
+        if fetched:
+            await self.adapter.give_back(fetched)
+            names = sorted({claim.instance_id for claim in fetched})
+            logger.info("%d jobs that dead instances had only fetched were given back", len(fetched), extra={"instance_ids": names})
 
     def _plan(self, orphan: Found, *, deaths: int, dry_run: bool) -> Recovery:
         record = orphan.record
@@ -144,12 +113,12 @@ class Recoverer:
     async def _carry_out(self, orphan: Found, plan: Recovery, *, now_ms: int) -> Recovery:
         kept: QuarantinedPayload | None = None
         if plan.action is RecoveryAction.QUARANTINED:
-            kept = await self._adapter.quarantine(orphan.record, error=quarantine_error(plan))
+            kept = await self.adapter.quarantine(orphan.record, error=quarantine_error(plan))
             result = plan if kept is not None else _replaced(plan, RecoveryAction.TAKEN)
         elif plan.action is RecoveryAction.TAKEN:
             result = plan
         else:
-            released = await self._adapter.release(orphan.record, delay=plan.delay)
+            released = await self.adapter.release(orphan.record, delay=plan.delay)
             result = plan if released is Released.RELEASED else _replaced(plan, _ACTIONS[released])
         await self._settle(orphan, result, kept, now_ms=now_ms)
         return result
@@ -211,6 +180,7 @@ def _replaced(plan: Recovery, action: RecoveryAction) -> Recovery:
 
 def _events(result: Recovery) -> tuple[str, ...]:
     facts = {"job_id": result.job_id, "instance_id": result.instance_id, "function": result.function, "queue": result.queue}
+    facts["library"] = result.library
     orphaned = encode_event("orphaned", **facts, reason=result.reason, job_try=result.job_try)
     if result.action is RecoveryAction.LEFT:
         return (orphaned,)
@@ -221,6 +191,7 @@ def _events(result: Recovery) -> tuple[str, ...]:
 def _quarantined_fields(result: Recovery, kept: QuarantinedPayload) -> dict[str, str | bytes | int]:
     fields: dict[str, str | bytes | int] = {
         "library": result.library,
+        "job_id": result.job_id,
         "queue": result.queue or "",
         "function": result.function or "",
         "instance_id": result.instance_id,

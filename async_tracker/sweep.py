@@ -96,7 +96,8 @@ class Sweeper:
             if verdict.state is InstanceState.DEAD and self._is_ours(name) and await self._declare_dead(name, verdict, findings):
                 dead.append(name)
             await self._note_stall(name, verdict)
-        return await self._recover(dead, now_ms=findings.observation.now_ms) if dead else []
+        living = [name for name in verdicts if name not in dead]
+        return await self._recover(dead, living, now_ms=findings.observation.now_ms) if dead else []
 
     async def judge_all(self, run_id: str, *, mark: bool = True) -> tuple[Findings, dict[str, Verdict]]:
         """Give a verdict on every registered instance; with ``mark``, connections that have gone or come back are noted."""
@@ -152,11 +153,22 @@ class Sweeper:
             await self.store.publish(event)
             self.on_event(event)
 
-    async def _recover(self, dead: Sequence[str], *, now_ms: int) -> list[Recovery]:
-        if self.recoverer is None:
-            await settle_without_release(self.store, dead, window=self.recovery_window, now_ms=now_ms)
+    async def _recover(self, dead: Sequence[str], living: Sequence[str], *, now_ms: int) -> list[Recovery]:
+        told_apart = self.told_apart(dead, living)
+        left = [name for name in dead if name not in told_apart]
+        if left:
+            await settle_without_release(self.store, left, window=self.recovery_window, now_ms=now_ms)
+        if self.recoverer is None or not told_apart:
             return []
-        return await self.recoverer.recover(dead, now_ms=now_ms)
+        return await self.recoverer.recover(told_apart, now_ms=now_ms)
+
+    def told_apart(self, dead: Sequence[str], living: Sequence[str]) -> list[str]:
+        """Give the dead that can be recovered: what they hold can be told from what the living of our library hold."""
+        if self.recoverer is None:
+            return []
+        others = [self.known[name].description for name in living if self._is_ours(name)]
+        shares = self.recoverer.adapter.shares_claims
+        return [name for name in dead if not any(shares(self.known[name].description, other) for other in others)]
 
     def interval(self) -> float:
         """Seconds until the next step: the sweeper's own, or the looser watch of a stand-by."""

@@ -10,11 +10,13 @@ from typing import Any, Self, TypeVar, overload
 from async_tracker.adapter import Adapter
 from async_tracker.config import SETTING_NAMES, Settings, settings_from_env, unknown_names
 from async_tracker.connections import Access, describe
-from async_tracker.errors import ConfigError, StorageError, TrackerError
+from async_tracker.errors import TrackerError
 from async_tracker.events import encode_event
 from async_tracker.host import host_id, hostname, versions
 from async_tracker.integrations.arq import ArqAdapter, ArqHooks, installed
 from async_tracker.integrations.arq.hooks import Ctx
+from async_tracker.integrations.dramatiq.adapter import DramatiqAdapter
+from async_tracker.integrations.registry import Library, Registry
 from async_tracker.listeners import Listener, Listeners
 from async_tracker.namespace import Namespace, SyncNamespace
 from async_tracker.policy import InstanceState
@@ -38,8 +40,8 @@ class Tracker:
 
     ``redis`` is any ``redis.asyncio`` client, whose pool is then shared and never closed; ``redis_options`` makes a pool of its
     own (``url`` plus any keyword of ``redis.asyncio.Redis``). Without either: ``TRACKER_REDIS_URL``, then inside arq the worker's
-    pool, then ``REDIS_URL``, then ``redis://localhost:6379/0``. ``arq_redis`` (a client or a url) is needed only in processes
-    that are no worker, where the tracker's Redis is not arq's.
+    pool, then ``REDIS_URL``, then ``redis://localhost:6379/0``. ``arq_redis`` and ``dramatiq_redis`` (a client or a url)
+    are needed only in processes that are no worker, where the tracker's Redis is not arq's or dramatiq's.
 
     The other keywords are the settings; durations are seconds. Raises ConfigError when one of them cannot work.
     """
@@ -50,15 +52,15 @@ class Tracker:
         redis: Any = None,
         redis_options: Mapping[str, Any] | None = None,
         arq_redis: Any = None,
+        dramatiq_redis: Any = None,
         **settings: Any,
     ) -> None:
-        unknown_names(settings, {*SETTING_NAMES, "redis", "redis_options", "arq_redis"}, what="setting")
+        unknown_names(settings, {*SETTING_NAMES, "redis", "redis_options", "arq_redis", "dramatiq_redis"}, what="setting")
         self.settings = Settings(**settings)
         tracker_url = os.environ.get("TRACKER_REDIS_URL") or None
         if redis is None and redis_options is None and tracker_url is not None:
             redis_options = {"url": tracker_url}
         self._access = Access(client=redis, options=redis_options, fallback_url=os.environ.get("REDIS_URL") or None)
-        self._arq_access = _arq_access(arq_redis)
         self._listeners = Listeners()
         self._runtime: Runtime | None = None
         self._sync: Any = None
@@ -66,7 +68,15 @@ class Tracker:
         self._arq = ArqHooks(
             settings=self.settings, access=self._access, tracker=self, on_runtime=self._set_runtime, on_event=self._listeners.tell
         )
-        self._integrations: dict[str, Callable[[], Adapter]] = {"arq": self._arq_adapter}
+        self._registry = Registry(
+            (
+                Library(name="arq", scope=ArqAdapter.scope, make_adapter=self._arq_adapter, own_client=lambda: self._arq.pool),
+                Library(name="dramatiq", scope=DramatiqAdapter.scope, make_adapter=_dramatiq_adapter, own_client=lambda: None),
+            ),
+            access=self._access,
+            namespace=self.namespace,
+            given={"arq": arq_redis, "dramatiq": dramatiq_redis},
+        )
 
     @classmethod
     def from_env(cls, **arguments: Any) -> Self:
@@ -144,8 +154,7 @@ class Tracker:
         if sync is not None:
             sync.close()
         await self._access.aclose()
-        if self._arq_access is not None:
-            await self._arq_access.aclose()
+        await self._registry.aclose()
 
     @asynccontextmanager
     async def register(
@@ -217,7 +226,7 @@ class Tracker:
     # queries
 
     def _queries(self) -> Queries:
-        return Queries(Namespace(self._access.client(), self.namespace))
+        return Queries(Namespace(self._access.client(), self.namespace), scopes=self._registry.scopes)
 
     async def snapshot(self) -> Snapshot:
         """Read instances, jobs and orphans, in four round trips."""
@@ -257,11 +266,14 @@ class Tracker:
 
     async def queues(self) -> list[QueueDepth]:
         """Tell how full the queues are that instances work on, of every library whose Redis this process can reach."""
-        wanted: dict[str, set[str]] = {}
-        for instance in await self.instances():
-            if instance.queue is not None and instance.library in self._integrations:
-                wanted.setdefault(instance.library, set()).add(instance.queue)
-        return [depth for library, names in wanted.items() for depth in await self._integrations[library]().queues(sorted(names))]
+        described: dict[str, list[Description]] = {}
+        for stored in await self._queries().stored_instances():
+            described.setdefault(stored.description.library, []).append(stored.description)
+        depths: list[QueueDepth] = []
+        for library in sorted(described):
+            adapter = self._registry.adapter(library)
+            depths += await adapter.queues(described[library]) if adapter is not None else []
+        return depths
 
     def on(self, *event_types: str) -> Callable[[Listener], Listener]:
         """Have a function, or coroutine function, called with every such event of which this process is the cause.
@@ -277,23 +289,22 @@ class Tracker:
 
     # recovery
 
-    def _arq_adapter(self) -> ArqAdapter:
-        client = self._arq_access.client() if self._arq_access is not None else self._arq.pool or self._access.client()
-        receipts = Namespace(client, self.namespace)
-        return ArqAdapter(client, receipt_key=receipts.full_key, serializer=self._arq.facts.serializer)
+    def _arq_adapter(self, client: Any, receipt_key: Callable[[str], bytes]) -> ArqAdapter:
+        return ArqAdapter(client, receipt_key=receipt_key, serializer=self._arq.facts.serializer)
 
     async def recover(self, dry_run: bool = False) -> list[Recovery]:
         """Look for dead instances now and recover their orphans, the oldest first; with ``dry_run``, only tell what would be done.
 
         Takes ``disconnect_grace`` seconds longer when the connection of an instance has gone that nobody had noticed.
-        Raises StorageError when arq's Redis is not the one that the workers use.
+        Raises StorageError when the Redis of the worker library is not the one that the workers use.
         """
         store = Store(Namespace(self._access.client(), self.namespace))
         done: list[Recovery] = []
-        for library in sorted({instance.library for instance in await self.instances()}):
-            adapter = self._integrations[library]() if library in self._integrations else None
+        stored = await self._queries().stored_instances()
+        for library in sorted({one.description.library for one in stored}):
+            adapter = self._registry.adapter(library)
             if adapter is not None:
-                await self._check_claims_server(adapter)
+                await self._registry.check(adapter, stored)
                 done += await self._recover_library(store, library, adapter, dry_run=dry_run)
         return done
 
@@ -302,9 +313,11 @@ class Tracker:
         sweeper = make_sweeper(settings, store, adapter, library=library, on_event=self._listeners.tell)
         queries = self._queries()
         if dry_run and sweeper.recoverer is not None:
-            dead = [item for item in await queries.instances() if item.state is InstanceState.DEAD and item.library == library]
-            now_ms = int((await store.observe("")).now_ms)
-            return await sweeper.recoverer.recover([item.instance_id for item in dead], now_ms=now_ms, dry_run=True)
+            found = [item for item in await queries.instances() if item.library == library]
+            dead = [item.instance_id for item in found if item.state is InstanceState.DEAD]
+            findings, _ = await sweeper.judge_all("", mark=False)
+            told_apart = sweeper.told_apart(dead, [item.instance_id for item in found if item.instance_id not in dead])
+            return await sweeper.recoverer.recover(told_apart, now_ms=findings.observation.now_ms, dry_run=True)
         run_id = await queries.server_run_id()
         _, verdicts = await sweeper.judge_all(run_id)
         if any(verdict.state is not InstanceState.DEAD for verdict in verdicts.values()):
@@ -315,46 +328,38 @@ class Tracker:
         observation = await store.observe("")
         return max((self.settings.disconnect_grace for name in observation.gone if name in observation.instances), default=0.0)
 
-    async def _check_claims_server(self, adapter: Adapter) -> None:
-        if self._arq_access is not None or self._arq.pool is not None:
-            return  # whoever names arq's Redis, or works on it, knows which it is
-        queries = self._queries()
-        servers = {
-            stored.description.claims_server for stored in await queries.stored_instances() if stored.description.library == adapter.library
-        }
-        servers.discard(None)
-        if servers and await adapter.claims_server() not in servers:
-            raise StorageError(
-                f"the {adapter.library} workers of this namespace keep their jobs in another Redis: "
-                "write Tracker(arq_redis=...) or set TRACKER_ARQ_REDIS_URL"
-            )
-
     async def retry_quarantined(self, job_id: str) -> bool:
         """Let a quarantined job run again, with all its tries. Returns False when its id was enqueued anew meanwhile: then it stays.
 
         Raises TrackerError when no such job is quarantined.
         """
-        fields = await self._quarantined_fields(job_id)
-        adapter = self._integrations[field_text(fields, "library") or "arq"]()
-        if not await adapter.retry(job_id, field_text(fields, "queue"), kept_payload(fields)):
+        ref, fields = await self._quarantined_fields(job_id)
+        adapter = self._registry.adapter(field_text(fields, "library") or "")
+        if adapter is None:
+            raise TrackerError(f"job {job_id!r} is of a library that this version does not know: {field_text(fields, 'library')}")
+        if not await adapter.retry(field_text(fields, "job_id") or ref, field_text(fields, "queue"), kept_payload(fields)):
             return False
-        return await self._unquarantine(job_id, "retried")
+        return await self._unquarantine(ref, fields, "retried")
 
     async def drop_quarantined(self, job_id: str) -> bool:
         """Forget a quarantined job, its payload included. Raises TrackerError when no such job is quarantined."""
-        await self._quarantined_fields(job_id)
-        return await self._unquarantine(job_id, "dropped")
+        ref, fields = await self._quarantined_fields(job_id)
+        return await self._unquarantine(ref, fields, "dropped")
 
-    async def _quarantined_fields(self, job_id: str) -> dict[str, bytes]:
-        found = (await Reading(Namespace(self._access.client(), self.namespace)).quarantined()).get(job_id)
-        if found is None:
-            raise TrackerError(f"job {job_id!r} is not quarantined")
-        return found
+    async def _quarantined_fields(self, job_id: str) -> tuple[str, dict[str, bytes]]:
+        """Find a quarantined job by its id, or by its ref where two libraries have quarantined the same id."""
+        found = await Reading(Namespace(self._access.client(), self.namespace)).quarantined()
+        if job_id in found:
+            return job_id, found[job_id]
+        for ref, fields in found.items():
+            if field_text(fields, "job_id") == job_id:
+                return ref, fields
+        raise TrackerError(f"job {job_id!r} is not quarantined")
 
-    async def _unquarantine(self, job_id: str, how: str) -> bool:
+    async def _unquarantine(self, ref: str, fields: dict[str, bytes], how: str) -> bool:
         store = Store(Namespace(self._access.client(), self.namespace))
-        event = encode_event("unquarantined", job_id=job_id, how=how)
-        done = await store.unquarantine(job_id, event)
+        event = encode_event("unquarantined", job_id=field_text(fields, "job_id") or ref, library=field_text(fields, "library"), how=how)
+        done = await store.unquarantine(ref, event)
         if done:
             self._listeners.tell(event)
         return done
@@ -381,13 +386,5 @@ def _finish(runtime: Runtime, run: Run, outcome: str) -> None:
     runtime.count_end(run, outcome)
 
 
-def _arq_access(arq_redis: Any) -> Access | None:
-    given = arq_redis if arq_redis is not None else os.environ.get("TRACKER_ARQ_REDIS_URL") or None
-    if given is None:
-        return None
-    if isinstance(given, str):
-        return Access(options={"url": given})
-    try:
-        return Access(client=given)
-    except ConfigError as exc:
-        raise ConfigError(f"arq_redis: {exc}") from exc
+def _dramatiq_adapter(client: Any, receipt_key: Callable[[str], bytes]) -> DramatiqAdapter:
+    return DramatiqAdapter(client, receipt_key=receipt_key)

@@ -1,7 +1,7 @@
 """How arq holds a job, and how a dead worker's hold is given back. Payloads are pickles and stay opaque bytes."""
 
 import pickle
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from async_tracker.adapter import Claim, QuarantinedPayload, Released
@@ -9,7 +9,7 @@ from async_tracker.calls import call, call_many, load_script, run_script, text
 from async_tracker.clock import ServerClock
 from async_tracker.integrations.arq.names import ABORT, DEFAULT_QUEUE, IN_PROGRESS, JOB, LIBRARY, RESULT, RETRY
 from async_tracker.records import QueueDepth
-from async_tracker.stored import RunRecord
+from async_tracker.stored import Description, RunRecord
 
 _RELEASE = load_script(__package__, "release")
 _QUARANTINE = load_script(__package__, "quarantine")
@@ -38,19 +38,20 @@ class ArqAdapter:
     """
 
     library = LIBRARY
+    scope = ""
 
     def __init__(self, client: Any, *, receipt_key: Callable[[str], bytes], serializer: Serializer | None = None) -> None:
         self._client = client
         self._receipt_key = receipt_key
         self._serializer = serializer or pickle.dumps
 
-    async def claims_of(self, instance_ids: Sequence[str], queues: Sequence[str]) -> AsyncIterator[Claim]:
+    async def claims_of(self, dead: Mapping[str, Description | None]) -> AsyncIterator[Claim]:
         """Find the claims that carry the names of these instances, in the order of their queues.
 
         The whole queue is looked at, not only what is due by the server's clock: arq claims by its worker's.
         """
-        owners = tuple(f"{instance_id}:" for instance_id in instance_ids)
-        for queue in queues or (DEFAULT_QUEUE,):
+        owners = tuple(f"{instance_id}:" for instance_id in dead)
+        for queue in _queues_of(dead.values()) or [DEFAULT_QUEUE]:
             start = 0
             while job_ids := await call(self._client, "ZRANGE", queue, start, start + _IDS_AT_ONCE - 1):
                 tokens = await call(self._client, "MGET", *(IN_PROGRESS.encode() + job_id for job_id in job_ids))
@@ -97,8 +98,21 @@ class ArqAdapter:
         reply = await call(self._client, "INFO", "server")
         return str(reply.get("run_id")) if isinstance(reply, dict) else None
 
-    async def queues(self, names: Sequence[str]) -> list[QueueDepth]:
-        """Tell how full these queues are, by the server's clock, in two round trips."""
+    def shares_claims(self, one: Description, other: Description) -> bool:
+        """Every claim carries the name of its instance."""
+        return False
+
+    async def give_back(self, claims: Sequence[Claim]) -> None:
+        """Release claims under which no job was started."""
+        for claim in claims:
+            record = RunRecord(
+                job_id=claim.job_id, instance_id=claim.instance_id, run=claim.run or "", queue=claim.queue, library=LIBRARY, started_at_ms=0
+            )
+            await self.release(record, delay=0.0)
+
+    async def queues(self, described: Sequence[Description]) -> list[QueueDepth]:
+        """Tell how full the queues of these workers are, by the server's clock, in two round trips."""
+        names = _queues_of(described)
         seconds, micros = await call(self._client, "TIME")
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         commands: list[tuple[str | int, ...]] = []
@@ -109,6 +123,10 @@ class ArqAdapter:
 
     def _receipt(self, orphan: RunRecord) -> bytes:
         return self._receipt_key(f"receipt:{orphan.token}")
+
+
+def _queues_of(described: Iterable[Description | None]) -> list[str]:
+    return sorted({item.queue for item in described if item is not None and item.queue})
 
 
 def _claim(job_id: str, token: str, queue: str, owners: tuple[str, ...]) -> Claim | None:

@@ -1,0 +1,158 @@
+"""How dramatiq's Redis broker holds a message, and how what a dead worker held is given back.
+
+Needs a client of the broker's Redis and names; nothing of dramatiq is imported. A broker that is not Redis looks after its
+messages itself: then there is nothing to recover.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
+
+from async_tracker.adapter import Claim, QuarantinedPayload, Released
+from async_tracker.calls import call, call_many, load_script, run_script, text
+from async_tracker.integrations.dramatiq.holds import Broker, Hold, queues_of
+from async_tracker.integrations.dramatiq.messages import put_off, read_message, with_all_tries
+from async_tracker.integrations.dramatiq.names import DELAYED, LIBRARY, messages_key, queue_key
+from async_tracker.records import QueueDepth
+from async_tracker.stored import Description, RunRecord
+
+_RELEASE = load_script(__package__, "release")
+_GIVE_BACK = load_script(__package__, "give_back")
+_QUARANTINE = load_script(__package__, "quarantine")
+_RETRY = load_script(__package__, "retry")
+
+_AT_ONCE = 500
+"""Messages that are looked at, or given back, in one round trip."""
+
+RECEIPT_MS = 86_400_000
+"""For how long a release is remembered, so that a sweeper that died after it is not asked to do it twice."""
+
+
+class DramatiqAdapter:
+    """dramatiq's side of the boundary.
+
+    ``client`` is a client of the broker's Redis, and ``receipt_key`` makes the full name of a key of our namespace there.
+    """
+
+    library = LIBRARY
+    scope = LIBRARY
+
+    def __init__(self, client: Any, *, receipt_key: Callable[[str], bytes]) -> None:
+        self._client = client
+        self._receipt_key = receipt_key
+
+    async def claims_of(self, dead: Mapping[str, Description | None]) -> AsyncIterator[Claim]:
+        """Find what the brokers of these instances have fetched and not acknowledged, delay queues included."""
+        seen: set[tuple[str, str]] = set()
+        for instance_id, description in dead.items():
+            broker = Broker.of(description.broker) if description is not None else None
+            if description is None or broker is None or (broker.namespace, broker.broker_id) in seen:
+                continue
+            seen.add((broker.namespace, broker.broker_id))
+            for queue in queues_of(description):
+                async for claim in self._held(instance_id, broker, queue):
+                    yield claim
+
+    async def _held(self, instance_id: str, broker: Broker, queue: str) -> AsyncIterator[Claim]:
+        ids = [text(member) for member in await call(self._client, "SMEMBERS", broker.hold(queue, "").acks)]
+        for start in range(0, len(ids), _AT_ONCE):
+            part = ids[start : start + _AT_ONCE]
+            for name, raw in zip(part, await call(self._client, "HMGET", messages_key(broker.namespace, queue), *part), strict=True):
+                facts = read_message(raw)
+                yield Claim(
+                    job_id=facts.message_id if facts is not None else name,
+                    instance_id=instance_id,
+                    queue=queue,
+                    started=False if queue.endswith(DELAYED) or raw is None else None,
+                    scope=LIBRARY,
+                    hold=broker.hold(queue, name).encode(),
+                )
+
+    def shares_claims(self, one: Description, other: Description) -> bool:
+        """Two processes with one broker id fetch into the same sets: a broker that was made before a fork."""
+        mine, theirs = Broker.of(one.broker), Broker.of(other.broker)
+        return mine is not None and theirs is not None and (mine.broker_id, mine.namespace) == (theirs.broker_id, theirs.namespace)
+
+    async def release(self, orphan: RunRecord, *, delay: float) -> Released:
+        """Queue the message again, or put it off as dramatiq itself does; one in a foreign encoding is never put off."""
+        if orphan.hold is None or orphan.queue is None:
+            return Released.NOTHING
+        hold, queue = Hold.of(orphan.hold), orphan.queue
+        later = await self._put_off(hold, queue, delay) if delay else None
+        names: list[str | bytes] = [hold.acks, hold.queue(queue), hold.messages(queue)]
+        names += [hold.queue(queue + DELAYED), hold.messages(queue + DELAYED), self._receipt(orphan)]
+        return Released(text(await run_script(self._client, _RELEASE, names, (hold.redis_message_id, later or b"", RECEIPT_MS))))
+
+    async def _put_off(self, hold: Hold, queue: str, delay: float) -> bytes | None:
+        time_reply, raw = await call_many(self._client, [("TIME",), ("HGET", hold.messages(queue), hold.redis_message_id)])
+        return put_off(raw, queue=queue, due_at_ms=_ms(time_reply) + int(delay * 1000))
+
+    async def give_back(self, claims: Sequence[Claim]) -> None:
+        """Queue messages again that were prefetched, or waited in a delay queue, in the worker's memory."""
+        by_queue: dict[tuple[str, str], list[str]] = {}
+        for claim in claims:
+            if claim.hold is not None and claim.queue is not None:
+                hold = Hold.of(claim.hold)
+                by_queue.setdefault((hold.acks, claim.queue), []).append(hold.redis_message_id)
+        for (acks, queue), ids in by_queue.items():
+            place = Hold(acks=acks, redis_message_id="")
+            for start in range(0, len(ids), _AT_ONCE):
+                names = [acks, place.queue(queue), place.messages(queue)]
+                await run_script(self._client, _GIVE_BACK, names, ids[start : start + _AT_ONCE])
+
+    async def quarantine(self, orphan: RunRecord, *, error: str) -> QuarantinedPayload | None:
+        """Take the message out of its queue. Whoever awaits its result waits until their own time is over, as after a dead letter."""
+        if orphan.hold is None or orphan.queue is None:
+            return None
+        hold = Hold.of(orphan.hold)
+        names: list[str | bytes] = [hold.acks, hold.messages(orphan.queue), self._receipt(orphan)]
+        payload = await run_script(self._client, _QUARANTINE, names, (hold.redis_message_id, RECEIPT_MS))
+        return QuarantinedPayload(payload=payload, extras={"hold": orphan.hold.encode()}) if payload is not None else None
+
+    async def retry(self, job_id: str, queue: str | None, kept: QuarantinedPayload) -> bool:
+        """Queue a quarantined message again, as if it had never been tried."""
+        hold, queue = Hold.of(text(kept.extras["hold"])), queue or "default"
+        names = [hold.queue(queue), hold.messages(queue)]
+        return int(await run_script(self._client, _RETRY, names, (hold.redis_message_id, with_all_tries(kept.payload)))) == 1
+
+    async def holds(self, run: RunRecord) -> bool:
+        """Tell whether the broker still has the message fetched for this process; only a Redis broker can say no."""
+        if run.hold is None:
+            return True
+        hold = Hold.of(run.hold)
+        return int(await call(self._client, "SISMEMBER", hold.acks, hold.redis_message_id)) == 1
+
+    async def claims_server(self) -> str | None:
+        """Give the run id of the broker's server."""
+        reply = await call(self._client, "INFO", "server")
+        return str(reply.get("run_id")) if isinstance(reply, dict) else None
+
+    async def queues(self, described: Sequence[Description]) -> list[QueueDepth]:
+        """Tell how full the queues of these workers are, in two round trips; ``due`` is what waits for a worker."""
+        places = sorted(
+            {(broker.namespace, queue) for item in described if (broker := Broker.of(item.broker)) is not None for queue in item.queues}
+        )
+        commands: list[tuple[str | int, ...]] = [("TIME",)]
+        for namespace, queue in places:
+            commands += [("HLEN", messages_key(namespace, name)) for name in (queue, queue + DELAYED)]
+            commands += [("LLEN", queue_key(namespace, queue)), ("LINDEX", queue_key(namespace, queue), 0)]
+        now, *replies = await call_many(self._client, commands)
+        firsts = [("HGET", messages_key(*place), replies[4 * i + 3] or b"") for i, place in enumerate(places)]
+        messages = await call_many(self._client, firsts) if firsts else []
+        return [_depth(queue, replies[4 * i : 4 * i + 3], messages[i], _ms(now)) for i, (_, queue) in enumerate(places)]
+
+    def _receipt(self, orphan: RunRecord) -> bytes:
+        return self._receipt_key(f"receipt:{orphan.token}")
+
+
+def _ms(time_reply: Sequence[Any]) -> int:
+    seconds, micros = time_reply
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
+def _depth(queue: str, counts: Sequence[Any], first: Any, now_ms: int) -> QueueDepth:
+    if not all(isinstance(count, int) for count in counts):  # a key of that name holds something else
+        return QueueDepth(queue=queue, library=LIBRARY, depth=0, due=0, oldest_wait=None)
+    facts = read_message(first) if isinstance(first, bytes) else None
+    since_ms = facts.waits_since_ms if facts is not None else None
+    wait = max(now_ms - since_ms, 0) / 1000.0 if since_ms is not None else None
+    return QueueDepth(queue=queue, library=LIBRARY, depth=counts[0] + counts[1], due=counts[2], oldest_wait=wait)

@@ -1,0 +1,85 @@
+"""The worker libraries whose jobs can be recovered, and how a process that is no worker reaches the Redis of each.
+
+Nothing here imports a worker library: an adapter needs a client and names.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from async_tracker.adapter import Adapter
+from async_tracker.connections import Access
+from async_tracker.errors import ConfigError, StorageError
+from async_tracker.namespace import Namespace
+from async_tracker.stored import StoredInstance
+
+MakeAdapter = Callable[[Any, Callable[[str], bytes]], Adapter]
+"""Makes an adapter of a client of the library's Redis, and of what gives a key of our namespace its full name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Library:
+    """One worker library: how its adapter is made, and which client a worker of it in this process uses, if there is one."""
+
+    name: str
+    scope: str
+    make_adapter: MakeAdapter
+    own_client: Callable[[], Any]
+
+
+class Registry:
+    """The libraries that a tracker knows. ``given`` are the clients or urls of those whose Redis is not the tracker's."""
+
+    def __init__(self, libraries: Iterable[Library], *, access: Access, namespace: str, given: dict[str, Any]) -> None:
+        self._libraries = {library.name: library for library in libraries}
+        self._access = access
+        self._namespace = namespace
+        self._given = {name: found for name in self._libraries if (found := _given_access(name, given.get(name))) is not None}
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """What may stand before a job's id in keys and sets."""
+        return tuple(library.scope for library in self._libraries.values() if library.scope)
+
+    def adapter(self, name: str) -> Adapter | None:
+        """Make the adapter of a library for the running loop; None for workers that no library stands behind."""
+        library = self._libraries.get(name)
+        if library is None:
+            return None
+        client = self._given[name].client() if name in self._given else library.own_client() or self._access.client()
+        return library.make_adapter(client, Namespace(client, self._namespace).full_key)
+
+    async def check(self, adapter: Adapter, instances: Iterable[StoredInstance]) -> None:
+        """Raise StorageError when the library's jobs are in a Redis that this process was not told of."""
+        name = adapter.library
+        if name in self._given or self._libraries[name].own_client() is not None:
+            return  # whoever names the library's Redis, or works on it, knows which it is
+        servers = {stored.description.claims_server for stored in instances if stored.description.library == name}
+        servers.discard(None)
+        if servers and await adapter.claims_server() not in servers:
+            raise StorageError(
+                f"the {name} workers of this namespace keep their jobs in another Redis: "
+                f"write Tracker({name}_redis=...) or set {_variable(name)}"
+            )
+
+    async def aclose(self) -> None:
+        """Close the clients that were made of urls."""
+        for access in self._given.values():
+            await access.aclose()
+
+
+def _variable(name: str) -> str:
+    return f"TRACKER_{name.upper()}_REDIS_URL"
+
+
+def _given_access(name: str, given: Any) -> Access | None:
+    given = given if given is not None else os.environ.get(_variable(name)) or None
+    if given is None:
+        return None
+    if isinstance(given, str):
+        return Access(options={"url": given})
+    try:
+        return Access(client=given)
+    except ConfigError as exc:
+        raise ConfigError(f"{name}_redis: {exc}") from exc

@@ -250,6 +250,8 @@ class Runtime:
         due_at_ms: int | None = None,
         timeout: float | None = None,
         args: str | None = None,
+        scope: str = "",
+        hold: str | None = None,
     ) -> Run:
         """Put a run in flight: appends to the journal and returns."""
         started = Run(
@@ -266,6 +268,8 @@ class Runtime:
             due_at_ms=due_at_ms,
             timeout=timeout,
             args=args,
+            scope=scope,
+            hold=hold,
         )
         self.journal.start(started)
         return started
@@ -280,11 +284,11 @@ class Runtime:
             run.in_flight = True
             self.journal.start(run)
 
-    def count_end(self, run: Run, outcome: str) -> None:
-        """Count how a run ended, once; a run that was given to somebody else is counted where it was taken away."""
+    def count_end(self, run: Run, outcome: str, *, ended_mono_ms: float | None = None) -> None:
+        """Count how a run ended (by default now), once; a run that was given to somebody else is counted where it was taken away."""
         if run.owned and run.outcome is None:
             run.outcome = outcome
-            self.journal.count_end(run, outcome, run_ms=int(monotonic_ms() - run.started_mono_ms))
+            self.journal.count_end(run, outcome, run_ms=int((ended_mono_ms or monotonic_ms()) - run.started_mono_ms))
 
     def job_handle(self, run: Run) -> CurrentJob:
         """Make what the job sees of its run."""
@@ -297,6 +301,12 @@ class Runtime:
         return handle
 
     async def _ask_owned(self, run: Run) -> bool:
+        """Ask from whichever loop the job runs in; only ours may use our connection."""
+        if asyncio.get_running_loop() is self._loop:
+            return await self._is_owned(run)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._is_owned(run), self._loop))
+
+    async def _is_owned(self, run: Run) -> bool:
         if run.instance_id != self.instance_id or not await self.store.is_registered(run.instance_id):
             return False
         return self.adapter is None or await self.adapter.holds(run.record())
@@ -309,6 +319,12 @@ class Runtime:
                     await self.writer.wait_written(lambda: run.stored or not run.in_flight)
 
     # the end
+
+    def describe_anew(self, description: Description) -> None:
+        """What this instance says of itself has changed: said again with the next beat, which comes at once."""
+        self._description = description
+        self._is_registered = False
+        self.heartbeat.hurry()
 
     def _notice_draining(self) -> None:
         if self._is_draining is not None and self._is_draining():

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from async_tracker.clock import monotonic_ms, to_ms
+from async_tracker.clock import to_ms
 from async_tracker.config import Settings
 from async_tracker.connections import Access, describe
 from async_tracker.errors import StorageError
@@ -278,7 +278,7 @@ class ArqHooks:
         task = asyncio.current_task()
         now = Circumstances(
             worker_stops=task is not None and task.cancelling() > 0,
-            run_seconds=(monotonic_ms() - arq_run.run.started_mono_ms) / 1000.0,
+            run_seconds=(ending.ended_mono_ms - arq_run.run.started_mono_ms) / 1000.0,
             timeout=arq_run.run.timeout,
             allow_abort_jobs=self.facts.allow_abort_jobs,
             retry_jobs=self.facts.retry_jobs,
@@ -321,7 +321,7 @@ class ArqHooks:
     def _count(self, arq_run: ArqRun, how: str) -> None:
         if not arq_run.is_counted and self.runtime is not None:
             arq_run.is_counted = True
-            self.runtime.count_end(arq_run.run, how)
+            self.runtime.count_end(arq_run.run, how, ended_mono_ms=arq_run.ending.ended_mono_ms if arq_run.ending is not None else None)
 
     def _failed(self, exc: Exception) -> None:
         """Say once that a hook failed: a defect of ours must not fill the log of a busy worker."""

@@ -6,6 +6,8 @@ Nothing is guessed; what cannot be known is ``ended``.
 import asyncio
 from dataclasses import dataclass
 
+from async_tracker.clock import monotonic_ms
+
 
 @dataclass(slots=True)
 class Ending:
@@ -14,12 +16,14 @@ class Ending:
     error: BaseException | None
     cancel_requests: int
     """How often somebody had asked the function's own task to stop."""
+    ended_mono_ms: float = 0.0
+    """When, on the monotonic clock: hooks that run after it are no part of the run."""
 
 
 def ending_of(error: BaseException | None) -> Ending:
     """Note how the function ends, from inside its task."""
     task = asyncio.current_task()
-    return Ending(error, task.cancelling() if task is not None else 0)
+    return Ending(error, task.cancelling() if task is not None else 0, monotonic_ms())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

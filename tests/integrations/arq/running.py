@@ -1,0 +1,97 @@
+"""An arq worker inside the test's own loop: arq's ``Worker``, run and closed as ``Worker.run`` does, without its signal handlers."""
+
+import asyncio
+import contextlib
+import signal
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from arq.connections import ArqRedis, RedisSettings, create_pool
+from arq.jobs import Job
+from arq.worker import Worker, get_kwargs
+
+from tests.harness.wait import wait_until
+
+
+class RunningWorker:
+    """One worker. ``error`` is what ended its main task, None while it runs or when it was told to stop."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.task = asyncio.create_task(worker.main())
+        worker.main_task = self.task
+
+    @property
+    def error(self) -> BaseException | None:
+        """What its main task raised; None while it runs, and when it was told to stop."""
+        return self.task.exception() if self.task.done() and not self.task.cancelled() else None
+
+    def terminate(self) -> None:
+        """Do what arq does on SIGTERM, and do not wait."""
+        handler = self.worker.handle_sig_wait_for_completion if self.worker._job_completion_wait else self.worker.handle_sig
+        handler(signal.SIGTERM)
+
+    async def stop(self) -> None:
+        """Tell it to stop unless it was told before, and close it as ``Worker.run`` does."""
+        if not self.task.done() and self.worker.allow_pick_jobs and not self.task.cancelling():
+            self.terminate()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.wait()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # arq closes its pool in a way that redis-py has deprecated
+            await self.worker.close()
+
+    async def wait(self) -> None:
+        """Wait until its main task is done, whatever it was."""
+        await asyncio.wait([self.task], timeout=30)
+        assert self.task.done(), "the worker did not end"
+
+
+def start_worker(settings: Any, pool: ArqRedis, **overrides: Any) -> RunningWorker:
+    """Start a worker from a WorkerSettings class or a dict of Worker arguments, on this pool, which it closes at its end."""
+    arguments: Mapping[str, Any] = {
+        **get_kwargs(settings),
+        "redis_pool": pool,
+        "queue_name": pool.default_queue_name,
+        "poll_delay": 0.02,
+        **overrides,
+    }
+    worker = Worker(**arguments, handle_signals=False)
+    worker._handle_signals = True  # close() sends itself a second SIGTERM otherwise, which the command never does
+    return RunningWorker(worker)
+
+
+async def open_pool(url: str, *, queue: str, **options: Any) -> ArqRedis:
+    """Open a pool of arq's on a url. ``options`` are further RedisSettings."""
+    settings = RedisSettings.from_dsn(url)
+    for name, value in options.items():
+        setattr(settings, name, value)
+    return await create_pool(settings, default_queue_name=queue)
+
+
+async def result_of(job: Job | None, *, timeout: float = 20.0) -> Any:
+    """Wait for a job's end, and return its result, or the exception as which it failed."""
+    assert job is not None, "the job was not enqueued: its id is in use"
+    try:
+        return await job.result(timeout=timeout, poll_delay=0.02)
+    except asyncio.CancelledError:
+        return asyncio.CancelledError()  # an aborted job's result is this exception
+    except TimeoutError as exc:
+        if (await job.status()).value != "complete":
+            raise AssertionError(f"job {job.job_id} has no result after {timeout} s") from exc
+        return exc
+    except Exception as exc:
+        return exc
+
+
+async def wait_for_end(worker: RunningWorker, jobs: int, *, timeout: float = 20.0) -> None:
+    """Wait until the worker has ended as many jobs, in whichever way, retries included, and its tasks are gone."""
+    inner = worker.worker
+
+    def have_ended() -> bool:
+        if worker.error is not None:
+            raise AssertionError("the worker ended") from worker.error
+        return inner.jobs_complete + inner.jobs_failed + inner.jobs_retried >= jobs and not inner.tasks
+
+    await wait_until(have_ended, timeout=timeout, description=f"{jobs} jobs have ended")

@@ -87,6 +87,19 @@ async def run_script(client: Any, script: Script, keys: Sequence[str | bytes], a
             return await client.execute_command("EVAL", script.text, *rest, **RAW)
 
 
+async def run_script_many(client: Any, script: Script, calls: Sequence[tuple[Sequence[str | bytes], Sequence[Argument]]]) -> list[Any]:
+    """Run a script several times in one round trip; in two when the server has forgotten it. Raises as `run_script`."""
+    commands = [("EVALSHA", script.sha, len(keys), *keys, *arguments) for keys, arguments in calls]
+    replies = await call_many(client, commands) if commands else []
+    if any(isinstance(reply, NoScriptError) for reply in replies):
+        replies = await call_many(client, [("EVAL", script.text, *command[2:]) for command in commands])
+    with translated():
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+    return replies
+
+
 def run_script_sync(client: Any, script: Script, keys: Sequence[str | bytes], arguments: Sequence[Argument]) -> Any:
     """Run a script on a synchronous client or proxy, as `run_script` does; for threads."""
     rest = [len(keys), *map(packed, keys), *map(packed, arguments)]

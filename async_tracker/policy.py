@@ -135,15 +135,17 @@ def _silent(evidence: Evidence, limits: Limits) -> Verdict:
     age = evidence.heartbeat_age
     if evidence.connection is Connection.UNKNOWN:
         return Verdict(state=InstanceState.DEAD, reason=f"no heartbeat for {age:.1f} s, and its connection cannot be known")
-    if evidence.connection is Connection.GONE:
-        if evidence.gone_for < limits.disconnect_grace:
-            return Verdict(state=InstanceState.STALLED_SILENT, reason=f"no heartbeat for {age:.1f} s; its connection has just gone")
+    if evidence.connection is Connection.GONE and evidence.gone_for >= limits.disconnect_grace:
         return Verdict(
             state=InstanceState.DEAD, reason=f"no heartbeat for {age:.1f} s, its connection is gone and its watchdog fell silent"
         )
     limit = limits.silence_limit * (HOST_SEEN_FACTOR if evidence.host_seen else 1)
+    if limits.stall_limit is not None:  # a process that says nothing is not given longer than one that says that it is blocked
+        limit = min(limit, limits.stall_limit)
     if age >= limit:
         return Verdict(state=InstanceState.DEAD, reason=f"silent for {age:.1f} s: longer than {limit:g} s")
+    if evidence.connection is Connection.GONE:
+        return Verdict(state=InstanceState.STALLED_SILENT, reason=f"no heartbeat for {age:.1f} s; its connection has just gone")
     return Verdict(
         state=InstanceState.STALLED_SILENT, reason=f"silent for {age:.1f} s with its connection open: stopped, or its host is lost"
     )

@@ -161,11 +161,18 @@ class Link:
         number = self.socket_fileno()
         self._ended = True
         self.connection_id = None
-        if number is not None:
-            # The number stays taken: were it closed, the transport that still thinks it owns it would close a stranger's file.
-            devnull = os.open(os.devnull, os.O_RDWR)
-            os.dup2(devnull, number, inheritable=False)
-            os.close(devnull)
+        silence(number)
+
+
+def silence(number: int | None) -> None:
+    """Put nothing in the place of an inherited socket; None is none.
+
+    The number stays taken: were it closed, whoever still thinks to own it would close a stranger's file.
+    """
+    if number is not None:
+        devnull = os.open(os.devnull, os.O_RDWR)
+        os.dup2(devnull, number, inheritable=False)
+        os.close(devnull)
 
 
 def _nobody() -> None:

@@ -7,10 +7,12 @@ line that blocks.
 
 import json
 import logging
+import os
 import select
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +21,7 @@ from async_tracker.calls import run_script_sync
 from async_tracker.errors import StorageError
 from async_tracker.heartbeat import TICK_SECONDS, Pulse
 from async_tracker.journal import BATCH, Journal
-from async_tracker.link import Link
+from async_tracker.link import Link, silence
 from async_tracker.namespace import SyncNamespace
 from async_tracker.store.store import SCRIPTS, write_call
 from async_tracker.stored import Connections
@@ -32,6 +34,8 @@ _SILENT_SECONDS = 2 * TICK_SECONDS
 _UNWRITTEN_SECONDS = 1.0
 """From then on starts that the journal still holds are written for it: one of them may be the job that blocks."""
 _FRAMES = 12
+
+_watchdogs: "weakref.WeakSet[Watchdog]" = weakref.WeakSet()
 
 
 class Watchdog:
@@ -66,6 +70,7 @@ class Watchdog:
         self._may_rest = threading.Event()
         self.has_registered = False
         """The registered connections include the watchdog's; the next beat registers without it."""
+        _watchdogs.add(self)
 
     def start(self) -> None:
         """Begin to watch."""
@@ -95,14 +100,18 @@ class Watchdog:
 
     def _look(self) -> None:
         silent_for = time.monotonic() - self._pulse.ticked_at
-        if silent_for < _SILENT_SECONDS or self._is_over():
-            if self._may_rest.is_set():
+        is_over = self._is_over()
+        if silent_for < _SILENT_SECONDS or is_over:
+            if self._may_rest.is_set() or (is_over and self._twin is not None):
                 self._may_rest.clear()
                 self._hang_up()
             return
         since_word = time.monotonic() - self._spoke_at
         is_due = silent_for >= self._interval and since_word >= self._interval
         is_cut = since_word >= min(self._interval, silent_for) and self._is_cut_off()
+        if self._twin is not None and self._is_twin_cut_off():
+            self._hang_up()  # what it registered is gone from the server: it must be back within the grace
+            is_due = True
         if is_due or is_cut or (silent_for >= _UNWRITTEN_SECONDS and self._unwritten()):
             self._speak(silent_for)
 
@@ -111,12 +120,24 @@ class Watchdog:
 
     def _is_cut_off(self) -> bool:
         """Ask the operating system whether the other side has closed the loop's connection."""
-        number = self._link.socket_fileno()
-        if number is None:
-            return True
-        poll = select.poll()
-        poll.register(number, select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0))
-        return any(event & ~select.POLLIN for _, event in poll.poll(0))
+        return _is_closed_by_peer(self._link.socket_fileno())
+
+    def _is_twin_cut_off(self) -> bool:
+        """Ask the same of the connection that the watchdog speaks on; its server may close what is idle."""
+        number = self._twin_fileno()
+        return number is not None and _is_closed_by_peer(number)
+
+    def _twin_fileno(self) -> int | None:
+        """The descriptor of the watchdog's connection, in use or at rest in its pool; None while there is none."""
+        pool = self._twin.redis.connection_pool if self._twin is not None else None
+        made = [*getattr(pool, "_in_use_connections", ()), *getattr(pool, "_available_connections", ())]
+        sock = getattr(made[0], "_sock", None) if made else None  # redis-py has no public way to the socket
+        number = sock.fileno() if sock is not None else -1
+        return number if number >= 0 else None
+
+    def forget_in_child(self) -> None:
+        """Let go of the connection that a forked child has inherited, or the child would keep its dead parent alive."""
+        silence(self._twin_fileno())
 
     def _speak(self, silent_for: float) -> None:
         redis = self._connect()
@@ -164,6 +185,23 @@ class Watchdog:
         twin, self._twin, self._twin_id = self._twin, None, None
         if twin is not None:
             twin.redis.close()
+
+
+def _is_closed_by_peer(number: int | None) -> bool:
+    if number is None:
+        return True
+    poll = select.poll()
+    poll.register(number, select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0))
+    return any(event & ~select.POLLIN for _, event in poll.poll(0))
+
+
+def _after_fork_in_child() -> None:
+    for watchdog in list(_watchdogs):
+        watchdog.forget_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def blocking_stack(thread_id: int) -> list[str]:

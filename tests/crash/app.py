@@ -34,7 +34,7 @@ async def hold(ctx: Ctx, seconds: float) -> None:
 async def block(ctx: Ctx, seconds: float) -> None:
     """Block the event loop for as long, as a job does that calculates."""
     with LEDGER.run(ctx["job_id"], attempt=ctx["job_try"]):
-        time.sleep(seconds)  # noqa: ASYNC251 - that is the point
+        time.sleep(seconds)
 
 
 async def stubborn(ctx: Ctx, seconds: float) -> None:
@@ -84,13 +84,13 @@ async def forking_blocked(ctx: Ctx, seconds: float, path: str) -> None:
     with LEDGER.run(ctx["job_id"], attempt=ctx["job_try"]):
         if ctx["job_try"] > 1:
             return
-        time.sleep(seconds / 2)  # noqa: ASYNC251 - that is the point
+        time.sleep(seconds / 2)
         child = os.fork()
         if not child:
-            time.sleep(60)  # noqa: ASYNC251 - it outlives its parent
+            time.sleep(60)
             os._exit(0)
         Path(path).write_text(str(child))
-        time.sleep(seconds)  # noqa: ASYNC251 - that is the point
+        time.sleep(seconds)
 
 
 async def careful(ctx: Ctx, seconds: float, path: str) -> None:
@@ -100,8 +100,9 @@ async def careful(ctx: Ctx, seconds: float, path: str) -> None:
         assert job is not None
         if ctx["job_try"] > 1:
             return
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and job.owned:
+        for _ in range(int(seconds / 0.02)):
+            if not job.owned:
+                break
             await asyncio.sleep(0.02)
         noticed = not job.owned
         try:

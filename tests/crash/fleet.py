@@ -74,7 +74,9 @@ class Fleet:
             assert worker.exit_code is None, f"{worker.name} ended with {worker.exit_code}:\n{worker.output()}"
             return await self.instance_of(worker)
 
-        return await wait_until(find, timeout=START_SECONDS, description=f"{worker.name} is registered")
+        found = await wait_until(find, timeout=START_SECONDS, description=f"{worker.name} is registered")
+        assert found is not None
+        return found
 
     async def instance_of(self, worker: WorkerProcess) -> Instance | None:
         """Give the worker's instance; the newest, where it had to take another id."""
@@ -101,7 +103,9 @@ class Fleet:
                 return None
             return next(worker for worker in self.started if worker.pid == found[runs - 1].pid)
 
-        return await wait_until(begun, timeout=DONE_SECONDS, description=f"run {runs} of job {job_id} begins")
+        found = await wait_until(begun, timeout=DONE_SECONDS, description=f"run {runs} of job {job_id} begins")
+        assert found is not None
+        return found
 
     async def in_flight(self, job_id: str, *, run_of: WorkerProcess | None = None) -> None:
         """Wait until the job's record is in Redis, as that worker's run if one is given."""

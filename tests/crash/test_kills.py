@@ -1,9 +1,6 @@
 """SIGKILL, at random and at chosen moments: nothing is lost, and nobody runs a job that another still runs."""
 
-import random
-
-from async_tracker import InstanceState
-from tests.crash.fleet import QUICK, Fleet
+from tests.crash.fleet import Fleet
 
 
 async def test_a_killed_workers_jobs_run_again_elsewhere_once(fleet: Fleet):

@@ -1,8 +1,10 @@
 """The answers to who is alive, what runs, and what was left behind; a few round trips each, whatever else Redis holds."""
 
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from async_tracker import keys
@@ -21,6 +23,8 @@ from async_tracker.stored import Observation, RunRecord, StoredInstance, job_ref
 
 _EVENTS_AT_ONCE = 100
 _EVENTS_WAIT_MS = 1_000
+_LAST_SEQUENCE = 2**64 - 1
+"""The highest number that an event of one millisecond can have."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,7 +91,7 @@ class Queries:
             return None
         record = max(found.values(), key=lambda run: run.started_at_ms)
         picture = await self._look()
-        return self._job(record, picture)
+        return _job(record, picture.now_ms, _state(picture, record.instance_id))
 
     async def orphans(self) -> list[Orphan]:
         """List the jobs in flight whose instance is dead and that are not yet recovered, the oldest first."""
@@ -144,7 +148,8 @@ class Queries:
 
     async def _events_start(self, since: Any) -> str:
         if since is not None:
-            return f"{to_ms(since)}-0" if hasattr(since, "timestamp") else str(since)
+            # XREAD gives what is later than an id: of a moment, its own events too.
+            return f"{max(to_ms(since) - 1, 0)}-{_LAST_SEQUENCE}" if hasattr(since, "timestamp") else str(since)
         newest = await call(self._redis, "XREVRANGE", keys.EVENTS, "+", "-", "COUNT", 1)
         return text(newest[0][0]) if newest else "0-0"
 
@@ -187,38 +192,17 @@ class Queries:
         return tuple(sorted(found, key=lambda item: (item.started_at, item.instance_id)))
 
     def _jobs(self, picture: Picture, runs: Mapping[str, RunRecord]) -> tuple[Job, ...]:
+        live = {name: refs for name, refs in picture.jobs.items() if _is_live(picture, name)}
+        holders = Counter(ref for refs in live.values() for ref in refs)
         found = []
-        holders: dict[str, int] = {}
-        for name, job_ids in picture.jobs.items():
-            for job_id in job_ids if _is_live(picture, name) else ():
-                holders[job_id] = holders.get(job_id, 0) + 1
-                record = runs.get(job_id)
+        for name, refs in live.items():
+            state = _state(picture, name)
+            for ref in refs:
+                record = runs.get(ref)
                 if record is not None and record.instance_id == name:
-                    found.append((job_id, record))
-        jobs = [self._job(record, picture, others=holders[job_id] - 1) for job_id, record in found]
-        return tuple(sorted(jobs, key=lambda job: (job.started_at, job.job_id)))
-
-    @staticmethod
-    def _job(record: RunRecord, picture: Picture, *, others: int = 0) -> Job:
-        verdict = picture.verdicts.get(record.instance_id)
-        return Job(
-            job_id=record.job_id,
-            instance_id=record.instance_id,
-            run=record.run,
-            job_try=record.job_try,
-            function=record.function,
-            queue=record.queue,
-            library=record.library,
-            enqueued_at=from_ms(record.enqueued_at_ms) if record.enqueued_at_ms is not None else None,
-            started_at=from_ms(record.started_at_ms),
-            running_for=max(picture.now_ms - record.started_at_ms, 0) / 1000.0,
-            timeout=record.timeout,
-            progress=record.progress,
-            progress_message=record.progress_message,
-            args=record.args,
-            superseded=record.superseded + others,
-            instance_state=verdict.state if verdict is not None else InstanceState.DEAD,
-        )
+                    found.append((record.started_at_ms, ref, record, state))
+        found.sort(key=itemgetter(0, 1))
+        return tuple([_job(record, picture.now_ms, state, others=holders[ref] - 1) for _, ref, record, state in found])
 
     @staticmethod
     def _orphaned(picture: Picture, runs: Mapping[str, RunRecord]) -> list[RunRecord]:
@@ -256,6 +240,32 @@ def _is_live(picture: Picture, name: str) -> bool:
     if name in picture.findings.observation.dead:
         return False
     return verdict is None or verdict.state is not InstanceState.DEAD
+
+
+def _state(picture: Picture, name: str) -> InstanceState:
+    verdict = picture.verdicts.get(name)
+    return verdict.state if verdict is not None else InstanceState.DEAD
+
+
+def _job(record: RunRecord, now_ms: int, state: InstanceState, *, others: int = 0) -> Job:
+    return Job(
+        job_id=record.job_id,
+        instance_id=record.instance_id,
+        run=record.run,
+        job_try=record.job_try,
+        function=record.function,
+        queue=record.queue,
+        library=record.library,
+        enqueued_at=from_ms(record.enqueued_at_ms) if record.enqueued_at_ms is not None else None,
+        started_at=from_ms(record.started_at_ms),
+        running_for=max(now_ms - record.started_at_ms, 0) / 1000.0,
+        timeout=record.timeout,
+        progress=record.progress,
+        progress_message=record.progress_message,
+        args=record.args,
+        superseded=record.superseded + others,
+        instance_state=state,
+    )
 
 
 def _instance(stored: StoredInstance, picture: Picture) -> Instance:

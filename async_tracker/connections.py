@@ -6,22 +6,24 @@ long as the server keeps it the process is there.
 
 import asyncio
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
 import redis as sync_redis
 import redis.asyncio as async_redis
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
-from redis.asyncio.sentinel import SentinelConnectionPool
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.connection import SSLConnection as SyncSSLConnection
 from redis.sentinel import Sentinel as SyncSentinel
+from redis.sentinel import SentinelConnectionPool as SyncSentinelConnectionPool
 
 from async_tracker.config import DEFAULT_REDIS_URL, unknown_names
 from async_tracker.errors import ConfigError
 
 _KNOWN_OPTIONS = set(inspect.signature(async_redis.Redis.__init__).parameters) - {"self", "connection_pool", "event_dispatcher"}
 _SYNC_OPTIONS = set(inspect.signature(sync_redis.Redis.__init__).parameters) - {"self", "connection_pool", "event_dispatcher"}
-_ASYNC_ONLY = {"retry", "redis_connect_func", "connection_pool"}
+_ONE_KIND_ONLY = {"retry", "redis_connect_func", "connection_pool"}
 
 SOCKET_TIMEOUT = 5.0
 """Seconds that the tracker waits for a reply of its own before it takes Redis for unreachable."""
@@ -106,6 +108,7 @@ class Access:
         self.is_explicit = client is not None or options is not None
         """Whether this Redis was asked for; if not, an arq worker's own pool comes before it."""
         self._options = redis_options(options if options is not None else {"url": fallback_url or DEFAULT_REDIS_URL})
+        self._make: Callable[[], Any] | None = None
         self._own: Any = None
         self._own_loop: asyncio.AbstractEventLoop | None = None
 
@@ -124,19 +127,26 @@ class Access:
         if not self.is_explicit:
             self._shared = None
 
+    def default_to(self, make: Callable[[], Any]) -> None:
+        """Make clients so from now on; nobody has asked for another Redis."""
+        self._make = make
+
     def client(self) -> Any:
         """Give the client for the running loop."""
         if self._shared is not None:
             return self._shared
         loop = asyncio.get_running_loop()
         if self._own is None or self._own_loop is not loop:
-            self._own, self._own_loop = async_redis.Redis(**self._options), loop
+            self._own = self._make() if self._make is not None else async_redis.Redis(**self._options)
+            self._own_loop = loop
         return self._own
 
     def sync_client(self) -> sync_redis.Redis:
         """Make a synchronous client of the same Redis; whoever asks for it closes it."""
         if self._shared is not None:
             return sync_twin(self._shared)
+        if self._make is not None:
+            return sync_twin(self._make())
         return sync_redis.Redis(**_sync_options(self._options))
 
     async def aclose(self) -> None:
@@ -153,16 +163,36 @@ def sync_twin(client: Any, *, address: tuple[str, int] | None = None, **override
     ``address`` is where a Sentinel-managed connection is connected to at present, when that is known.
     """
     pool = client.connection_pool
-    options = dict(pool.connection_kwargs)
+    options = _options_of(pool, SSLConnection)
     if isinstance(pool, SentinelConnectionPool):
         if address is None:
             return _sync_master(pool, overrides)
         options["host"], options["port"] = address
+    return sync_redis.Redis(**{**_sync_options(options), **overrides})
+
+
+def async_twin(client: sync_redis.Redis) -> Any:
+    """Make an asynchronous client with the options of a synchronous one."""
+    pool = client.connection_pool
+    if isinstance(pool, SyncSentinelConnectionPool):
+        sentinels = [sentinel.connection_pool.connection_kwargs for sentinel in pool.sentinel_manager.sentinels]
+        manager = Sentinel([(kwargs["host"], kwargs["port"]) for kwargs in sentinels])  # type: ignore[no-untyped-call]
+        return manager.master_for(pool.service_name, **_async_options(pool.connection_kwargs))
+    return async_redis.Redis(**_async_options(_options_of(pool, SyncSSLConnection)))
+
+
+def _options_of(pool: Any, ssl_class: type) -> dict[str, Any]:
+    """Give the options of a pool's connections as keywords of a client."""
+    options = dict(pool.connection_kwargs)
     if "path" in options:
         options["unix_socket_path"] = options.pop("path")
-    elif issubclass(pool.connection_class, SSLConnection):
+    elif issubclass(pool.connection_class, ssl_class):
         options["ssl"] = True
-    return sync_redis.Redis(**{**_sync_options(options), **overrides})
+    return options
+
+
+def _async_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name in _KNOWN_OPTIONS and name not in _ONE_KIND_ONLY}
 
 
 def _sync_master(pool: SentinelConnectionPool, overrides: Mapping[str, Any]) -> sync_redis.Redis:
@@ -176,7 +206,7 @@ def _sync_master(pool: SentinelConnectionPool, overrides: Mapping[str, Any]) -> 
 
 
 def _sync_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in options.items() if name in _SYNC_OPTIONS and name not in _ASYNC_ONLY}
+    kept = {name: value for name, value in options.items() if name in _SYNC_OPTIONS and name not in _ONE_KIND_ONLY}
     if isinstance(kept.get("retry_on_error"), list):
         kept["retry_on_error"] = list(kept["retry_on_error"])
     return kept

@@ -1,15 +1,17 @@
 """A run as the process that runs it knows it, and `CurrentJob`, what a job sees of it."""
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
 
 from async_tracker.errors import LeaseLost
 from async_tracker.stored import RunRecord, job_ref
 
 _MESSAGE_LENGTH = 200
 """Characters of a progress message that are kept; it stands in the record of every run in flight."""
+_ARGS_LENGTH = 200
 
 
 def new_run() -> str:
@@ -76,6 +78,18 @@ class Run:
         )
 
 
+class _Done:
+    """What is done already: awaiting it costs nothing, and not awaiting it loses nothing."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, None, None]:
+        yield from ()
+
+
+_DONE = _Done()
+
+
 class CurrentJob:
     """The job in hand, from inside its run. Works in the run's tasks and under ``asyncio.to_thread``."""
 
@@ -130,10 +144,11 @@ class CurrentJob:
             self._run.owned = False
             raise LeaseLost(f"job {self._run.job_id!r} is not ours any more: instance {self._run.instance_id} was declared dead")
 
-    async def progress(self, fraction: float | None = None, message: str | None = None) -> None:
+    def progress(self, fraction: float | None = None, message: str | None = None) -> Awaitable[None]:
         """Say how far the job is: a fraction from 0 to 1, a short text, or both. Written with the next flush; returns at once.
 
-        Raises ValueError when the fraction is not between 0 and 1.
+        Await it in a coroutine and call it in a plain function: it is done either way. Raises ValueError when the fraction is not
+        between 0 and 1.
         """
         if fraction is not None and not 0.0 <= fraction <= 1.0:
             raise ValueError(f"progress({fraction!r}) must be between 0 and 1: write progress(done / total)")
@@ -141,6 +156,7 @@ class CurrentJob:
         if message is not None:
             self._run.progress_message = str(message)[:_MESSAGE_LENGTH]
         self._touch(self._run)
+        return _DONE
 
     def __repr__(self) -> str:
         return f"<CurrentJob {self.job_id!r} try {self.job_try} on {self.instance_id}>"
@@ -152,3 +168,17 @@ current: ContextVar[CurrentJob | None] = ContextVar("async_tracker_current_job",
 def current_job() -> CurrentJob | None:
     """Give the job in hand from anywhere inside a tracked run, ``asyncio.to_thread`` included; elsewhere None."""
     return current.get()
+
+
+def shown_args(args: tuple[Any, ...], kwargs: dict[str, Any], redact: Callable[[str], str] | None) -> str:
+    """Give the arguments as a short text, through the redaction hook. What cannot be shown is said to be so.
+
+    >>> shown_args((1,), {"to": "me"}, None)
+    "1, to='me'"
+    """
+    try:
+        shown = ", ".join([*(repr(value) for value in args), *(f"{name}={value!r}" for name, value in kwargs.items())])
+        shown = redact(shown) if redact is not None else shown
+    except Exception as exc:  # somebody's __repr__ or redaction: the job must not notice
+        return f"<arguments cannot be shown: {type(exc).__name__}>"
+    return shown if len(shown) <= _ARGS_LENGTH else shown[: _ARGS_LENGTH - 1] + "…"

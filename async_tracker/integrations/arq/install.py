@@ -11,12 +11,12 @@ from async_tracker.config import unknown_names
 from async_tracker.errors import ConfigError
 from async_tracker.integrations.arq.hooks import ArqHooks, Ctx, WorkerFacts
 from async_tracker.integrations.arq.outcomes import ending_of
+from async_tracker.runs import shown_args
 
 Hook = Callable[[Ctx], Awaitable[None]]
 
 _ARQ_JOB_TIMEOUT = 300.0
 _ARQ_MAX_JOBS = 10
-_ARGS_LENGTH = 200
 
 
 def installed(hooks: ArqHooks, settings: Any, *, only: Collection[str] | None, ignore: Collection[str] | None) -> Any:
@@ -164,17 +164,3 @@ def _cron(hooks: ArqHooks, item: Any, tracked: set[str]) -> Any:
     wrapped = copy.copy(item)
     wrapped.coroutine = _wrapped(hooks, item, tracked)
     return wrapped
-
-
-def shown_args(args: tuple[Any, ...], kwargs: dict[str, Any], redact: Callable[[str], str] | None) -> str:
-    """Give the arguments as a short text, through the redaction hook. What cannot be shown is said to be so.
-
-    >>> shown_args((1,), {"to": "me"}, None)
-    "1, to='me'"
-    """
-    try:
-        shown = ", ".join([*(repr(value) for value in args), *(f"{name}={value!r}" for name, value in kwargs.items())])
-        shown = redact(shown) if redact is not None else shown
-    except Exception as exc:  # somebody's __repr__ or redaction: the job must not notice
-        return f"<arguments cannot be shown: {type(exc).__name__}>"
-    return shown if len(shown) <= _ARGS_LENGTH else shown[: _ARGS_LENGTH - 1] + "…"

@@ -7,6 +7,7 @@ what they must settle they settle without awaiting, before a cancellation can pa
 import asyncio
 import logging
 import os
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,7 +29,7 @@ from async_tracker.stored import Description, RunRecord
 
 logger = logging.getLogger("async_tracker")
 
-Ctx = dict[Any, Any]
+Ctx = dict[str, Any]
 
 _LAST_CALL_SECONDS = 1.0
 """How long a worker whose polling has ended is given to call ``on_shutdown`` before it is deregistered without it."""
@@ -77,6 +78,8 @@ class ArqHooks:
     active: set[asyncio.Task[Any]] = field(default_factory=set)
     newest: dict[str, ArqRun] = field(default_factory=dict)
     has_failed: bool = False
+    ctx_key: str = field(default_factory=lambda: f"async_tracker_run_{secrets.token_hex(4)}")
+    """Under which a run stands in arq's ctx: one for each tracker, and text, so that a job may pass its ctx on as keywords."""
 
     # start-up and shutdown
 
@@ -232,7 +235,7 @@ class ArqHooks:
             due_at_ms=ctx.get("score"),
         )
         arq_run = ArqRun(run=run)
-        ctx[self] = arq_run
+        ctx[self.ctx_key] = arq_run
         self.newest[job_id] = arq_run
         runtime.enter_run(run)
         if not self.facts.is_installed:
@@ -266,7 +269,7 @@ class ArqHooks:
     def ended(self, ctx: Ctx) -> None:
         """What `on_job_end` does, without a chance to be cancelled."""
         try:
-            arq_run = ctx.get(self)
+            arq_run = ctx.get(self.ctx_key)
             if arq_run is not None and self.runtime is not None:
                 if arq_run.ending is not None:
                     self._count(arq_run, self._outcome(arq_run, arq_run.ending))
@@ -292,7 +295,7 @@ class ArqHooks:
     def finished(self, ctx: Ctx) -> None:
         """What `after_job_end` does, without a chance to be cancelled."""
         try:
-            arq_run = ctx.get(self)
+            arq_run = ctx.get(self.ctx_key)
             if arq_run is not None:
                 self._count(arq_run, "ended" if arq_run.is_finished else "retried")
         except Exception as exc:  # the edge of a hook

@@ -133,7 +133,7 @@ def _wrapped(hooks: ArqHooks, item: Any, tracked: set[str]) -> Any:
 
     @functools.wraps(coroutine)
     async def tracked_function(ctx: Ctx, *args: Any, **kwargs: Any) -> Any:
-        arq_run = ctx.get(hooks)
+        arq_run = ctx.get(hooks.ctx_key)
         if arq_run is None:
             return await coroutine(ctx, *args, **kwargs)
         shown = shown_args(args, kwargs, settings.redact) if settings.record_args else None
@@ -152,7 +152,7 @@ def _wrapped(hooks: ArqHooks, item: Any, tracked: set[str]) -> Any:
 def _ignored(hooks: ArqHooks, coroutine: Any) -> Any:
     @functools.wraps(coroutine)
     async def ignored_function(ctx: Ctx, *args: Any, **kwargs: Any) -> Any:
-        arq_run = ctx.pop(hooks, None)
+        arq_run = ctx.pop(hooks.ctx_key, None)
         if arq_run is not None:
             hooks.ignore(arq_run)
         return await coroutine(ctx, *args, **kwargs)

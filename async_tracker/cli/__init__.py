@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 from importlib.util import find_spec
 
-_USAGE = 2
+_USAGE, _INTERRUPTED = 2, 130
 
 
 def main() -> None:
@@ -15,4 +15,8 @@ def main() -> None:
     if find_spec("click") is None or find_spec("rich") is None:
         print('async-tracker: the command line needs its extra: pip install "async-tracker[cli]"', file=sys.stderr)
         sys.exit(_USAGE)
-    sys.exit(import_module("async_tracker.cli.program").run(sys.argv[1:]))
+    try:
+        code: int = import_module("async_tracker.cli.program").run(sys.argv[1:])
+    except KeyboardInterrupt:  # while it was still being loaded
+        code = _INTERRUPTED
+    sys.exit(code)

@@ -40,7 +40,7 @@ class Script:
     go_on: float = 4.0
 
 
-QUICK = Script(begin=0.5, block_for=3.0, after_block=0.8, slow_for=2.0, go_on=0.5)
+QUICK = Script(begin=0.5, block_for=2.5, after_block=0.5, slow_for=2.0, go_on=0.5)
 
 
 async def demo(target: Target, *, quick: bool, keep: bool) -> int:

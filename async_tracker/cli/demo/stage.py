@@ -13,9 +13,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from async_tracker.calls import call, call_many
+from async_tracker.calls import call, call_many, translated
 from async_tracker.cli.demo.ledger import Ledger
 from async_tracker.cli.demo.worker import CONFIGURATION
 from async_tracker.cli.endings import Misused
@@ -131,7 +130,8 @@ class Stage:
     async def remove_traces(self) -> None:
         """Delete from somebody else's server what the demo has written there."""
         async with asyncio.timeout(_CLEAN_TIMEOUT), self.tracker.redis() as namespaced:
-            await namespaced.clear()
+            with translated():
+                await namespaced.clear()
             job_ids = sorted(self.ledger.read().enqueued)
             names = [prefix + job_id for job_id in job_ids for prefix in (JOB, IN_PROGRESS, RETRY, RESULT)]
             await call_many(namespaced.redis, [("UNLINK", name) for name in (*names, self.queue, f"{self.queue}:health-check")])
@@ -178,7 +178,8 @@ def _server(url: str | None) -> Iterator[tuple[str, Path]]:
 
 async def _refuse_unless_empty(tracker: Tracker, queue: str) -> None:
     async with tracker.redis() as namespaced:
-        found: Any = await namespaced.count()
+        with translated():
+            found: int = await namespaced.count()
         queued = int(await call(namespaced.redis, "EXISTS", queue))
     if found or queued:
         what = f"namespace {tracker.namespace!r} holds {found} keys" if found else f"queue {queue!r} is not empty"

@@ -1,0 +1,98 @@
+"""The command line as a process of its own, with an environment that holds nothing of a tracker."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+_TIMEOUT = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a command printed and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The JSON document that stdout must be, and nothing beside it."""
+        found: dict[str, Any] = json.loads(self.out)
+        return found
+
+
+class Cli:
+    """Runs ``async-tracker``. Without ``--redis-url`` and ``--namespace`` of its own a command is given those of the test."""
+
+    def __init__(self, *, url: str | None = None, namespace: str | None = None) -> None:
+        self._url = url
+        self._namespace = namespace
+        self._started: list[subprocess.Popen[str]] = []
+
+    def __call__(self, *arguments: str, env: Mapping[str, str] | None = None) -> Answer:
+        done = subprocess.run(
+            self._command(arguments),
+            env=environment(env),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT,
+            check=False,
+        )
+        return Answer(code=done.returncode, out=done.stdout, err=done.stderr)
+
+    def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        """Start a command that goes on; it is killed at the end of the test."""
+        process = subprocess.Popen(
+            self._command(arguments),
+            env=environment(env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._started.append(process)
+        return process
+
+    def end_all(self) -> None:
+        for process in self._started:
+            process.kill()
+            process.communicate()
+
+    def _command(self, arguments: tuple[str, ...]) -> list[str]:
+        given = []
+        if self._url is not None and "--redis-url" not in arguments:
+            given += ["--redis-url", self._url]
+        if self._namespace is not None and "--namespace" not in arguments:
+            given += ["--namespace", self._namespace]
+        return [sys.executable, "-m", "async_tracker.cli", *given, *arguments]
+
+
+def environment(extra: Mapping[str, str] | None) -> dict[str, str]:
+    return {**os.environ, "PYTHONUNBUFFERED": "1", **(extra or {})}
+
+
+@pytest.fixture
+def make_cli() -> Iterator[Callable[..., Cli]]:
+    """Make a command line for another Redis or namespace than the test's."""
+    made: list[Cli] = []
+
+    def make(**options: Any) -> Cli:
+        made.append(Cli(**options))
+        return made[-1]
+
+    yield make
+    for cli in made:
+        cli.end_all()
+
+
+@pytest.fixture
+def cli(make_cli: Callable[..., Cli], redis_url: str, namespace: str) -> Cli:
+    return make_cli(url=redis_url, namespace=namespace)

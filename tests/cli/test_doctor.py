@@ -1,0 +1,126 @@
+"""What ``doctor`` finds, and that it says how to mend it."""
+
+import re
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import redis
+
+import async_tracker
+from async_tracker import Tracker
+from async_tracker.cli.permissions import ARQ_COMMANDS, TRACKER_COMMANDS
+from tests.harness.wait import wait_until
+
+SCRIPTS = Path(async_tracker.__file__).parent
+
+
+async def examined(cli, *arguments, **options):
+    return await anyio.to_thread.run_sync(lambda: cli("doctor", *arguments, **options))
+
+
+def finding(document, subject):
+    (found,) = [item for item in document["findings"] if item["subject"] == subject]
+    return found
+
+
+@asynccontextmanager
+async def registered(redis_client, namespace, **settings):
+    async with Tracker(namespace=namespace, redis=redis_client, **settings) as tracker, tracker.register(queue="mail"):
+        yield tracker
+
+
+async def test_all_is_well_says_what_it_looked_at_and_leaves_nothing_behind(cli, redis_client, namespace, no_leaks):
+    async with registered(redis_client, namespace) as tracker:
+        keys = {key async for key in redis_client.scan_iter()}
+        answer = await examined(cli, "--json")
+        after = {key async for key in redis_client.scan_iter()}
+        assert finding(answer.document, f"redis of {tracker.instance_id}")["says"].startswith("unix://")
+    assert answer.code == 0
+    assert answer.document["healthy"] is True
+    assert [item["says"] for item in answer.document["findings"] if item["status"] != "ok"] == []
+    assert re.match(r"(Valkey|Redis) \d+\.\d+", finding(answer.document, "server")["says"])
+    assert after == keys
+
+
+async def test_an_empty_namespace_is_a_warning_that_says_what_to_ask(cli):
+    answer = await examined(cli)
+    assert answer.code == 0
+    assert "another namespace, or another Redis" in answer.out
+
+
+async def test_a_user_without_client_list_is_warned_of_and_one_without_streams_is_a_problem(make_cli, make_server, namespace):
+    server = make_server(tcp=True)
+    with redis.Redis.from_url(server.url) as client:
+        client.execute_command("ACL", "SETUSER", "blind", "on", ">pw", "~*", "&*", "+@all", "-client|list", "-acl|dryrun")
+        client.execute_command("ACL", "SETUSER", "mute", "on", ">pw", "~*", "&*", "+@all", "-xadd")
+    blind = await examined(make_cli(url=f"redis://blind:pw@127.0.0.1:{server.port}/0", namespace=namespace), "--json")
+    mute = await examined(make_cli(url=f"redis://mute:pw@127.0.0.1:{server.port}/0", namespace=namespace), "--json")
+    asked_for = await examined(make_cli(url=server.url, namespace=namespace), "--json", "--user", "mute")
+    assert blind.code == 0
+    assert finding(blind.document, "user blind")["status"] == "warning"
+    assert finding(blind.document, "user blind")["remedy"].endswith("+client|list")
+    for answer in (mute, asked_for):
+        assert answer.code == 1
+        assert finding(answer.document, "user mute")["status"] == "problem"
+        assert "+xadd" in finding(answer.document, "user mute")["remedy"]
+
+
+async def test_a_replica_is_a_problem(make_cli, make_server, namespace):
+    master, replica = make_server(tcp=True), make_server(tcp=True)
+    with redis.Redis.from_url(replica.url) as client:
+        client.replicaof("127.0.0.1", master.port)
+        await wait_until(lambda: client.info()["role"] == "slave", description="the server is a replica")
+    answer = await examined(make_cli(url=replica.url, namespace=namespace), "--json")
+    assert answer.code == 1
+    assert "master" in finding(answer.document, "server")["remedy"]
+
+
+async def test_a_server_that_evicts_is_warned_of(make_cli, make_server, namespace):
+    server = make_server(extra_args=("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"))
+    answer = await examined(make_cli(url=server.url, namespace=namespace), "--json")
+    assert answer.code == 0
+    assert finding(answer.document, "memory")["remedy"].endswith("maxmemory-policy noeviction")
+
+
+async def test_claims_in_another_redis_are_a_problem_until_that_redis_is_named(
+    cli, make_server, workers, redis_url, redis_client, namespace
+):
+    other = make_server()
+    env = {"TEST_REDIS_URL": other.url, "TRACKER_REDIS_URL": redis_url, "TRACKER_NAMESPACE": namespace}
+    workers.start("tests.cli.app.WorkerSettings", env=env)
+    tracker = Tracker(namespace=namespace, redis=redis_client)
+    await wait_until(tracker.instances, timeout=30.0, description="the worker is registered")
+    unnamed = await examined(cli, "--json")
+    assert unnamed.code == 1
+    assert "TRACKER_ARQ_REDIS_URL" in finding(unnamed.document, "arq's Redis")["remedy"]
+    listed = await anyio.to_thread.run_sync(lambda: cli("ps"))
+    assert listed.code == 0
+    assert "--arq-redis-url" in listed.err
+    named = await examined(cli, "--json", "--arq-redis-url", other.url)
+    assert named.code == 0
+    assert finding(named.document, "arq's Redis")["status"] == "ok"
+    wrong = await examined(cli, "--json", env={"TRACKER_ARQ_REDIS_URL": redis_url})
+    assert wrong.code == 1
+    assert "not the one" in finding(wrong.document, "arq's Redis")["says"]
+
+
+async def test_a_corrupt_record_is_named(cli, redis_client, namespace):
+    async with registered(redis_client, namespace) as tracker, tracker.track("bad"):
+        await wait_until(tracker.jobs, description="the job is in flight")
+        await redis_client.set(f"{namespace}:job:bad", "rubbish")
+        answer = await examined(cli, "--json")
+    assert finding(answer.document, "corrupt record")["says"] == "job:bad"
+
+
+def test_every_command_of_every_script_is_asked_for():
+    assert commands_in("store/lua") - asked(TRACKER_COMMANDS) == set()
+    assert commands_in("integrations/arq/lua") - asked(ARQ_COMMANDS) == set()
+
+
+def commands_in(folder):
+    return {name for path in (SCRIPTS / folder).glob("*.lua") for name in re.findall(r"redis\.p?call\('(\w+)'", path.read_text())}
+
+
+def asked(table):
+    return {line.split()[0] for line in table.strip().splitlines()}

@@ -1,0 +1,112 @@
+"""``check``: what a container's probe is told."""
+
+import socket
+import time
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import anyio
+import pytest
+
+from async_tracker import InstanceState, Tracker
+from async_tracker.cli.probe import verdict
+from async_tracker.records import Instance
+from tests.harness.wait import wait_until
+
+
+@asynccontextmanager
+async def registered(redis_client, namespace, label):
+    async with Tracker(namespace=namespace, redis=redis_client, instance_id=label) as tracker, tracker.register():
+        yield tracker
+
+
+async def checked(cli, *arguments):
+    return await anyio.to_thread.run_sync(lambda: cli("check", *arguments))
+
+
+async def test_this_hosts_instance_is_alive_and_then_it_is_not(cli, redis_client, namespace):
+    assert (await checked(cli)).code == 1
+    async with registered(redis_client, namespace, "web") as tracker:
+        answer = await checked(cli)
+        assert answer.code == 0
+        assert f"{tracker.instance_id} is alive" in answer.out
+    assert (await checked(cli)).code == 1
+
+
+async def test_an_instance_is_found_by_id_by_label_and_by_the_beginning_of_either(cli, redis_client, namespace):
+    async with registered(redis_client, namespace, "web-1") as tracker:
+        for wanted in (tracker.instance_id, "web-1", "web", tracker.instance_id[:-2]):
+            assert (await checked(cli, "--instance", wanted)).code == 0
+        assert (await checked(cli, "--instance", "mail")).code == 1
+        assert (await checked(cli, "--instance", "eb-1")).code == 1
+
+
+async def test_a_label_hides_longer_labels_that_begin_alike(cli, redis_client, namespace):
+    async with registered(redis_client, namespace, "web-1"), registered(redis_client, namespace, "web-10"):
+        document = (await checked(cli, "--instance", "web-1", "--json")).document
+    assert [item["label"] for item in document["instances"]] == ["web-1"]
+
+
+async def test_an_instance_of_another_host_is_not_this_hosts(cli, redis_client, namespace):
+    async with registered(redis_client, namespace, "elsewhere") as tracker:
+        await redis_client.hset(f"{namespace}:instance:{tracker.instance_id}", "host_id", "another")
+        await wait_until(lambda: is_elsewhere(tracker), description="the instance is said to be elsewhere")
+        assert (await checked(cli)).code == 1
+        assert (await checked(cli, "--instance", "elsewhere")).code == 0
+
+
+async def is_elsewhere(tracker):
+    return [item.host_id for item in await tracker.instances()] == ["another"]
+
+
+def test_a_server_that_accepts_and_says_nothing_is_given_up_soon(make_cli):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        started_at = time.monotonic()
+        answer = make_cli()("check", "--redis-url", f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+        took = time.monotonic() - started_at
+    assert answer.code == 3
+    assert len(answer.err.splitlines()) == 1
+    assert took < 5.0, "it should be one second, five on a busy machine"
+
+
+def instance(state: InstanceState, *, blocked_for: float | None = None) -> Instance:
+    moment = datetime.now(UTC)
+    return Instance(
+        instance_id="web:1:ab",
+        state=state,
+        reason="because",
+        library="arq",
+        host="web",
+        pid=1,
+        started_at=moment,
+        heartbeat_at=moment,
+        heartbeat_age=0.0,
+        blocked_for=blocked_for,
+        blocked_at=("app.py:7 count",) if blocked_for is not None else (),
+    )
+
+
+@pytest.mark.parametrize(
+    ("states", "is_alive"),
+    [
+        (["alive"], True),
+        (["draining"], True),
+        (["stalled_blocked"], True),
+        (["stalled_silent"], False),
+        (["dead"], False),
+        (["dead", "alive"], True),
+        (["alive", "stalled_silent"], False),
+        ([], False),
+    ],
+)
+def test_what_still_works_on_its_jobs_is_alive(states: list[str], is_alive: bool):
+    meant = [instance(InstanceState(state)) for state in states]
+    assert verdict(meant, blocked_limit=None, whose="of this host")[0] is is_alive
+
+
+def test_a_loop_that_is_blocked_for_longer_than_it_may_is_not_alive_and_its_line_is_named():
+    meant = [instance(InstanceState.STALLED_BLOCKED, blocked_for=40.0)]
+    assert verdict(meant, blocked_limit=60.0, whose="of this host")[0]
+    is_alive, why = verdict(meant, blocked_limit=30.0, whose="of this host")
+    assert not is_alive
+    assert "app.py:7 count" in why

@@ -16,6 +16,7 @@ from async_tracker.host import host_id, hostname, versions
 from async_tracker.integrations.arq import ArqAdapter, ArqHooks, installed
 from async_tracker.integrations.arq.hooks import Ctx
 from async_tracker.integrations.dramatiq.adapter import DramatiqAdapter
+from async_tracker.integrations.footing import Footing
 from async_tracker.integrations.registry import Library, Registry
 from async_tracker.listeners import Listener, Listeners
 from async_tracker.namespace import Namespace, SyncNamespace
@@ -92,6 +93,11 @@ class Tracker:
     def instance_id(self) -> str | None:
         """The id of the instance that runs in this process; None when none does."""
         return self._runtime.instance_id if self._runtime is not None else None
+
+    @property
+    def footing(self) -> Footing:
+        """What the integration of a worker library is built on; the page on integrations shows how."""
+        return Footing(settings=self.settings, access=self._access, on_runtime=self._set_runtime, on_event=self._listeners.tell)
 
     def _set_runtime(self, runtime: Runtime | None) -> None:
         self._runtime = runtime

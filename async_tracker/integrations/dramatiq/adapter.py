@@ -78,13 +78,14 @@ class DramatiqAdapter:
             return Released.NOTHING
         hold, queue = Hold.of(orphan.hold), orphan.queue
         later = await self._put_off(hold, queue, delay) if delay else None
+        delayed = queue.removesuffix(DELAYED) + DELAYED
         names: list[str | bytes] = [hold.acks, hold.queue(queue), hold.messages(queue)]
-        names += [hold.queue(queue + DELAYED), hold.messages(queue + DELAYED), self._receipt(orphan)]
+        names += [hold.queue(delayed), hold.messages(delayed), self._receipt(orphan)]
         return Released(text(await run_script(self._client, _RELEASE, names, (hold.redis_message_id, later or b"", RECEIPT_MS))))
 
     async def _put_off(self, hold: Hold, queue: str, delay: float) -> bytes | None:
         time_reply, raw = await call_many(self._client, [("TIME",), ("HGET", hold.messages(queue), hold.redis_message_id)])
-        return put_off(raw, queue=queue, due_at_ms=_ms(time_reply) + int(delay * 1000))
+        return put_off(raw, queue=queue.removesuffix(DELAYED), due_at_ms=_ms(time_reply) + int(delay * 1000))
 
     async def give_back(self, claims: Sequence[Claim]) -> None:
         """Queue messages again that were prefetched, or waited in a delay queue, in the worker's memory."""

@@ -1,14 +1,20 @@
 """The command line as a process of its own, with an environment that holds nothing of a tracker."""
 
+import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
+import anyio
 import pytest
+
+from async_tracker.cli import program
 
 _TIMEOUT = 60.0
 
@@ -47,6 +53,16 @@ class Cli:
             check=False,
         )
         return Answer(code=done.returncode, out=done.stdout, err=done.stderr)
+
+    async def within(self, *arguments: str, env: Mapping[str, str] | None = None) -> Answer:
+        """Run the command in a thread of this process: the same answer, without the time that an interpreter takes to start."""
+        return await anyio.to_thread.run_sync(self._run_here, arguments, env)
+
+    def _run_here(self, arguments: tuple[str, ...], env: Mapping[str, str] | None) -> Answer:
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err), mock.patch.dict(os.environ, env or {}):
+            code = program.run(self._command(arguments)[3:])
+        return Answer(code=code, out=out.getvalue(), err=err.getvalue())
 
     def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """Start a command that goes on; it is killed at the end of the test."""

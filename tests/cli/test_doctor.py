@@ -4,7 +4,6 @@ import re
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import anyio
 import redis
 
 import async_tracker
@@ -16,7 +15,7 @@ SCRIPTS = Path(async_tracker.__file__).parent
 
 
 async def examined(cli, *arguments, **options):
-    return await anyio.to_thread.run_sync(lambda: cli("doctor", *arguments, **options))
+    return await cli.within("doctor", *arguments, **options)
 
 
 def finding(document, subject):
@@ -94,7 +93,7 @@ async def test_claims_in_another_redis_are_a_problem_until_that_redis_is_named(
     unnamed = await examined(cli, "--json")
     assert unnamed.code == 1
     assert "TRACKER_ARQ_REDIS_URL" in finding(unnamed.document, "arq's Redis")["remedy"]
-    listed = await anyio.to_thread.run_sync(lambda: cli("ps"))
+    listed = await cli.within("ps")
     assert listed.code == 0
     assert "--arq-redis-url" in listed.err
     named = await examined(cli, "--json", "--arq-redis-url", other.url)

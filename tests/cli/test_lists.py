@@ -21,10 +21,6 @@ async def working(redis_client, namespace, **settings):
         yield tracker
 
 
-async def asked(cli, *arguments, **options):
-    return await anyio.to_thread.run_sync(lambda: cli(*arguments, **options))
-
-
 @pytest.mark.parametrize("arguments", [["ps"], ["jobs"], ["orphans"], ["stats"], ["events"], ["quarantine", "list"]])
 def test_an_empty_namespace_is_no_error_and_a_versioned_document(cli, arguments: list[str]):
     answer = cli(*arguments, "--json")
@@ -35,9 +31,9 @@ def test_an_empty_namespace_is_no_error_and_a_versioned_document(cli, arguments:
 async def test_an_id_of_any_characters_is_shown_escaped_and_never_obeyed(cli, redis_client, namespace):
     async with working(redis_client, namespace, instance_id="pod [bold]7") as tracker, tracker.track(STRANGE, function="[green]f"):
         await wait_until(tracker.jobs, description="the job is in flight")
-        answer = await asked(cli, "jobs")
-        document = (await asked(cli, "jobs", "--json")).document
-        shown_by_ps = await asked(cli, "ps")
+        answer = await cli.within("jobs")
+        document = (await cli.within("jobs", "--json")).document
+        shown_by_ps = await cli.within("ps")
     assert answer.code == 0
     assert SHOWN in answer.out
     assert "[green]f" in answer.out
@@ -50,8 +46,8 @@ async def test_the_documents_are_what_the_queries_return(cli, redis_client, name
     async with working(redis_client, namespace, tags=("blue",)) as tracker, tracker.track("42", function="send", timeout=9.0) as job:
         await job.progress(0.25, "a quarter")
         await wait_until(tracker.jobs, description="the job is in flight")
-        instances = (await asked(cli, "ps", "--json")).document["instances"]
-        jobs = (await asked(cli, "jobs", "--json")).document["jobs"]
+        instances = (await cli.within("ps", "--json")).document["instances"]
+        jobs = (await cli.within("jobs", "--json")).document["jobs"]
         (instance,), (found,) = await tracker.instances(), await tracker.jobs()
     moving = {"heartbeat_age", "heartbeat_at", "reason", "busy", "rss_bytes", "loop_lag", "running_for", "jobs_started"}
     assert [without(item, moving) for item in instances] == [without(instance.to_dict(), moving)]
@@ -66,7 +62,7 @@ async def test_a_job_line_carries_its_progress_and_its_instance(cli, redis_clien
     async with working(redis_client, namespace) as tracker, tracker.track("42", function="send", job_try=3) as job:
         await job.progress(0.25, "a quarter")
         await wait_until(lambda: has_progress(tracker), description="the progress is written")
-        line = next(line for line in (await asked(cli, "jobs")).out.splitlines() if line.startswith("42 "))
+        line = next(line for line in (await cli.within("jobs")).out.splitlines() if line.startswith("42 "))
     assert re.search(r"\bsend\s+3\s.*\b25% a quarter\b", line)
     assert f"{tracker.instance_id or ''}" in line
     assert line.endswith("alive")
@@ -83,9 +79,9 @@ async def test_jobs_are_chosen_by_function_and_by_the_beginning_of_an_instance(c
         tracker.track("2", function="b"),
     ):
         await wait_until(lambda: has_jobs(tracker, 2), description="both jobs are in flight")
-        of_a = (await asked(cli, "jobs", "--json", "--function", "a")).document["jobs"]
-        of_web = (await asked(cli, "jobs", "--json", "--instance", "web")).document["jobs"]
-        of_nobody = (await asked(cli, "jobs", "--json", "--instance", "mail")).document["jobs"]
+        of_a = (await cli.within("jobs", "--json", "--function", "a")).document["jobs"]
+        of_web = (await cli.within("jobs", "--json", "--instance", "web")).document["jobs"]
+        of_nobody = (await cli.within("jobs", "--json", "--instance", "mail")).document["jobs"]
     assert [job["job_id"] for job in of_a] == ["1"]
     assert sorted(job["job_id"] for job in of_web) == ["1", "2"]
     assert of_nobody == []
@@ -99,7 +95,7 @@ async def test_long_ids_are_whole_where_no_terminal_is(cli, redis_client, namesp
     long_id = "x" * 300
     async with working(redis_client, namespace, instance_id="pod-" + "y" * 200) as tracker, tracker.track(long_id, function="z" * 100):
         await wait_until(tracker.jobs, description="the job is in flight")
-        answer = await asked(cli, "jobs", env={"COLUMNS": "40"})
+        answer = await cli.within("jobs", env={"COLUMNS": "40"})
         instance_id = tracker.instance_id
     line = next(line for line in answer.out.splitlines() if line.startswith("xxx"))
     assert long_id in line
@@ -108,17 +104,17 @@ async def test_long_ids_are_whole_where_no_terminal_is(cli, redis_client, namesp
 
 async def test_two_namespaces_do_not_see_each_other(cli, make_cli, redis_client, redis_url, namespace):
     async with working(redis_client, namespace):
-        assert len((await asked(cli, "ps", "--json")).document["instances"]) == 1
+        assert len((await cli.within("ps", "--json")).document["instances"]) == 1
         other = make_cli(url=redis_url, namespace=f"{namespace}_other")
-        assert (await asked(other, "ps", "--json")).document["instances"] == []
+        assert (await other.within("ps", "--json")).document["instances"] == []
 
 
 async def test_a_record_that_cannot_be_read_is_named_and_skipped(cli, redis_client, namespace):
     async with working(redis_client, namespace) as tracker, tracker.track("good"), tracker.track("bad"):
         await wait_until(lambda: has_jobs(tracker, 2), description="both jobs are in flight")
         await redis_client.set(f"{namespace}:job:bad", "rubbish")
-        answer = await asked(cli, "jobs")
-        document = (await asked(cli, "ps", "--json")).document
+        answer = await cli.within("jobs")
+        document = (await cli.within("ps", "--json")).document
     assert answer.code == 0
     assert "job:bad" in answer.err
     assert [line.split()[0] for line in answer.out.splitlines()[2:] if line] == ["good"]
@@ -133,7 +129,7 @@ async def test_the_queues_of_workers_are_shown_with_depth_and_oldest_wait(cli, w
     await pool.enqueue_job("hold", 60.0, _job_id="held", _queue_name=queue)
     await pool.enqueue_job("hold", 60.0, _job_id="later", _queue_name=queue, _defer_by=3600)
     await anyio.to_thread.run_sync(lambda: worker.wait_for_output("holding held"))
-    (found,) = (await asked(cli, "ps", "--json")).document["queues"]
+    (found,) = (await cli.within("ps", "--json")).document["queues"]
     await pool.aclose()
     assert (found["queue"], found["library"], found["depth"], found["due"]) == (queue, "arq", 2, 1)
     assert found["oldest_wait"] >= 0

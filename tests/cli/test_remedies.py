@@ -40,65 +40,61 @@ async def orphan(workers, pool, redis_url, redis_client, namespace, queue):
     return job_id
 
 
-async def asked(cli, *arguments, **options):
-    return await anyio.to_thread.run_sync(lambda: cli(*arguments, **options))
-
-
 async def test_an_orphan_is_listed_told_of_and_recovered(cli, orphan, pool, redis_client):
-    listed = await asked(cli, "orphans")
-    told = await asked(cli, "recover", "--dry-run")
+    listed = await cli.within("orphans")
+    told = await cli.within("recover", "--dry-run")
     assert (listed.code, told.code) == (0, 0)
     assert orphan in listed.out
     assert orphan in told.out
     assert await redis_client.exists(f"arq:in-progress:{orphan}") == 1
 
-    nobody = await asked(cli, "recover")
+    nobody = await cli.within("recover")
     assert (nobody.code, nobody.out) == (2, "")
     assert "--yes" in nobody.err
     assert await redis_client.exists(f"arq:in-progress:{orphan}") == 1
 
-    done = await asked(cli, "recover", "--yes", "--json")
+    done = await cli.within("recover", "--yes", "--json")
     assert done.code == 0
     assert [(item["job_id"], item["action"]) for item in done.document["recoveries"]] == [(orphan, "recovered")]
     assert await Job(orphan, pool, _queue_name=pool.default_queue_name).status() is JobStatus.queued
-    assert (await asked(cli, "orphans", "--json")).document["orphans"] == []
+    assert (await cli.within("orphans", "--json")).document["orphans"] == []
 
-    events = (await asked(cli, "events", "--json")).document["events"]
+    events = (await cli.within("events", "--json")).document["events"]
     assert [event["type"] for event in events] == ["instance_dead", "orphaned", "recovered"]
-    since = (await asked(cli, "events", "--json", "--since", events[1]["event_id"])).document["events"]
+    since = (await cli.within("events", "--json", "--since", events[1]["event_id"])).document["events"]
     assert [event["type"] for event in since] == ["recovered"]
-    of_type = await asked(cli, "events", "--type", "orphaned", "--since", "10m")
+    of_type = await cli.within("events", "--type", "orphaned", "--since", "10m")
     assert orphan in of_type.out
     assert len(of_type.out.splitlines()) == 1
 
 
 async def test_a_quarantined_job_is_listed_shown_and_retried(cli, orphan, pool):
-    assert (await asked(cli, "recover", "--yes", env=QUARANTINE_AT_ONCE)).code == 0
-    listed = await asked(cli, "quarantine", "list")
-    shown = await asked(cli, "quarantine", "show", orphan)
-    document = (await asked(cli, "quarantine", "show", orphan, "--json")).document["quarantined"]
+    assert (await cli.within("recover", "--yes", env=QUARANTINE_AT_ONCE)).code == 0
+    listed = await cli.within("quarantine", "list")
+    shown = await cli.within("quarantine", "show", orphan)
+    document = (await cli.within("quarantine", "show", orphan, "--json")).document["quarantined"]
     assert orphan in listed.out
     assert shown.code == 0
     assert "never unpickled" in shown.out
     assert (document["job_id"], document["deaths"]) == (orphan, 1)
     assert await Job(orphan, pool, _queue_name=pool.default_queue_name).status() is JobStatus.complete
 
-    retried = await asked(cli, "quarantine", "retry", orphan)
+    retried = await cli.within("quarantine", "retry", orphan)
     assert (retried.code, retried.err) == (0, "")
     assert await Job(orphan, pool, _queue_name=pool.default_queue_name).status() is JobStatus.queued
-    assert (await asked(cli, "quarantine", "retry", orphan)).code == 4
+    assert (await cli.within("quarantine", "retry", orphan)).code == 4
 
 
 async def test_a_quarantined_job_whose_id_was_enqueued_anew_stays_and_can_be_dropped(cli, orphan, pool, redis_client):
-    assert (await asked(cli, "recover", "--yes", env=QUARANTINE_AT_ONCE)).code == 0
+    assert (await cli.within("recover", "--yes", env=QUARANTINE_AT_ONCE)).code == 0
     await redis_client.delete(f"arq:result:{orphan}")
     assert await pool.enqueue_job("hold", 600.0, _job_id=orphan) is not None
-    stays = await asked(cli, "quarantine", "retry", orphan, "--json")
+    stays = await cli.within("quarantine", "retry", orphan, "--json")
     assert stays.code == 1
     assert stays.document["stayed"] == [orphan]
-    assert (await asked(cli, "quarantine", "drop", orphan)).code == 2
-    assert (await asked(cli, "quarantine", "drop", orphan, "--yes")).code == 0
-    assert (await asked(cli, "quarantine", "list", "--json")).document["quarantined"] == []
+    assert (await cli.within("quarantine", "drop", orphan)).code == 2
+    assert (await cli.within("quarantine", "drop", orphan, "--yes")).code == 0
+    assert (await cli.within("quarantine", "list", "--json")).document["quarantined"] == []
 
 
 @pytest.mark.parametrize("verb", ["show", "retry", "drop"])

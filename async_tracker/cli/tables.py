@@ -26,6 +26,9 @@ _STYLES = {
     "quarantined": "bold red",
 }
 
+_GAP = 3
+_LAST_COLUMN = 24
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
@@ -37,23 +40,51 @@ class Table:
 
 
 def show(table: Table) -> None:
-    """Print a table as it suits where it goes to; on a terminal too narrow for it, texts are folded and never cut."""
-    if sys.stdout.isatty():
-        Console().print(framed(table))
+    """Print a table as it suits where it goes to. Nothing is ever cut: a terminal too narrow for columns is given a block for each row."""
+    if not sys.stdout.isatty():
+        for line in (table.title, *plain_lines(table), ""):
+            say(line)
         return
-    say(table.title)
-    for line in plain_lines(table):
-        say(line)
-    say()
+    console = Console(highlight=False)
+    if not table.rows:
+        console.print(Text(table.title, style="bold"))
+    elif _width_of_columns(table) <= console.width:
+        console.print(framed(table))
+    else:
+        console.print(Text(table.title, style="bold"))
+        for row in table.rows:
+            console.print(_block(table.columns, row))
+        console.print()
 
 
 def framed(table: Table) -> RichTable:
-    """Make the table that a terminal shows."""
+    """Make the table that a terminal shows; where it is too narrow, the last column gives way."""
     made = RichTable(title=Text(table.title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in table.columns:
-        made.add_column(Text(name), overflow="fold")
+        made.add_column(Text(name), overflow="fold", no_wrap=name != table.columns[-1])
     for row in table.rows:
-        made.add_row(*(Text(cell, style=_STYLES.get(cell, ""), overflow="fold") for cell in row))
+        made.add_row(*(_styled(cell) for cell in row))
+    return made
+
+
+def _styled(cell: str) -> Text:
+    return Text(cell, style=_STYLES.get(cell, ""), overflow="fold")
+
+
+def _width_of_columns(table: Table) -> int:
+    """Tell how wide a terminal must be: all columns whole, but the last one may be folded."""
+    widths = [max(cell_len(line[i]) for line in (table.columns, *table.rows)) for i in range(len(table.columns))]
+    return sum(widths[:-1]) + min(widths[-1], _LAST_COLUMN) + _GAP * len(widths)
+
+
+def _block(columns: Sequence[str], row: Sequence[str]) -> Text:
+    """Write a row as a block: its name on one line, the rest under it."""
+    made = Text(overflow="fold")
+    made.append(row[0], style="bold")
+    for name, cell in zip(columns[1:], row[1:], strict=True):
+        if cell not in ("", "-"):
+            made.append(f"\n    {name.lower():<12}")
+            made.append(_styled(cell))
     return made
 
 

@@ -1,10 +1,14 @@
 """The command line as a process of its own, with an environment that holds nothing of a tracker."""
 
+import fcntl
 import io
 import json
 import os
+import re
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -77,6 +81,17 @@ class Cli:
         self._started.append(process)
         return process
 
+    def on_terminal(self, columns: int, *arguments: str) -> str:
+        """Run a command on a terminal of that width; returns what it showed, without colours."""
+        ours, theirs = os.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        env = environment({"TERM": "xterm-256color"})
+        with subprocess.Popen(self._command(arguments), env=env, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs):
+            os.close(theirs)
+            shown = b"".join(iter(lambda: _read(ours), b""))
+        os.close(ours)
+        return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode())
+
     def end_all(self) -> None:
         for process in self._started:
             process.kill()
@@ -91,8 +106,16 @@ class Cli:
         return [sys.executable, "-m", "async_tracker.cli", *given, *arguments]
 
 
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65_536)
+    except OSError:  # the other end is closed: that is how a terminal ends
+        return b""
+
+
 def environment(extra: Mapping[str, str] | None) -> dict[str, str]:
-    return {**os.environ, "PYTHONUNBUFFERED": "1", **(extra or {})}
+    kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")}
+    return {**kept, "PYTHONUNBUFFERED": "1", **(extra or {})}
 
 
 @pytest.fixture

@@ -102,6 +102,17 @@ async def test_long_ids_are_whole_where_no_terminal_is(cli, redis_client, namesp
     assert instance_id in line
 
 
+@pytest.mark.parametrize("columns", [200, 40])
+async def test_on_a_terminal_ids_are_whole_and_markup_is_shown_not_obeyed(cli, redis_client, namespace, columns):
+    async with working(redis_client, namespace, instance_id="p[red]") as tracker, tracker.track(STRANGE, function="[green]f"):
+        await wait_until(tracker.jobs, description="the job is in flight")
+        jobs = await anyio.to_thread.run_sync(cli.on_terminal, columns, "jobs")
+        instance_id = tracker.instance_id
+    assert max(map(len, jobs.splitlines())) <= columns
+    for whole in (SHOWN, "[green]f", instance_id):
+        assert whole in jobs
+
+
 async def test_two_namespaces_do_not_see_each_other(cli, make_cli, redis_client, redis_url, namespace):
     async with working(redis_client, namespace):
         assert len((await cli.within("ps", "--json")).document["instances"]) == 1

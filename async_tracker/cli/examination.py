@@ -10,6 +10,7 @@ from typing import Any
 
 from async_tracker import keys
 from async_tracker.calls import call, text
+from async_tracker.cli.instances import blocking_line
 from async_tracker.cli.permissions import arq_commands, grants, only_evidence, own_name, refusals, refusals_of, tracker_commands
 from async_tracker.cli.reach import CONNECT_TIMEOUT
 from async_tracker.cli.target import Target
@@ -204,7 +205,7 @@ class Examination:
                     item.instance_id, says, "its orphans are not recovered: does any instance sweep? async-tracker recover does it now"
                 )
             elif item.state is InstanceState.STALLED_BLOCKED:
-                where = f", at {item.blocked_at[0]}" if item.blocked_at else ""
+                where = f", at {blocking_line(item.blocked_at)}" if item.blocked_at else ""
                 self._warn(item.instance_id, says + where, "move what blocks the loop into asyncio.to_thread or a process pool")
             elif item.state is InstanceState.STALLED_SILENT:
                 self._warn(item.instance_id, says, "look at its host: stopped, out of memory, or cut off from the network")

@@ -1,9 +1,11 @@
 """Which instances are meant, and what is to be said of one."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from async_tracker.cli.wording import counted, duration, shown
 from async_tracker.records import Instance
+
+_NOT_THEIR_OWN = ("/lib/python", "/site-packages/", "/dist-packages/", "<frozen ")
 
 
 def matching(instances: Iterable[Instance], wanted: str) -> list[Instance]:
@@ -42,7 +44,19 @@ def blocked_remark(item: Instance) -> str:
     if not item.blocked_at:
         return ""
     since = f" for {duration(item.blocked_for)}" if item.blocked_for is not None else ""
-    return f"blocked{since} at {shown(item.blocked_at[0])}"
+    return f"blocked{since} at {shown(blocking_line(item.blocked_at))}"
+
+
+def blocking_line(frames: Sequence[str]) -> str:
+    """Choose, of a stack with the innermost frame first, the line that a person can change: their own, and what it is in.
+
+    >>> blocking_line(["/usr/lib/python3.12/ssl.py:1103 read", "/app/jobs.py:41 send", "/app/main.py:7 main"])
+    '/app/jobs.py:41 send, in ssl.py:1103 read'
+    >>> blocking_line(["/app/jobs.py:41 send"])
+    '/app/jobs.py:41 send'
+    """
+    own = next((frame for frame in frames if not any(part in frame for part in _NOT_THEIR_OWN)), frames[0])
+    return own if own == frames[0] else f"{own}, in {frames[0].rsplit('/', 1)[-1]}"
 
 
 def _dropped_remark(item: Instance) -> str:

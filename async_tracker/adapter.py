@@ -28,6 +28,8 @@ class Released(StrEnum):
     """How a release ended."""
 
     RELEASED = "released"
+    QUARANTINED = "quarantined"
+    """An earlier sweep has quarantined it, and did not live to write that down: ``quarantine`` gives what it kept."""
     ENDED = "ended"
     """The job is not queued any more: it had ended."""
     TAKEN = "taken"

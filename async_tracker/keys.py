@@ -46,6 +46,11 @@ def job(job_id: str) -> str:
     return f"job:{job_id}"
 
 
+def orphans(instance_id: str) -> str:
+    """hash: job ref -> JSON, the orphans of one dead instance as they were found; gone when each of them is settled."""
+    return f"orphans:{instance_id}"
+
+
 def counters(instance_id: str) -> str:
     """hash: the totals that one instance has reported so far; what makes reporting them twice harmless."""
     return f"counters:{instance_id}"

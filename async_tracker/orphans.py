@@ -5,7 +5,7 @@ Pure: what was read goes in, what is to be done comes out.
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from async_tracker.adapter import Claim
 from async_tracker.stored import RunRecord, StoredInstance
@@ -37,12 +37,16 @@ class Left:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dead:
-    """One dead instance: what it said of itself, the refs of the jobs that Redis lists for it, and the claims that it holds."""
+    """One dead instance: what it said of itself, the refs of the jobs that Redis lists for it, and the claims that it holds.
+
+    ``kept``: the orphans that an earlier sweep has found; it may have released them, so that they run again already.
+    """
 
     instance_id: str
     instance: StoredInstance | None
     refs: Sequence[str]
     claims: Sequence[Claim]
+    kept: Mapping[str, RunRecord] = field(default_factory=dict)
 
 
 def sort_out(dead: Sequence[Dead], runs: Mapping[str, RunRecord], *, library: str, now_ms: int) -> Left:
@@ -79,6 +83,7 @@ class _Sorter:
         self._library = library
         self._now_ms = now_ms
         self._own = {ref: runs[ref] for ref in dead.refs if ref in runs and runs[ref].instance_id == dead.instance_id}
+        self._own.update({ref: record for ref, record in dead.kept.items() if ref in dead.refs})
         self._is_draining = dead.instance is not None and dead.instance.state == "draining"
         self._claims: dict[str, list[Claim]] = {}
         for claim in dead.claims:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from async_tracker.adapter import Adapter, Claim, QuarantinedPayload, Released
 from async_tracker.calls import text
 from async_tracker.counts import field_name
+from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.events import encode_event
 from async_tracker.orphans import Dead, Found, Left, sort_out
 from async_tracker.policy import is_poison, recovery_delay
@@ -23,10 +24,15 @@ from async_tracker.stored import RunRecord
 logger = logging.getLogger("async_tracker")
 
 _ACTIONS = {
+    Released.QUARANTINED: RecoveryAction.QUARANTINED,
     Released.ENDED: RecoveryAction.ENDED,
     Released.TAKEN: RecoveryAction.TAKEN,
     Released.NOTHING: RecoveryAction.LEFT,
 }
+
+
+_ADOPTED_AT_ONCE = 200
+"""Orphans that are kept in one step: well under a millisecond of the server's time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +51,7 @@ class Recoverer:
         self.adapter = adapter
         self._policy = policy
         self._on_event = on_event
+        self._refused: set[str] = set()
 
     async def recover(self, instance_ids: Sequence[str], *, now_ms: int, dry_run: bool = False) -> list[Recovery]:
         """Recover what these dead instances left, the oldest first, and bury those that have nothing left."""
@@ -55,7 +62,9 @@ class Recoverer:
         for orphan in left.orphans:
             before = [run for run in deaths[orphan.record.ref] if run != orphan.record.run]
             plan = self._plan(orphan, deaths=len(before) + (1 if orphan.counts else 0), dry_run=dry_run)
-            done.append(plan if dry_run else await self._carry_out(orphan, plan, now_ms=now_ms))
+            result = plan if dry_run else await self._try_carry_out(orphan, plan, now_ms=now_ms)
+            if result is not None:
+                done.append(result)
         if not dry_run:
             await self._give_back(left.fetched)
             for instance_id in instance_ids:
@@ -70,16 +79,21 @@ class Recoverer:
         claims: dict[str, list[Claim]] = {}
         async for claim in self.adapter.claims_of(described):
             claims.setdefault(claim.instance_id, []).append(claim)
+        kept = await reading.adopted(instance_ids)
         dead = [
-            Dead(instance_id=name, instance=instances.get(name), refs=listed.get(name, ()), claims=claims.get(name, ()))
+            Dead(instance_id=name, instance=instances.get(name), refs=listed.get(name, ()), claims=claims.get(name, ()), kept=kept[name])
             for name in instance_ids
         ]
         runs = await reading.runs(sorted({ref for one in dead for ref in (*one.refs, *(claim.ref for claim in one.claims))}))
         left = sort_out(dead, runs, library=self.adapter.library, now_ms=now_ms)
-        for orphan in left.orphans if adopt else ():
-            if orphan.record != runs.get(orphan.record.ref) and orphan.stands:
-                await self._store.adopt(orphan.record)
+        for name in instance_ids if adopt else ():
+            found = [orphan.record for orphan in left.orphans if orphan.stands and orphan.record.instance_id == name]
+            await self._adopt(name, [record for record in found if record.ref not in kept[name]])
         return left
+
+    async def _adopt(self, instance_id: str, orphans: Sequence[RunRecord]) -> None:
+        for start in range(0, len(orphans), _ADOPTED_AT_ONCE):
+            await self._store.adopt(instance_id, orphans[start : start + _ADOPTED_AT_ONCE])
 
     async def _give_back(self, fetched: Sequence[Claim]) -> None:
         if fetched:
@@ -110,6 +124,18 @@ class Recoverer:
             dry_run=dry_run,
         )
 
+    async def _try_carry_out(self, orphan: Found, plan: Recovery, *, now_ms: int) -> Recovery | None:
+        """Leave an orphan that Redis refuses to recover for the next sweep: it must not keep the others from being recovered."""
+        try:
+            return await self._carry_out(orphan, plan, now_ms=now_ms)
+        except StorageUnavailable:
+            raise
+        except StorageError as exc:
+            if orphan.record.token not in self._refused:
+                self._refused.add(orphan.record.token)
+                logger.error("job %s of dead instance %s cannot be recovered: %s", plan.job_id, plan.instance_id, exc)
+            return None
+
     async def _carry_out(self, orphan: Found, plan: Recovery, *, now_ms: int) -> Recovery:
         kept: QuarantinedPayload | None = None
         if plan.action is RecoveryAction.QUARANTINED:
@@ -120,6 +146,8 @@ class Recoverer:
         else:
             released = await self.adapter.release(orphan.record, delay=plan.delay)
             result = plan if released is Released.RELEASED else _replaced(plan, _ACTIONS[released])
+            if released is Released.QUARANTINED:
+                kept = await self.adapter.quarantine(orphan.record, error=quarantine_error(plan))
         await self._settle(orphan, result, kept, now_ms=now_ms)
         return result
 

@@ -71,6 +71,16 @@ class Reading:
             self.corrupt.append(exc.key)
             return None
 
+    async def adopted(self, instance_ids: Sequence[str]) -> dict[str, dict[str, RunRecord]]:
+        """Read the orphans that an earlier sweep of these dead instances has found and not yet settled."""
+        replies = await call_many(self.redis, [("HGETALL", keys.orphans(name)) for name in instance_ids]) if instance_ids else []
+        kept: dict[str, dict[str, RunRecord]] = {}
+        for name, reply in zip(instance_ids, replies, strict=True):
+            fields = _fields(reply) if self._sound(keys.orphans(name), reply) else {}
+            decoded = {ref: self._decode_run(ref, raw) for ref, raw in fields.items()}
+            kept[name] = {ref: record for ref, record in decoded.items() if record is not None}
+        return kept
+
     async def deaths(self, job_ids: Sequence[str], *, since_ms: int) -> dict[str, list[str]]:
         """Tell under which runs of these jobs a worker has died since then."""
         replies = await call_many(self.redis, [("HGETALL", keys.recoveries(job_id)) for job_id in job_ids]) if job_ids else []

@@ -13,6 +13,9 @@ from async_tracker.stored import Observation, RunRecord, encode_run
 _NAMES = "register beat write speak deregister lease release_lease observe mark_gone declare_dead adopt settle bury unquarantine".split()
 SCRIPTS: dict[str, Script] = {name: load_script(__package__, name) for name in _NAMES}
 
+_LENGTHS = {"register": 2, "beat": 2, "write": 2, "lease": 3, "observe": 8}
+"""How many values these scripts return; the others return one number."""
+
 TOMBSTONE_MS = 7 * 86_400_000
 """For how long an instance that was declared dead is told so when it returns."""
 
@@ -79,7 +82,10 @@ class Store:
         self.redis = redis
 
     async def _run(self, name: str, names: Sequence[str], *arguments: Argument) -> Any:
-        return await run_script(self.redis, SCRIPTS[name], names, arguments)
+        reply = await run_script(self.redis, SCRIPTS[name], names, arguments)
+        if len(reply) != _LENGTHS[name] if name in _LENGTHS and isinstance(reply, list) else name in _LENGTHS or type(reply) is not int:
+            raise StorageError(f"Redis answers the script {name!r} with what it never returns: {reply!r:.100}")
+        return reply
 
     async def register(self, instance_id: str, sequence: int, connections: str, fields: Mapping[str, Argument]) -> Reply:
         """Make an instance known. UNKNOWN means that it was declared dead before: it must take a new id."""
@@ -132,16 +138,18 @@ class Store:
         arguments = (instance_id, judged.heartbeat, judged.connections, judged.watchdog, judged.reason, TOMBSTONE_MS, EVENTS_KEPT, event)
         return int(await self._run("declare_dead", names, *arguments)) == 1
 
-    async def adopt(self, record: RunRecord) -> bool:
-        """Give a claim of a dead instance its record, so that it is recovered like any other orphan."""
-        names = [keys.DEAD, keys.jobs(record.instance_id), keys.job(record.ref)]
-        return int(await self._run("adopt", names, record.instance_id, record.ref, record.run, encode_run(record))) == 1
+    async def adopt(self, instance_id: str, orphans: Sequence[RunRecord]) -> bool:
+        """Keep the orphans of a dead instance until they are settled, also those that it did not live to record."""
+        names = [keys.DEAD, keys.jobs(instance_id), keys.orphans(instance_id), *(keys.job(record.ref) for record in orphans)]
+        arguments = [part for record in orphans for part in (record.ref, record.run, encode_run(record))]
+        return int(await self._run("adopt", names, instance_id, *arguments)) == 1
 
     async def settle(self, settlement: Settlement, *, window_ms: int, minute: int) -> bool:
         """Close the book on one orphan, once. Returns False when that had been done before."""
         record = settlement.record
         names = [keys.DEAD, keys.jobs(record.instance_id), keys.job(record.ref), keys.recoveries(record.ref), keys.EVENTS]
         names += [keys.STATS, keys.minute(minute), keys.QUARANTINE, keys.quarantined(record.ref)]
+        names.append(keys.orphans(record.instance_id))
         arguments: list[Argument] = [record.instance_id, record.ref, record.run, int(settlement.counts), window_ms, EVENTS_KEPT]
         arguments += [
             len(settlement.events),
@@ -154,7 +162,7 @@ class Store:
 
     async def bury(self, instance_id: str) -> bool:
         """Forget a dead instance that has no orphan left."""
-        names = [keys.DEAD, keys.instance(instance_id), keys.jobs(instance_id), keys.counters(instance_id)]
+        names = [keys.DEAD, keys.instance(instance_id), keys.jobs(instance_id), keys.counters(instance_id), keys.orphans(instance_id)]
         return int(await self._run("bury", names, instance_id)) == 1
 
     async def publish(self, event: str) -> None:

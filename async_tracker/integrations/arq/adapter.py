@@ -52,13 +52,28 @@ class ArqAdapter:
         """
         owners = tuple(f"{instance_id}:" for instance_id in dead)
         for queue in _queues_of(dead.values()) or [DEFAULT_QUEUE]:
-            start = 0
-            while job_ids := await call(self._client, "ZRANGE", queue, start, start + _IDS_AT_ONCE - 1):
+            found: set[str] = set()
+            async for job_ids in self._scan(queue):
                 tokens = await call(self._client, "MGET", *(IN_PROGRESS.encode() + job_id for job_id in job_ids))
                 for job_id, token in zip(job_ids, tokens, strict=True):
-                    if token is not None and (claim := _claim(text(job_id), text(token), queue, owners)) is not None:
+                    claim = _claim(text(job_id), text(token), queue, owners) if token is not None else None
+                    if claim is not None and claim.job_id not in found:
+                        found.add(claim.job_id)
                         yield claim
-                start += _IDS_AT_ONCE
+
+    async def _scan(self, queue: str) -> AsyncIterator[Sequence[bytes]]:
+        """Give every id that is queued all the while, some of them twice.
+
+        Reading the queue by rank would pass over an id for each job that ends meanwhile before it.
+        """
+        cursor = b"0"
+        while True:
+            cursor, members = await call(self._client, "ZSCAN", queue, cursor, "COUNT", _IDS_AT_ONCE)
+            job_ids = _members(members)
+            for start in range(0, len(job_ids), _IDS_AT_ONCE):
+                yield job_ids[start : start + _IDS_AT_ONCE]
+            if int(cursor) == 0:
+                return
 
     async def release(self, orphan: RunRecord, *, delay: float) -> Released:
         """Delete the claim if it is still that run's, and put the job off by ``delay`` seconds through its score."""
@@ -127,6 +142,13 @@ class ArqAdapter:
 
 def _queues_of(described: Iterable[Description | None]) -> list[str]:
     return sorted({item.queue for item in described if item is not None and item.queue})
+
+
+def _members(scanned: Sequence[Any]) -> list[bytes]:
+    """Read the members of a ZSCAN's reply: pairs where redis-py's callback ran, flat where it did not."""
+    if scanned and isinstance(scanned[0], tuple | list):
+        return [member for member, _ in scanned]
+    return list(scanned[::2])
 
 
 def _claim(job_id: str, token: str, queue: str, owners: tuple[str, ...]) -> Claim | None:

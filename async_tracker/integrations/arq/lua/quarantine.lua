@@ -1,7 +1,11 @@
 -- Take a poison pill out of arq: payload copied, job, claim, tries and queue entry deleted, a failed result for whoever awaits it.
 -- KEYS: arq:in-progress:{job}, the queue, arq:job:{job}, arq:retry:{job}, arq:result:{job}, arq:abort, receipt
 -- ARGV: job id, token, result (opaque), lifetime of the result in ms, lifetime of the receipt in ms
--- Returns: {payload, result}, now or from the receipt; nil when the claim is not that run's, or the job not queued
+-- Returns: {payload, result}, now or from the receipt; nil when the claim is not that run's, or the job not queued,
+--          or when it was released before
+if redis.call('TYPE', KEYS[7])['ok'] == 'string' then
+  return nil
+end
 local kept = redis.call('HMGET', KEYS[7], 'payload', 'result')
 if kept[1] then
   return kept

@@ -2,9 +2,11 @@
 -- arq only ever tests whether the in-progress key exists; ours carries the token of the run that holds it.
 -- KEYS: arq:in-progress:{job}, the queue, arq:job:{job}, receipt of this release
 -- ARGV: job id, token, delay in ms, lifetime of the receipt in ms
--- Returns: 'released' (now, or before by whoever left the receipt), 'taken', or 'ended' when the job is not queued any more
-if redis.call('EXISTS', KEYS[4]) == 1 then
-  return 'released'
+-- Returns: 'released' (now, or before by whoever left the receipt), 'quarantined' when that is what the receipt is of, 'taken',
+--          or 'ended' when the job is not queued any more
+local receipt = redis.call('TYPE', KEYS[4])['ok']
+if receipt ~= 'none' then
+  return receipt == 'string' and 'released' or 'quarantined'
 end
 if redis.call('GET', KEYS[1]) ~= ARGV[2] then
   return 'taken'

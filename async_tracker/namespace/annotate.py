@@ -24,7 +24,6 @@ from typing import Any, Literal
 from redis.commands.core import AsyncScript, Script
 from redis.typing import (
     AbsExpiryT,
-    AnyKeyT,
     BitfieldOffsetT,
     ChannelT,
     ConsumerT,
@@ -147,9 +146,11 @@ def stub(cls: type) -> Iterator[str]:
             continue
         found = definitions(owner)
         for name, function in vars(owner).items():
-            if name not in found or name.startswith("_") or name == "execute_command" or not isinstance(function, FunctionType):
+            if name.startswith("_") or name == "execute_command" or not isinstance(function, FunctionType):
                 continue
-            written.setdefault(name, method(name, function, found[name], cls.__name__))
+            definition = found.get(name) or found.get(function.__name__)  # redis-py's ``incr`` is another name of its ``incrby``
+            if definition is not None:
+                written.setdefault(name, method(name, function, definition, cls.__name__))
     yield from (written[name] for name in sorted(written))
 
 

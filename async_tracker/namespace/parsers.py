@@ -21,9 +21,9 @@ Parser = Callable[[list[Any], Naming], list[Any]]
 def sort(args: list[Any], names: Naming) -> list[Any]:
     """``SORT key [BY pattern] [LIMIT offset count] [GET pattern ...] [ASC|DESC] [ALPHA] [STORE destination]``.
 
-    The key is at 1. From 2 on: LIMIT takes two values; BY and GET a pattern of key names (``GET #`` is the element itself);
-    STORE a key. The server puts the element in the place of a pattern's first ``*``, so a namespace that holds one cannot
-    be written before a pattern: refused.
+    The key is at 1. From 2 on: LIMIT takes two values; BY and GET a pattern of key names; STORE a key. The server puts the
+    element in the place of a pattern's first ``*`` and looks up nothing where there is none (``BY nosort``, ``GET #``). So a
+    namespace that holds one cannot be written before a pattern: refused.
     """
     if len(args) > 1:
         args[1] = names.add(args[1])
@@ -33,7 +33,7 @@ def sort(args: list[Any], names: Naming) -> list[Any]:
         if option == b"LIMIT":
             at += 3
         elif option in (b"BY", b"GET"):
-            if option == b"BY" or word(args[at + 1]) != b"#":
+            if b"*" in word(args[at + 1]):
                 args[at + 1] = _lookup_pattern(args[at + 1], names)
             at += 2
         elif option == b"STORE":

@@ -128,7 +128,7 @@ def _fault(form: Form, new: Sequence[Any] | None, keys: list[str], after: list[s
 
 
 def _pattern_places(form: Form) -> list[int]:
-    return [at for at in range(3, len(form)) if form[at - 1] in PATTERNS and (at < 4 or form[at - 2] != "STORE") and form[at] != "#"]
+    return [at for at in range(3, len(form)) if form[at - 1] in PATTERNS and (at < 4 or form[at - 2] != "STORE") and "*" in form[at]]
 
 
 def _or_none(rewrite: Rewrite, form: Form) -> Sequence[Any] | None:

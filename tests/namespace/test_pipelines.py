@@ -74,7 +74,7 @@ async def test_reset_forgets_what_was_queued(ns):
 
 
 async def test_a_transaction_is_tried_again_when_a_key_changes(ns, raw):
-    tries = []
+    tries: list[int] = []
 
     async def increment(pipe):
         value = int(await pipe.get("k") or 0)

@@ -46,7 +46,7 @@ async def test_a_message_is_heard_on_its_channel_without_the_namespace(ns, raw):
 
 
 async def confirmation(pubsub: Any) -> dict[str, Any]:
-    found = []
+    found: list[dict[str, Any]] = []
 
     async def read() -> bool:
         message = await pubsub.get_message(timeout=0.05)

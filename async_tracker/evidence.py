@@ -31,7 +31,10 @@ async def see_connections(client: Any, registered: Iterable[Connections], *, run
     try:
         for start in range(0, len(ids), _IDS_AT_ONCE):
             command: tuple[Argument, ...] = ("CLIENT", "LIST", "ID", *map(str, ids[start : start + _IDS_AT_ONCE]))
-            names.update((int(number), name.decode("utf-8", "replace")) for number, name in _CLIENT.findall(await call(client, *command)))
+            reply = await call(client, *command)
+            if not isinstance(reply, bytes):
+                return Seen(None, run_id)
+            names.update((int(number), name.decode("utf-8", "replace")) for number, name in _CLIENT.findall(reply))
     except StorageUnavailable:
         raise
     except StorageError:  # an old server, or not allowed: the heartbeat has to do

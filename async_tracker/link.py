@@ -82,7 +82,7 @@ class Link:
         await self._ask(connection, "CLIENT", "SETNAME", self.name)
         identity = await self._ask(connection, "CLIENT", "ID")
         info = _info(await self._ask(connection, "INFO", "server"))
-        self.connection_id = int(identity) if identity is not None else None
+        self.connection_id = identity if isinstance(identity, int) else None
         self.server_run_id = info.get("run_id", "")
         self.server_version = info.get("valkey_version") or info.get("redis_version", "")
         self.generation += 1

@@ -8,6 +8,7 @@ from typing import Any
 
 from async_tracker import keys
 from async_tracker.calls import Argument, Script, call, call_many, load_script, pairs, run_script, text
+from async_tracker.errors import StorageError
 from async_tracker.stored import Observation, RunRecord, encode_run
 
 _NAMES = "register beat write speak deregister lease release_lease observe mark_gone declare_dead adopt settle bury unquarantine".split()
@@ -83,7 +84,7 @@ class Store:
 
     async def _run(self, name: str, names: Sequence[str], *arguments: Argument) -> Any:
         reply = await run_script(self.redis, SCRIPTS[name], names, arguments)
-        if len(reply) != _LENGTHS[name] if name in _LENGTHS and isinstance(reply, list) else name in _LENGTHS or type(reply) is not int:
+        if not _is_answer(name, reply):
             raise StorageError(f"Redis answers the script {name!r} with what it never returns: {reply!r:.100}")
         return reply
 
@@ -224,6 +225,11 @@ def write_call(
         mark = f'"instance":{json.dumps(instance_id)}' if end.run is None else f'"run":"{end.run}"'
         arguments += [end.job_id, mark, int(end.last_here)]
     return names, arguments
+
+
+def _is_answer(name: str, reply: Any) -> bool:
+    length = _LENGTHS.get(name)
+    return type(reply) is int if length is None else isinstance(reply, list) and len(reply) == length
 
 
 def _reply(reply: Any) -> Reply:

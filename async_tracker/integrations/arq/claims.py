@@ -6,6 +6,7 @@ moment in which a claim has no name. Everything else goes through unchanged.
 """
 
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 from async_tracker.integrations.arq.names import IN_PROGRESS, RETRY
@@ -60,14 +61,7 @@ def name_claims(pool: Any, claims: Claims) -> None:
     if getattr(pool, "_async_tracker_claims", None) is claims:
         return
     make_pipeline = pool.pipeline
-
-    def pipeline(*args: Any, **kwargs: Any) -> Any:
-        pipe = make_pipeline(*args, **kwargs)
-        pipe.__class__ = _naming(type(pipe))
-        pipe._async_tracker_claims = claims
-        return pipe
-
-    pool.pipeline = pipeline
+    pool.pipeline = _quick_pipeline(pool, claims) or _named_pipeline(make_pipeline, claims)
     pool._async_tracker_claims = claims
     pool._async_tracker_pipeline = make_pipeline
 
@@ -79,43 +73,62 @@ def stop_naming(pool: Any, claims: Claims) -> None:
         pool._async_tracker_claims = None
 
 
-_classes: dict[type, type] = {}
+def _named_pipeline(make_pipeline: Callable[..., Any], claims: Claims) -> Callable[..., Any]:
+    """Make what whoever made the pool makes, and give it another class."""
+    kinds: dict[type, type] = {}
+
+    def pipeline(*args: Any, **kwargs: Any) -> Any:
+        pipe = make_pipeline(*args, **kwargs)
+        kind = type(pipe)
+        if kind not in kinds:
+            kinds[kind] = _naming(kind, claims)
+        pipe.__class__ = kinds[kind]
+        return pipe
+
+    return pipeline
 
 
-def _naming(kind: type) -> type:
-    """Make, once, the subclass of a pipeline class that names claims."""
-    if kind not in _classes:
-        _classes[kind] = type(
-            kind.__name__, (kind,), {"psetex": _psetex, "delete": _delete, "pexpire": _pexpire, "__module__": kind.__module__}
-        )
-        _classes[_classes[kind]] = _classes[kind]
-    return _classes[kind]
+def _quick_pipeline(pool: Any, claims: Claims) -> Callable[..., Any] | None:
+    """Make the pipeline of the other class at once, where the pool's way to make one is redis-py's own; else None.
+
+    An object whose class was changed is slow for all its life, and arq makes three pipelines for every job.
+    """
+    own = type(pool).pipeline
+    if "pipeline" in vars(pool) or not isinstance(own, FunctionType) or own.__module__ != "redis.asyncio.client":
+        return None
+    made = pool.pipeline()
+    naming = _naming(type(made), claims)
+
+    def pipeline(transaction: bool = True, shard_hint: str | None = None) -> Any:
+        return naming(pool.connection_pool, pool.response_callbacks, transaction, shard_hint)
+
+    try:
+        return pipeline if vars(pipeline()) == vars(made) else None
+    except TypeError:  # a redis-py whose pipelines are made of something else
+        return None
 
 
-def _job_of(name: Any, prefix: str) -> str | None:
-    return name[len(prefix) :] if isinstance(name, str) and name.startswith(prefix) else None
+def _naming(kind: Any, claims: Claims) -> Any:
+    """Make the subclass of a pipeline class that names claims and hears what becomes of them."""
 
+    def psetex(self: Any, name: Any, time_ms: Any, value: Any) -> Any:
+        if value == _UNNAMED and isinstance(name, str) and name.startswith(IN_PROGRESS):
+            value = claims.claim(name[len(IN_PROGRESS) :])
+        return kind.psetex(self, name, time_ms, value)
 
-def _psetex(self: Any, name: Any, time_ms: Any, value: Any) -> Any:
-    job_id = _job_of(name, IN_PROGRESS)
-    if job_id is not None and value == _UNNAMED:
-        value = self._async_tracker_claims.claim(job_id)
-    return super(type(self), self).psetex(name, time_ms, value)
+    def delete(self: Any, *names: Any) -> Any:
+        for name in names:
+            if not isinstance(name, str):
+                continue
+            if name.startswith(IN_PROGRESS):
+                claims.released(name[len(IN_PROGRESS) :])
+            elif name.startswith(RETRY):
+                claims.on_finish(name[len(RETRY) :])
+        return kind.delete(self, *names)
 
+    def pexpire(self: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(name, str) and name.startswith(IN_PROGRESS):  # a cron job that has ended: arq keeps the key for a minute on purpose
+            claims.released(name[len(IN_PROGRESS) :])
+        return kind.pexpire(self, name, *args, **kwargs)
 
-def _delete(self: Any, *names: Any) -> Any:
-    for name in names:
-        job_id = _job_of(name, IN_PROGRESS)
-        if job_id is not None:
-            self._async_tracker_claims.released(job_id)
-        job_id = _job_of(name, RETRY)
-        if job_id is not None:
-            self._async_tracker_claims.on_finish(job_id)
-    return super(type(self), self).delete(*names)
-
-
-def _pexpire(self: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
-    job_id = _job_of(name, IN_PROGRESS)
-    if job_id is not None:  # a cron job that has ended: arq keeps the key for a minute on purpose
-        self._async_tracker_claims.released(job_id)
-    return super(type(self), self).pexpire(name, *args, **kwargs)
+    return type(kind.__name__, (kind,), {"psetex": psetex, "delete": delete, "pexpire": pexpire, "__module__": kind.__module__})

@@ -1,0 +1,1 @@
+"""What tracking costs and what it brings, measured: ``python -m benchmarks --help``."""

@@ -1,0 +1,102 @@
+"""The ground that every benchmark stands on: a server of its own or one that it was given, empty, and what it counts there."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from async_tracker.embedded import EmbeddedServer
+
+
+class DatabaseInUse(Exception):
+    """The database that was given is not empty: benchmarks empty theirs between rounds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """An empty database. ``sync`` is a client of the program itself."""
+
+    url: str
+    sync: Any
+
+    def empty(self) -> None:
+        """Take everything away again, before the next round."""
+        self.sync.flushdb()
+
+    def reading(self) -> "Reading":
+        """Read the server's own counters."""
+        return read_counters(self.sync)
+
+
+@contextmanager
+def ground(redis_url: str | None = None) -> Iterator[Ground]:
+    """Give an embedded server, or the one named if its database is empty. Settings of the shell are no business of ours.
+
+    Raises DatabaseInUse.
+    """
+    for name in [name for name in os.environ if name == "REDIS_URL" or name.startswith("TRACKER_")]:
+        del os.environ[name]
+    if redis_url is None:
+        with EmbeddedServer() as server:
+            yield from _on(server.url)
+        return
+    with redis.Redis.from_url(redis_url) as client:
+        key_count = client.dbsize()
+    if key_count:
+        raise DatabaseInUse(f"the database of {redis_url} holds {key_count} keys: benchmarks empty theirs, so name an empty one (…/9)")
+    yield from _on(redis_url)
+
+
+def _on(url: str) -> Iterator[Ground]:
+    with redis.Redis.from_url(url) as client:
+        try:
+            yield Ground(url=url, sync=client)
+        finally:
+            client.flushdb()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What the server has counted since it was started."""
+
+    calls: Mapping[str, int]
+    bytes_in: int
+    bytes_out: int
+    clients: int
+    memory: int
+
+    def since(self, before: "Reading") -> "Reading":
+        """Give what was counted since; clients and memory as they are now."""
+        calls = {name: count - before.calls.get(name, 0) for name, count in self.calls.items()}
+        return Reading(
+            calls={name: count for name, count in calls.items() if count and name not in ("info", "command")},
+            bytes_in=self.bytes_in - before.bytes_in,
+            bytes_out=self.bytes_out - before.bytes_out,
+            clients=self.clients,
+            memory=self.memory,
+        )
+
+    @property
+    def commands(self) -> int:
+        """How many commands were called, those inside scripts and transactions included."""
+        return sum(self.calls.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it JSON-ready."""
+        return {"calls": dict(self.calls), "bytes_in": self.bytes_in, "bytes_out": self.bytes_out, "clients": self.clients}
+
+
+def read_counters(client: Any) -> Reading:
+    """Read the counters over a synchronous client: three INFO, which are not counted themselves."""
+    stats, clients, memory = client.info("stats"), client.info("clients"), client.info("memory")
+    commands = client.info("commandstats")
+    return Reading(
+        calls={name.removeprefix("cmdstat_"): int(found["calls"]) for name, found in commands.items()},
+        bytes_in=int(stats["total_net_input_bytes"]),
+        bytes_out=int(stats["total_net_output_bytes"]),
+        clients=int(clients["connected_clients"]),
+        memory=int(memory["used_memory"]),
+    )

@@ -1,0 +1,70 @@
+"""Starting the workers that are measured, and giving them their work."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from arq.constants import job_key_prefix
+from arq.jobs import serialize_job
+from arq.utils import timestamp_ms
+
+from async_tracker.embedded import end_with_parent
+from benchmarks.ground import Ground
+from benchmarks.worker import Load
+
+ROOT = Path(__file__).resolve().parents[1]
+QUEUE = "benchmark:queue"
+NAMESPACE = "benchmark"
+
+_ROUND_SECONDS = 120.0
+_JOB_MS = 86_400_000
+_AT_ONCE = 1_000
+
+
+class RoundFailed(Exception):
+    """A worker under measurement did not do its work; the text says what it printed."""
+
+
+def enqueue(ground: Ground, *, count: int, function: str = "noop", args: tuple[Any, ...] = ()) -> list[str]:
+    """Fill the queue as arq's own client would, many at once. Returns the ids, of 32 characters as arq makes them."""
+    now_ms = timestamp_ms()
+    ids = [uuid.uuid4().hex for _ in range(count)]
+    for start in range(0, count, _AT_ONCE):
+        part = ids[start : start + _AT_ONCE]
+        with ground.sync.pipeline(transaction=False) as pipe:
+            for job_id in part:
+                pipe.psetex(job_key_prefix + job_id, _JOB_MS, serialize_job(function, args, {}, None, now_ms))
+            pipe.zadd(QUEUE, dict.fromkeys(part, now_ms))
+            pipe.execute()
+    return ids
+
+
+def measure(ground: Ground, load: Load) -> dict[str, Any]:
+    """Have a worker process work off one queue of jobs, and return what it measured."""
+    ground.empty()
+    enqueue(ground, count=load.warmup + load.jobs)
+    command = [sys.executable, "-m", "benchmarks.worker", json.dumps(dataclasses.asdict(load))]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=_ROUND_SECONDS, preexec_fn=end_with_parent(), check=False
+    )
+    if done.returncode != 0 or not done.stdout.strip():
+        raise RoundFailed(f"a worker ({load.way}) ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    if "jobs_per_second" not in found:
+        raise RoundFailed(f"a worker ({load.way}) did not finish its {load.jobs} jobs:\n{done.stderr}")
+    return found
+
+
+def shuffled(ways: Sequence[str], round_number: int) -> list[str]:
+    """Give the order of one round: each way comes first as often as any other, so that a drift of the machine hits all alike.
+
+    >>> shuffled(["a", "b", "c"], 1)
+    ['b', 'c', 'a']
+    """
+    start = round_number % len(ways)
+    return [*ways[start:], *ways[:start]]

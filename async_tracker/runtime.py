@@ -129,6 +129,10 @@ class Runtime:
         except TimeoutError:
             logger.warning("registration takes longer than %s s: it goes on in the background", self._settings.hook_timeout)
             self.heartbeat.hurry()  # not at the next beat: until then nobody would look for what this worker claims
+        finally:  # also when the worker is told to stop just now: its jobs may run on
+            self._start_loops()
+
+    def _start_loops(self) -> None:
         self._spawn(lambda: self.pulse.run(self._notice_draining))
         self._spawn(self.writer.run)
         self._spawn(lambda: self.heartbeat.run(self._beat))
@@ -336,20 +340,25 @@ class Runtime:
             self._state = "draining"
             self.heartbeat.hurry()
 
-    async def stop(self) -> None:
-        """Write what is left, deregister, close. Runs still in flight become orphans at once. A second call changes nothing."""
+    async def stop(self, *, within: float | None = None) -> None:
+        """Write what is left, deregister, close, in ``within`` seconds. Runs still in flight become orphans at once.
+
+        By default it takes a few times ``hook_timeout``, at most. A second call changes nothing.
+        """
         if self._is_stopped:
             return
         self._is_stopped = True
         self.watchdog.stop()
-        await _end_tasks(self._tasks)
         try:
-            async with asyncio.timeout(_LEAVING_HOOK_TIMEOUTS * self._settings.hook_timeout):
+            async with asyncio.timeout(_LEAVING_HOOK_TIMEOUTS * self._settings.hook_timeout if within is None else within):
+                await _end_tasks(self._tasks)
                 await self._leave()
         except (StorageError, TimeoutError) as exc:
-            logger.warning("deregistration failed, the sweep will find out: %s", exc, extra={"instance_id": self.instance_id})
-        with contextlib.suppress(OSError):  # it is closed either way
-            await self.link.aclose()
+            facts = {"instance_id": self.instance_id}
+            logger.warning("deregistration failed, the sweep will find out: %s", exc or "it takes too long", extra=facts)
+        finally:
+            with contextlib.suppress(OSError):  # it is closed either way
+                await self.link.aclose()
 
     async def _leave(self) -> None:
         self._state = "draining"

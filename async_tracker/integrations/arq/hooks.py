@@ -189,9 +189,23 @@ class ArqHooks:
     async def _stop(self, runtime: Runtime) -> None:
         if self.runtime is not runtime:
             return
+        loop = asyncio.get_running_loop()
+        due_at = loop.time() + self.settings.hook_timeout
         runtime.drain()
-        await self._give_back_idle_claims(runtime)
-        await runtime.stop()
+        try:
+            async with asyncio.timeout_at(due_at):
+                await self._give_back_idle_claims(runtime)
+        except TimeoutError:
+            logger.warning("claims without a job could not be given back in time: the sweep will find them")
+        finally:
+            try:
+                await runtime.stop(within=due_at - loop.time())
+            finally:
+                self._forget(runtime)
+
+    def _forget(self, runtime: Runtime) -> None:
+        if self.runtime is not runtime:
+            return  # another worker has begun meanwhile
         if self.claims is not None:
             stop_naming(self.pool, self.claims)
         self.access.unshare()

@@ -42,7 +42,7 @@ async def run_worker(redis_url: str, queue: str) -> AsyncIterator[StartWorker]:
 
     yield run
     for worker in started:
-        await worker.stop()
+        await worker.end()
 
 
 @pytest.fixture

@@ -42,6 +42,13 @@ class RunningWorker:
             warnings.simplefilter("ignore", DeprecationWarning)  # arq closes its pool in a way that redis-py has deprecated
             await self.worker.close()
 
+    async def end(self) -> None:
+        """Stop it whatever comes of it, and close its pool: arq leaves that out where a job's task was cancelled or failed."""
+        pool = self.worker._pool
+        await asyncio.gather(self.stop(), return_exceptions=True)
+        if pool is not None:
+            await pool.aclose()
+
     async def wait(self) -> None:
         """Wait until its main task is done, whatever it was."""
         await asyncio.wait([self.task], timeout=30)

@@ -1,0 +1,227 @@
+"""The tracker's Redis is another one than arq's, and something happens to it: no job, no hook and no worker may notice.
+
+Each fault begins while a job runs and lasts until jobs of every kind have ended in it; some are there before the worker starts.
+When it ends the tracker must be right again, with that job in flight and no other.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from async_tracker import Tracker
+from tests.harness.wait import wait_until
+from tests.harness.wire import WireProxy
+from tests.integrations.arq.running import result_of
+from tests.integrations.arq.stories import HOOK_TIMEOUT, Company, sees, story_of
+
+BEAT = 1.0
+RIGHT_AGAIN = 2 * BEAT * 5
+"""Two beats, on a machine that five suites share."""
+
+SCRIPTS = {"EVALSHA", "EVAL"}
+
+REFUSALS = {
+    "no memory": "OOM command not allowed when used memory > 'maxmemory'.",
+    "a replica": "READONLY You can't write against a read only replica.",
+    "loading": "LOADING Redis is loading the dataset in memory",
+    "busy": "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+    "no password": "NOAUTH Authentication required.",
+    "no permission": "NOPERM this user has no permissions to run the 'evalsha' command",
+    "master down": "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+    "misconfigured": "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.",
+    "any error": "ERR something that nobody has heard of",
+}
+
+
+@asynccontextmanager
+async def refused(wire: WireProxy) -> AsyncIterator[None]:
+    wire.refuse()
+    yield
+    wire.accept()
+
+
+@asynccontextmanager
+async def cut_again_and_again(wire: WireProxy) -> AsyncIterator[None]:
+    async def cut() -> None:
+        while True:
+            wire.cut()
+            await asyncio.sleep(0.05)
+
+    task = asyncio.create_task(cut())
+    yield
+    task.cancel()
+
+
+@asynccontextmanager
+async def never_answers(wire: WireProxy) -> AsyncIterator[None]:
+    wire.stall()
+    yield
+    wire.flow()
+
+
+@asynccontextmanager
+async def answers_late(wire: WireProxy) -> AsyncIterator[None]:
+    wire.delay(to_client=2.0)  # four times the socket timeout of this tracker, as ten seconds are to the default's five
+    yield
+    wire.delay()
+
+
+@asynccontextmanager
+async def loses_replies(wire: WireProxy) -> AsyncIterator[None]:
+    """Every reply is on its way when the connection is reset: what was asked was done, and nobody knows."""
+    wire.delay(to_client=0.2)
+
+    async def cut() -> None:
+        while True:
+            await asyncio.sleep(0.1)
+            wire.cut()
+
+    task = asyncio.create_task(cut())
+    yield
+    task.cancel()
+    wire.delay()
+
+
+@asynccontextmanager
+async def answers_nonsense(wire: WireProxy) -> AsyncIterator[None]:
+    rule = wire.reply_with_error("", to=SCRIPTS)
+    rule.reply = b"+what\r\n"
+    yield
+    rule.remove()
+
+
+@asynccontextmanager
+async def shakes_hands_with_nonsense(wire: WireProxy) -> AsyncIterator[None]:
+    """Each new connection is told things that no server says, and there are many new connections."""
+    rule = wire.reply_with_error("", to={"CLIENT", "INFO"})
+    rule.reply = b"*1\r\n:7\r\n"
+    async with cut_again_and_again(wire):
+        yield
+    rule.remove()
+
+
+FAULTS: dict[str, Callable[[WireProxy], AbstractAsyncContextManager[None]]] = {
+    "refused": refused,
+    "cut again and again": cut_again_and_again,
+    "never answers": never_answers,
+    "answers late": answers_late,
+    "loses replies": loses_replies,
+    "answers nonsense": answers_nonsense,
+    "shakes hands with nonsense": shakes_hands_with_nonsense,
+}
+
+
+@pytest.fixture
+def apart(wire: WireProxy, make_tracker: Callable[..., Tracker]) -> Tracker:
+    """A tracker that reaches its Redis through the weather, while arq does not."""
+    return make_tracker(
+        redis_options={"url": wire.url, "socket_timeout": 0.5, "socket_connect_timeout": 0.5},
+        heartbeat_interval=BEAT,
+        hook_timeout=HOOK_TIMEOUT,
+    )
+
+
+async def assert_no_harm(tracker: Tracker, observer: Tracker, run_worker: Any, pool: Any, weather: Any) -> None:
+    """Run the same jobs without the tracker, and with it in this weather; compare, and look whether it is right again."""
+    untouched = Company()
+    expected = await story_of(untouched, await run_worker(untouched.settings(dict)), pool, prefix="a-")
+    company = Company()
+    worker = await run_worker(company.settings(tracker.install))
+
+    async def right_again() -> None:
+        await wait_until(lambda: sees(observer, tracker, "b-hold"), timeout=RIGHT_AGAIN, description="the tracker is right again")
+
+    assert await story_of(company, worker, pool, prefix="b-", weather=weather, on_change=right_again) == expected
+    company.assert_hooks_kept_their_time()
+    assert await observer.instances() == []
+    assert await observer.orphans() == []
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_fault_of_the_trackers_redis_is_no_fault_of_a_job(apart, observer, run_worker, pool, wire, fault):
+    await assert_no_harm(apart, observer, run_worker, pool, lambda: FAULTS[fault](wire))
+    stats = await observer.stats()
+    assert (stats.succeeded, stats.failed, stats.retried, stats.timed_out) == (3 * 3 + 1, 3, 6, 3)
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+async def test_a_refusal_of_the_trackers_redis_is_no_fault_of_a_job(apart, observer, run_worker, pool, wire, refusal):
+    @asynccontextmanager
+    async def refuses() -> AsyncIterator[None]:
+        rule = wire.reply_with_error(REFUSALS[refusal], to=SCRIPTS)
+        yield
+        rule.remove()
+
+    await assert_no_harm(apart, observer, run_worker, pool, refuses)
+    stats = await observer.stats()
+    assert (stats.started, stats.succeeded, stats.failed, stats.retried, stats.timed_out) == (22, 10, 3, 6, 3)
+
+
+@pytest.mark.parametrize("fault", ["refused", "never answers", "answers late", "answers nonsense", "shakes hands with nonsense"])
+async def test_a_worker_that_starts_in_the_fault_works_and_is_tracked_after_it(apart, observer, run_worker, pool, wire, fault):
+    company = Company()
+    async with FAULTS[fault](wire):
+        await run_worker(company.settings(apart.install))
+        job = await pool.enqueue_job("hold")
+        await wait_until(lambda: company.runs[job.job_id], description="the job runs although nobody tracks it")
+    await wait_until(lambda: sees(observer, apart, job.job_id), timeout=RIGHT_AGAIN, description="the instance and its job are known")
+    company.may_end.set()
+    assert await result_of(job) == "held"
+    company.assert_hooks_kept_their_time()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_worker_that_ends_in_the_fault_ends_in_time(apart, observer, run_worker, pool, wire, fault):
+    company = Company()
+    worker = await run_worker(company.settings(apart.install))
+    company.may_end.set()
+    assert await result_of(await pool.enqueue_job("hold")) == "held"
+    await wait_until(observer.instances, description="the instance is registered")
+    async with FAULTS[fault](wire):
+        await worker.stop()
+    company.assert_hooks_kept_their_time()
+    await wait_until(lambda: settled(observer), timeout=30, description="nothing of the instance is left")
+
+
+async def settled(observer: Tracker) -> bool:
+    """Let somebody sweep, and tell whether no instance is left."""
+    await observer.recover()
+    return not await observer.instances()
+
+
+async def test_forgotten_scripts_are_sent_again_without_a_word(apart, observer, run_worker, pool, redis_client, caplog):
+    @asynccontextmanager
+    async def forgetful() -> AsyncIterator[None]:
+        await redis_client.script_flush()
+        yield
+        await redis_client.script_flush()
+
+    with caplog.at_level(logging.DEBUG, logger="async_tracker"):
+        await assert_no_harm(apart, observer, run_worker, pool, forgetful)
+    assert [record.message for record in caplog.records if is_ours(record) and record.levelno >= logging.WARNING] == []
+
+
+def is_ours(record: logging.LogRecord) -> bool:
+    return record.name == "async_tracker"
+
+
+@pytest.mark.parametrize("fault", ["refused", "never answers", "answers nonsense"])
+async def test_a_fault_is_logged_once_and_once_that_it_is_over(apart, observer, run_worker, pool, wire, caplog, fault):
+    @asynccontextmanager
+    async def noticed() -> AsyncIterator[None]:
+        async with FAULTS[fault](wire):
+            yield
+            await wait_until(lambda: "tracking is behind" in caplog.text, description="the fault was noticed")
+
+    with caplog.at_level(logging.INFO, logger="async_tracker"):
+        await assert_no_harm(apart, observer, run_worker, pool, noticed)
+    said = [record.message.split(":")[0] for record in caplog.records if is_ours(record)]
+    assert said.count("no heartbeat gets through, jobs run on") <= 1
+    assert said.count("tracking is behind, jobs run on") == 1
+    assert said.count("tracking is up to date again") == 1
+    assert said.count("heartbeats get through again") == said.count("no heartbeat gets through, jobs run on")
+    assert len(said) <= 4, said

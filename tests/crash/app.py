@@ -31,6 +31,12 @@ async def hold(ctx: Ctx, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
 
+async def interrupted(ctx: Ctx, again: float = 0.1) -> None:
+    """Run until the worker ends; the next time for a moment only."""
+    with LEDGER.run(ctx["job_id"], attempt=ctx["job_try"]):
+        await asyncio.sleep(600.0 if ctx["job_try"] == 1 else again)
+
+
 async def block(ctx: Ctx, seconds: float) -> None:
     """Block the event loop for as long, as a job does that calculates."""
     with LEDGER.run(ctx["job_id"], attempt=ctx["job_try"]):
@@ -127,7 +133,7 @@ async def slow_hook(ctx: Ctx) -> None:
 
 def _settings() -> type:
     attributes: dict[str, Any] = {
-        "functions": [hold, block, stubborn, pill, victim, quits, forking, forking_blocked, careful],
+        "functions": [hold, interrupted, block, stubborn, pill, victim, quits, forking, forking_blocked, careful],
         "redis_settings": RedisSettings.from_dsn(CONFIG["redis_url"]),
         "poll_delay": 0.1,
         **CONFIG["worker"],

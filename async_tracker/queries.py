@@ -27,6 +27,10 @@ _LAST_SEQUENCE = 2**64 - 1
 """The highest number that an event of one millisecond can have."""
 
 
+Attributes = Mapping[str, Any]
+"""The attributes of a `RunRecord`, as they were read."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Picture:
     """The namespace as one question found it."""
@@ -84,14 +88,14 @@ class Queries:
     async def job(self, job_id: str) -> Job | None:
         """Give the newest run in flight of one job, or None. Raises CorruptRecord when its record cannot be read."""
         reading = Reading(self._redis)
-        found = await reading.runs([job_id, *(job_ref(scope, job_id) for scope in self._scopes)])
+        found = await reading.run_attributes([job_id, *(job_ref(scope, job_id) for scope in self._scopes)])
         if reading.corrupt:
             raise CorruptRecord(reading.corrupt[0], "another version, or somebody else, wrote it")
         if not found:
             return None
-        record = max(found.values(), key=lambda run: run.started_at_ms)
+        run = max(found.values(), key=itemgetter("started_at_ms"))
         picture = await self._look()
-        return _job(record, picture.now_ms, _state(picture, record.instance_id))
+        return _job(run, picture.now_ms, _state(picture, run["instance_id"]))
 
     async def orphans(self) -> list[Orphan]:
         """List the jobs in flight whose instance is dead and that are not yet recovered, the oldest first."""
@@ -184,36 +188,34 @@ class Queries:
             gone_since_ms = int(observation.now_ms - max(missed_ms, 1))
         return weigh(findings, stored, gone_since_ms=gone_since_ms, hosts=hosts, draining=stored.state == "draining")
 
-    async def _runs(self, picture: Picture) -> dict[str, RunRecord]:
-        return await picture.reading.runs(sorted({job_id for ids in picture.jobs.values() for job_id in ids}))
+    async def _runs(self, picture: Picture) -> Mapping[str, Attributes]:
+        return await picture.reading.run_attributes(sorted({job_id for ids in picture.jobs.values() for job_id in ids}))
 
     def _instances(self, picture: Picture) -> tuple[Instance, ...]:
         found = [_instance(stored, picture) for stored in picture.instances.values()]
         return tuple(sorted(found, key=lambda item: (item.started_at, item.instance_id)))
 
-    def _jobs(self, picture: Picture, runs: Mapping[str, RunRecord]) -> tuple[Job, ...]:
+    def _jobs(self, picture: Picture, runs: Mapping[str, Attributes]) -> tuple[Job, ...]:
         live = {name: refs for name, refs in picture.jobs.items() if _is_live(picture, name)}
-        holders = Counter(ref for refs in live.values() for ref in refs)
+        holders = Counter([ref for refs in live.values() for ref in refs])
         found = []
         for name, refs in live.items():
             state = _state(picture, name)
             for ref in refs:
-                record = runs.get(ref)
-                if record is not None and record.instance_id == name:
-                    found.append((record.started_at_ms, ref, record, state))
+                run = runs.get(ref)
+                if run is not None and run["instance_id"] == name:
+                    found.append((run["started_at_ms"], ref, run, state))
         found.sort(key=itemgetter(0, 1))
-        return tuple([_job(record, picture.now_ms, state, others=holders[ref] - 1) for _, ref, record, state in found])
+        now_ms = picture.now_ms
+        return tuple([_job(run, now_ms, state, others=holders[ref] - 1) for _, ref, run, state in found])
 
     @staticmethod
-    def _orphaned(picture: Picture, runs: Mapping[str, RunRecord]) -> list[RunRecord]:
+    def _orphaned(picture: Picture, runs: Mapping[str, Attributes]) -> list[RunRecord]:
         found = []
         for name, job_ids in picture.jobs.items():
-            if _is_live(picture, name):
-                continue
-            for job_id in job_ids:
-                record = runs.get(job_id)
-                if record is not None and record.instance_id == name:
-                    found.append(record)
+            if not _is_live(picture, name):
+                held = [runs[job_id] for job_id in job_ids if job_id in runs]
+                found += [RunRecord(**run) for run in held if run["instance_id"] == name]
         return found
 
     @staticmethod
@@ -247,23 +249,25 @@ def _state(picture: Picture, name: str) -> InstanceState:
     return verdict.state if verdict is not None else InstanceState.DEAD
 
 
-def _job(record: RunRecord, now_ms: int, state: InstanceState, *, others: int = 0) -> Job:
+def _job(run: Attributes, now_ms: int, state: InstanceState, *, others: int = 0) -> Job:
+    get = run.get
+    enqueued_at_ms, started_at_ms = get("enqueued_at_ms"), run["started_at_ms"]
     return Job(
-        job_id=record.job_id,
-        instance_id=record.instance_id,
-        run=record.run,
-        job_try=record.job_try,
-        function=record.function,
-        queue=record.queue,
-        library=record.library,
-        enqueued_at=from_ms(record.enqueued_at_ms) if record.enqueued_at_ms is not None else None,
-        started_at=from_ms(record.started_at_ms),
-        running_for=max(now_ms - record.started_at_ms, 0) / 1000.0,
-        timeout=record.timeout,
-        progress=record.progress,
-        progress_message=record.progress_message,
-        args=record.args,
-        superseded=record.superseded + others,
+        job_id=run["job_id"],
+        instance_id=run["instance_id"],
+        run=run["run"],
+        job_try=get("job_try", 1),
+        function=get("function"),
+        queue=get("queue"),
+        library=get("library", "asyncio"),
+        enqueued_at=from_ms(enqueued_at_ms) if enqueued_at_ms is not None else None,
+        started_at=from_ms(started_at_ms),
+        running_for=(now_ms - started_at_ms) / 1000.0 if now_ms > started_at_ms else 0.0,
+        timeout=get("timeout"),
+        progress=get("progress"),
+        progress_message=get("progress_message"),
+        args=get("args"),
+        superseded=get("superseded", 0) + others,
         instance_state=state,
     )
 

@@ -6,7 +6,7 @@ from typing import Any
 from async_tracker import keys
 from async_tracker.calls import call, call_many, load_script, pairs, refused, run_script_many, text
 from async_tracker.errors import CorruptRecord
-from async_tracker.stored import RunRecord, StoredInstance, decode_instance, decode_run
+from async_tracker.stored import RunRecord, StoredInstance, decode_instance, decode_run, read_run
 
 _READ_INSTANCES = load_script(__package__, "read_instances")
 
@@ -52,24 +52,21 @@ class Reading:
 
     async def runs(self, job_ids: Sequence[str]) -> dict[str, RunRecord]:
         """Read the newest run of each of these jobs; what is not in flight is left out."""
-        found: dict[str, RunRecord] = {}
+        return {ref: RunRecord(**attributes) for ref, attributes in (await self.run_attributes(job_ids)).items()}
+
+    async def run_attributes(self, job_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Read the same as `runs`, as the attributes of a `RunRecord`."""
+        found: dict[str, dict[str, Any]] = {}
         parts = [job_ids[i : i + _JOBS_AT_ONCE] for i in range(0, len(job_ids), _JOBS_AT_ONCE)]
         replies = await call_many(self.redis, [("MGET", *(keys.job(job_id) for job_id in part)) for part in parts]) if parts else []
         for part, reply in zip(parts, replies, strict=True):
             for job_id, raw in zip(part, reply, strict=True):
-                record = self._decode_run(job_id, raw)
-                if record is not None:
-                    found[job_id] = record
+                if raw is not None:
+                    try:
+                        found[job_id] = read_run(keys.job(job_id), job_id, raw)
+                    except CorruptRecord as exc:
+                        self.corrupt.append(exc.key)
         return found
-
-    def _decode_run(self, job_id: str, raw: bytes | None) -> RunRecord | None:
-        if raw is None:
-            return None
-        try:
-            return decode_run(keys.job(job_id), job_id, raw)
-        except CorruptRecord as exc:
-            self.corrupt.append(exc.key)
-            return None
 
     async def adopted(self, instance_ids: Sequence[str]) -> dict[str, dict[str, RunRecord]]:
         """Read the orphans that an earlier sweep of these dead instances has found and not yet settled."""
@@ -77,8 +74,12 @@ class Reading:
         kept: dict[str, dict[str, RunRecord]] = {}
         for name, reply in zip(instance_ids, replies, strict=True):
             fields = _fields(reply) if self._sound(keys.orphans(name), reply) else {}
-            decoded = {ref: self._decode_run(ref, raw) for ref, raw in fields.items()}
-            kept[name] = {ref: record for ref, record in decoded.items() if record is not None}
+            kept[name] = {}
+            for ref, raw in fields.items():
+                try:
+                    kept[name][ref] = decode_run(keys.job(ref), ref, raw)
+                except CorruptRecord as exc:
+                    self.corrupt.append(exc.key)
         return kept
 
     async def deaths(self, job_ids: Sequence[str], *, since_ms: int) -> dict[str, list[str]]:

@@ -1,7 +1,8 @@
 """``doctor``: what is there, what is missing, and how to mend it."""
 
 from async_tracker.cli.endings import Ending
-from async_tracker.cli.examination import Examination, Finding, Status
+from async_tracker.cli.examination import Examination
+from async_tracker.cli.findings import Finding, Status
 from async_tracker.cli.reach import reach, redis_of
 from async_tracker.cli.tables import Table, show
 from async_tracker.cli.target import Target

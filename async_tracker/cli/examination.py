@@ -5,18 +5,18 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 from async_tracker import keys
 from async_tracker.calls import call, text
+from async_tracker.cli.findings import Finding, Status
 from async_tracker.cli.instances import blocking_line
-from async_tracker.cli.permissions import arq_commands, grants, only_evidence, own_name, refusals, refusals_of, tracker_commands
+from async_tracker.cli.permissions import arq_commands, judged, judged_at_arq, own_name, refusals, tracker_commands
 from async_tracker.cli.reach import CONNECT_TIMEOUT
 from async_tracker.cli.target import Target
 from async_tracker.cli.wording import counted, duration
 from async_tracker.connections import SOCKET_TIMEOUT, Access, describe, redis_options
-from async_tracker.errors import StorageError
+from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.integrations.arq.names import DEFAULT_QUEUE, LIBRARY
 from async_tracker.namespace import Namespace
 from async_tracker.policy import InstanceState
@@ -30,25 +30,6 @@ _PINGS = 5
 _SLOW_PING = 0.05
 _FULL_SHARE = 0.9
 _ARQ_URL_REMEDY = "set TRACKER_ARQ_REDIS_URL, or give --arq-redis-url, in processes that are no worker"
-
-
-class Status(StrEnum):
-    """How good a finding is."""
-
-    OK = "ok"
-    WARNING = "warning"
-    """It works, and less well than it could."""
-    PROBLEM = "problem"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that was looked at."""
-
-    subject: str
-    status: Status
-    says: str
-    remedy: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,17 +47,26 @@ class Examination:
         self._found.clear()
         info = await self._server()
         self._memory(info)
-        await self._permissions()
         self._connections(info)
+        try:
+            stored = await Queries(self.namespaced).stored_instances()
+            await self._permissions(_queue_of(stored, self.tracker))
+            await self._inside(stored, info)
+        except StorageUnavailable:
+            raise
+        except StorageError as exc:
+            await self._permissions(DEFAULT_QUEUE)
+            self._problem("namespace", f"it cannot be read: {exc}", "see what the user may do")
+        return self._found
+
+    async def _inside(self, stored: list[StoredInstance], info: Mapping[str, str]) -> None:
         snapshot = await self.tracker.snapshot()
-        stored = await Queries(self.namespaced).stored_instances()
         await self._namespace(snapshot)
         self._instances(snapshot.instances)
         self._whose_redis(stored)
         await self._sweeper(snapshot.instances)
         await self._claims(stored, info)
         self._corrupt(snapshot)
-        return self._found
 
     def _ok(self, subject: str, says: str) -> None:
         self._found.append(Finding(subject=subject, status=Status.OK, says=says))
@@ -136,40 +126,27 @@ class Examination:
         else:
             self._ok("memory", says)
 
-    async def _permissions(self) -> None:
-        commands = tracker_commands(self.namespaced)
-        commands_of_arq = arq_commands(self.namespaced, self.tracker.settings.queue or DEFAULT_QUEUE)
-        whom = self.user or await own_name(self._client) or "ours"
-        if self.user is None:
-            refused = await refusals(self._client, commands)
-        else:
-            refused = await refusals_of(self._client, self.user, commands)
-        self._say_refused(f"user {whom}", refused, "tracking")
-        if self._arq_url is None:
-            if self.user is None:
-                refused = await refusals(self._client, commands_of_arq)
-            else:
-                refused = await refusals_of(self._client, self.user, commands_of_arq)
-            self._say_refused(f"user {whom}, arq", refused, "recovery")
-
-    def _say_refused(self, subject: str, refused: dict[str, str], what: str) -> None:
-        if not refused:
-            self._ok(subject, f"may do all that {what} needs")
-            return
-        first = next(iter(refused.values()))
-        says = f"may not: {', '.join(refused)} ({first})"
-        if not any("permission" in reason.lower() for reason in refused.values()):
-            self._problem(subject, f"the server refuses {', '.join(refused)} ({first})", "mend the server: it is no matter of permissions")
-        elif only_evidence(refused):
-            self._warn(
-                subject, says, f"deaths are noticed only when a heartbeat is {self._ttl} old; to notice them at once: {grants(refused)}"
-            )
-        else:
-            self._problem(subject, says, f"ACL SETUSER … {grants(refused)} ~{self.tracker.namespace}:*")
-
-    @property
-    def _ttl(self) -> str:
-        return duration(self.tracker.settings.heartbeat_ttl)
+    async def _permissions(self, queue: str) -> bool:
+        """Tell what the user may do; returns whether it may write at all, as whoever recovers must."""
+        whom = self.user or await own_name(self._client)
+        asking, working = tracker_commands(self.namespaced)
+        refused_asking = await refusals(self._client, asking, user=self.user)
+        refused_working = await refusals(self._client, working, user=self.user)
+        settings = self.tracker.settings
+        finding = judged(
+            f"user {whom}",
+            refused_asking,
+            refused_working,
+            namespace=settings.namespace,
+            heartbeat_ttl=settings.heartbeat_ttl,
+            writes=len(working),
+        )
+        self._found.append(finding)
+        writes = len(refused_working) < len(working)
+        if writes and self._arq_url is None:
+            refused = await refusals(self._client, arq_commands(self.namespaced, queue), user=self.user)
+            self._found.append(judged_at_arq(f"user {whom}, arq", refused))
+        return writes
 
     def _connections(self, info: Mapping[str, str]) -> None:
         pool = self._client.connection_pool
@@ -255,13 +232,13 @@ class Examination:
                 "arq's Redis", f"workers of this namespace use several: {brokers}", "a namespace serves one arq database: give each its own"
             )
         elif self._arq_url is not None:
-            await self._claims_at(self._arq_url, servers)
+            await self._claims_at(self._arq_url, servers, _queue_of(stored, self.tracker))
         elif servers and servers != {info.get("run_id", "")}:
             self._problem("arq's Redis", f"claims are in another Redis: {brokers}", _ARQ_URL_REMEDY)
         elif workers:
             self._ok("arq's Redis", f"{brokers}: claims are on the tracker's own server")
 
-    async def _claims_at(self, url: str, servers: set[str]) -> None:
+    async def _claims_at(self, url: str, servers: set[str], queue: str) -> None:
         limits = {"socket_timeout": SOCKET_TIMEOUT, "socket_connect_timeout": CONNECT_TIMEOUT}
         access = Access(options={**limits, **redis_options({"url": url})})
         try:
@@ -272,8 +249,8 @@ class Examination:
                 return
             self._ok("arq's Redis", f"{describe(client)}, named apart from the tracker's")
             namespaced = Namespace(client, self.tracker.namespace)
-            refused = await refusals(client, arq_commands(namespaced, self.tracker.settings.queue or DEFAULT_QUEUE))
-            self._say_refused(f"user {await own_name(client) or 'ours'}, arq", refused, "recovery")
+            refused = await refusals(client, arq_commands(namespaced, queue), user=None)
+            self._found.append(judged_at_arq(f"user {await own_name(client)}, arq", refused))
         except StorageError as exc:
             self._problem("arq's Redis", str(exc), _ARQ_URL_REMEDY)
         finally:
@@ -286,6 +263,12 @@ class Examination:
                 key,
                 "another version, or somebody else, wrote it: it is skipped. Is this the namespace of the tracker alone?",
             )
+
+
+def _queue_of(stored: list[StoredInstance], tracker: Tracker) -> str:
+    """Choose a queue to ask about: a user may be allowed only those that its workers use."""
+    queues = [item.description.queue for item in stored if item.description.library == LIBRARY and item.description.queue]
+    return tracker.settings.queue or next(iter(queues), DEFAULT_QUEUE)
 
 
 def info_of(reply: Any) -> dict[str, str]:

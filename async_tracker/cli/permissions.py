@@ -1,54 +1,62 @@
 """What a user of the server must be allowed, found out by doing it: on keys that are nobody's, or without any effect."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from async_tracker.calls import call, call_many, refused, text
+from async_tracker.cli.findings import Finding, Status
+from async_tracker.cli.wording import duration
 from async_tracker.errors import StorageError
 from async_tracker.integrations.arq.names import ABORT, IN_PROGRESS, JOB, RESULT, RETRY
 from async_tracker.namespace import Namespace
 
-# string, hash, set, zset and stream stand for keys of the namespace that are made for the question and deleted after it.
-TRACKER_COMMANDS = """
+Command = list[str | bytes]
+
+# string, hash, set, zset and stream stand for keys of the namespace that nobody uses. What asks comes before what writes.
+ASKING = """
 PING
 INFO server
 TIME
-CLIENT ID
-CLIENT SETNAME async-tracker-doctor
-CLIENT LIST ID 1
 EVAL return 0
 EVALSHA 0 0
-SET string 0 PX 10000
+CLIENT LIST ID 1
 GET string
 MGET string
+HGET hash f
+HMGET hash f
+HGETALL hash
+SCARD set
+SMEMBERS set
+ZCARD zset
+ZSCORE zset m
+ZRANGE zset 0 -1
+XREAD STREAMS stream 0
+XREVRANGE stream + -
+"""
+
+# What is written here is deleted by the last line.
+WORKING = """
+CLIENT ID
+CLIENT SETNAME async-tracker-doctor
+SET string 0 PX 10000
 EXISTS string
 EXPIRE string 10
 PEXPIRE string 10000
 HSET hash f 0
 HSETNX hash f 0
-HGET hash f
-HMGET hash f
-HGETALL hash
 HINCRBY hash f 1
 HDEL hash f
 SADD set m
-SCARD set
-SMEMBERS set
 SREM set m
 ZADD zset 0 m
-ZCARD zset
-ZSCORE zset m
-ZRANGE zset 0 -1
 ZREM zset m
 XADD stream * f 0
-XREAD STREAMS stream 0
-XREVRANGE stream + -
 DEL string hash set zset stream
 """
 
 # Without effect: no such job is queued.
-ARQ_COMMANDS = """
+RECOVERING_ARQ = """
 INFO server
 TIME
 EVAL return 0
@@ -70,33 +78,37 @@ ZADD queue XX 0 job
 ZREM queue job
 ZREM abort job
 EXISTS receipt
+TYPE receipt
 HMGET receipt payload result
 HSET receipt payload 0
 PEXPIRE receipt 1
 SET receipt 0 XX PX 1
+DEL receipt
 """
 
-_EVIDENCE = ("CLIENT ID", "CLIENT SETNAME", "CLIENT LIST")
+_EVIDENCE = {"CLIENT ID", "CLIENT SETNAME", "CLIENT LIST"}
 """Without these deaths are noticed all the same, by the heartbeat, later."""
+_FOLLOWING = {"XREAD", "XREVRANGE"}
+"""Only whoever reads events needs these."""
 
 
-def tracker_commands(namespaced: Namespace) -> list[list[str | bytes]]:
-    """Give the commands that tracking needs, on keys of the namespace that nobody uses."""
+def tracker_commands(namespaced: Namespace) -> tuple[list[Command], list[Command]]:
+    """Give the commands that questions need, and those that a worker needs besides, on keys of the namespace that nobody uses."""
     nonce = secrets.token_hex(8)
     names = {name: namespaced.full_key(f"doctor:{nonce}:{name}") for name in ("string", "hash", "set", "zset", "stream")}
-    return _commands(TRACKER_COMMANDS, names)
+    return _commands(ASKING, names), _commands(WORKING, names)
 
 
-def arq_commands(namespaced: Namespace, queue: str) -> list[list[str | bytes]]:
+def arq_commands(namespaced: Namespace, queue: str) -> list[Command]:
     """Give the commands that recovery needs in arq's Redis, about a job that does not exist."""
     job_id = f"async-tracker-doctor-{secrets.token_hex(8)}"
     names: dict[str, str | bytes] = {"claim": IN_PROGRESS + job_id, "payload": JOB + job_id, "tries": RETRY + job_id}
     names |= {"result": RESULT + job_id, "queue": queue, "abort": ABORT, "job": job_id}
-    return _commands(ARQ_COMMANDS, {**names, "receipt": namespaced.full_key(f"receipt:{job_id}")})
+    return _commands(RECOVERING_ARQ, {**names, "receipt": namespaced.full_key(f"receipt:{job_id}")})
 
 
-def _commands(table: str, names: dict[str, Any]) -> list[list[str | bytes]]:
-    commands: list[list[str | bytes]] = []
+def _commands(table: str, names: Mapping[str, Any]) -> list[Command]:
+    commands: list[Command] = []
     for line in table.strip().splitlines():
         verb, *rest = line.split(" ")
         if verb == "EVAL":
@@ -112,38 +124,64 @@ def named(command: Sequence[str | bytes]) -> str:
     return " ".join(words[:2]) if words[0] == "CLIENT" else words[0]
 
 
-async def refusals(client: Any, commands: Sequence[Sequence[str | bytes]]) -> dict[str, str]:
-    """Run the commands and tell which the server refuses, with its reason. What it does not know without permission is no refusal."""
-    replies = await call_many(client, commands)
+async def refusals(client: Any, commands: Sequence[Command], *, user: str | None) -> dict[str, str]:
+    """Tell which commands the server refuses, each with the reason: by running them, or for another ``user`` by asking.
+
+    Raises StorageError where the server cannot tell of another user, or not to us.
+    """
+    asked: list[Command] = list(commands) if user is None else [["ACL", "DRYRUN", user, *command] for command in commands]
     found: dict[str, str] = {}
-    for command, reply in zip(commands, replies, strict=True):
-        if refused(reply) and "NOSCRIPT" not in str(reply) and "No matching script" not in str(reply):
+    for command, reply in zip(commands, await call_many(client, asked), strict=True):
+        if user is None and refused(reply) and "matching script" not in str(reply):
             found.setdefault(named(command), str(reply))
-    return found
-
-
-async def refusals_of(client: Any, user: str, commands: Sequence[Sequence[str | bytes]]) -> dict[str, str]:
-    """Tell which commands another user would be refused. Raises StorageError where the server cannot say, or not to us."""
-    replies = await call_many(client, [("ACL", "DRYRUN", user, *command) for command in commands])
-    found: dict[str, str] = {}
-    for command, reply in zip(commands, replies, strict=True):
-        if refused(reply):
+        elif user is not None and refused(reply):
             raise StorageError(f"Redis does not tell what user {user!r} may do: {reply}")
-        if text(reply) != "OK":
+        elif user is not None and text(reply) != "OK":
             found.setdefault(named(command), text(reply))
     return found
 
 
-def only_evidence(refused_commands: dict[str, str]) -> bool:
-    """Tell whether tracking works all the same, with later news of deaths.
+def judged(
+    subject: str, asking: Mapping[str, str], working: Mapping[str, str], *, namespace: str, heartbeat_ttl: float, writes: int
+) -> Finding:
+    """Judge what a user is refused; ``writes`` is how many commands a worker needs besides those of a question.
 
-    >>> only_evidence({"CLIENT LIST": "no"}), only_evidence({"CLIENT LIST": "no", "XADD": "no"})
-    (True, False)
+    >>> def status(asking, working):
+    ...     return str(judged("user", asking, working, namespace="n", heartbeat_ttl=15.0, writes=2).status)
+    >>> no = "no permission"
+    >>> status({}, {}), status({"CLIENT LIST": no}, {}), status({"GET": no}, {})
+    ('ok', 'warning', 'problem')
+    >>> status({}, {"SET": no}), status({}, {"SET": no, "DEL": no})
+    ('problem', 'warning')
     """
-    return set(refused_commands) <= set(_EVIDENCE)
+    every = {**asking, **working}
+    says = f"may not: {', '.join(every)} ({next(iter(every.values()), '')})"
+    if any("permission" not in reason.lower() for reason in every.values()):
+        says = f"the server refuses {', '.join(every)} ({next(iter(every.values()))})"
+        return Finding(subject=subject, status=Status.PROBLEM, says=says, remedy="mend the server: it is no matter of permissions")
+    if not every:
+        return Finding(subject=subject, status=Status.OK, says="may do all that tracking needs")
+    if set(every) <= _FOLLOWING:
+        return Finding(subject=subject, status=Status.OK, says=f"may do all that tracking needs; to read events: {grants(every)}")
+    if set(every) <= _EVIDENCE:
+        remedy = f"deaths are noticed only when a heartbeat is {duration(heartbeat_ttl)} old; to notice them at once: {grants(every)}"
+        return Finding(subject=subject, status=Status.WARNING, says=says, remedy=remedy)
+    if len(working) == writes and set(asking) <= _EVIDENCE:
+        remedy = "enough to ask; a worker, and whoever recovers, needs a user that may write"
+        return Finding(subject=subject, status=Status.WARNING, says="may read and not write", remedy=remedy)
+    return Finding(subject=subject, status=Status.PROBLEM, says=says, remedy=f"ACL SETUSER ... ~{namespace}:* {grants(every)}")
 
 
-def grants(refused_commands: dict[str, str]) -> str:
+def judged_at_arq(subject: str, refused_commands: Mapping[str, str]) -> Finding:
+    """Judge what a user is refused in arq's Redis."""
+    if not refused_commands:
+        return Finding(subject=subject, status=Status.OK, says="may do all that recovery needs")
+    says = f"may not: {', '.join(refused_commands)} ({next(iter(refused_commands.values()))})"
+    remedy = f"to recover and to see how full queues are: ACL SETUSER ... ~arq:* {grants(refused_commands)}"
+    return Finding(subject=subject, status=Status.PROBLEM, says=says, remedy=remedy)
+
+
+def grants(refused_commands: Mapping[str, str]) -> str:
     """Write the ACL rules that would allow what was refused.
 
     >>> grants({"CLIENT LIST": "no", "XADD": "no"})
@@ -152,9 +190,9 @@ def grants(refused_commands: dict[str, str]) -> str:
     return " ".join("+" + name.lower().replace(" ", "|") for name in refused_commands)
 
 
-async def own_name(client: Any) -> str | None:
-    """Give the name of the user that we are; None where the server does not tell."""
+async def own_name(client: Any) -> str:
+    """Give the name of the user that we are; where the server does not tell, the one that the connection was made with."""
     try:
         return text(await call(client, "ACL", "WHOAMI"))
     except StorageError:
-        return None
+        return str(client.connection_pool.connection_kwargs.get("username") or "default")

@@ -4,14 +4,16 @@ import re
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 import redis
 
 import async_tracker
 from async_tracker import Tracker
-from async_tracker.cli.permissions import ARQ_COMMANDS, TRACKER_COMMANDS
+from async_tracker.cli.permissions import ASKING, RECOVERING_ARQ, WORKING
 from tests.harness.wait import wait_until
 
 SCRIPTS = Path(async_tracker.__file__).parent
+ADOPTING = SCRIPTS.parent / "docs" / "adopting.md"
 
 
 async def examined(cli, *arguments, **options):
@@ -65,6 +67,40 @@ async def test_a_user_without_client_list_is_warned_of_and_one_without_streams_i
         assert "+xadd" in finding(answer.document, "user mute")["remedy"]
 
 
+@pytest.fixture
+def url_of(make_server, namespace):
+    """The url of a server for each of the users that the adopting page describes."""
+    server = make_server(tcp=True)
+    with redis.Redis.from_url(server.url) as client:
+        for line in re.findall(r"^ACL SETUSER .*$", ADOPTING.read_text(), re.MULTILINE):
+            client.execute_command(*line.replace("my_app", namespace).split())
+    return lambda name: f"redis://{name}:secret@127.0.0.1:{server.port}/0"
+
+
+async def test_the_users_of_the_adopting_page_are_told_apart_and_each_can_ask_everything(make_cli, url_of, namespace):
+    for name, code, status in (("worker", 0, "ok"), ("reader", 0, "warning"), ("tracker", 1, "ok")):
+        cli = make_cli(url=url_of(name), namespace=namespace)
+        answer = await examined(cli, "--json")
+        assert (answer.code, finding(answer.document, f"user {name}")["status"]) == (code, status)
+        for command in ("ps", "jobs", "orphans", "stats"):
+            assert ((await cli.within(command)).code, (await cli.within(command)).err) == (0, "")
+
+
+async def test_a_queue_that_a_user_may_not_look_at_is_said_to_be_unknown_and_not_empty(make_cli, url_of, workers, namespace):
+    env = {"TEST_REDIS_URL": url_of("worker"), "TRACKER_NAMESPACE": namespace, "TEST_QUEUE": f"arq:queue:{namespace}"}
+    workers.start("tests.cli.app.WorkerSettings", env=env)
+    cli = make_cli(url=url_of("reader"), namespace=namespace)
+    await wait_until(lambda: has_instance(cli), timeout=30.0, description="the worker is registered", poll_interval=0.1)
+    answer = await cli.within("ps", "--json")
+    assert answer.code == 0
+    assert answer.document["queues"] == []
+    assert "permission" in answer.document["queues_error"]
+
+
+async def has_instance(cli):
+    return (await cli.within("ps", "--json")).document["instances"]
+
+
 async def test_a_replica_is_a_problem(make_cli, make_server, namespace):
     master, replica = make_server(tcp=True), make_server(tcp=True)
     with redis.Redis.from_url(replica.url) as client:
@@ -113,8 +149,8 @@ async def test_a_corrupt_record_is_named(cli, redis_client, namespace):
 
 
 def test_every_command_of_every_script_is_asked_for():
-    assert commands_in("store/lua") - asked(TRACKER_COMMANDS) == set()
-    assert commands_in("integrations/arq/lua") - asked(ARQ_COMMANDS) == set()
+    assert commands_in("store/lua") - (asked(ASKING) | asked(WORKING)) == set()
+    assert commands_in("integrations/arq/lua") - asked(RECOVERING_ARQ) == set()
 
 
 def commands_in(folder):

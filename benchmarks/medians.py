@@ -44,7 +44,7 @@ def estimate(values: Sequence[float], *, confidence: float = 0.95) -> Estimate:
 
 def _coverage(count: int, cut: int) -> float:
     """Probability that the median lies between the measurements that remain when ``cut`` are taken off each end."""
-    missed = sum(math.comb(count, k) for k in range(cut + 1)) / 2**count
+    missed: float = sum(math.comb(count, k) for k in range(cut + 1)) / 2**count
     return max(1.0 - 2.0 * missed, 0.0)
 
 

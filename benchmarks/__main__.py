@@ -1,0 +1,94 @@
+"""The program: ``python -m benchmarks [what] [--quick] [--json FILE] [--plot FILE] [--results] [--redis-url URL]``."""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks import connections, overhead, queries, recovery
+from benchmarks.charts import NoPlots, draw, picture_path
+from benchmarks.environment import environment, header
+from benchmarks.ground import DatabaseInUse, Ground, ground
+from benchmarks.proxy import run as namespace
+from benchmarks.report import Report, write_json
+from benchmarks.size import FULL, QUICK, Size
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "RESULTS.md"
+PLOTS = HERE / "plots"
+
+BENCHMARKS: dict[str, Callable[[Ground, Size], Report]] = {
+    "overhead": overhead.run,
+    "connections": connections.run,
+    "queries": queries.run,
+    "namespace": namespace,
+    "recovery": recovery.run,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what was asked for, print it, write what was asked for. Returns the exit code."""
+    asked = _parser().parse_args(arguments)
+    names = list(BENCHMARKS) if asked.what == "all" else [asked.what]
+    size = QUICK if asked.quick else FULL
+    try:
+        with ground(asked.redis_url) as found:
+            where = environment(found, size=size.name)
+            print(header(where), end="\n\n", flush=True)
+            reports = [_one(name, found, size) for name in names]
+    except DatabaseInUse as exc:
+        print(exc, file=sys.stderr)
+        return 2
+    if asked.json is not None:
+        write_json(asked.json, where, reports)
+    try:
+        if asked.plot is not None:
+            for report in reports:
+                draw(report, picture_path(asked.plot, report, reports))
+        if asked.results:
+            write_results(RESULTS, where, reports)
+    except NoPlots as exc:
+        print(exc, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What tracking costs, and what it brings.")
+    parser.add_argument("what", nargs="?", choices=[*BENCHMARKS, "all"], default="all", help="which benchmark (default: all)")
+    parser.add_argument("--quick", action="store_true", help="a minute's worth: fewer rounds, wide intervals")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it (.svg, .png, .pdf); with several benchmarks, a file for each")
+    parser.add_argument("--results", action="store_true", help=f"write {RESULTS.name} and its pictures")
+    parser.add_argument("--redis-url", metavar="URL", help="an empty database, which is emptied again (default: a server of our own)")
+    return parser
+
+
+def _one(name: str, found: Ground, size: Size) -> Report:
+    began = time.monotonic()
+    found.empty()
+    report = BENCHMARKS[name](found, size)
+    print(report.to_markdown(), end=f"\n\n({time.monotonic() - began:.0f} s)\n\n", flush=True)
+    return report
+
+
+def write_results(path: Path, where: dict[str, str], reports: Sequence[Report]) -> None:
+    """Write the page of results beside this program, with a picture for each benchmark. Raises NoPlots."""
+    PLOTS.mkdir(exist_ok=True)
+    parts = [
+        "# Results",
+        "Written by `python -m benchmarks all --results`; do not edit. Medians; intervals by order statistics over interleaved rounds.",
+        "\n".join(f"- {name}: {value}" for name, value in where.items()),
+    ]
+    for report in reports:
+        parts.append(report.to_markdown())
+        if report.charts:
+            picture = PLOTS / f"{report.name}.svg"
+            draw(report, picture)
+            parts.append(f"![{report.title}]({picture.relative_to(path.parent)})")
+    path.write_text("\n\n".join(parts) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""Pooled or dedicated: the tracker on the worker's own pool, or with a pool of its own, near, far away and with few connections."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.ground import Ground
+from benchmarks.latency import far_away
+from benchmarks.medians import Estimate, estimate, quantile
+from benchmarks.processes import NAMESPACE, QUEUE, measure, shuffled
+from benchmarks.report import Bar, Chart, Report, Table
+from benchmarks.size import Size
+from benchmarks.worker import Load
+
+WAYS = ("untracked", "tracked", "dedicated")
+POOL_LIMIT = 4
+
+_NAMES = {"untracked": "arq alone", "tracked": "pooled (shared)", "dedicated": "dedicated"}
+_SLOTS = 10
+_JOB_SECONDS = 0.01
+_SLOW_JOBS_PER_SECOND = 150.0
+"""What arq starts about, each with four round trips of 1 ms and their overhead; by it the rounds far away are made as long as the near."""
+
+Rounds = dict[str, list[dict[str, Any]]]
+
+
+def run(ground: Ground, size: Size) -> Report:
+    """Measure all places; jobs last a few ms, so that each of them is written, as most real ones are."""
+    places: list[tuple[str, int, int | None]] = [(f"{ms} ms" if ms else "near", ms, None) for ms in size.latencies_ms]
+    places.append((f"near, pool of {POOL_LIMIT}", 0, POOL_LIMIT))
+    found: dict[str, tuple[float, Rounds]] = {}
+    for name, latency_ms, limit in places:
+        with far_away(ground.url, latency_ms=latency_ms) as (url, round_trip_ms):
+            found[name] = round_trip_ms, _rounds(ground, size, url=url, latency_ms=latency_ms, limit=limit)
+    return Report(
+        name="connections",
+        title="pooled (shared) against dedicated connections",
+        meaning=_meaning(found),
+        tables=[_table(found)],
+        charts=[_chart(found)],
+        data={"places": {name: {"round_trip_ms": ms, "rounds": _kept(rounds)} for name, (ms, rounds) in found.items()}},
+    )
+
+
+def _rounds(ground: Ground, size: Size, *, url: str, latency_ms: float, limit: int | None) -> Rounds:
+    jobs = size.jobs if not latency_ms else min(size.jobs, max(int(_SLOW_JOBS_PER_SECOND / latency_ms), 20))
+    rounds: Rounds = {way: [] for way in WAYS}
+    for number in range(size.latency_rounds):
+        for way in shuffled(WAYS, number):
+            load = Load(
+                way=way,
+                url=url,
+                counters_url=ground.url,
+                queue=QUEUE,
+                namespace=NAMESPACE,
+                max_jobs=_SLOTS,
+                warmup=min(size.warmup, jobs // 2),
+                jobs=jobs,
+                pool_limit=limit,
+                counts_round_trips=True,
+                job_seconds=_JOB_SECONDS,
+            )
+            rounds[way].append(measure(ground, load))
+    return rounds
+
+
+def _median(found: Sequence[dict[str, Any]], what: str) -> float:
+    return float(statistics.median(round_[what] for round_ in found))
+
+
+def _ratio(rounds: Rounds, way: str) -> Estimate:
+    pairs = zip(rounds[way], rounds["untracked"], strict=True)
+    return estimate([mine["jobs_per_second"] / theirs["jobs_per_second"] for mine, theirs in pairs])
+
+
+def _latency(found: Sequence[dict[str, Any]], share: float) -> float:
+    return float(statistics.median(quantile(round_["service_ms"], share) for round_ in found))
+
+
+def _table(found: dict[str, tuple[float, Rounds]]) -> Table:
+    rows = []
+    for place, (round_trip_ms, rounds) in found.items():
+        for way, measured in rounds.items():
+            ratio = _ratio(rounds, way)
+            rows.append(
+                [
+                    f"{place} ({round_trip_ms:.2f} ms): {_NAMES[way]}",
+                    f"{_median(measured, 'jobs_per_second'):,.0f}",
+                    f"{ratio.median:.3f} ({ratio.low:.3f} to {ratio.high:.3f})",
+                    f"{_latency(measured, 0.5):.1f}",
+                    f"{_latency(measured, 0.99):.1f}",
+                    f"{_median(measured, 'connections'):.0f}",
+                    f"{_median(measured, 'round_trips_per_job'):.2f}",
+                    f"{_median(measured, 'commands_per_job'):.1f}",
+                ]
+            )
+    return Table(
+        title=f"Jobs of {_JOB_SECONDS * 1000:.0f} ms, max_jobs = {_SLOTS}; the round trip in brackets is that of a PING",
+        columns=["where: how", "jobs/s", "ratio", "p50 ms", "p99 ms", "connections", "round trips/job", "commands/job"],
+        rows=rows,
+    )
+
+
+def _meaning(found: dict[str, tuple[float, Rounds]]) -> list[str]:
+    pooled = {place: _ratio(rounds, "tracked") for place, (_, rounds) in found.items()}
+    dedicated = {place: _ratio(rounds, "dedicated") for place, (_, rounds) in found.items()}
+    near = next(iter(found.values()))[1]
+    added = {way: _median(near[way], "connections") - _median(near["untracked"], "connections") for way in ("tracked", "dedicated")}
+    compared = "; ".join(f"{place}: {pooled[place].median:.3f} and {dedicated[place].median:.3f}" for place in found)
+    return [
+        f"Throughput by that of arq alone, pooled and dedicated: {compared}.",
+        f"A tracked worker has {added['tracked']:.0f} connection(s) more than arq alone when it shares the pool's address, and "
+        f"{added['dedicated']:.0f} with a pool of its own; in either case the tracker's writes go over one connection of their own, "
+        "so a pool of few connections loses none of them to it. Take a dedicated Redis to keep the tracker's load and data apart, not "
+        "for speed. Memory per job in flight is the same either way: the same records are written.",
+    ]
+
+
+def _kept(rounds: Rounds) -> dict[str, list[dict[str, Any]]]:
+    return {way: [{name: value for name, value in one.items() if name != "service_ms"} for one in found] for way, found in rounds.items()}
+
+
+def _chart(found: dict[str, tuple[float, Rounds]]) -> Chart:
+    bars = []
+    for place, (_, rounds) in found.items():
+        for way in WAYS[1:]:
+            ratio = _ratio(rounds, way)
+            bars.append(Bar(label=f"{place}: {_NAMES[way]}", value=ratio.median, low=ratio.low, high=ratio.high))
+    return Chart(title="Throughput against arq alone", axis="ratio", bars=bars, goal=1.0)

@@ -1,0 +1,202 @@
+"""What tracking costs a worker: arq with and without it, no-op jobs, in interleaved rounds of real processes."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks import footprint
+from benchmarks.ground import Ground
+from benchmarks.medians import Estimate, estimate, quantile
+from benchmarks.processes import NAMESPACE, QUEUE, measure, shuffled
+from benchmarks.report import Bar, Chart, Report, Table
+from benchmarks.size import Size
+from benchmarks.worker import Load
+
+WAYS = ("untracked", "control", "tracked", "durable", "gem")
+GOAL = 0.97
+
+_NAMES = {
+    "untracked": "arq alone",
+    "control": "arq alone, again",
+    "tracked": "tracked (default)",
+    "durable": "tracked (durable)",
+    "gem": "the gem's way",
+}
+_PACE_SECONDS = 0.002
+_ALONE = 1
+
+Rounds = dict[str, list[dict[str, Any]]]
+
+
+def run(ground: Ground, size: Size) -> Report:
+    """Measure throughput, processor time, commands, bytes, latency, memory and start-up."""
+    rounds = {slots: _rounds(ground, size, slots) for slots in size.slots}
+    counted = {way: measure(ground, _load(ground, way, slots=size.slots[0], jobs=size.jobs, size=size, counts=True)) for way in WAYS}
+    paced = _paced_rounds(ground, size)
+    memory = footprint.run(ground, size)
+    return Report(
+        name="overhead",
+        title="what tracking costs a worker",
+        meaning=[*_meaning(rounds, counted, paced), *memory.meaning],
+        tables=[
+            *(_throughput_table(slots, found) for slots, found in rounds.items()),
+            _counts_table(counted),
+            _latency_table(paced),
+            *memory.tables,
+        ],
+        charts=[_chart(slots, found) for slots, found in rounds.items()],
+        data={
+            "rounds": {str(slots): _kept(found) for slots, found in rounds.items()},
+            "counted": {way: {**found, "service_ms": None} for way, found in counted.items()},
+            "service_ms": {way: [_percentiles(found) for found in found_rounds] for way, found_rounds in paced.items()},
+            **memory.data,
+        },
+    )
+
+
+def _load(ground: Ground, way: str, *, slots: int, jobs: int, size: Size, counts: bool = False, pace: float = 0.0) -> Load:
+    return Load(
+        way=way,
+        url=ground.url,
+        counters_url=ground.url,
+        queue=QUEUE,
+        namespace=NAMESPACE,
+        max_jobs=slots,
+        warmup=size.warmup,
+        jobs=jobs,
+        counts_round_trips=counts,
+        job_seconds=pace,
+    )
+
+
+def _rounds(ground: Ground, size: Size, slots: int) -> Rounds:
+    rounds: Rounds = {way: [] for way in WAYS}
+    for number in range(size.rounds):
+        for way in shuffled(WAYS, number):
+            rounds[way].append(measure(ground, _load(ground, way, slots=slots, jobs=size.jobs, size=size)))
+    return rounds
+
+
+def _paced_rounds(ground: Ground, size: Size) -> Rounds:
+    """One job at a time, each of a few ms: what a job waits for tracking where nobody else is in its way."""
+    rounds: Rounds = {way: [] for way in WAYS}
+    for number in range(max(size.rounds // 3, 1)):
+        for way in shuffled(WAYS, number):
+            load = _load(ground, way, slots=_ALONE, jobs=size.paced_jobs, size=size, pace=_PACE_SECONDS)
+            rounds[way].append(measure(ground, load))
+    return rounds
+
+
+def ratios(rounds: Rounds, way: str, *, of: str = "untracked", what: str = "jobs_per_second") -> Estimate:
+    """Estimate the ratio of two ways, each round against the same round of the other."""
+    return estimate([mine[what] / theirs[what] for mine, theirs in zip(rounds[way], rounds[of], strict=True)])
+
+
+def _median(found: Sequence[dict[str, Any]], what: str) -> float:
+    return float(statistics.median(round_[what] for round_ in found))
+
+
+def _throughput_table(slots: int, rounds: Rounds) -> Table:
+    rows = []
+    for way, found in rounds.items():
+        ratio = ratios(rounds, way)
+        added = _median(found, "cpu_us_per_job") - _median(rounds["untracked"], "cpu_us_per_job")
+        rows.append(
+            [
+                _NAMES[way],
+                f"{_median(found, 'jobs_per_second'):,.0f}",
+                f"{ratio.median:.3f}",
+                f"{ratio.low:.3f} to {ratio.high:.3f}",
+                f"{_median(found, 'cpu_us_per_job'):.0f}",
+                f"{added:+.0f}",
+            ]
+        )
+    count, coverage = len(rounds["untracked"]), ratios(rounds, "untracked").coverage
+    return Table(
+        title=f"Throughput with max_jobs = {slots}, {count} interleaved rounds (interval of the median: {coverage:.0%})",
+        columns=["way", "jobs/s", "ratio", "interval", "CPU us/job", "added"],
+        rows=rows,
+    )
+
+
+def _counts_table(counted: dict[str, dict[str, Any]]) -> Table:
+    columns = ["way", "round trips/job", "commands/job", "bytes/job", "connections"]
+    return Table(
+        title="Counted on the server and at the socket, per job",
+        columns=columns,
+        rows=[
+            [
+                _NAMES[way],
+                f"{found['round_trips_per_job']:.3f}",
+                f"{found['commands_per_job']:.2f}",
+                f"{found['bytes_per_job']:,.0f}",
+                str(found["connections"]),
+            ]
+            for way, found in counted.items()
+        ],
+    )
+
+
+def _percentiles(found: dict[str, Any]) -> dict[str, float]:
+    return {"p50": quantile(found["service_ms"], 0.5), "p99": quantile(found["service_ms"], 0.99)}
+
+
+def added_latency(rounds: Rounds, way: str, share: str) -> Estimate:
+    """Estimate what a way adds to a percentile of the time that a job occupies its worker, in ms."""
+    pairs = zip(rounds[way], rounds["untracked"], strict=True)
+    return estimate([_percentiles(mine)[share] - _percentiles(theirs)[share] for mine, theirs in pairs])
+
+
+def _latency_table(rounds: Rounds) -> Table:
+    rows = []
+    for way, found in rounds.items():
+        p50, p99 = added_latency(rounds, way, "p50"), added_latency(rounds, way, "p99")
+        rows.append(
+            [
+                _NAMES[way],
+                f"{statistics.median(_percentiles(round_)['p50'] for round_ in found):.2f}",
+                f"{p50.median:+.2f} ({p50.low:+.2f} to {p50.high:+.2f})",
+                f"{statistics.median(_percentiles(round_)['p99'] for round_ in found):.2f}",
+                f"{p99.median:+.2f} ({p99.low:+.2f} to {p99.high:+.2f})",
+            ]
+        )
+    return Table(
+        title=f"Latency: ms from claim to acknowledgement of a job of {_PACE_SECONDS * 1000:.0f} ms, one at a time",
+        columns=["way", "p50", "added to p50", "p99", "added to p99"],
+        rows=rows,
+    )
+
+
+def _meaning(rounds: dict[int, Rounds], counted: dict[str, dict[str, Any]], paced: Rounds) -> list[str]:
+    sentences = []
+    for slots, found in rounds.items():
+        ours, gem, noise = ratios(found, "tracked"), ratios(found, "gem"), ratios(found, "control")
+        verdict = "reached" if ours.median >= GOAL else "missed"
+        sentences.append(
+            f"With max_jobs = {slots} a worker that does nothing but start and end jobs keeps {ours.median:.1%} of its throughput when "
+            f"it is tracked (goal {GOAL:.0%}: {verdict}), {gem.median:.1%} the gem's way; the same worker measured twice differs by "
+            f"{abs(1 - noise.median):.1%}, between {noise.low:.3f} and {noise.high:.3f}."
+        )
+    trips = {way: counted[way]["round_trips_per_job"] - counted["untracked"]["round_trips_per_job"] for way in WAYS}
+    connections = counted["tracked"]["connections"] - counted["untracked"]["connections"]
+    p50 = added_latency(paced, "tracked", "p50")
+    sentences.append(
+        f"Tracking adds {max(trips['tracked'], 0.0):.3f} round trips per job, none of which a job waits for "
+        f"(durable: {trips['durable']:.3f}; the gem: {trips['gem']:.2f}, each awaited), {connections} connection(s) per worker "
+        f"and {p50.median:+.2f} ms to the median job."
+    )
+    return sentences
+
+
+def _kept(rounds: Rounds) -> dict[str, list[dict[str, Any]]]:
+    return {
+        way: [{name: value for name, value in round_.items() if name != "service_ms"} for round_ in found] for way, found in rounds.items()
+    }
+
+
+def _chart(slots: int, rounds: Rounds) -> Chart:
+    bars = []
+    for way in WAYS[1:]:
+        ratio = ratios(rounds, way)
+        bars.append(Bar(label=_NAMES[way], value=ratio.median, low=ratio.low, high=ratio.high))
+    return Chart(title=f"Throughput against arq alone, max_jobs = {slots}", axis="ratio", bars=bars, goal=GOAL)

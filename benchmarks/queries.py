@@ -1,0 +1,236 @@
+"""What it costs to ask who is alive and what runs, in a Redis full of other people's keys; ours and the gem's way."""
+
+import asyncio
+import json
+import resource
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+import redis.asyncio
+
+from async_tracker import Tracker
+from benchmarks.gem import read_jobs, write_instances
+from benchmarks.ground import Ground
+from benchmarks.medians import Estimate, estimate
+from benchmarks.processes import NAMESPACE
+from benchmarks.report import Bar, Chart, Report, Table
+from benchmarks.size import Size
+
+JOBS_EACH = 10
+GOAL_MS, GOAL_ROUND_TRIPS = 100.0, 4
+_GEM_NAMESPACE = "gem"
+
+_FILL = """
+for i = ARGV[1], ARGV[2] do
+  redis.call('SET', 'foreign:' .. i, 'somebody else')
+end
+"""
+_FILL_AT_ONCE = 20_000
+_FUNCTIONS = ("send_email", "resize_image", "charge_card", "sync_account", "build_report")
+
+Question = Callable[[], Awaitable[Any]]
+
+
+def run(ground: Ground, size: Size) -> Report:
+    """Ask at each size, beside the foreign keys."""
+    fill(ground, size.foreign_keys)
+    measured = {}
+    for instances in size.instances:
+        with named_connections(ground.url, instances) as names:
+            measured[instances] = asyncio.run(_measure(ground, names, size))
+    ground.empty()
+    return Report(
+        name="queries",
+        title="what a question costs",
+        meaning=_meaning(measured, size),
+        tables=[_table(measured, size)],
+        charts=[_chart(measured)],
+        data={
+            "foreign_keys": size.foreign_keys,
+            "measured": {
+                str(count): {name: {"ms": ms.to_dict(), "round_trips": trips} for name, (ms, trips) in found.items()}
+                for count, found in measured.items()
+            },
+        },
+    )
+
+
+def fill(ground: Ground, keys: int) -> None:
+    """Write that many keys that are none of ours."""
+    for start in range(1, keys + 1, _FILL_AT_ONCE):
+        ground.sync.eval(_FILL, 0, start, min(start + _FILL_AT_ONCE - 1, keys))
+
+
+@contextmanager
+def named_connections(url: str, count: int) -> Iterator[dict[int, str]]:
+    """Open that many connections, named as those that speak for instances are; gives ids and names."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    pool = redis.ConnectionPool.from_url(url)
+    opened = [pool.get_connection("_") for _ in range(count)]
+    names: dict[int, str] = {}
+    for connection in opened:
+        name = f"async-tracker:{secrets.token_hex(6)}"
+        connection.send_command("CLIENT", "SETNAME", name)
+        connection.read_response()
+        connection.send_command("CLIENT", "ID")
+        names[int(connection.read_response())] = name
+    try:
+        yield names
+    finally:
+        for connection in opened:
+            connection.disconnect()
+
+
+async def _measure(ground: Ground, connections: dict[int, str], size: Size) -> dict[str, tuple[Estimate, int]]:
+    client = redis.asyncio.Redis.from_url(ground.url)
+    await write_namespace(client, NAMESPACE, connections=connections, jobs_each=JOBS_EACH)
+    await write_instances(client, _GEM_NAMESPACE, instances=len(connections), jobs_each=JOBS_EACH)
+    tracker = Tracker(namespace=NAMESPACE, redis=client)
+    questions: dict[str, Question] = {
+        "snapshot()": tracker.snapshot,
+        "jobs()": tracker.jobs,
+        "stats()": tracker.stats,
+        "the gem's way": lambda: read_jobs(client, _GEM_NAMESPACE),
+    }
+    times: dict[str, list[float]] = {name: [] for name in questions}
+    round_trips = {name: await count_round_trips(client, question) for name, question in questions.items()}
+    for _ in range(size.query_rounds):
+        for name, question in questions.items():
+            began = time.perf_counter()
+            await question()
+            times[name].append((time.perf_counter() - began) * 1000.0)
+    for namespace in (NAMESPACE, _GEM_NAMESPACE):
+        await _clear(client, namespace)
+    await client.aclose()
+    return {name: (estimate(found), round_trips[name]) for name, found in times.items()}
+
+
+async def count_round_trips(client: Any, question: Question) -> int:
+    """Count how often a client waits for the server while it asks one question; what it sends at once counts once.
+
+    Asked a first time before, so that connections are made and scripts are known.
+    """
+    await question()
+    connection = await client.connection_pool.get_connection("_")
+    kind = type(connection)
+    await client.connection_pool.release(connection)
+    send = kind.send_packed_command
+    sent = 0
+
+    async def counted(self: Any, *args: Any, **kwargs: Any) -> None:
+        nonlocal sent
+        sent += 1
+        await send(self, *args, **kwargs)
+
+    kind.send_packed_command = counted
+    try:
+        await question()
+    finally:
+        kind.send_packed_command = send
+    return sent
+
+
+async def write_namespace(client: Any, namespace: str, *, connections: dict[int, str], jobs_each: int) -> None:
+    """Write what a live worker for each of these connections has in Redis: as they write it themselves, and all at once.
+
+    One worker is registered and tracks its jobs; the others are copies of its keys with ids of their own.
+    """
+    tracker = Tracker(namespace=namespace, redis=client, recover=False, watchdog=False)
+    ids = [secrets.token_hex(16) for _ in range(jobs_each)]
+    async with tracker.register(queue="mail", concurrency=jobs_each, functions=_FUNCTIONS) as instance_id:
+        over = asyncio.Event()
+        tasks = [asyncio.create_task(_in_flight(tracker, job_id, over)) for job_id in ids]
+        try:
+            await _wait_written(client, f"{namespace}:jobs:{instance_id}", jobs_each)
+            copies = await _copies(client, namespace, instance_id, ids, connections)
+        finally:
+            over.set()
+            await asyncio.gather(*tasks)
+    for start in range(0, len(copies), 1_000):
+        async with client.pipeline(transaction=False) as pipe:
+            for command in copies[start : start + 1_000]:
+                pipe.execute_command(*command)
+            await pipe.execute()
+
+
+async def _in_flight(tracker: Tracker, job_id: str, over: asyncio.Event) -> None:
+    async with tracker.track(job_id, function=_FUNCTIONS[int(job_id[0], 16) % len(_FUNCTIONS)], queue="mail", timeout=300.0):
+        await over.wait()
+
+
+async def _wait_written(client: Any, key: str, count: int, *, timeout: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout
+    while await client.scard(key) < count:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{key} did not come to hold {count} jobs within {timeout} s")
+        await asyncio.sleep(0.005)
+
+
+async def _copies(client: Any, namespace: str, instance_id: str, ids: list[str], connections: dict[int, str]) -> list[tuple[Any, ...]]:
+    """Give the commands that write the copies. Their heartbeats are to come, so that they stay alive while they are asked about."""
+    fields = await client.hgetall(f"{namespace}:instance:{instance_id}")
+    registered = json.loads(await client.hget(f"{namespace}:connections", instance_id) or '{"server":""}')
+    records = [json.loads(raw) for raw in await client.mget([f"{namespace}:job:{job_id}" for job_id in ids])]
+    seconds, _ = await client.time()
+    host, pid, _ = instance_id.rsplit(":", 2)
+    commands: list[tuple[Any, ...]] = []
+    for number, (connection_id, connection_name) in enumerate(connections.items()):
+        name = f"{host}:{int(pid) + number}:{number:012x}"
+        flat = [part for pair in fields.items() for part in pair]
+        commands.append(("HSET", f"{namespace}:instance:{name}", *flat))
+        commands.append(("ZADD", f"{namespace}:instances", (seconds + 3_600) * 1000, name))
+        own = json.dumps({**registered, "ids": {str(connection_id): connection_name}}, separators=(",", ":"))
+        commands.append(("HSET", f"{namespace}:connections", name, own))
+        job_ids = [secrets.token_hex(16) for _ in records]
+        commands.append(("SADD", f"{namespace}:jobs:{name}", *job_ids))
+        for job_id, record in zip(job_ids, records, strict=True):
+            text = json.dumps({**record, "instance": name, "run": secrets.token_hex(8)}, separators=(",", ":"))
+            commands.append(("SET", f"{namespace}:job:{job_id}", text))
+    return commands
+
+
+async def _clear(client: Any, namespace: str) -> None:
+    batch = [key async for key in client.scan_iter(match=f"{namespace}:*", count=10_000)]
+    for start in range(0, len(batch), 1_000):
+        await client.unlink(*batch[start : start + 1_000])
+
+
+def _table(measured: dict[int, dict[str, tuple[Estimate, int]]], size: Size) -> Table:
+    rows = [
+        [f"{instances:,} x {JOBS_EACH}: {name}", f"{ms.median:,.2f}", f"{ms.low:,.2f} to {ms.high:,.2f}", f"{trips:,}"]
+        for instances, found in measured.items()
+        for name, (ms, trips) in found.items()
+    ]
+    return Table(
+        title=f"Instances x jobs, among {size.foreign_keys:,} keys of others",
+        columns=["what: question", "ms", "interval", "round trips"],
+        rows=rows,
+    )
+
+
+def _meaning(measured: dict[int, dict[str, tuple[Estimate, int]]], size: Size) -> list[str]:
+    largest = max(measured)
+    ms, trips = measured[largest]["snapshot()"]
+    gem_ms, gem_trips = measured[largest]["the gem's way"]
+    verdict = "reached" if ms.median <= GOAL_MS and trips <= GOAL_ROUND_TRIPS else "missed"
+    smallest = measured[min(measured)]["snapshot()"][0]
+    return [
+        f"A snapshot of {largest:,} instances and {largest * JOBS_EACH:,} jobs takes {ms.median:,.1f} ms and {trips} round trips among "
+        f"{size.foreign_keys:,} foreign keys (goal {GOAL_MS:.0f} ms and {GOAL_ROUND_TRIPS}: {verdict}), one of the smallest "
+        f"{smallest.median:.1f} ms: the cost is that of the answer. The gem's way takes {gem_ms.median:,.0f} ms and {gem_trips:,} round "
+        "trips, and blocks everybody else while KEYS runs."
+    ]
+
+
+def _chart(measured: dict[int, dict[str, tuple[Estimate, int]]]) -> Chart:
+    bars = [
+        Bar(label=f"{instances:,}: {name}", value=ms.median, low=ms.low, high=ms.high)
+        for instances, found in measured.items()
+        for name, (ms, _) in found.items()
+    ]
+    return Chart(title=f"One question, instances x {JOBS_EACH} jobs", axis="ms", bars=bars, goal=GOAL_MS, is_log=True)

@@ -1,0 +1,79 @@
+"""How much a benchmark does: a full run for a page of results, a quick one for a minute, one round to see that it lives."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """Rounds are interleaved; ``jobs`` is what one worker does in one round."""
+
+    name: str
+    rounds: int
+    warmup: int
+    jobs: int
+    slots: tuple[int, ...]
+    paced_jobs: int
+    imports: int
+    runs_in_one_process: int
+    runs_in_flight: int
+    latencies_ms: tuple[int, ...]
+    latency_rounds: int
+    foreign_keys: int
+    instances: tuple[int, ...]
+    query_rounds: int
+    kills: int
+
+
+FULL = Size(
+    name="full",
+    rounds=25,
+    warmup=200,
+    jobs=2_500,
+    slots=(10, 100),
+    paced_jobs=400,
+    imports=15,
+    runs_in_one_process=1_000_000,
+    runs_in_flight=2_000,
+    latencies_ms=(0, 1, 10),
+    latency_rounds=9,
+    foreign_keys=1_000_000,
+    instances=(1, 100, 1_000),
+    query_rounds=15,
+    kills=40,
+)
+
+QUICK = Size(
+    name="quick",
+    rounds=4,
+    warmup=100,
+    jobs=600,
+    slots=(10,),
+    paced_jobs=60,
+    imports=3,
+    runs_in_one_process=20_000,
+    runs_in_flight=1_000,
+    latencies_ms=(0, 1),
+    latency_rounds=2,
+    foreign_keys=50_000,
+    instances=(1, 100),
+    query_rounds=5,
+    kills=4,
+)
+
+ONE_ROUND = Size(
+    name="one round",
+    rounds=1,
+    warmup=10,
+    jobs=40,
+    slots=(10,),
+    paced_jobs=5,
+    imports=1,
+    runs_in_one_process=500,
+    runs_in_flight=100,
+    latencies_ms=(0, 1),
+    latency_rounds=1,
+    foreign_keys=1_000,
+    instances=(1, 10),
+    query_rounds=1,
+    kills=1,
+)

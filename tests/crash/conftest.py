@@ -19,8 +19,7 @@ async def make_fleet(workers: Workers, ledger: Ledger, namespace: str) -> AsyncI
 
         async def make(redis_url: str, **options: Any) -> Fleet:
             fleet = await open_fleet(workers, ledger, redis_url, namespace, **options)
-            stack.push_async_callback(fleet.pool.aclose)
-            stack.push_async_callback(fleet.tracker.aclose)
+            stack.push_async_callback(fleet.aclose)
             return fleet
 
         yield make

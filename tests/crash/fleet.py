@@ -165,8 +165,14 @@ class Fleet:
         await assert_no_leaks(self.pool, self.namespace, allowed=allowed_keys)
         return account
 
+    async def aclose(self) -> None:
+        """Close the test's own connections."""
+        await self.tracker.aclose()
+        await self.pool.aclose()
+
     async def open(self) -> None:
-        """Make the test's own pool, once there is a server to connect to."""
+        """Make the test's own pool anew, once there is a server to connect to again."""
+        await self.pool.aclose()
         self.pool = await create_pool(RedisSettings.from_dsn(self.redis_url))
 
 

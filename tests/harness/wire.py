@@ -194,6 +194,14 @@ class WireProxy:
         """End ``refuse()``, on the same port."""
         self._call(self._listen())
 
+    def lead_to(self, upstream: str | tuple[str, int]) -> None:
+        """Take new connections to another server from now on, as the address of a service does after a failover."""
+
+        def change() -> None:
+            self._upstream = upstream
+
+        self._call_now(change)
+
     def lose_hosts(self) -> None:
         """Let no client's end reach the server from now on: its connections stay open there, as those of a host that lost its power."""
 

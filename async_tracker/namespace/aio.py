@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Collection, Generator, Mapping
 from typing import Any, Self
 
-from redis.asyncio.client import PubSub
+from redis.asyncio.client import PubSub, Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.lock import Lock
 from redis.crc import key_slot
@@ -13,13 +13,14 @@ from async_tracker.errors import ConfigError
 from async_tracker.namespace.cluster import ASYNC_METHODS, ClusterPipeline, in_order, keys_by_slot, pairs_by_slot, with_methods
 from async_tracker.namespace.commands import AsyncCommands
 from async_tracker.namespace.pipelines import NamespacePipeline, stripped
-from async_tracker.namespace.proxy import Proxy, rules_for
+from async_tracker.namespace.proxy import Proxy, knows, rules_for
 from async_tracker.namespace.pubsub import confine_async_pubsub
 
 CLEAR_BATCH = 1_000
 CLUSTER_KIND: dict[type, type] = {}
 
 
+@knows(Redis)
 class Namespace(Proxy, AsyncCommands):
     """A client whose every key begins with ``{namespace}:``, and that has no others.
 
@@ -29,9 +30,7 @@ class Namespace(Proxy, AsyncCommands):
     """
 
     def __new__(cls, client: Any, *args: Any, **options: Any) -> Self:
-        kind: Any = CLUSTER_KIND.get(cls, cls) if isinstance(client, RedisCluster) else cls
-        made: Self = object.__new__(kind)
-        return made
+        return super().__new__(CLUSTER_KIND.get(cls, cls) if isinstance(client, RedisCluster) else cls, client)
 
     def __init__(self, client: Any, namespace: str, *, close_client: bool = False, allow: Collection[str] = ()) -> None:
         client, rules = rules_for(client, namespace, allow)
@@ -123,6 +122,7 @@ class Namespace(Proxy, AsyncCommands):
         return self.initialize().__await__()
 
 
+@knows(RedisCluster)
 @with_methods(ASYNC_METHODS)
 class ClusterNamespace(Namespace):
     """What ``Namespace`` makes of a RedisCluster: keys are gathered by the slots of their full names."""

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Self
 
-from redis.client import PubSub
+from redis.client import PubSub, Redis
 from redis.cluster import RedisCluster
 from redis.crc import key_slot
 from redis.lock import Lock
@@ -13,13 +13,14 @@ from async_tracker.errors import ConfigError
 from async_tracker.namespace.cluster import SYNC_METHODS, SyncClusterPipeline, in_order, keys_by_slot, pairs_by_slot, with_methods
 from async_tracker.namespace.commands import SyncCommands
 from async_tracker.namespace.pipelines import SyncNamespacePipeline
-from async_tracker.namespace.proxy import Proxy, rules_for
+from async_tracker.namespace.proxy import Proxy, knows, rules_for
 from async_tracker.namespace.pubsub import confine_sync_pubsub
 
 CLEAR_BATCH = 1_000
 CLUSTER_KIND: dict[type, type] = {}
 
 
+@knows(Redis)
 class SyncNamespace(Proxy, SyncCommands):
     """The twin of ``Namespace`` over a ``redis.Redis``: the same rules, the same names, without await.
 
@@ -27,9 +28,7 @@ class SyncNamespace(Proxy, SyncCommands):
     """
 
     def __new__(cls, client: Any, *args: Any, **options: Any) -> Self:
-        kind: Any = CLUSTER_KIND.get(cls, cls) if isinstance(client, RedisCluster) else cls
-        made: Self = object.__new__(kind)
-        return made
+        return super().__new__(CLUSTER_KIND.get(cls, cls) if isinstance(client, RedisCluster) else cls, client)
 
     def __init__(self, client: Any, namespace: str, *, close_client: bool = False, allow: Collection[str] = ()) -> None:
         client, rules = rules_for(client, namespace, allow)
@@ -97,6 +96,7 @@ class SyncNamespace(Proxy, SyncCommands):
         self.close()
 
 
+@knows(RedisCluster)
 @with_methods(SYNC_METHODS)
 class SyncClusterNamespace(SyncNamespace):
     """What ``SyncNamespace`` makes of a RedisCluster: keys are gathered by the slots of their full names."""

@@ -18,7 +18,7 @@ from redis.commands.cluster import (
 from redis.crc import key_slot
 
 from async_tracker.namespace.naming import Naming
-from async_tracker.namespace.pipelines import NamespacePipeline, SyncNamespacePipeline, Written
+from async_tracker.namespace.pipelines import NamespacePipeline, SyncNamespacePipeline
 
 ANNOTATION = re.compile(r"Command # (\d+) \(.*?\) of pipeline", re.DOTALL)
 T = TypeVar("T")
@@ -71,12 +71,12 @@ def in_order(keys: Sequence[Any], by_slot: list[list[Any]], replies: Iterable[Se
     return [values[key] for key in keys]
 
 
-def name_as_written(exception: Exception, written: Written) -> None:
+def name_as_written(exception: Exception, written: Sequence[tuple[Any, ...]]) -> None:
     """Let an error of a cluster's pipeline name the command as the user wrote it."""
     found = ANNOTATION.match(str(exception.args[0])) if exception.args else None
     if found is None or not 0 < int(found[1]) <= len(written):
         return
-    command = " ".join(part.decode(errors="replace") if isinstance(part, bytes) else str(part) for part in written[int(found[1]) - 1][0])
+    command = " ".join(part.decode(errors="replace") if isinstance(part, bytes) else str(part) for part in written[int(found[1]) - 1])
     text = str(exception.args[0])
     exception.args = (f"Command # {found[1]} ({command}) of pipeline" + text[found.end() :], *exception.args[1:])
 

@@ -1,13 +1,19 @@
 """Pipelines and transactions in a namespace, for asyncio and for synchronous code."""
 
-from collections.abc import Awaitable, Generator, Sequence
+from collections.abc import Awaitable, Generator
 from typing import Any, Self
 
+from redis.asyncio.client import Pipeline as AsyncPipeline
+from redis.client import Pipeline
+
 from async_tracker.namespace.commands import AsyncCommands, SyncCommands
-from async_tracker.namespace.proxy import Proxy
+from async_tracker.namespace.proxy import Proxy, knows
 from async_tracker.namespace.rules import Rules, StripReply
 
-Written = list[tuple[tuple[Any, ...], StripReply | None]]
+Strips = dict[int, StripReply]
+
+STOCK = frozenset([AsyncPipeline.execute_command, Pipeline.execute_command])
+"""redis-py's own: while nothing is watched they only queue, so the proxy may do that itself, at one call less for each command."""
 
 
 async def stripped(reply: Awaitable[Any], strip: StripReply) -> Any:
@@ -15,13 +21,12 @@ async def stripped(reply: Awaitable[Any], strip: StripReply) -> Any:
     return strip(await reply)
 
 
-def strip_replies(replies: Sequence[Any], written: Written) -> list[Any]:
-    """Take the namespace off each reply that carries names; errors stay as they are."""
-    if all(strip is None for _, strip in written):
-        return list(replies)
-    return [
-        reply if strip is None or isinstance(reply, Exception) else strip(reply) for reply, (_, strip) in zip(replies, written, strict=True)
-    ]
+def strip_replies(replies: list[Any], strips: Strips) -> list[Any]:
+    """Take the namespace off the replies that carry names, given by their places; errors stay as they are."""
+    for at, strip in strips.items():
+        if not isinstance(replies[at], Exception):
+            replies[at] = strip(replies[at])
+    return replies
 
 
 class PipelineProxy(Proxy):
@@ -29,8 +34,11 @@ class PipelineProxy(Proxy):
 
     def __init__(self, pipeline: Any, rules: Rules) -> None:
         super().__init__(pipeline, rules)
-        self._written: Written = []
-        self._executing: Written = []
+        self._written: list[tuple[Any, ...]] = []
+        self._strips: Strips = {}
+        self._executing: list[tuple[Any, ...]] = []
+        untouched = type(pipeline).execute_command in STOCK and "execute_command" not in vars(pipeline)
+        self._queue = pipeline.pipeline_execute_command if untouched else None
         if hasattr(pipeline, "annotate_exception") and hasattr(pipeline, "__dict__"):
             pipeline.annotate_exception = self._annotate_exception
 
@@ -61,12 +69,22 @@ class PipelineProxy(Proxy):
     def _annotate_exception(self, exception: Exception, number: int, command: Any) -> None:
         """Name a failed command as the user wrote it."""
         if 0 < number <= len(self._executing):
-            command = self._executing[number - 1][0]
+            command = self._executing[number - 1]
         type(self.redis).annotate_exception(self.redis, exception, number, command)
 
-    def _begin(self) -> Written:
-        self._executing, self._written = self._written, []
-        return self._executing
+    def _queued(self, args: tuple[Any, ...], strip: StripReply | None) -> Self:
+        if strip is not None:
+            self._strips[len(self._written)] = strip
+        self._written.append(args)
+        return self
+
+    def _begin(self) -> Strips:
+        strips, self._executing = self._strips, self._written
+        self._forget()
+        return strips
+
+    def _forget(self) -> None:
+        self._written, self._strips = [], {}
 
     def __len__(self) -> int:
         return len(self.redis)
@@ -75,24 +93,32 @@ class PipelineProxy(Proxy):
         return True
 
 
+@knows(AsyncPipeline)
 class NamespacePipeline(PipelineProxy, AsyncCommands):
     """A pipeline of redis.asyncio in a namespace. Commands are refused when they are queued, not when they are executed."""
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Queue a command, or send it at once while keys are watched."""
-        rewritten, strip = self._rules.prepare(args)
-        result = self.redis.execute_command(*rewritten, **options)
-        if result is self.redis:
-            self._written.append((args, strip))
-            return self
-        return result if strip is None else stripped(result, strip)
+        rewrite, strip = self._plans[args[0]]
+        if rewrite is None:
+            rewrite, strip = strip(args)
+        pipeline = self.redis
+        if self._queue is not None and not pipeline.watching and args[0] != "WATCH":
+            self._queue(*rewrite(args), **options)
+        else:
+            result = pipeline.execute_command(*rewrite(args), **options)
+            if result is not pipeline:
+                return result if strip is None else stripped(result, strip)
+        if strip is not None:
+            self._strips[len(self._written)] = strip
+        self._written.append(args)
+        return self
 
     def pipeline_execute_command(self, *args: Any, **options: Any) -> Self:
         """Queue a command."""
         rewritten, strip = self._rules.prepare(args)
         self.redis.pipeline_execute_command(*rewritten, **options)
-        self._written.append((args, strip))
-        return self
+        return self._queued(args, strip)
 
     async def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command at once, on the pipeline's connection."""
@@ -102,9 +128,9 @@ class NamespacePipeline(PipelineProxy, AsyncCommands):
 
     async def execute(self, raise_on_error: bool = True, **options: Any) -> list[Any]:
         """Send all that was queued; return the replies, in order."""
-        written = self._begin()
+        strips = self._begin()
         replies = await self.redis.execute(raise_on_error, **options)
-        return strip_replies(replies, written) if replies else replies
+        return strip_replies(replies, strips)
 
     async def watch(self, *names: Any) -> Any:
         """Let ``execute`` raise WatchError if one of these keys changes before it."""
@@ -120,7 +146,7 @@ class NamespacePipeline(PipelineProxy, AsyncCommands):
 
     async def reset(self) -> None:
         """Forget all that was queued and watched, and give the connection back."""
-        self._written = []
+        self._forget()
         await self.redis.reset()
 
     async def aclose(self) -> None:
@@ -132,7 +158,7 @@ class NamespacePipeline(PipelineProxy, AsyncCommands):
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        self._written = []
+        self._forget()
         await self.redis.__aexit__(*exc_info)
 
     async def _itself(self) -> Self:
@@ -142,24 +168,32 @@ class NamespacePipeline(PipelineProxy, AsyncCommands):
         return self._itself().__await__()
 
 
+@knows(Pipeline)
 class SyncNamespacePipeline(PipelineProxy, SyncCommands):
     """A pipeline of redis in a namespace."""
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Queue a command, or send it at once while keys are watched."""
-        rewritten, strip = self._rules.prepare(args)
-        result = self.redis.execute_command(*rewritten, **options)
-        if result is self.redis:
-            self._written.append((args, strip))
-            return self
-        return result if strip is None else strip(result)
+        rewrite, strip = self._plans[args[0]]
+        if rewrite is None:
+            rewrite, strip = strip(args)
+        pipeline = self.redis
+        if self._queue is not None and not pipeline.watching and args[0] != "WATCH":
+            self._queue(*rewrite(args), **options)
+        else:
+            result = pipeline.execute_command(*rewrite(args), **options)
+            if result is not pipeline:
+                return result if strip is None else strip(result)
+        if strip is not None:
+            self._strips[len(self._written)] = strip
+        self._written.append(args)
+        return self
 
     def pipeline_execute_command(self, *args: Any, **options: Any) -> Self:
         """Queue a command."""
         rewritten, strip = self._rules.prepare(args)
         self.redis.pipeline_execute_command(*rewritten, **options)
-        self._written.append((args, strip))
-        return self
+        return self._queued(args, strip)
 
     def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command at once, on the pipeline's connection."""
@@ -169,9 +203,9 @@ class SyncNamespacePipeline(PipelineProxy, SyncCommands):
 
     def execute(self, raise_on_error: bool = True, **options: Any) -> list[Any]:
         """Send all that was queued; return the replies, in order."""
-        written = self._begin()
+        strips = self._begin()
         replies = self.redis.execute(raise_on_error, **options)
-        return strip_replies(replies, written) if replies else replies
+        return strip_replies(replies, strips)
 
     def watch(self, *names: Any) -> Any:
         """Let ``execute`` raise WatchError if one of these keys changes before it."""
@@ -187,7 +221,7 @@ class SyncNamespacePipeline(PipelineProxy, SyncCommands):
 
     def reset(self) -> None:
         """Forget all that was queued and watched, and give the connection back."""
-        self._written = []
+        self._forget()
         self.redis.reset()
 
     def close(self) -> None:
@@ -198,5 +232,5 @@ class SyncNamespacePipeline(PipelineProxy, SyncCommands):
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._written = []
+        self._forget()
         self.redis.__exit__(*exc_info)

@@ -5,14 +5,16 @@ Nothing is passed on because it happens to be there. A method of redis-py reache
 does, too; and whatever else there is on the client is an AttributeError.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
-from types import FunctionType
-from typing import Any
+from typing import Any, Self, TypeVar
 
 from async_tracker.errors import UnsupportedCommand
 from async_tracker.namespace.naming import Naming
 from async_tracker.namespace.refusals import REFUSED, REFUSED_FAMILIES
 from async_tracker.namespace.rules import Rules, register
+
+T = TypeVar("T")
 
 REDIS_STATE = frozenset(
     [
@@ -36,22 +38,82 @@ ALLOWED_FOR = {"arq": ("DBSIZE",)}
 """Refused commands that a client's class cannot do without. An arq worker logs the size of the database when it starts."""
 
 
+class Absent:
+    """An attribute that redis-py's clients have and a namespace has not: it would go past it."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, proxy: Any, owner: type) -> Any:
+        if proxy is None:
+            return self
+        raise AttributeError(absence(proxy, self.name))
+
+
+class PassedOn:
+    """An attribute of the client that a namespace has, too."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, proxy: Any, owner: type) -> Any:
+        return self if proxy is None else getattr(proxy.redis, self.name)
+
+
+def absence(proxy: Any, name: str) -> str:
+    """Say that there is no such attribute, why, and where it is."""
+    return (
+        f"a {type(proxy).__name__} has no {name!r}: what cannot be confined to the namespace is not passed on; "
+        "the client underneath is its attribute 'redis'"
+    )
+
+
+def knows(*clients: type) -> Callable[[type[T]], type[T]]:
+    """Let a proxy's class say of everything that these clients have, and it has not, whether it passes or is absent."""
+
+    def teach(cls: type[T]) -> type[T]:
+        names = {name for client in clients for name in dir(client) if not name.startswith("__")} | REDIS_STATE | PASSED_ON
+        for name in names:
+            if not hasattr(cls, name):
+                setattr(cls, name, PassedOn(name) if name in PASSED_ON else Absent(name))
+        return cls
+
+    return teach
+
+
 @lru_cache(maxsize=256)
-def methods_of_subclass(client_type: Any) -> dict[str, Any]:
-    """Return what a subclass of redis-py's client defines by itself, the most derived definition of each name."""
-    found: dict[str, Any] = {}
-    for cls in client_type.__mro__:
-        if cls.__module__.partition(".")[0] == "redis":
+def kind_for(cls: Any, client_type: Any) -> Any:
+    """Return the class of a proxy over a client of this class: with all that a subclass of redis-py's clients adds or overrides.
+
+    Its functions are bound to the proxy, so what they send goes through it. What the proxy has of its own stays the proxy's, which calls
+    the client's.
+    """
+    own: dict[str, Any] = {}
+    for defining in client_type.__mro__:
+        if defining.__module__.partition(".")[0] == "redis":
             break
-        for name, value in vars(cls).items():
-            if not name.startswith("__"):
-                found.setdefault(name, value)
-    return found
+        for name, value in vars(defining).items():
+            if not name.startswith("__") and not _is_ours(cls, name):
+                own.setdefault(name, value)
+    is_redis_own = client_type.__module__.partition(".")[0] == "redis"
+    return cls if is_redis_own else type(cls.__name__, (cls,), {**own, "__getattr__": _data_of_subclass, "__module__": cls.__module__})
 
 
-def _own_methods(client: object) -> dict[str, Any]:
-    client_type: Any = type(client)
-    return methods_of_subclass(client_type)
+def _is_ours(cls: type, name: str) -> bool:
+    defining = next((parent for parent in cls.__mro__ if name in vars(parent)), None)
+    return defining is not None and defining.__module__.startswith("async_tracker.")
+
+
+def _data_of_subclass(proxy: Any, name: str) -> Any:
+    """Find what the constructor of a client's subclass has stored (``ArqRedis.default_queue_name``)."""
+    data = vars(vars(proxy)["redis"])
+    if name.startswith("_") or name in REDIS_STATE or name not in data:
+        raise AttributeError(absence(proxy, name))
+    return data[name]
 
 
 def allowed_for(client_type: type) -> frozenset[str]:
@@ -65,15 +127,17 @@ class Proxy:
 
     redis: Any
 
+    def __new__(cls, client: Any, *args: Any, **options: Any) -> Self:
+        underneath = client.redis if issubclass(type(client), Proxy) else client
+        kind: Any = cls
+        client_type: Any = type(underneath)
+        made: Self = object.__new__(kind_for(kind, client_type))
+        return made
+
     def __init__(self, client: Any, rules: Rules) -> None:
         self.redis = client
         self._rules = rules
         self._plans = rules.plans
-        own = type(self)
-        for name, value in _own_methods(client).items():
-            # Where a subclass overrides a command's method, its override counts; the proxy's own methods call the client's themselves.
-            if isinstance(value, FunctionType) and hasattr(own, name) and not hasattr(Proxy, name) and name not in vars(own):
-                self.__dict__[name] = value.__get__(self)
 
     @property
     def __class__(self) -> Any:
@@ -146,23 +210,6 @@ class Proxy:
         if make is None:
             raise AttributeError("keyspace_notifications needs redis-py 8; subscribe to '__keyspace@<db>__:<key>' by pubsub() instead")
         return make(self, *args, **options)
-
-    def __getattr__(self, name: str) -> Any:
-        client = self.__dict__.get("redis")
-        if client is not None and not name.startswith("__"):
-            client_type = type(client)
-            own = _own_methods(client)
-            if name in PASSED_ON:
-                return getattr(client, name)
-            if name in own:
-                value = own[name]
-                return value.__get__(self, client_type) if hasattr(value, "__get__") else value
-            if own and name in vars(client) and name not in REDIS_STATE and not name.startswith("_"):
-                return vars(client)[name]
-        raise AttributeError(
-            f"a {type(self).__name__} has no {name!r}: what cannot be confined to the namespace is not passed on; "
-            "the client underneath is its attribute 'redis'"
-        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.redis!r}, {self.namespace!r})"

@@ -62,6 +62,8 @@ def rewrite_for(shape: str, names: Naming, *, shift: int = 0) -> Rewrite:
         return _parsed(PARSERS[shape[1:]], names, shift)
     if shape == "1" and not shift:
         return _first(names)
+    if shape == "1:" and not shift:
+        return _all(names)
     parts = [_part_rewriter(part, names, shift) for part in shape.split(" ")]
     if len(parts) == 1:
         return parts[0]
@@ -95,11 +97,24 @@ def _first(names: Naming) -> Rewrite:
     text, add = names.text, names.add
 
     def rewrite(args: tuple[Any, ...]) -> Sequence[Any]:
-        try:
-            key = args[1]
-        except IndexError:
+        count = len(args)
+        if count == 2:
+            command, key = args
+            return (command, text + key if type(key) is str else add(key))
+        if count < 2:
             return args
+        key = args[1]
         return (args[0], text + key if type(key) is str else add(key), *args[2:])
+
+    return rewrite
+
+
+def _all(names: Naming) -> Rewrite:
+    """All arguments: the shape of MGET and DEL."""
+    text, add = names.text, names.add
+
+    def rewrite(args: tuple[Any, ...]) -> Sequence[Any]:
+        return (args[0], *[text + key if type(key) is str else add(key) for key in args[1:]])
 
     return rewrite
 
@@ -141,9 +156,11 @@ def _counted(place: int, step: int, names: Naming) -> Rewrite:
             raise UnsupportedCommand(
                 f"{args[0]!r} needs the number of its keys at {place}, not {args[place]!r}: nothing was sent"
             ) from None
+        first, last = place + 1, place + 1 + max(count, 0) * step
+        if step == 1:
+            return (*args[:first], *[text + key if type(key) is str else add(key) for key in args[first:last]], *args[last:])
         changed = list(args)
-        keys = slice(place + 1, place + 1 + max(count, 0) * step, step)
-        changed[keys] = [text + key if type(key) is str else add(key) for key in args[keys]]
+        changed[first:last:step] = [text + key if type(key) is str else add(key) for key in args[first:last:step]]
         return changed
 
     return rewrite

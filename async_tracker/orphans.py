@@ -95,7 +95,8 @@ class _Sorter:
 
     def unlisted(self) -> tuple[list[Found], list[Claim]]:
         """Give what only the library's claims know of: orphans, and what was only fetched."""
-        any_may_have_started = not self._own and not self._is_draining
+        is_known = bool(self._own) or any(claim.started for claim in self._dead.claims)
+        any_may_have_started = not is_known and not self._is_draining
         orphans, fetched = [], []
         for claim in [claim for claims in self._claims.values() for claim in claims]:
             if claim.started or (claim.started is None and any_may_have_started):

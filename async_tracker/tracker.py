@@ -392,5 +392,5 @@ def _finish(runtime: Runtime, run: Run, outcome: str) -> None:
     runtime.count_end(run, outcome)
 
 
-def _dramatiq_adapter(client: Any, receipt_key: Callable[[str], bytes]) -> DramatiqAdapter:
-    return DramatiqAdapter(client, receipt_key=receipt_key)
+def _dramatiq_adapter(client: Any, full_key: Callable[[str], bytes]) -> DramatiqAdapter:
+    return DramatiqAdapter(client, full_key=full_key)

@@ -10,6 +10,7 @@ from typing import Any
 from async_tracker.adapter import Claim, QuarantinedPayload, Released
 from async_tracker.calls import call, call_many, load_script, run_script, text
 from async_tracker.integrations.dramatiq.holds import Broker, Hold, queues_of
+from async_tracker.integrations.dramatiq.marks import ALL_MARKED, marks_name
 from async_tracker.integrations.dramatiq.messages import put_off, read_message, with_all_tries
 from async_tracker.integrations.dramatiq.names import DELAYED, LIBRARY, messages_key, queue_key
 from async_tracker.records import QueueDepth
@@ -30,15 +31,15 @@ RECEIPT_MS = 86_400_000
 class DramatiqAdapter:
     """dramatiq's side of the boundary.
 
-    ``client`` is a client of the broker's Redis, and ``receipt_key`` makes the full name of a key of our namespace there.
+    ``client`` is a client of the broker's Redis, and ``full_key`` gives a key of our namespace its full name there.
     """
 
     library = LIBRARY
     scope = LIBRARY
 
-    def __init__(self, client: Any, *, receipt_key: Callable[[str], bytes]) -> None:
+    def __init__(self, client: Any, *, full_key: Callable[[str], bytes]) -> None:
         self._client = client
-        self._receipt_key = receipt_key
+        self._full_key = full_key
 
     async def claims_of(self, dead: Mapping[str, Description | None]) -> AsyncIterator[Claim]:
         """Find what the brokers of these instances have fetched and not acknowledged, delay queues included."""
@@ -48,11 +49,12 @@ class DramatiqAdapter:
             if description is None or broker is None or (broker.namespace, broker.broker_id) in seen:
                 continue
             seen.add((broker.namespace, broker.broker_id))
+            begun = {text(member) for member in await call(self._client, "SMEMBERS", self._full_key(marks_name(instance_id)))}
             for queue in queues_of(description):
-                async for claim in self._held(instance_id, broker, queue):
+                async for claim in self._held(instance_id, broker, queue, begun):
                     yield claim
 
-    async def _held(self, instance_id: str, broker: Broker, queue: str) -> AsyncIterator[Claim]:
+    async def _held(self, instance_id: str, broker: Broker, queue: str, begun: set[str]) -> AsyncIterator[Claim]:
         ids = [text(member) for member in await call(self._client, "SMEMBERS", broker.hold(queue, "").acks)]
         for start in range(0, len(ids), _AT_ONCE):
             part = ids[start : start + _AT_ONCE]
@@ -62,7 +64,7 @@ class DramatiqAdapter:
                     job_id=facts.message_id if facts is not None else name,
                     instance_id=instance_id,
                     queue=queue,
-                    started=False if queue.endswith(DELAYED) or raw is None else None,
+                    started=_has_started(name, begun) if raw is not None and not queue.endswith(DELAYED) else False,
                     scope=LIBRARY,
                     hold=broker.hold(queue, name).encode(),
                 )
@@ -142,7 +144,12 @@ class DramatiqAdapter:
         return [_depth(queue, replies[4 * i : 4 * i + 3], messages[i], _ms(now)) for i, (_, queue) in enumerate(places)]
 
     def _receipt(self, orphan: RunRecord) -> bytes:
-        return self._receipt_key(f"receipt:{orphan.token}")
+        return self._full_key(f"receipt:{orphan.token}")
+
+
+def _has_started(redis_message_id: str, begun: set[str]) -> bool | None:
+    """Tell it from an instance's marks; None when it has left none, which says nothing."""
+    return redis_message_id in begun if ALL_MARKED in begun else None
 
 
 def _ms(time_reply: Sequence[Any]) -> int:

@@ -23,6 +23,7 @@ from async_tracker.integrations.dramatiq.adapter import DramatiqAdapter
 from async_tracker.integrations.dramatiq.description import broker_of, describe_worker, time_limit
 from async_tracker.integrations.dramatiq.holds import Broker
 from async_tracker.integrations.dramatiq.loop_thread import LoopThread
+from async_tracker.integrations.dramatiq.marks import Marks
 from async_tracker.integrations.dramatiq.names import LIBRARY
 from async_tracker.integrations.dramatiq.outcomes import Ending, outcome
 from async_tracker.integrations.footing import Footing
@@ -48,10 +49,17 @@ class DramatiqRun:
     """One run between its hooks, all of which run in the same thread."""
 
     run: Run
+    runtime: Runtime
+    marks: Marks | None
     message: MessageProxy
     retries: int
     """How often the message had been retried when it started."""
     ending: Ending
+
+    @property
+    def redis_message_id(self) -> str:
+        """The id by which a Redis broker has the message."""
+        return str(self.message.options["redis_message_id"])
 
 
 class TrackerMiddleware(Middleware):
@@ -69,6 +77,7 @@ class TrackerMiddleware(Middleware):
         self._runtime: Runtime | None = None
         self._worker: Worker | None = None
         self._broker: Broker | None = None
+        self._marks: Marks | None = None
         self._claims_server: str | None = None
         self._has_failed = False
 
@@ -94,6 +103,10 @@ class TrackerMiddleware(Middleware):
         self._thread = LoopThread()
         self._thread.start()
         self._runtime = self._thread.call(self._register, broker, worker)
+        if isinstance(broker, RedisBroker):
+            pool, full_key = broker.client.connection_pool, self._runtime.link.redis.full_key
+            self._marks = Marks(pool.make_connection, full_key=full_key, timeout=self._settings.hook_timeout)
+            self._marks.open()
 
     async def _register(self, broker: DramatiqBroker, worker: Worker) -> Runtime:
         apart = self._broker_apart(broker)
@@ -112,7 +125,7 @@ class TrackerMiddleware(Middleware):
     async def _server_of(self, client: Any) -> str | None:
         try:
             async with asyncio.timeout(self._settings.hook_timeout):
-                return await DramatiqAdapter(client, receipt_key=str.encode).claims_server()
+                return await DramatiqAdapter(client, full_key=str.encode).claims_server()
         except (StorageError, TimeoutError) as exc:
             logger.warning("dramatiq's Redis does not tell its run id: %s", exc)
             return None
@@ -123,7 +136,7 @@ class TrackerMiddleware(Middleware):
         client = link.client
         if apart is not None:
             client = Link(apart, namespace=self._settings.namespace, name=f"{link.name}:claims").client
-        return DramatiqAdapter(client, receipt_key=link.redis.full_key)
+        return DramatiqAdapter(client, full_key=link.redis.full_key)
 
     def _describe(self, worker: Worker) -> Description:
         return describe_worker(
@@ -149,13 +162,17 @@ class TrackerMiddleware(Middleware):
             self._thread.post(self._runtime.drain)
 
     def after_worker_shutdown(self, broker: DramatiqBroker, worker: Worker) -> None:
-        """Deregister the instance. Messages that outlasted the worker's shutdown timeout are orphans from here on."""
-        thread, runtime = self._thread, self._runtime
-        self._thread = self._runtime = self._worker = None
+        """Deregister the instance, unless messages have outlasted the worker's shutdown timeout.
+
+        Those still run until the process ends, in seconds or never: the end of its connection will tell, and nobody is blamed.
+        """
+        thread, runtime, marks = self._thread, self._runtime, self._marks
+        self._thread = self._runtime = self._worker = self._marks = None
         try:
-            if thread is not None and runtime is not None:
+            if thread is not None and runtime is not None and not runtime.journal.busy:
+                if marks is not None:
+                    marks.close(runtime.instance_id)
                 thread.call(self._footing.leave, runtime)
-            if thread is not None:
                 thread.stop()
         except Exception:  # the edge of a hook
             logger.exception("tracking did not end in order; the sweep will find out")
@@ -169,8 +186,9 @@ class TrackerMiddleware(Middleware):
         except Exception as exc:  # the edge of a hook
             self._failed(exc)
             return
-        if found is not None and self._settings.durable and self._thread is not None and self._runtime is not None:
-            self._thread.call(self._runtime.wait_stored, found.run)
+        thread = self._thread
+        if found is not None and thread is not None and self._settings.durable:
+            thread.call(found.runtime.wait_stored, found.run)
 
     def _start(self, broker: DramatiqBroker, message: MessageProxy) -> DramatiqRun | None:
         runtime = self._runtime
@@ -190,7 +208,10 @@ class TrackerMiddleware(Middleware):
         )
         runtime.journal.count_start(run)
         runtime.enter_run(run)
-        found = self._local.found = DramatiqRun(run=run, message=message, retries=retries, ending=Ending())
+        found = DramatiqRun(run=run, runtime=runtime, marks=self._marks, message=message, retries=retries, ending=Ending())
+        if found.marks is not None:
+            found.marks.begin(run.instance_id, found.redis_message_id)
+        self._local.found = found
         return found
 
     def _hold(self, message: MessageProxy) -> str | None:
@@ -212,9 +233,9 @@ class TrackerMiddleware(Middleware):
         """A middleware would not have the message processed; if it was asked before us, there is no run of it yet."""
         try:
             found = self._found(message) or self._start(broker, message)
-            if found is not None and self._runtime is not None:
+            if found is not None:
                 found.ending.is_skipped = True
-                self._runtime.journal.discard(found.run)
+                found.runtime.journal.discard(found.run)
         except Exception as exc:  # the edge of a hook
             self._failed(exc)
 
@@ -233,11 +254,12 @@ class TrackerMiddleware(Middleware):
         self._local.found = None
         current.set(None)
         try:
-            if self._runtime is not None:
-                found.ending.is_dead = message.failed
-                found.ending.is_retried = message.options.get("retries", 0) > found.retries and not message.failed
-                self._runtime.end_run(found.run)
-                self._runtime.count_end(found.run, outcome(found.ending))
+            found.ending.is_dead = message.failed
+            found.ending.is_retried = message.options.get("retries", 0) > found.retries and not message.failed
+            found.runtime.end_run(found.run)
+            found.runtime.count_end(found.run, outcome(found.ending))
+            if found.marks is not None:
+                found.marks.end(found.run.instance_id, found.redis_message_id)
         except Exception as exc:  # the edge of a hook
             self._failed(exc)
 

@@ -19,6 +19,7 @@ URL = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:1/0")
 ledger = Ledger(os.environ.get("TEST_LEDGER", os.devnull))
 
 broker = RedisBroker(url=URL)  # the default middlewares are on: AgeLimit, TimeLimit, ShutdownNotifications, Callbacks, Pipelines, Retries
+broker.broker_id = os.environ.get("TEST_BROKER_ID") or broker.broker_id
 broker.add_middleware(AsyncIO())
 broker.add_middleware(CurrentMessage())
 tracker = Tracker(namespace=os.environ.get("TEST_NAMESPACE", "test"), **json.loads(os.environ.get("TEST_SETTINGS", "{}")))
@@ -102,7 +103,7 @@ def too_old() -> None:
 
 @dramatiq.actor
 def die_at_once() -> None:
-    """Kill its worker in the first statement, as long as the file that it is told of does not exist."""
+    """Kill its worker in the first statement."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -1,0 +1,165 @@
+"""What is known of dramatiq's processes and messages while all goes well."""
+
+import asyncio
+
+from async_tracker import Job, Tracker
+from tests.harness.wait import wait_until
+from tests.integrations.dramatiq.masters import DONE_SECONDS, Masters
+
+
+async def test_every_process_of_a_master_is_an_instance_that_says_what_it_works_on(masters: Masters):
+    master = masters.start(processes=2, threads=3)
+    for instance in await masters.registered(2):
+        assert instance.library == "dramatiq"
+        assert instance.pid != master.pid
+        assert instance.concurrency == 3
+        assert instance.queues == ("default", "slow")
+        assert instance.queue == "default, slow"
+        assert {"hold", "hold_async"} <= set(instance.functions)
+        assert "dramatiq" in instance.versions
+    await masters.close()
+
+
+async def test_a_worker_that_consumes_some_queues_names_only_those(masters: Masters):
+    masters.start(processes=1, arguments="-Q slow")
+    [instance] = await masters.registered(1)
+    assert instance.queues == ("slow",)
+    assert instance.functions == ("hold_async",)
+    await masters.close()
+
+
+async def test_plain_and_async_actors_find_their_job_and_say_how_far_they_are(masters: Masters):
+    masters.start(processes=1)
+    await masters.registered(1)
+    plain = masters.send("report", 0.25, 2.0)
+    in_coroutine = masters.send("report_async", 0.75, 2.0)
+
+    async def with_progress(message_id: str) -> Job | None:
+        job = await masters.tracker.job(message_id)
+        return job if job is not None and job.progress is not None else None
+
+    found = await wait_until(lambda: with_progress(plain), timeout=DONE_SECONDS, description="the plain actor's progress is seen")
+    assert found is not None
+    assert (found.progress, found.progress_message) == (0.25, "report 1 default")
+    assert (found.job_id, found.function, found.queue, found.library) == (plain, "report", "default", "dramatiq")
+    assert found.timeout == 600.0
+    assert found.enqueued_at is not None
+    found = await wait_until(lambda: with_progress(in_coroutine), timeout=DONE_SECONDS, description="the coroutine's progress is seen")
+    assert found is not None
+    assert (found.progress, found.progress_message) == (0.75, "from a coroutine")
+    await masters.succeeded()
+    await masters.close()
+
+
+async def test_outcomes_are_those_that_the_middlewares_decide(masters: Masters):
+    master = masters.start(processes=1)
+    await masters.registered(1)
+    masters.send("hold", 0.0)
+    masters.send("fail_once")
+    for actor in ("fail", "exceed", "too_old"):
+        masters.send(actor, must=False)
+    await masters.succeeded()
+    await wait_until(
+        lambda: {run.outcome for run in masters.ledger.read().runs} >= {"ValueError", "TimeLimitExceeded"},
+        timeout=DONE_SECONDS,
+        description="the failing messages have run",
+    )
+    told_to_stop = masters.send("until_shutdown", must=False)
+    await masters.in_flight(told_to_stop)
+    master.ask_to_leave()
+    master.wait()
+    stats = {row.function: row for row in (await masters.tracker.stats()).functions}
+    assert (stats["hold"].started, stats["hold"].succeeded) == (1, 1)
+    assert (stats["fail"].started, stats["fail"].failed) == (1, 1)
+    assert (stats["fail_once"].started, stats["fail_once"].retried, stats["fail_once"].succeeded) == (2, 1, 1)
+    assert stats["exceed"].timed_out == 1
+    assert stats["too_old"].aborted == 1
+    assert stats["until_shutdown"].cancelled == 1
+    assert stats["until_shutdown"].run_time > 0
+    await masters.close()
+
+
+async def test_a_message_that_is_retried_is_one_job_with_another_try(masters: Masters):
+    masters.start(processes=1)
+    await masters.registered(1)
+    message_id = masters.send("fail_once")
+    account = await masters.succeeded()
+    assert [run.attempt for run in account.runs_of(message_id)] == [1, 2]
+    await masters.close()
+
+
+async def test_an_id_that_two_libraries_share_is_two_jobs(masters: Masters, redis_url: str, namespace: str):
+    masters.start(processes=1)
+    await masters.registered(1)
+    masters.send("hold", 1.5, message_id="the-same")
+    await masters.in_flight("the-same")
+    async with (
+        Tracker(namespace=namespace, redis_options={"url": redis_url}) as tracker,
+        tracker.register(queue="other"),
+        tracker.track("the-same", function="another"),
+    ):
+        await wait_until(lambda: _two_jobs(tracker), timeout=DONE_SECONDS, description="both jobs are listed")
+        await masters.succeeded()
+        left = await wait_until(lambda: _one_job(tracker), timeout=DONE_SECONDS, description="dramatiq's job has ended")
+        assert left is not None
+        assert (left.function, left.library, left.superseded) == ("another", "asyncio", 0)
+    await masters.close()
+
+
+async def _two_jobs(tracker: Tracker) -> bool:
+    found = {(job.job_id, job.library, job.function) for job in await tracker.jobs()}
+    return found == {("the-same", "dramatiq", "hold"), ("the-same", "asyncio", "another")}
+
+
+async def _one_job(tracker: Tracker) -> Job | None:
+    found = await tracker.jobs()
+    return found[0] if len(found) == 1 else None
+
+
+async def test_a_process_whose_threads_all_block_is_alive_and_keeps_its_messages(masters: Masters):
+    masters.start(processes=1, threads=2)
+    masters.start(processes=1, threads=2)
+    await masters.registered(2)
+    blocked = [masters.send("hold", 6.0) for _ in range(4)]  # four times the quick settings' ttl
+    for message_id in blocked:
+        await masters.in_flight(message_id)
+    for _ in range(10):
+        assert [str(instance.state) for instance in await masters.tracker.instances()] == ["alive", "alive"]
+        await asyncio.sleep(0.3)
+    account = await masters.succeeded()
+    assert all(len(account.runs_of(message_id)) == 1 for message_id in blocked)
+    await masters.close()
+
+
+async def test_a_master_that_is_asked_to_leave_drains_and_leaves_nothing(masters: Masters):
+    master = masters.start(processes=2)
+    await masters.registered(2)
+    message_id = masters.send("hold", 3.0)
+    job = await masters.in_flight(message_id)
+    master.ask_to_leave()
+
+    async def drains() -> bool:
+        instance = await masters.tracker.instance(job.instance_id)
+        return instance is not None and instance.state == "draining"
+
+    await wait_until(drains, timeout=DONE_SECONDS, description="the instance says that it drains")
+    assert (await masters.tracker.job(message_id)) is not None
+    master.wait()
+    assert await masters.tracker.instances() == []
+    account = await masters.close()
+    assert len(account.runs_of(message_id)) == 1
+
+
+async def test_queues_tell_what_waits_and_for_how_long(masters: Masters):
+    masters.start(processes=1, threads=1, dramatiq_queue_prefetch="1")
+    await masters.registered(1)
+    running = masters.send("hold", 3.0)
+    await masters.in_flight(running)
+    for _ in range(3):
+        masters.send("hold", 0.0)
+    depths = {depth.queue: depth for depth in await masters.tracker.queues()}
+    assert (depths["default"].depth, depths["default"].due, depths["default"].library) == (4, 3, "dramatiq")
+    assert depths["default"].oldest_wait is not None
+    assert (depths["slow"].depth, depths["slow"].oldest_wait) == (0, None)
+    await masters.succeeded()
+    await masters.close()

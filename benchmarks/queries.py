@@ -70,10 +70,11 @@ def named_connections(url: str, count: int) -> Iterator[dict[int, str]]:
     """Open that many connections, named as those that speak for instances are; gives ids and names."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    pool = redis.ConnectionPool.from_url(url)
-    opened = [pool.get_connection("_") for _ in range(count)]
+    pool: Any = redis.ConnectionPool.from_url(url)
+    opened = [pool.make_connection() for _ in range(count)]
     names: dict[int, str] = {}
     for connection in opened:
+        connection.connect()
         name = f"async-tracker:{secrets.token_hex(6)}"
         connection.send_command("CLIENT", "SETNAME", name)
         connection.read_response()
@@ -116,9 +117,7 @@ async def count_round_trips(client: Any, question: Question) -> int:
     Asked a first time before, so that connections are made and scripts are known.
     """
     await question()
-    connection = await client.connection_pool.get_connection("_")
-    kind = type(connection)
-    await client.connection_pool.release(connection)
+    kind = client.connection_pool.connection_class
     send = kind.send_packed_command
     sent = 0
 

@@ -1,0 +1,79 @@
+"""The benchmarks stay alive: one round of each, on a real server, bounded. What they measure is no claim of a test."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks import connections, medians, overhead, proxy, queries, recovery
+from benchmarks.__main__ import BENCHMARKS, main
+from benchmarks.environment import environment, header
+from benchmarks.ground import DatabaseInUse, Ground, ground
+from benchmarks.report import Report, write_json
+from benchmarks.size import ONE_ROUND
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def own_ground() -> Iterator[Ground]:
+    with ground() as found:
+        yield found
+
+
+def assert_says_what_it_found(report: Report, tmp_path: Path, where: dict[str, str]) -> None:
+    assert report.name in BENCHMARKS
+    assert report.meaning
+    assert all(sentence.endswith((".", ")")) for sentence in report.meaning)
+    assert all(len(row) == len(table.columns) for table in report.tables for row in table.rows)
+    assert all(bar.low <= bar.value <= bar.high for chart in report.charts for bar in chart.bars)
+    assert report.title in report.to_markdown()
+    write_json(tmp_path / "found.json", where, [report])
+    assert report.name in json.loads((tmp_path / "found.json").read_text())["benchmarks"]
+
+
+@pytest.mark.parametrize("module", [overhead, connections, queries, recovery], ids=lambda module: module.__name__)
+def test_one_round_of_each_benchmark_says_what_it_found(module, own_ground: Ground, tmp_path: Path):
+    report = module.run(own_ground, ONE_ROUND)
+    assert_says_what_it_found(report, tmp_path, environment(own_ground, size=ONE_ROUND.name))
+
+
+def test_the_benchmark_of_the_namespace_is_read_as_the_others_are(own_ground: Ground, tmp_path: Path):
+    report = proxy.run(own_ground, ONE_ROUND)
+    assert_says_what_it_found(report, tmp_path, environment(own_ground, size=ONE_ROUND.name))
+
+
+def test_the_environment_names_machine_server_and_versions(own_ground: Ground):
+    printed = header(environment(own_ground, size="quick"))
+    assert re.search(r"CPUs", printed)
+    assert re.search(r"server +\w+ \d+\.\d+", printed)
+    assert re.search(r"arq \d+\.\d+", printed)
+
+
+def test_a_database_that_is_not_empty_is_refused_and_left_as_it_is(own_ground: Ground, capsys: pytest.CaptureFixture[str]):
+    own_ground.sync.set("somebody", "else")
+    assert main(["queries", "--quick", "--redis-url", own_ground.url]) == 2
+    assert "holds 1 keys" in capsys.readouterr().err
+    assert own_ground.sync.get("somebody") == b"else"
+    with pytest.raises(DatabaseInUse), ground(own_ground.url):
+        pass
+
+
+def test_an_interval_covers_the_median_as_often_as_it_says():
+    fifteen = medians.estimate([float(number) for number in range(15)])
+    assert (fifteen.low, fifteen.median, fifteen.high) == (3.0, 7.0, 11.0)
+    assert 0.95 <= fifteen.coverage < 0.97
+    assert medians.estimate([1.0]).coverage == 0.0
+    with pytest.raises(ValueError, match="no measurement"):
+        medians.estimate([])
+
+
+def test_a_run_of_the_program_prints_its_environment_before_anything_else(capsys: pytest.CaptureFixture[str], monkeypatch, tmp_path: Path):
+    monkeypatch.setattr("benchmarks.__main__.QUICK", ONE_ROUND)
+    assert main(["queries", "--quick", "--json", str(tmp_path / "found.json")]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("date ")
+    assert printed.index("commit ") < printed.index("## queries")
+    assert json.loads((tmp_path / "found.json").read_text())["environment"]["size"] == ONE_ROUND.name

@@ -6,15 +6,17 @@ back as bytes.
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar
 
 from redis.exceptions import AuthenticationError, ConnectionError, NoScriptError, RedisError, ResponseError, TimeoutError
 
 from async_tracker.errors import StorageError, StorageUnavailable, TrackerError
+
+T = TypeVar("T")
 
 Argument = str | bytes | int | float
 
@@ -108,6 +110,30 @@ def run_script_sync(client: Any, script: Script, keys: Sequence[str | bytes], ar
             return client.execute_command("EVALSHA", script.sha, *rest, **RAW)
         except NoScriptError:
             return client.execute_command("EVAL", script.text, *rest, **RAW)
+
+
+async def bounded(work: Coroutine[Any, Any, T], seconds: float) -> T:
+    """Let the driver work in a task of its own, for at most ``seconds``. Raises TimeoutError when they are over.
+
+    Whoever is cancelled in here is cancelled at once. The driver itself can swallow a cancellation: on Python 3.11 ``wait_for``,
+    in which it sends, does when both come together.
+    """
+    task = asyncio.get_running_loop().create_task(work)
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # a worker may leave its loop without a word
+    task.add_done_callback(_note_exception)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=max(seconds, 0.0))
+        if not done:
+            raise TimeoutError
+        return task.result()
+    finally:
+        task.cancel()
+
+
+def _note_exception(task: "asyncio.Task[Any]") -> None:
+    """Nobody may be there any more to hear how it failed."""
+    if not task.cancelled():
+        task.exception()
 
 
 @contextmanager

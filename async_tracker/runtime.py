@@ -10,10 +10,11 @@ import logging
 import os
 import random
 import secrets
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any
 
 from async_tracker.adapter import Adapter
+from async_tracker.calls import bounded
 from async_tracker.clock import ServerClock, monotonic_ms
 from async_tracker.config import Settings
 from async_tracker.errors import StorageError
@@ -71,6 +72,7 @@ class Runtime:
         self._is_registered = False
         self._is_stopped = False
         self._is_behind = False
+        self._has_beaten = asyncio.Event()
         self._sent_generation = self._beating_generation = 0
         self._pid = os.getpid()
         self._tasks: list[asyncio.Task[None]] = []
@@ -122,15 +124,14 @@ class Runtime:
         return not self._is_stopped and not self._loop.is_closed() and self._pid == os.getpid()
 
     async def start(self) -> None:
-        """Register, for at most ``hook_timeout`` seconds, and start the loops. A Redis that is away is tried again with every beat."""
+        """Start the loops, and wait for the registration for at most ``hook_timeout`` seconds. It is tried again with every beat."""
+        self._start_loops()
+        self.heartbeat.hurry()
         try:
             async with asyncio.timeout(self._settings.hook_timeout):
-                await self._beat()
+                await self._has_beaten.wait()
         except TimeoutError:
             logger.warning("registration takes longer than %s s: it goes on in the background", self._settings.hook_timeout)
-            self.heartbeat.hurry()  # not at the next beat: until then nobody would look for what this worker claims
-        finally:  # also when the worker is told to stop just now: its jobs may run on
-            self._start_loops()
 
     def _start_loops(self) -> None:
         self._spawn(lambda: self.pulse.run(self._notice_draining))
@@ -160,6 +161,8 @@ class Runtime:
         except StorageError as exc:
             self._fell_behind(exc)
             return
+        finally:
+            self._has_beaten.set()
         if reply.status is Status.UNKNOWN:
             await self._unknown()
         elif reply.status is Status.STALE:
@@ -340,8 +343,8 @@ class Runtime:
             self._state = "draining"
             self.heartbeat.hurry()
 
-    async def stop(self, *, within: float | None = None) -> None:
-        """Write what is left, deregister, close, in ``within`` seconds. Runs still in flight become orphans at once.
+    async def stop(self, *, within: float | None = None, first: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Await ``first``, write what is left, deregister and close, in ``within`` seconds. Runs still in flight become orphans at once.
 
         By default it takes a few times ``hook_timeout``, at most. A second call changes nothing.
         """
@@ -349,13 +352,21 @@ class Runtime:
             return
         self._is_stopped = True
         self.watchdog.stop()
+        if self._loop is not asyncio.get_running_loop():
+            self.link.forget_in_child()  # the loop that this instance lived in is gone; its connection must not outlive it
+            return
         try:
-            async with asyncio.timeout(_LEAVING_HOOK_TIMEOUTS * self._settings.hook_timeout if within is None else within):
-                await _end_tasks(self._tasks)
-                await self._leave()
+            await bounded(self._end(first), _LEAVING_HOOK_TIMEOUTS * self._settings.hook_timeout if within is None else within)
         except (StorageError, TimeoutError) as exc:
             facts = {"instance_id": self.instance_id}
-            logger.warning("deregistration failed, the sweep will find out: %s", exc or "it takes too long", extra=facts)
+            logger.warning("deregistration failed, the sweep will find out: %s", str(exc) or "it takes too long", extra=facts)
+
+    async def _end(self, first: Callable[[], Awaitable[None]] | None) -> None:
+        try:
+            await _end_tasks(self._tasks)
+            if first is not None:
+                await first()
+            await self._leave()
         finally:
             with contextlib.suppress(OSError):  # it is closed either way
                 await self.link.aclose()

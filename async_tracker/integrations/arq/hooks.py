@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from async_tracker.calls import bounded
 from async_tracker.clock import to_ms
 from async_tracker.config import Settings
 from async_tracker.connections import Access, describe
@@ -146,8 +147,8 @@ class ArqHooks:
         if not self._is_apart(pool):
             return None
         try:
-            return await ArqAdapter(pool, receipt_key=str.encode).claims_server()
-        except StorageError as exc:
+            return await bounded(ArqAdapter(pool, receipt_key=str.encode).claims_server(), self.settings.hook_timeout / 2)
+        except (StorageError, TimeoutError) as exc:
             logger.warning("arq's Redis does not tell its run id: %s", exc)
             return None
 
@@ -189,19 +190,11 @@ class ArqHooks:
     async def _stop(self, runtime: Runtime) -> None:
         if self.runtime is not runtime:
             return
-        loop = asyncio.get_running_loop()
-        due_at = loop.time() + self.settings.hook_timeout
         runtime.drain()
         try:
-            async with asyncio.timeout_at(due_at):
-                await self._give_back_idle_claims(runtime)
-        except TimeoutError:
-            logger.warning("claims without a job could not be given back in time: the sweep will find them")
+            await runtime.stop(within=self.settings.hook_timeout, first=partial(self._give_back_idle_claims, runtime))
         finally:
-            try:
-                await runtime.stop(within=due_at - loop.time())
-            finally:
-                self._forget(runtime)
+            self._forget(runtime)
 
     def _forget(self, runtime: Runtime) -> None:
         if self.runtime is not runtime:

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from async_tracker.errors import StorageError
+from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.events import encode_event
 from async_tracker.evidence import Findings, connection_state, find, live_hosts, see_connections, weigh
 from async_tracker.policy import Connection, InstanceState, Limits, Verdict, standby_interval
@@ -56,6 +56,8 @@ class Sweeper:
     known: dict[str, StoredInstance] = field(default_factory=dict)
     stalled: set[str] = field(default_factory=set)
     is_sweeper: bool = False
+    is_refused: bool = False
+    """Redis did not let the last sweep through, and that was said."""
     instances: int = 1
 
     @property
@@ -185,8 +187,17 @@ class Sweeper:
                 continue
             try:
                 await self.step(current)
+                self.is_refused = False
             except StorageError as exc:
-                logger.debug("sweep put off: %s", exc)
+                self._put_off(exc)
+
+    def _put_off(self, exc: StorageError) -> None:
+        """Redis away is said by the heartbeat; a refusal lasts until a person mends it, so it is said, once."""
+        if isinstance(exc, StorageUnavailable) or self.is_refused:
+            logger.debug("sweep put off: %s", exc)
+        else:
+            self.is_refused = True
+            logger.warning("no sweep gets through, so nothing is recovered from here: %s", exc)
 
 
 def _nameless(name: str, library: str) -> StoredInstance:

@@ -73,6 +73,7 @@ SET payload 0 XX PX 1
 ZCARD queue
 ZCOUNT queue 0 1
 ZRANGE queue 0 0
+ZSCAN queue 0
 ZSCORE queue job
 ZADD queue XX 0 job
 ZREM queue job

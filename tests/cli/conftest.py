@@ -81,12 +81,13 @@ class Cli:
         self._started.append(process)
         return process
 
-    def on_terminal(self, columns: int, *arguments: str) -> str:
-        """Run a command on a terminal of that width; returns what it showed, without colours."""
+    def on_terminal(self, columns: int, *arguments: str, typed: str = "") -> str:
+        """Run a command on a terminal of that width, with this typed ahead; returns what it showed, without colours."""
         ours, theirs = os.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        os.write(ours, typed.encode())
         env = environment({"TERM": "xterm-256color"})
-        with subprocess.Popen(self._command(arguments), env=env, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs):
+        with subprocess.Popen(self._command(arguments), env=env, stdin=theirs, stdout=theirs, stderr=theirs):
             os.close(theirs)
             shown = b"".join(iter(lambda: _read(ours), b""))
         os.close(ours)

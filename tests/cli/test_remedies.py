@@ -53,6 +53,10 @@ async def test_an_orphan_is_listed_told_of_and_recovered(cli, orphan, pool, redi
     assert "--yes" in nobody.err
     assert await redis_client.exists(f"arq:in-progress:{orphan}") == 1
 
+    asked = await anyio.to_thread.run_sync(lambda: cli.on_terminal(100, "recover", typed="n\n"))
+    assert orphan in asked
+    assert await redis_client.exists(f"arq:in-progress:{orphan}") == 1
+
     done = await cli.within("recover", "--yes", "--json")
     assert done.code == 0
     assert [(item["job_id"], item["action"]) for item in done.document["recoveries"]] == [(orphan, "recovered")]
@@ -93,7 +97,10 @@ async def test_a_quarantined_job_whose_id_was_enqueued_anew_stays_and_can_be_dro
     assert stays.code == 1
     assert stays.document["stayed"] == [orphan]
     assert (await cli.within("quarantine", "drop", orphan)).code == 2
-    assert (await cli.within("quarantine", "drop", orphan, "--yes")).code == 0
+    await anyio.to_thread.run_sync(lambda: cli.on_terminal(100, "quarantine", "drop", orphan, typed="n\n"))
+    assert (await cli.within("quarantine", "show", orphan)).code == 0
+    await anyio.to_thread.run_sync(lambda: cli.on_terminal(100, "quarantine", "drop", orphan, typed="y\n"))
+    assert (await cli.within("quarantine", "drop", orphan, "--yes")).code == 4
     assert (await cli.within("quarantine", "list", "--json")).document["quarantined"] == []
 
 

@@ -172,13 +172,29 @@ def recovery_delay(deaths: int, *, jitter: float) -> float:
     return delay * (1.0 + jitter)
 
 
-def is_poison(deaths: int, *, max_recoveries: int) -> bool:
+def is_poison(deaths: int, *, max_recoveries: int, suspects: int = 1) -> bool:
     """Tell whether a job has killed its worker once too often; ``deaths`` includes the present one.
+
+    ``suspects`` died with it now, at least as often as it did, itself included. Where there are others, any of them may be the
+    pill: all are given the chance to be found apart, until that has taken twice as many deaths.
 
     >>> is_poison(3, max_recoveries=3), is_poison(4, max_recoveries=3)
     (False, True)
+    >>> is_poison(4, max_recoveries=3, suspects=2), is_poison(7, max_recoveries=3, suspects=2)
+    (False, True)
     """
-    return deaths > max_recoveries
+    return deaths > max_recoveries and (suspects <= 1 or deaths > 2 * max_recoveries)
+
+
+def apart(position: int, among: int, *, jitter: float) -> float:
+    """Turn a random number in [0, 1) into one for the so-many-th of several jobs that died together.
+
+    They come back one after the other, evenly and at least half a step apart: what dies together again are fewer.
+
+    >>> [apart(position, 2, jitter=0.5) for position in range(2)]
+    [0.125, 0.625]
+    """
+    return (position + jitter / 2.0) / among
 
 
 def standby_interval(sweep_interval: float, instances: int) -> float:

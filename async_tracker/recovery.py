@@ -15,7 +15,7 @@ from async_tracker.counts import field_name
 from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.events import encode_event
 from async_tracker.orphans import Dead, Found, Left, sort_out
-from async_tracker.policy import is_poison, recovery_delay
+from async_tracker.policy import apart, is_poison, recovery_delay
 from async_tracker.records import Recovery, RecoveryAction
 from async_tracker.store import Settlement, Store
 from async_tracker.store.reading import Reading
@@ -43,6 +43,14 @@ class Policy:
     recovery_window: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Death:
+    """An orphan, and how often its job has died with its worker, this time included."""
+
+    orphan: Found
+    times: int
+
+
 class Recoverer:
     """Recovers the orphans of instances that were declared dead. Raises StorageError when Redis is away."""
 
@@ -58,10 +66,13 @@ class Recoverer:
         left = await self.find(instance_ids, now_ms=now_ms, adopt=not dry_run)
         since_ms = now_ms - int(self._policy.recovery_window * 1000)
         deaths = await Reading(self._store.redis).deaths(sorted({orphan.record.ref for orphan in left.orphans}), since_ms=since_ms)
+        died_together: dict[str, list[_Death]] = {}
+        for orphan in left.orphans:
+            died = _Death(orphan, _deaths_of(orphan, deaths[orphan.record.ref]))
+            died_together.setdefault(orphan.record.instance_id, []).append(died)
         done = []
         for orphan in left.orphans:
-            before = [run for run in deaths[orphan.record.ref] if run != orphan.record.run]
-            plan = self._plan(orphan, deaths=len(before) + (1 if orphan.counts else 0), dry_run=dry_run)
+            plan = self._plan(orphan, died_together[orphan.record.instance_id], dry_run=dry_run)
             result = plan if dry_run else await self._try_carry_out(orphan, plan, now_ms=now_ms)
             if result is not None:
                 done.append(result)
@@ -101,14 +112,17 @@ class Recoverer:
             names = sorted({claim.instance_id for claim in fetched})
             logger.info("%d jobs that dead instances had only fetched were given back", len(fetched), extra={"instance_ids": names})
 
-    def _plan(self, orphan: Found, *, deaths: int, dry_run: bool) -> Recovery:
+    def _plan(self, orphan: Found, company: Sequence[_Death], *, dry_run: bool) -> Recovery:
+        """Decide what is to be done with an orphan; ``company`` are all that died with it, itself included."""
         record = orphan.record
+        position, deaths = next((number, died.times) for number, died in enumerate(company) if died.orphan is orphan)
+        suspects = sum(died.orphan.counts and died.orphan.stands and died.times >= deaths for died in company)
         if not orphan.stands:
             action, delay = RecoveryAction.TAKEN, 0.0
-        elif orphan.counts and is_poison(deaths, max_recoveries=self._policy.max_recoveries):
+        elif orphan.counts and is_poison(deaths, max_recoveries=self._policy.max_recoveries, suspects=suspects):
             action, delay = RecoveryAction.QUARANTINED, 0.0
         else:
-            delay = recovery_delay(deaths, jitter=random.random())
+            delay = recovery_delay(deaths, jitter=apart(position, len(company), jitter=random.random()))
             action = RecoveryAction.DELAYED if delay else RecoveryAction.RECOVERED
         return Recovery(
             job_id=record.job_id,
@@ -169,6 +183,12 @@ class Recoverer:
             logger.warning("job %s was left by dead instance %s: %s", result.job_id, result.instance_id, result.action, extra=facts)
             for event in settlement.events:
                 self._on_event(event)
+
+
+def _deaths_of(orphan: Found, runs: Sequence[str]) -> int:
+    """Count under how many runs of a job a worker has died, the present one included once, where it counts."""
+    before = [run for run in runs if run != orphan.record.run]
+    return len(before) + (1 if orphan.counts else 0)
 
 
 def quarantine_error(plan: Recovery) -> str:

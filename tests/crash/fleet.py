@@ -171,8 +171,8 @@ class Fleet:
         await self.pool.aclose()
 
     async def open(self) -> None:
-        """Make the test's own pool anew, once there is a server to connect to again."""
-        await self.pool.aclose()
+        """Make the test's own connections anew, once there is a server to connect to again."""
+        await self.aclose()
         self.pool = await create_pool(RedisSettings.from_dsn(self.redis_url))
 
 

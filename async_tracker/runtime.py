@@ -123,6 +123,11 @@ class Runtime:
         """Whether it was not stopped, its loop not closed, and this is no forked child of its process."""
         return not self._is_stopped and not self._loop.is_closed() and self._pid == os.getpid()
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it is running in the event loop that asks; from any other it must not be awaited."""
+        return self.is_running and self._loop is asyncio.get_running_loop()
+
     async def start(self) -> None:
         """Start the loops, and wait for the registration for at most ``hook_timeout`` seconds. It is tried again with every beat."""
         self._start_loops()

@@ -151,10 +151,11 @@ class Tracker:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close what this tracker has opened. A shared client stays open."""
-        if self._runtime is not None and self._runtime.is_running:
+        """Close what this tracker has opened. A shared client stays open, and so does the instance of a worker in other threads."""
+        if self._runtime is not None and self._runtime.is_here:
             await self._runtime.stop()
-        self._runtime = None
+        if self._runtime is not None and not self._runtime.is_running:
+            self._runtime = None
         with self._sync_lock:
             sync, self._sync = self._sync, None
         if sync is not None:

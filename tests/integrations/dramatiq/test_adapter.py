@@ -1,0 +1,196 @@
+"""How holds of dramatiq's Redis broker are found and given back: on what dramatiq itself has written."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis.asyncio
+from dramatiq import Message
+from dramatiq.brokers.redis import RedisBroker
+
+from async_tracker import Namespace
+from async_tracker.adapter import Claim, Released
+from async_tracker.integrations.dramatiq.adapter import DramatiqAdapter
+from async_tracker.integrations.dramatiq.holds import Broker, Hold, other_broker
+from async_tracker.integrations.dramatiq.marks import Marks
+from async_tracker.stored import Description, RunRecord
+from tests.harness.wait import wait_until_sync
+
+
+@pytest.fixture(params=["dramatiq", "of:its:own"])
+def dead(request: pytest.FixtureRequest, redis_url: str) -> Iterator[RedisBroker]:
+    """The broker of a process that is no more."""
+    broker = RedisBroker(url=redis_url, namespace=request.param, maintenance_chance=0)
+    yield broker
+    broker.client.close()
+
+
+@pytest.fixture
+def adapter(redis_client: redis.asyncio.Redis, namespace: str) -> DramatiqAdapter:
+    return DramatiqAdapter(redis_client, full_key=Namespace(redis_client, namespace).full_key)
+
+
+def described(broker: RedisBroker) -> Description:
+    text = Broker(broker_id=broker.broker_id, namespace=broker.namespace).encode()
+    return Description(library="dramatiq", host="h", host_id="h", pid=1, queue="q", queues=("q",), broker=text)
+
+
+def fetch(broker: RedisBroker, count: int, **options: Any) -> list[Message[Any]]:
+    """Enqueue messages and fetch them, as a process that dies then."""
+    for number in range(count):
+        broker.enqueue(Message(queue_name="q", actor_name="a", args=(number,), kwargs={}, options=options))
+    return [Message.decode(data) for data in broker.do_fetch("q", count)]
+
+
+def orphan(broker: RedisBroker, message: Message[Any], *, run: str = "r1") -> RunRecord:
+    hold = Hold(acks=f"{broker.namespace}:__acks__.{broker.broker_id}.q", redis_message_id=message.options["redis_message_id"])
+    return RunRecord(
+        job_id=message.message_id,
+        instance_id="dead",
+        run=run,
+        queue="q",
+        library="dramatiq",
+        started_at_ms=1,
+        scope="dramatiq",
+        hold=hold.encode(),
+    )
+
+
+def waiting(broker: RedisBroker) -> int:
+    length: Any = broker.client.llen(f"{broker.namespace}:q")
+    return int(length)
+
+
+async def claims(adapter: DramatiqAdapter, broker: RedisBroker) -> list[Claim]:
+    return [claim async for claim in adapter.claims_of({"dead": described(broker), "unreadable": None})]
+
+
+async def test_everything_that_was_fetched_is_a_claim_whose_start_is_not_known_without_marks(adapter: DramatiqAdapter, dead: RedisBroker):
+    messages = fetch(dead, 3)
+    found = await claims(adapter, dead)
+    assert {claim.job_id for claim in found} == {message.message_id for message in messages}
+    assert {(claim.instance_id, claim.started, claim.ref == f"dramatiq:{claim.job_id}") for claim in found} == {("dead", None, True)}
+
+
+async def test_marks_tell_what_had_begun(adapter: DramatiqAdapter, dead: RedisBroker, redis_client: redis.asyncio.Redis, namespace: str):
+    first, second, third = fetch(dead, 3)
+    marks = Marks(dead.client.connection_pool.make_connection, full_key=Namespace(redis_client, namespace).full_key, timeout=5.0)
+    marks.open()
+    for message in (first, second):
+        marks.begin("dead", message.options["redis_message_id"])
+    marks.end("dead", second.options["redis_message_id"])
+    wait_until_sync(lambda: dead.client.scard(f"{namespace}:begun:dead") == 2, description="the marks have arrived")
+    started = {claim.job_id: claim.started for claim in await claims(adapter, dead)}
+    assert started == {first.message_id: True, second.message_id: False, third.message_id: False}
+    assert dead.client.ttl(f"{namespace}:begun:dead") > 0
+    marks.close("dead")
+    wait_until_sync(lambda: not dead.client.exists(f"{namespace}:begun:dead"), description="the marks are gone")
+
+
+async def test_a_release_pushes_once_whoever_asks_and_how_often(adapter: DramatiqAdapter, dead: RedisBroker):
+    [message] = fetch(dead, 1)
+    assert [await adapter.release(orphan(dead, message), delay=0.0) for _ in range(3)] == [Released.RELEASED] * 3
+    assert waiting(dead) == 1
+    assert await claims(adapter, dead) == []
+
+
+async def test_what_was_acknowledged_is_not_pushed(adapter: DramatiqAdapter, dead: RedisBroker):
+    acked, kept = fetch(dead, 2)
+    found = await claims(adapter, dead)
+    dead.do_ack("q", acked.options["redis_message_id"])
+    assert await adapter.release(orphan(dead, acked), delay=0.0) is Released.TAKEN
+    await adapter.give_back(found)
+    assert waiting(dead) == 1
+    assert [Message.decode(data).message_id for data in dead.do_fetch("q", 9)] == [kept.message_id]
+
+
+async def test_a_message_that_dramatiqs_own_maintenance_gave_back_is_not_given_back_again(
+    adapter: DramatiqAdapter, dead: RedisBroker, redis_url: str
+):
+    [message] = fetch(dead, 1)
+    found = await claims(adapter, dead)
+    dead.client.zadd(f"{dead.namespace}:__heartbeats__", {dead.broker_id: 1})
+    other = RedisBroker(url=redis_url, namespace=dead.namespace, maintenance_chance=1_000_000)
+    other.do_qsize("q")
+    assert waiting(dead) == 1
+    assert await adapter.release(orphan(dead, message), delay=0.0) is Released.TAKEN
+    await adapter.give_back(found)
+    assert waiting(dead) == 1
+    other.client.close()
+
+
+async def test_dramatiqs_own_maintenance_finds_nothing_after_a_release_and_still_knows_the_broker(
+    adapter: DramatiqAdapter, dead: RedisBroker, redis_url: str
+):
+    first, second = fetch(dead, 2)
+    await adapter.release(orphan(dead, first), delay=0.0)
+    await adapter.give_back(await claims(adapter, dead))
+    assert dead.client.zscore(f"{dead.namespace}:__heartbeats__", dead.broker_id) is not None
+    dead.client.zadd(f"{dead.namespace}:__heartbeats__", {dead.broker_id: 1})
+    other = RedisBroker(url=redis_url, namespace=dead.namespace, maintenance_chance=1_000_000)
+    other.do_qsize("q")
+    assert waiting(dead) == 2
+    assert dead.client.zscore(f"{dead.namespace}:__heartbeats__", dead.broker_id) is None
+    assert {first.message_id, second.message_id} == {Message.decode(data).message_id for data in other.do_fetch("q", 9)}
+    other.client.close()
+
+
+async def test_a_delayed_release_goes_by_way_of_dramatiqs_delay_queue(adapter: DramatiqAdapter, dead: RedisBroker):
+    [message] = fetch(dead, 1)
+    now_ms = time.time() * 1000
+    assert await adapter.release(orphan(dead, message), delay=60.0) is Released.RELEASED
+    assert waiting(dead) == 0
+    [delayed] = [Message.decode(data) for data in dead.do_fetch("q.DQ", 9)]
+    assert (delayed.message_id, delayed.args, delayed.queue_name) == (message.message_id, message.args, "q.DQ")
+    assert now_ms + 50_000 < delayed.options["eta"] < now_ms + 90_000
+    assert dead.client.hlen(f"{dead.namespace}:q.msgs") == 0
+    assert await adapter.release(orphan(dead, message), delay=60.0) is Released.RELEASED
+
+
+async def test_a_message_in_a_foreign_encoding_is_released_at_once_and_never_decoded(adapter: DramatiqAdapter, dead: RedisBroker):
+    pickled = b"\x80\x04cos\nsystem\n"
+    dead.do_enqueue("q", "an-id", pickled)
+    assert dead.do_fetch("q", 1) == [pickled]
+    [claim] = await claims(adapter, dead)
+    assert claim.job_id == "an-id"
+    record = RunRecord(job_id="m", instance_id="dead", run="r", queue="q", started_at_ms=1, hold=claim.hold)
+    assert await adapter.release(record, delay=60.0) is Released.RELEASED
+    assert dead.do_fetch("q", 1) == [pickled]
+
+
+async def test_a_quarantined_message_is_kept_whole_and_runs_again_with_all_its_tries(adapter: DramatiqAdapter, dead: RedisBroker):
+    [message] = fetch(dead, 1, retries=7)
+    kept = await adapter.quarantine(orphan(dead, message), error="it kills")
+    assert kept is not None
+    assert await adapter.quarantine(orphan(dead, message), error="it kills") == kept
+    assert dead.client.hlen(f"{dead.namespace}:q.msgs") == 0
+    assert await claims(adapter, dead) == []
+    assert await adapter.retry(message.message_id, "q", kept)
+    assert not await adapter.retry(message.message_id, "q", kept)
+    [again] = [Message.decode(data) for data in dead.do_fetch("q", 9)]
+    assert (again.message_id, again.args) == (message.message_id, message.args)
+    assert "retries" not in again.options
+
+
+async def test_a_run_is_held_until_its_message_is_acknowledged(adapter: DramatiqAdapter, dead: RedisBroker):
+    [message] = fetch(dead, 1)
+    assert await adapter.holds(orphan(dead, message))
+    dead.do_ack("q", message.options["redis_message_id"])
+    assert not await adapter.holds(orphan(dead, message))
+
+
+async def test_claims_are_shared_by_instances_with_one_broker_id_only(adapter: DramatiqAdapter, dead: RedisBroker, redis_url: str):
+    other = RedisBroker(url=redis_url, namespace=dead.namespace)
+    assert adapter.shares_claims(described(dead), described(dead))
+    assert not adapter.shares_claims(described(dead), described(other))
+    other.client.close()
+
+
+async def test_another_broker_than_redis_has_nothing_to_find_and_nothing_to_release(adapter: DramatiqAdapter):
+    rabbit = Description(library="dramatiq", host="h", host_id="h", pid=1, queues=("q",), broker=other_broker("RabbitmqBroker"))
+    assert [claim async for claim in adapter.claims_of({"dead": rabbit})] == []
+    record = RunRecord(job_id="m", instance_id="dead", run="r", queue="q", started_at_ms=1)
+    assert await adapter.release(record, delay=0.0) is Released.NOTHING
+    assert not adapter.shares_claims(rabbit, rabbit)
+    assert await adapter.queues([rabbit]) == []

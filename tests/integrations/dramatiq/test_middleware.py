@@ -1,0 +1,206 @@
+"""The middleware in a worker of the test's own process."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import anyio.to_thread
+import dramatiq
+import pytest
+import redis
+from dramatiq.broker import Broker
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.brokers.stub import StubBroker
+from dramatiq.middleware import Interrupt
+from dramatiq.worker import Worker
+
+from async_tracker import Tracker, current_job
+from async_tracker.integrations.dramatiq import TrackerMiddleware
+from tests.harness.wait import wait_until, wait_until_sync
+
+StartWorker = Callable[[Broker], Worker]
+
+
+@pytest.fixture
+def start_worker() -> Iterator[StartWorker]:
+    started: list[Worker] = []
+
+    def start(broker: Broker) -> Worker:
+        worker = Worker(broker, worker_threads=2, worker_timeout=50)
+        worker.start()
+        started.append(worker)
+        return worker
+
+    yield start
+    for worker in started:
+        if worker.workers and worker.workers[0].is_alive():
+            worker.stop()
+        worker.broker.close()
+
+
+@pytest.fixture
+def broker(redis_url: str) -> Iterator[RedisBroker]:
+    broker = RedisBroker(url=redis_url)
+    yield broker
+    broker.client.close()
+
+
+def tracked(broker: Broker, tracker: Tracker) -> None:
+    broker.add_middleware(TrackerMiddleware(tracker))
+
+
+async def stop(worker: Worker) -> None:
+    """Stop a worker without blocking the loop that looks at it."""
+    await anyio.to_thread.run_sync(worker.stop)
+
+
+async def test_without_another_redis_the_tracker_uses_the_brokers(
+    broker: RedisBroker, start_worker: StartWorker, namespace: str, redis_url: str, no_leaks: None
+):
+    tracker = Tracker(namespace=namespace)
+    tracked(broker, tracker)
+    worker = start_worker(broker)
+    async with Tracker(namespace=namespace, redis_options={"url": redis_url}) as observer:
+        [instance] = await observer.instances()
+        assert instance.instance_id == tracker.instance_id
+        assert [one.instance_id for one in await tracker.instances()] == [tracker.instance_id]
+        await tracker.aclose()
+        await stop(worker)
+        assert await observer.instances() == []
+    assert tracker.instance_id is None
+
+
+async def test_a_process_that_only_enqueues_is_no_instance_and_starts_no_thread(broker: RedisBroker, namespace: str):
+    before = threading.active_count()
+    tracked(broker, Tracker(namespace=namespace))
+    actor = dramatiq.actor(actor_name="nothing", broker=broker)(lambda: None)
+    actor.send()
+    assert threading.active_count() == before
+    assert broker.client.exists(f"{namespace}:instances") == 0
+
+
+async def test_a_worker_that_starts_again_in_the_same_process_is_another_instance(
+    broker: RedisBroker, start_worker: StartWorker, namespace: str
+):
+    tracker = Tracker(namespace=namespace)
+    tracked(broker, tracker)
+    worker = start_worker(broker)
+    first = tracker.instance_id
+    await stop(worker)
+    broker.middleware = [one for one in broker.middleware if type(one).__name__ != "_WorkerMiddleware"]
+    worker = start_worker(broker)
+    assert tracker.instance_id not in (first, None)
+    await stop(worker)
+
+
+async def test_a_queue_that_is_declared_while_the_worker_runs_is_recovered_too(
+    broker: RedisBroker, start_worker: StartWorker, namespace: str, redis_url: str
+):
+    tracked(broker, Tracker(namespace=namespace))
+    worker = start_worker(broker)
+    dramatiq.actor(actor_name="later", queue_name="later", broker=broker)(lambda: None)
+    async with Tracker(namespace=namespace, redis_options={"url": redis_url}) as observer:
+
+        async def is_known() -> bool:
+            return "later" in (await observer.instances())[0].queues
+
+        await wait_until(is_known, timeout=30, description="the new queue is known")
+        await stop(worker)
+
+
+async def test_durable_waits_until_the_start_is_written(broker: RedisBroker, start_worker: StartWorker, namespace: str):
+    seen: list[Any] = []
+    tracked(broker, Tracker(namespace=namespace, durable=True, hook_timeout=30.0, record_args=True))
+
+    def look(number: int) -> None:
+        job = current_job()
+        assert job is not None
+        seen.append(broker.client.get(f"{namespace}:job:dramatiq:{job.job_id}"))
+
+    actor = dramatiq.actor(broker=broker)(look)
+    worker = start_worker(broker)
+    actor.send(42)
+    await wait_until(lambda: seen, timeout=30, description="the message has run")
+    assert b'"args":"42"' in seen[0]
+    await stop(worker)
+
+
+async def test_an_interrupt_of_somebody_else_is_an_abort(broker: RedisBroker, start_worker: StartWorker, namespace: str, redis_url: str):
+    class Abort(Interrupt):
+        """What dramatiq-abort raises in the thread."""
+
+    def interrupted() -> None:
+        raise Abort
+
+    tracked(broker, Tracker(namespace=namespace))
+    actor = dramatiq.actor(broker=broker, max_retries=0)(interrupted)
+    worker = start_worker(broker)
+    actor.send()
+    await wait_until(lambda: broker.do_qsize("default") == 0, timeout=30, description="the message is done")
+    await stop(worker)
+    async with Tracker(namespace=namespace, redis_options={"url": redis_url}) as observer:
+        assert (await observer.stats()).aborted == 1
+
+
+async def test_with_a_redis_that_cannot_be_reached_messages_run_as_without_a_tracker(
+    broker: RedisBroker, start_worker: StartWorker, namespace: str, caplog: pytest.LogCaptureFixture
+):
+    done: list[int] = []
+    tracked(broker, Tracker(namespace=namespace, redis_options={"url": "redis://127.0.0.1:1/0"}))
+    actor = dramatiq.actor(actor_name="append", broker=broker)(done.append)
+    worker = start_worker(broker)
+    began = time.monotonic()
+    for number in range(50):
+        actor.send(number)
+    await wait_until(lambda: len(done) == 50, timeout=30, description="all messages have run")
+    assert time.monotonic() - began < 20.0
+    await stop(worker)
+    assert len([one for one in caplog.records if one.name == "async_tracker" and one.levelno >= logging.ERROR]) == 0
+
+
+async def test_a_broker_that_is_not_redis_is_tracked_and_said_to_recover_by_itself(
+    start_worker: StartWorker, namespace: str, redis_url: str, caplog: pytest.LogCaptureFixture, no_leaks: None
+):
+    caplog.set_level(logging.INFO, logger="async_tracker")
+    broker = StubBroker()
+    begun, may_end = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        may_end.wait(30)
+
+    tracked(broker, Tracker(namespace=namespace, redis_options={"url": redis_url}))
+    actor = dramatiq.actor(broker=broker)(wait)
+    worker = start_worker(broker)
+    message = actor.send()
+    wait_until_sync(begun.is_set, timeout=30, description="the message runs")
+    async with Tracker(namespace=namespace, redis_options={"url": redis_url}) as observer:
+        job = await wait_until(lambda: observer.job(message.message_id), timeout=30, description="the message is in flight")
+        assert job is not None
+        assert job.function == "wait"
+        may_end.set()
+        await stop(worker)
+        assert await observer.jobs() == []
+        assert (await observer.stats()).succeeded == 1
+    said = [one.getMessage() for one in caplog.records if "StubBroker" in one.getMessage()]
+    assert said == ["StubBroker gives back itself what a dead worker held: the tracker only tracks"]
+
+
+async def test_a_hook_that_fails_is_said_once_and_the_messages_run(
+    broker: RedisBroker, start_worker: StartWorker, namespace: str, caplog: pytest.LogCaptureFixture
+):
+    done: list[int] = []
+
+    def unshowable(text: str) -> str:
+        raise redis.RedisError("nothing to show")
+
+    tracked(broker, Tracker(namespace=namespace, record_args=True, redact=unshowable))
+    actor = dramatiq.actor(actor_name="append", broker=broker)(done.append)
+    worker = start_worker(broker)
+    for number in range(3):
+        actor.send(number)
+    await wait_until(lambda: len(done) == 3, timeout=30, description="all messages have run")
+    await stop(worker)
+    assert [one for one in caplog.records if one.name == "async_tracker" and one.levelno >= logging.ERROR] == []

@@ -1,0 +1,206 @@
+"""What tracking may cost, as budgets that are counted: round trips, commands, connections, bytes. How fast it is, the benchmarks tell."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+from arq.connections import ArqRedis
+from arq.worker import Worker, func
+
+from async_tracker import Tracker
+from async_tracker.embedded import EmbeddedServer
+from async_tracker.store.store import SCRIPTS
+from benchmarks.footprint import Hooked
+from benchmarks.queries import count_round_trips, named_connections, write_namespace
+from tests.harness.wait import wait_until
+from tests.harness.wire import WireProxy
+
+MEMORY_PER_JOB_BYTES = 512
+QUERY_ROUND_TRIPS = 4
+
+QUIET = {"heartbeat_interval": 60.0, "heartbeat_ttl": 180.0, "silence_limit": 180.0, "sweep_interval": 60.0, "watchdog": False}
+"""Settings under which the only thing that a tracker sends within a test is what the journal writes."""
+
+
+def waits(hook: Coroutine[Any, Any, None]) -> bool:
+    """Tell whether a coroutine suspends even once on its way to its end."""
+    try:
+        hook.send(None)
+    except StopIteration:
+        return False
+    hook.close()
+    return True
+
+
+def sent(wire: WireProxy, *scripts: str) -> list[tuple[bytes, ...]]:
+    shas = {SCRIPTS[name].sha.encode() for name in scripts}
+    texts = {SCRIPTS[name].text.encode() for name in scripts}
+    return [tuple(command) for command in wire.commands if len(command) > 1 and command[1] in shas | texts]
+
+
+async def hold(tracker: Tracker, job_id: str, over: asyncio.Event) -> None:
+    async with tracker.track(job_id, function="send_email", queue="mail"):
+        await over.wait()
+
+
+async def test_by_default_no_hook_waits_for_anything(redis_url: str, namespace: str):
+    pool = ArqRedis.from_url(redis_url)
+    hooked = Hooked(Tracker(namespace=namespace, **QUIET), pool)
+    await hooked.startup()
+
+    async def job() -> list[str]:
+        ctx = hooked.ctx(uuid.uuid4().hex)
+        waited = [name for name in ("on_job_start",) if waits(hooked.call(name, ctx))]
+        await hooked.function(ctx)
+        return waited + [name for name in ("on_job_end", "after_job_end") if waits(hooked.call(name, ctx))]
+
+    assert await asyncio.create_task(job()) == []
+    await hooked.shutdown()
+    await pool.aclose()
+
+
+async def test_however_many_jobs_there_are_a_linger_costs_one_round_trip(wire: WireProxy, namespace: str):
+    linger = 0.05
+    over = asyncio.Event()
+    async with Tracker(namespace=namespace, redis_options={"url": wire.url}, linger=linger, **QUIET) as tracker, tracker.register():
+        began = time.monotonic()
+        tasks = [asyncio.create_task(hold(tracker, f"{number}", over)) for number in range(300)]
+        await wait_until(lambda: sent(wire, "write"), description="the starts are written")
+        over.set()
+        await asyncio.gather(*tasks)
+        await wait_until(lambda: len(sent(wire, "write")) >= 2, description="the ends are written")
+        lingers = (time.monotonic() - began) / linger
+        assert len(sent(wire, "write")) <= lingers + 1
+
+
+async def test_jobs_shorter_than_a_linger_are_never_written_and_counted_with_the_beat(wire: WireProxy, namespace: str):
+    async with Tracker(namespace=namespace, redis_options={"url": wire.url}, linger=5.0, **QUIET) as tracker:
+        async with tracker.register():
+            for number in range(500):
+                async with tracker.track(f"{number}", function="noop"):
+                    pass
+            assert sent(wire, "write") == []
+        assert sent(wire, "write") == []
+        assert (await tracker.stats(function="noop")).succeeded == 500
+    assert len(sent(wire, "beat")) <= 2
+
+
+async def test_a_worker_on_a_shared_pool_has_one_connection_more(redis_client: redis.asyncio.Redis, namespace: str):
+    async def connections() -> int:
+        return int((await redis_client.info("clients"))["connected_clients"])
+
+    before = await connections()
+    tracker = Tracker(namespace=namespace, redis=redis_client, **{**QUIET, "watchdog": True})
+    over = asyncio.Event()
+    async with tracker, tracker.register():
+        tasks = [asyncio.create_task(hold(tracker, f"{number}", over)) for number in range(20)]
+        await wait_until(lambda: redis_client.exists(f"{namespace}:job:19"), description="the jobs are written")
+        assert await connections() == before + 1
+        over.set()
+        await asyncio.gather(*tasks)
+
+
+async def test_an_arq_worker_sends_for_each_job_what_it_sends_without_the_tracker(
+    make_server: Callable[..., EmbeddedServer], namespace: str
+):
+    tracked = await commands_of_a_worker(make_server().url, Tracker(namespace=namespace, linger=5.0, **QUIET))
+    untracked = await commands_of_a_worker(make_server().url, None)
+    of_jobs = ("exec", "multi", "watch", "psetex", "incrby", "expire", "zrem", "del", "set", "zscore", "exists", "get")
+    assert {name: tracked.get(name, 0) for name in of_jobs if tracked.get(name, 0) >= JOBS} == {
+        name: pytest.approx(untracked[name], abs=JOBS // 10) for name in of_jobs if untracked.get(name, 0) >= JOBS
+    }
+    assert tracked.get("evalsha", 0) + tracked.get("eval", 0) < JOBS // 10
+
+
+JOBS = 200
+
+
+async def commands_of_a_worker(url: str, tracker: Tracker | None) -> dict[str, int]:
+    async def noop(ctx: dict[str, Any]) -> None:
+        return None
+
+    pool = ArqRedis.from_url(url)
+    for _ in range(JOBS):
+        await pool.enqueue_job("noop")
+    await pool.config_resetstat()
+    arguments: dict[str, Any] = {"functions": [func(noop, name="noop")], "redis_pool": pool, "burst": True, "poll_delay": 0.005}
+    worker = Worker(**(tracker.install(arguments) if tracker is not None else arguments), handle_signals=False)
+    await worker.async_run()
+    stats = await pool.info("commandstats")
+    if worker.on_shutdown is not None:
+        await worker.on_shutdown(worker.ctx)
+    await pool.aclose()
+    return {name.removeprefix("cmdstat_"): int(found["calls"]) for name, found in stats.items()}
+
+
+async def test_a_job_in_flight_takes_no_more_memory_of_redis_than_its_budget(
+    redis_client: redis.asyncio.Redis, redis_url: str, namespace: str
+):
+    jobs = 500
+    pool = ArqRedis.from_url(redis_url)
+    hooked = Hooked(Tracker(namespace=namespace, **QUIET), pool)
+    await hooked.startup()
+    over = asyncio.Event()
+    ids = [uuid.uuid4().hex for _ in range(jobs)]
+
+    async def job(job_id: str) -> None:
+        ctx = hooked.ctx(job_id)
+        await hooked.call("on_job_start", ctx)
+        await hooked.function(ctx)
+        await over.wait()
+        await hooked.call("on_job_end", ctx)
+        await hooked.call("after_job_end", ctx)
+
+    tasks = [asyncio.create_task(job(job_id)) for job_id in ids]
+    written = [f"{namespace}:job:{job_id}" for job_id in ids]
+    await wait_until(lambda: has_all(redis_client, written), description="every job is written")
+    lists = [key async for key in redis_client.scan_iter(match=f"{namespace}:jobs:*")]
+    taken = sum([await redis_client.memory_usage(key, samples=0) for key in [*written, *lists]])
+    assert taken / jobs <= MEMORY_PER_JOB_BYTES
+    over.set()
+    await asyncio.gather(*tasks)
+    await hooked.shutdown()
+    await pool.aclose()
+
+
+async def has_all(client: redis.asyncio.Redis, keys: list[str]) -> bool:
+    return int(await client.exists(*keys)) == len(keys)
+
+
+async def test_a_heartbeat_is_no_larger_with_many_jobs_in_flight(wire: WireProxy, namespace: str):
+    over = asyncio.Event()
+    settings = {**QUIET, "heartbeat_interval": 0.1, "heartbeat_ttl": 60.0}
+    async with Tracker(namespace=namespace, redis_options={"url": wire.url}, **settings) as tracker, tracker.register():
+        await wait_until(lambda: len(sent(wire, "beat")) >= 2, description="beats without a job")
+        idle = max(len(beat) for beat in sent(wire, "beat"))
+        tasks = [asyncio.create_task(hold(tracker, f"{number:032}", over)) for number in range(400)]
+        await wait_until(lambda: b"400" in sent(wire, "beat")[-1], description="a beat says how many jobs there are")
+        wire.forget_commands()
+        await wait_until(lambda: len(sent(wire, "beat")) >= 2, description="beats with many jobs")
+        assert max(len(beat) for beat in sent(wire, "beat")) <= idle
+        over.set()
+        await asyncio.gather(*tasks)
+
+
+async def test_a_question_costs_four_round_trips_whatever_there_is_to_tell_and_looks_at_nothing_else(
+    make_server: Callable[..., EmbeddedServer], namespace: str
+):
+    url = make_server().url
+    with named_connections(url, 60) as connections:
+        client = redis.asyncio.Redis.from_url(url)
+        await write_namespace(client, namespace, connections=connections, jobs_each=5)
+        await client.mset({f"foreign:{number}": "" for number in range(1_000)})
+        tracker = Tracker(namespace=namespace, redis=client)
+        assert len((await tracker.snapshot()).jobs) == 300
+        await client.config_resetstat()
+        questions = (tracker.snapshot, tracker.instances, tracker.jobs, tracker.orphans, tracker.stats, tracker.quarantined)
+        trips = {question.__name__: await count_round_trips(client, question) for question in questions}
+        assert {name: count for name, count in trips.items() if count > QUERY_ROUND_TRIPS} == {}
+        called = {name.removeprefix("cmdstat_") for name in await client.info("commandstats")}
+        assert not called & {"keys", "scan", "sscan", "hscan", "zscan"}
+        await client.aclose()

@@ -1,7 +1,6 @@
-"""How the tracker gets to Redis: whose client, which options, and the one connection that speaks for an instance.
+"""How the tracker gets to Redis: whose client, which options, and synchronous clients of the same Redis.
 
-`Access` finds the client for queries. `Link` is the connection of one instance: it has a name and an id on the server, and as
-long as the server keeps it the process is there.
+The connection that speaks for an instance is made of such a client, in `async_tracker.link`.
 """
 
 import asyncio

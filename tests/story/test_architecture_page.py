@@ -1,0 +1,34 @@
+"""docs/architecture.md against the import contracts and the files that it names."""
+
+import re
+import tomllib
+
+from tests.harness.workers import ROOT
+from tests.story.snippets import snippets
+
+PAGE = "docs/architecture.md"
+PACKAGE = ROOT / "async_tracker"
+
+
+def exists(module: str) -> bool:
+    return (PACKAGE / f"{module}.py").exists() or (PACKAGE / module / "__init__.py").exists()
+
+
+def test_the_floors_are_those_of_the_import_contracts():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    held = [{name for name in re.findall(r"\w+", layer) if exists(name)} for layer in contracts[0]["layers"]]
+    lines = [line.split("|") for line in next(snippets(PAGE)).text.splitlines()]
+    drawn: list[set[str]] = []
+    for names, purpose in lines:
+        if purpose:
+            drawn.append(set())
+        drawn[-1] |= set(names.split())  # a floor that needs two lines says what it is for in the first
+    assert drawn == held
+
+
+def test_every_file_that_is_named_exists():
+    text = (ROOT / PAGE).read_text()
+    named = set(re.findall(r"`([\w/]+\.(?:py|lua|toml))`", text)) | set(re.findall(r"`(tests/\w+)`", text))
+    assert named
+    missing = {name for name in named if not (ROOT / name).exists() and not (PACKAGE / name).exists()}
+    assert missing == set()

@@ -11,6 +11,7 @@ from async_tracker.policy import (
     Connection,
     Evidence,
     Limits,
+    apart,
     is_poison,
     judge,
     next_beat,
@@ -186,6 +187,21 @@ def test_recoveries_are_delayed_ever_longer_and_within_a_bound(deaths: int, jitt
 def test_a_job_is_poison_after_just_as_many_recoveries_as_are_allowed(allowed: int):
     assert not is_poison(allowed, max_recoveries=allowed)
     assert is_poison(allowed + 1, max_recoveries=allowed)
+
+
+@given(st.integers(min_value=0, max_value=20), st.integers(min_value=1, max_value=200), st.integers(min_value=1, max_value=100))
+def test_company_earns_a_job_another_chance_but_not_for_ever(allowed: int, deaths: int, suspects: int):
+    alone = is_poison(deaths, max_recoveries=allowed)
+    in_company = is_poison(deaths, max_recoveries=allowed, suspects=suspects)
+    assert alone or not in_company
+    assert in_company or deaths <= 2 * allowed or not alone
+
+
+@given(st.integers(min_value=1, max_value=100), st.floats(min_value=0.0, max_value=1.0, exclude_max=True))
+def test_jobs_that_died_together_come_back_at_least_half_a_step_apart(among: int, jitter: float):
+    places = [apart(position, among, jitter=jitter if position % 2 else 0.0) for position in range(among)]
+    assert all(0.0 <= place < 1.0 for place in places)
+    assert all(later - earlier >= 0.5 / among - 1e-9 for earlier, later in itertools.pairwise(places))
 
 
 @given(st.floats(min_value=0.01, max_value=60.0), st.floats(min_value=0.0, max_value=1.0))

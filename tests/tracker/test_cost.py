@@ -23,7 +23,7 @@ from tests.harness.wire import WireProxy
 MEMORY_PER_JOB_BYTES = 512
 QUERY_ROUND_TRIPS = 4
 
-QUIET = {"heartbeat_interval": 60.0, "heartbeat_ttl": 180.0, "silence_limit": 180.0, "sweep_interval": 60.0, "watchdog": False}
+QUIET: dict[str, Any] = {"heartbeat_interval": 60.0, "heartbeat_ttl": 180.0, "silence_limit": 180.0, "sweep_interval": 60.0, "watchdog": False}
 """Settings under which the only thing that a tracker sends within a test is what the journal writes."""
 
 
@@ -174,7 +174,7 @@ async def has_all(client: redis.asyncio.Redis, keys: list[str]) -> bool:
 
 async def test_a_heartbeat_is_no_larger_with_many_jobs_in_flight(wire: WireProxy, namespace: str):
     over = asyncio.Event()
-    settings = {**QUIET, "heartbeat_interval": 0.1, "heartbeat_ttl": 60.0}
+    settings: dict[str, Any] = {**QUIET, "heartbeat_interval": 0.1, "heartbeat_ttl": 60.0}
     async with Tracker(namespace=namespace, redis_options={"url": wire.url}, **settings) as tracker, tracker.register():
         await wait_until(lambda: len(sent(wire, "beat")) >= 2, description="beats without a job")
         idle = max(len(beat) for beat in sent(wire, "beat"))

@@ -97,7 +97,13 @@ class Tracker:
     @property
     def footing(self) -> Footing:
         """What the integration of a worker library is built on; the page on integrations shows how."""
-        return Footing(settings=self.settings, access=self._access, on_runtime=self._set_runtime, on_event=self._listeners.tell)
+        return Footing(
+            settings=self.settings,
+            access=self._access,
+            registry=self._registry,
+            on_runtime=self._set_runtime,
+            on_event=self._listeners.tell,
+        )
 
     def _set_runtime(self, runtime: Runtime | None) -> None:
         self._runtime = runtime

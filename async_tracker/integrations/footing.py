@@ -8,6 +8,7 @@ from typing import Any
 from async_tracker.adapter import Adapter
 from async_tracker.config import Settings
 from async_tracker.connections import Access
+from async_tracker.integrations.registry import Registry
 from async_tracker.link import Link
 from async_tracker.runtime import Runtime
 from async_tracker.stored import Description
@@ -19,6 +20,8 @@ class Footing:
 
     settings: Settings
     access: Access
+    registry: Registry
+    """The libraries whose jobs this process can recover: ``footing.registry.add(Library(...))`` for one more."""
     on_runtime: Callable[[Runtime | None], None]
     on_event: Callable[[str], None]
 

@@ -32,10 +32,19 @@ class Registry:
     """The libraries that a tracker knows. ``given`` are the clients or urls of those whose Redis is not the tracker's."""
 
     def __init__(self, libraries: Iterable[Library], *, access: Access, namespace: str, given: dict[str, Any]) -> None:
-        self._libraries = {library.name: library for library in libraries}
+        self._libraries: dict[str, Library] = {}
         self._access = access
         self._namespace = namespace
-        self._given = {name: found for name in self._libraries if (found := _given_access(name, given.get(name))) is not None}
+        self._given: dict[str, Access] = {}
+        for library in libraries:
+            self.add(library, given=given.get(library.name))
+
+    def add(self, library: Library, *, given: Any = None) -> None:
+        """Know one library more. ``given``: a client or a url of its Redis, where that is not the tracker's."""
+        self._libraries[library.name] = library
+        access = _given_access(library.name, given)
+        if access is not None:
+            self._given[library.name] = access
 
     @property
     def scopes(self) -> tuple[str, ...]:

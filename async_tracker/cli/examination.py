@@ -1,6 +1,5 @@
 """What `doctor` looks at, one question each; every finding says what is, and a bad one how to mend it."""
 
-import os
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from async_tracker.calls import call, text
 from async_tracker.cli.findings import Finding, Status
 from async_tracker.cli.instances import blocking_line
 from async_tracker.cli.permissions import arq_commands, judged, judged_at_arq, own_name, refusals, tracker_commands
-from async_tracker.cli.reach import CONNECT_TIMEOUT
+from async_tracker.cli.reach import CONNECT_TIMEOUT, claims_redis, library_url
 from async_tracker.cli.target import Target
 from async_tracker.cli.wording import counted, duration
 from async_tracker.connections import SOCKET_TIMEOUT, Access, describe, redis_options
@@ -29,7 +28,6 @@ _OLDEST_REDIS, _OLDEST_VALKEY = (6, 2), (7, 2)
 _PINGS = 5
 _SLOW_PING = 0.05
 _FULL_SHARE = 0.9
-_ARQ_URL_REMEDY = "set TRACKER_ARQ_REDIS_URL, or give --arq-redis-url, in processes that are no worker"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,12 +48,12 @@ class Examination:
         self._connections(info)
         try:
             stored = await Queries(self.namespaced).stored_instances()
-            await self._permissions(_queue_of(stored, self.tracker))
+            await self._permissions(_queue_of(stored, self.tracker), arq_is_here=self._arq_is_here(stored))
             await self._inside(stored, info)
         except StorageUnavailable:
             raise
         except StorageError as exc:
-            await self._permissions(DEFAULT_QUEUE)
+            await self._permissions(DEFAULT_QUEUE, arq_is_here=self._arq_is_here([]))
             self._problem("namespace", f"it cannot be read: {exc}", "see what the user may do")
         return self._found
 
@@ -63,7 +61,7 @@ class Examination:
         snapshot = await self.tracker.snapshot()
         await self._namespace(snapshot)
         self._instances(snapshot.instances)
-        self._whose_redis(stored)
+        self._whose_redis(stored, snapshot.instances)
         await self._sweeper(snapshot.instances)
         await self._claims(stored, info)
         self._corrupt(snapshot)
@@ -126,8 +124,14 @@ class Examination:
         else:
             self._ok("memory", says)
 
-    async def _permissions(self, queue: str) -> bool:
-        """Tell what the user may do; returns whether it may write at all, as whoever recovers must."""
+    def _arq_is_here(self, stored: list[StoredInstance]) -> bool:
+        """Whether arq's jobs are, or may be, where the tracker's records are."""
+        workers = [item.description for item in stored if item.description.library != PLAIN]
+        is_apart = library_url(self.target, LIBRARY) is not None or any(item.claims_server is not None for item in workers)
+        return not is_apart and (not workers or any(item.library == LIBRARY for item in workers))
+
+    async def _permissions(self, queue: str, *, arq_is_here: bool) -> None:
+        """Tell what the user may do; who may not even write for the tracker recovers nothing in arq's Redis either."""
         whom = self.user or await own_name(self._client)
         asking, working = tracker_commands(self.namespaced)
         refused_asking = await refusals(self._client, asking, user=self.user)
@@ -143,10 +147,9 @@ class Examination:
         )
         self._found.append(finding)
         writes = len(refused_working) < len(working)
-        if writes and self._arq_url is None:
+        if writes and arq_is_here:
             refused = await refusals(self._client, arq_commands(self.namespaced, queue), user=self.user)
             self._found.append(judged_at_arq(f"user {whom}, arq", refused))
-        return writes
 
     def _connections(self, info: Mapping[str, str]) -> None:
         pool = self._client.connection_pool
@@ -195,14 +198,17 @@ class Examination:
             says = ", ".join(f"{version} on {counted(number, 'instance')}" for version, number in sorted(versions.items()))
             self._ok("versions", f"{says}: fine while a roll-out lasts")
 
-    def _whose_redis(self, stored: list[StoredInstance]) -> None:
+    def _whose_redis(self, stored: list[StoredInstance], instances: tuple[Instance, ...]) -> None:
         ours = describe(self._client)
+        connections = {item.instance_id: len(item.connection_ids) for item in instances}
         for item in stored:
-            description = item.description
-            theirs = description.redis or "?"
-            how = "its worker's pool" if description.claims_server is None and description.broker == theirs else "a pool of its own"
-            says = f"{theirs} by {how}" + ("" if theirs == ours else f"; this command calls it {ours}")
-            self._ok(f"redis of {item.instance_id}", says)
+            theirs, broker = item.description.redis or "?", claims_redis(item.description)
+            says = f"{theirs}, {counted(connections.get(item.instance_id, 0), 'connection')}"
+            if item.description.claims_server is not None:
+                says += f"; its worker's is {broker}"
+            elif item.description.library != PLAIN:
+                says += "; its worker's as well"
+            self._ok(f"redis of {item.instance_id}", says + ("" if theirs == ours else f"; this command calls it {ours}"))
 
     async def _sweeper(self, instances: tuple[Instance, ...]) -> None:
         for library in sorted({item.library for item in instances if item.state is not InstanceState.DEAD} - {PLAIN}):
@@ -218,41 +224,38 @@ class Examination:
                     f"sweep, {library}", "nobody sweeps at this moment", "ask again in some seconds: instances elect one by themselves"
                 )
 
-    @property
-    def _arq_url(self) -> str | None:
-        return self.target.arq_redis_url or os.environ.get("TRACKER_ARQ_REDIS_URL") or None
-
     async def _claims(self, stored: list[StoredInstance], info: Mapping[str, str]) -> None:
         """Claims must be where recovery looks for them, and all of a namespace in one place."""
-        workers = [item.description for item in stored if item.description.library == LIBRARY]
-        servers = {item.claims_server or info.get("run_id", "") for item in workers}
-        brokers = ", ".join(sorted({item.broker or "?" for item in workers}))
-        if len(servers) > 1:
-            self._problem(
-                "arq's Redis", f"workers of this namespace use several: {brokers}", "a namespace serves one arq database: give each its own"
-            )
-        elif self._arq_url is not None:
-            await self._claims_at(self._arq_url, servers, _queue_of(stored, self.tracker))
-        elif servers and servers != {info.get("run_id", "")}:
-            self._problem("arq's Redis", f"claims are in another Redis: {brokers}", _ARQ_URL_REMEDY)
-        elif workers:
-            self._ok("arq's Redis", f"{brokers}: claims are on the tracker's own server")
+        for library in sorted({item.description.library for item in stored} - {PLAIN}):
+            workers = [item.description for item in stored if item.description.library == library]
+            servers = {item.claims_server or info.get("run_id", "") for item in workers}
+            where = ", ".join(sorted({claims_redis(item) for item in workers}))
+            subject, url = f"{library}'s Redis", library_url(self.target, library)
+            if len(servers) > 1:
+                self._problem(subject, f"workers of this namespace use several: {where}", "a namespace serves one: give each its own")
+            elif url is not None:
+                await self._claims_at(library, url, servers, _queue_of(stored, self.tracker))
+            elif servers != {info.get("run_id", "")}:
+                self._problem(subject, f"claims are in another Redis: {where}", _url_remedy(library))
+            else:
+                self._ok(subject, f"{where}: claims are on the tracker's own server")
 
-    async def _claims_at(self, url: str, servers: set[str], queue: str) -> None:
+    async def _claims_at(self, library: str, url: str, servers: set[str], queue: str) -> None:
         limits = {"socket_timeout": SOCKET_TIMEOUT, "socket_connect_timeout": CONNECT_TIMEOUT}
         access = Access(options={**limits, **redis_options({"url": url})})
+        subject = f"{library}'s Redis"
         try:
             client = access.client()
             run_id = info_of(await call(client, "INFO", "server")).get("run_id", "")
-            if servers and run_id not in servers:
-                self._problem("arq's Redis", f"{describe(client)} is not the one that the workers use", _ARQ_URL_REMEDY)
+            if run_id not in servers:
+                self._problem(subject, f"{describe(client)} is not the one that the workers use", _url_remedy(library))
                 return
-            self._ok("arq's Redis", f"{describe(client)}, named apart from the tracker's")
-            namespaced = Namespace(client, self.tracker.namespace)
-            refused = await refusals(client, arq_commands(namespaced, queue), user=None)
-            self._found.append(judged_at_arq(f"user {await own_name(client)}, arq", refused))
+            self._ok(subject, f"{describe(client)}, named apart from the tracker's")
+            if library == LIBRARY:
+                refused = await refusals(client, arq_commands(Namespace(client, self.tracker.namespace), queue), user=None)
+                self._found.append(judged_at_arq(f"user {await own_name(client)}, arq", refused))
         except StorageError as exc:
-            self._problem("arq's Redis", str(exc), _ARQ_URL_REMEDY)
+            self._problem(subject, str(exc), _url_remedy(library))
         finally:
             await access.aclose()
 
@@ -263,6 +266,10 @@ class Examination:
                 key,
                 "another version, or somebody else, wrote it: it is skipped. Is this the namespace of the tracker alone?",
             )
+
+
+def _url_remedy(library: str) -> str:
+    return f"set TRACKER_{library.upper()}_REDIS_URL, or give --{library}-redis-url, in processes that are no worker"
 
 
 def _queue_of(stored: list[StoredInstance], tracker: Tracker) -> str:

@@ -1,12 +1,11 @@
 """``ps``, ``jobs``, ``orphans``, ``stats``: what there is."""
 
 import asyncio
-import os
 from collections.abc import Iterable, Mapping
 
 from async_tracker.cli.endings import Ending
 from async_tracker.cli.instances import blocked_remark, instance_remark, matching
-from async_tracker.cli.reach import reach, redis_of
+from async_tracker.cli.reach import claims_redis, library_url, reach, redis_of
 from async_tracker.cli.tables import Table, show
 from async_tracker.cli.target import Target
 from async_tracker.cli.wording import counted, duration, megabytes, remark, say_document, shown
@@ -22,7 +21,7 @@ async def ps(target: Target) -> int:
     """Show instances and queues."""
     async with reach(target) as tracker:
         snapshot = await tracker.snapshot()
-        queues, why_not = await _queues(tracker, is_arq_named=_is_arq_named(target))
+        queues, why_not = await _queues(tracker, target)
         url = await redis_of(tracker)
         namespace = tracker.namespace
     if target.as_json:
@@ -48,20 +47,19 @@ async def ps(target: Target) -> int:
     return Ending.OK
 
 
-def _is_arq_named(target: Target) -> bool:
-    return target.arq_redis_url is not None or bool(os.environ.get("TRACKER_ARQ_REDIS_URL"))
-
-
-async def _queues(tracker: Tracker, *, is_arq_named: bool) -> tuple[list[QueueDepth], str | None]:
-    """Read the queues, or tell why that cannot be done; the instances are worth showing all the same."""
+async def _queues(tracker: Tracker, target: Target) -> tuple[list[QueueDepth], str | None]:
+    """Read the queues, and tell why that cannot be done for some; the instances are worth showing all the same."""
     async with tracker.redis() as namespaced:
         stored = await Queries(namespaced).stored_instances()
-    apart = sorted({item.description.broker or "?" for item in stored if item.description.claims_server is not None})
-    if apart and not is_arq_named:
-        return [], f"the workers keep their jobs in another Redis, {', '.join(map(shown, apart))}: give it as --arq-redis-url"
+    workers = [item.description for item in stored if item.description.claims_server is not None]
+    apart = {item.library: claims_redis(item) for item in workers if library_url(target, item.library) is None}
+    why_not = "; ".join(
+        f"{library} keeps its jobs in another Redis, {shown(url)}: give it as --{library}-redis-url"
+        for library, url in sorted(apart.items())
+    )
     try:
         async with asyncio.timeout(_QUEUES_TIMEOUT):
-            return await tracker.queues(), None
+            return [queue for queue in await tracker.queues() if queue.library not in apart], why_not or None
     except TimeoutError:
         return [], f"their Redis did not answer within {_QUEUES_TIMEOUT:g} s"
     except StorageError as exc:

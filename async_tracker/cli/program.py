@@ -1,5 +1,6 @@
 """The commands, their options and their help; click and nothing else. What a command does is loaded when it is run."""
 
+import dataclasses
 import functools
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ _EPILOG = (
     "Exit codes: 0 ok, 1 the answer is bad or Redis refuses, 2 usage, 3 Redis cannot be reached, 4 not found, 130 interrupted. "
     "Without options the Redis is TRACKER_REDIS_URL, then REDIS_URL, then redis://localhost:6379/0."
 )
+_TARGET = tuple(item.name for item in dataclasses.fields(Target))
 
 
 def run(arguments: list[str]) -> int:
@@ -43,16 +45,15 @@ def _reaching(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--redis-url", metavar="URL", help="The tracker's Redis. [TRACKER_REDIS_URL, then REDIS_URL]")
     @click.option("--namespace", metavar="NAME", help="What all its keys begin with. [TRACKER_NAMESPACE, then async_tracker]")
     @click.option("--arq-redis-url", metavar="URL", help="arq's Redis, where it is another one. [TRACKER_ARQ_REDIS_URL]")
+    @click.option("--dramatiq-redis-url", metavar="URL", help="dramatiq's Redis, where it is another one. [TRACKER_DRAMATIQ_REDIS_URL]")
     @click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
     @click.pass_context
     @functools.wraps(command)
-    def with_target(
-        context: click.Context, /, *, redis_url: str | None, namespace: str | None, arq_redis_url: str | None, as_json: bool, **options: Any
-    ) -> Any:
-        nearer = Target(redis_url=redis_url, namespace=namespace, arq_redis_url=arq_redis_url, as_json=as_json)
+    def with_target(context: click.Context, /, **given: Any) -> Any:
+        nearer = Target(**{name: given.pop(name) for name in _TARGET})
         outer = context.parent.obj if context.parent is not None and context.parent.obj is not None else Target()
         context.obj = outer.under(nearer)
-        return command(context.obj, **options)
+        return command(context.obj, **given)
 
     return with_target
 

@@ -10,6 +10,7 @@ class Target:
     redis_url: str | None = None
     namespace: str | None = None
     arq_redis_url: str | None = None
+    dramatiq_redis_url: str | None = None
     as_json: bool = False
 
     def under(self, nearer: "Target") -> "Target":
@@ -22,5 +23,6 @@ class Target:
             redis_url=self.redis_url if nearer.redis_url is None else nearer.redis_url,
             namespace=self.namespace if nearer.namespace is None else nearer.namespace,
             arq_redis_url=self.arq_redis_url if nearer.arq_redis_url is None else nearer.arq_redis_url,
+            dramatiq_redis_url=self.dramatiq_redis_url if nearer.dramatiq_redis_url is None else nearer.dramatiq_redis_url,
             as_json=self.as_json or nearer.as_json,
         )

@@ -10,6 +10,7 @@ import redis
 import async_tracker
 from async_tracker import Tracker
 from async_tracker.cli.permissions import ASKING, RECOVERING_ARQ, WORKING
+from async_tracker.integrations.dramatiq.holds import Broker
 from tests.harness.wait import wait_until
 
 SCRIPTS = Path(async_tracker.__file__).parent
@@ -138,6 +139,19 @@ async def test_claims_in_another_redis_are_a_problem_until_that_redis_is_named(
     wrong = await examined(cli, "--json", env={"TRACKER_ARQ_REDIS_URL": redis_url})
     assert wrong.code == 1
     assert "not the one" in finding(wrong.document, "arq's Redis")["says"]
+
+
+async def test_a_dramatiq_worker_whose_messages_are_in_another_redis_is_named_with_the_option_to_give(cli, redis_client, namespace):
+    broker = Broker(broker_id="ab", namespace="dramatiq", at="redis://mail:6379/1")
+    said = {"library": "dramatiq", "claims_server": "f00d", "broker": broker.encode()}
+    async with registered(redis_client, namespace) as tracker:
+        await redis_client.hset(f"{namespace}:instance:{tracker.instance_id}", mapping=said)
+        listed = await cli.within("ps")
+        answer = await examined(cli, "--json")
+    assert listed.code == 0
+    assert "dramatiq keeps its jobs in another Redis, redis://mail:6379/1: give it as --dramatiq-redis-url" in listed.err
+    assert answer.code == 1
+    assert "TRACKER_DRAMATIQ_REDIS_URL" in finding(answer.document, "dramatiq's Redis")["remedy"]
 
 
 async def test_a_corrupt_record_is_named(cli, redis_client, namespace):

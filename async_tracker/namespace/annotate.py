@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Iterator
 from types import FunctionType
 
-from async_tracker.namespace.commands import AsyncCommands, SyncCommands
+from async_tracker.namespace.commands import AsyncCommands, AsyncQueuedCommands, SyncCommands, SyncQueuedCommands
 
 HEADER = '''"""The types of redis-py's commands. Made by ``python -m async_tracker.namespace.annotate``; do not edit."""
 # ruff: noqa: A002 - the names of parameters are redis-py's
@@ -50,7 +50,8 @@ KNOWN = frozenset(
 MODERN = {"Dict": "dict", "List": "list", "Tuple": "tuple", "AnyFieldT": "FieldT", "AnyEncodableT": "EncodableT", "AnyKeyT": "KeyT"}
 GENERIC = frozenset(["Iterable", "Sequence", "list"])
 CERTAIN_REPLIES = frozenset(["int", "bool", "float"])
-SCRIPTS = {"AsyncCommands": "AsyncScript", "SyncCommands": "Script"}
+SCRIPTS = {"AsyncCommands": "AsyncScript", "SyncCommands": "Script", "AsyncQueuedCommands": "AsyncScript", "SyncQueuedCommands": "Script"}
+QUEUED = frozenset(["AsyncQueuedCommands", "SyncQueuedCommands"])
 
 
 def written_type(node: ast.expr | None) -> str:
@@ -119,6 +120,8 @@ def method(name: str, function: FunctionType, definition: ast.FunctionDef | ast.
     reply = reply_type(definition.returns)
     if name == "register_script":
         reply = SCRIPTS[kind]
+    elif kind in QUEUED:
+        reply = "Any"
     elif inspect.isasyncgenfunction(function):
         reply = "AsyncIterator[Any]"
     elif name.endswith("_iter"):
@@ -137,7 +140,7 @@ def definitions(cls: type) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:
 
 
 def stub(cls: type) -> Iterator[str]:
-    """Write the stub of one of the two classes."""
+    """Write the stub of one of the classes."""
     yield f"\nclass {cls.__name__}:"
     yield f'    """{inspect.getdoc(cls)}"""\n'
     written: dict[str, str] = {}
@@ -154,5 +157,7 @@ def stub(cls: type) -> Iterator[str]:
     yield from (written[name] for name in sorted(written))
 
 
+CLASSES = (AsyncCommands, SyncCommands, AsyncQueuedCommands, SyncQueuedCommands)
+
 if __name__ == "__main__":
-    sys.stdout.write("\n".join([HEADER, *stub(AsyncCommands), *stub(SyncCommands), ""]))
+    sys.stdout.write("\n".join([HEADER, *(line for cls in CLASSES for line in stub(cls)), ""]))

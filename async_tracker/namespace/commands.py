@@ -9,3 +9,11 @@ class AsyncCommands(AsyncRedisModuleCommands, AsyncCoreCommands):
 
 class SyncCommands(RedisModuleCommands, CoreCommands):
     """Every command as a function."""
+
+
+class AsyncQueuedCommands(AsyncCommands):
+    """Every command as a pipeline of asyncio queues it: it returns the pipeline, or, while keys are watched, something to await."""
+
+
+class SyncQueuedCommands(SyncCommands):
+    """Every command as a pipeline queues it: it returns the pipeline, or, while keys are watched, the reply."""

@@ -6,7 +6,7 @@ from typing import Any, Self
 from redis.asyncio.client import Pipeline as AsyncPipeline
 from redis.client import Pipeline
 
-from async_tracker.namespace.commands import AsyncCommands, SyncCommands
+from async_tracker.namespace.commands import AsyncQueuedCommands, SyncQueuedCommands
 from async_tracker.namespace.proxy import Proxy, knows
 from async_tracker.namespace.rules import Rules, StripReply
 
@@ -94,7 +94,7 @@ class PipelineProxy(Proxy):
 
 
 @knows(AsyncPipeline)
-class NamespacePipeline(PipelineProxy, AsyncCommands):
+class NamespacePipeline(PipelineProxy, AsyncQueuedCommands):
     """A pipeline of redis.asyncio in a namespace. Commands are refused when they are queued, not when they are executed."""
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
@@ -169,7 +169,7 @@ class NamespacePipeline(PipelineProxy, AsyncCommands):
 
 
 @knows(Pipeline)
-class SyncNamespacePipeline(PipelineProxy, SyncCommands):
+class SyncNamespacePipeline(PipelineProxy, SyncQueuedCommands):
     """A pipeline of redis in a namespace."""
 
     def execute_command(self, *args: Any, **options: Any) -> Any:

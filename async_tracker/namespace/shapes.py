@@ -54,7 +54,7 @@ def rewrite_for(shape: str, names: Naming, *, shift: int = 0) -> Rewrite:
 
     >>> names = Naming("app", str.encode)
     >>> rewrite_for("1 #2", names)(("ZUNIONSTORE", "d", 2, "a", "b", "WEIGHTS", 1, 2))
-    ['ZUNIONSTORE', 'app:d', 2, 'app:a', 'app:b', 'WEIGHTS', 1, 2]
+    ('ZUNIONSTORE', 'app:d', 2, 'app:a', 'app:b', 'WEIGHTS', 1, 2)
     """
     if shape == "-":
         return _unchanged

@@ -28,7 +28,7 @@ async def work() -> None:
     async with r.pipeline(transaction=True) as pipe:
         await pipe.watch("k")
         pipe.multi()
-        pipe.zadd("z", {"member": 1.0})
+        pipe.zadd("z", {"member": 1.0}).incr("k").expire("k", 60)
         print(await pipe.execute())
     async with r.lock("l", timeout=3.0):
         print(await r.eval("return 1", 0), await r.count(), await r.clear(), r.namespace, r.full_key("k"))
@@ -91,7 +91,7 @@ def test_mistakes_in_a_users_code_are_found(tmp_path):
     assert [line.split(":")[1] for line in errors_in(check(source, tmp_path))] == ["6", "7", "8"]
 
 
-@pytest.mark.parametrize("name", ["AsyncCommands", "SyncCommands"])
+@pytest.mark.parametrize("name", ["AsyncCommands", "SyncCommands", "AsyncQueuedCommands", "SyncQueuedCommands"])
 def test_the_stub_names_every_command_that_redis_py_has(name):
     stub = Path(commands.__file__).with_suffix(".pyi").read_text()
     body = stub.split(f"class {name}:")[1].split("\nclass ")[0]

@@ -1,0 +1,110 @@
+"""Orderly ends: a rolling restart loses nothing and leaves no keys, whenever the signal comes and however often."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.crash.fleet import Fleet
+from tests.harness.servers import assert_no_leaks
+from tests.harness.wait import wait_until
+from tests.harness.workers import WorkerProcess
+
+PATIENT = {"max_tries": 100}
+
+
+async def test_a_rolling_restart_under_load_loses_nothing_and_leaves_no_keys(fleet: Fleet):
+    """Each worker in turn is replaced and asked to leave. Allowed: lost 0, doubled 0, robbed 0; each SIGTERM consumes a try."""
+    alive = await fleet.start_ready(3, worker=PATIENT)
+    for _ in range(3):
+        await fleet.enqueue_many(10, "hold", 0.4)
+        (replacement,) = await fleet.start_ready(worker=PATIENT)
+        leaving, alive = alive[0], [*alive[1:], replacement]
+        leaving.ask_to_leave()
+        leaving.wait()
+        assert await fleet.instance_of(leaving) is None
+    await fleet.succeeded()
+    account = await fleet.close()
+    assert len(account.succeeded()) == 30
+
+
+async def test_a_worker_that_waits_for_its_jobs_beats_until_the_last_has_ended(fleet: Fleet):
+    """SIGTERM with job_completion_wait: draining, not robbed. Allowed: lost 0, doubled 0, robbed 0, runs 1 each."""
+    (leaving,) = await fleet.start_ready(worker={"job_completion_wait": 60})
+    jobs = await fleet.enqueue_many(3, "hold", 4.0)
+    for job_id in jobs:
+        await fleet.running(job_id)
+    await fleet.start_ready()
+    leaving.ask_to_leave()
+
+    async def draining() -> bool:
+        found = await fleet.instance_of(leaving)
+        return found is not None and found.state == "draining"
+
+    await wait_until(draining, timeout=30, description="the worker drains")
+    leaving.wait()
+    assert await fleet.instance_of(leaving) is None
+    account = await fleet.close()
+    assert [len(account.runs_of(job_id)) for job_id in jobs] == [1, 1, 1]
+
+
+async def test_the_last_worker_of_all_leaves_no_keys(fleet: Fleet):
+    """Nobody is left who would sweep after it. Allowed: lost 0."""
+    (only,) = await fleet.start_ready()
+    await fleet.enqueue_many(5, "hold", 0.05)
+    await fleet.succeeded()
+    only.ask_to_leave()
+    assert only.wait() == 0
+    await assert_no_leaks(fleet.pool, fleet.namespace)
+    assert await fleet.tracker.instances() == []
+    await fleet.close()
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.05, 0.3])
+async def test_a_second_sigterm_loses_nothing(fleet: Fleet, pause: float):
+    """Whatever it interrupts. Allowed: lost 0, doubled 0, robbed 0."""
+    (leaving,) = await fleet.start_ready(worker=PATIENT)
+    jobs = await fleet.enqueue_many(5, "interrupted", 0.1)
+    for job_id in jobs:
+        await fleet.running(job_id)
+    await fleet.start_ready(worker=PATIENT)
+    leaving.ask_to_leave()
+    await asyncio.sleep(pause)
+    leaving.ask_to_leave()
+    leaving.wait()
+    fleet.note_deaths()
+    await fleet.succeeded()
+    await fleet.close()
+
+
+@pytest.mark.parametrize("hook", ["on_job_start", "on_job_end", "after_job_end"])
+async def test_sigterm_during_a_hook_loses_nothing(fleet: Fleet, tmp_path: Path, hook: str):
+    """A user's hook is cancelled half-way, and with it arq's own bookkeeping.
+
+    Allowed: lost 0, robbed 0; doubled 1 where the job had succeeded and arq was not let to write that down. Nobody waits for arq's
+    own expiry, and the death is not counted against the job.
+    """
+    (leaving,) = await fleet.start_ready(worker=PATIENT, slow_hooks=[hook], hook_flag=str(tmp_path / "in-the-hook"), hook_seconds=30.0)
+    job_id = await fleet.enqueue("hold", 0.1)
+    await wait_until((tmp_path / "in-the-hook").exists, timeout=30, description="the hook runs")
+    await fleet.start_ready(worker=PATIENT)
+    leaving.ask_to_leave()
+    leaving.wait()
+    fleet.note_deaths()
+    await fleet.succeeded(job_id)
+    assert await fleet.pool.exists(f"{fleet.namespace}:recoveries:{job_id}") == 0
+    await fleet.close(doubled=1 if hook == "on_job_end" else 0)
+
+
+async def test_sigterm_at_random_moments_loses_nothing(fleet: Fleet):
+    """Many short jobs, so that the signal meets arq between any two steps. Allowed: lost 0, robbed 0, doubled 3."""
+    for round_number in range(3):
+        leaving: WorkerProcess
+        (leaving,) = await fleet.start_ready(worker=PATIENT)
+        await fleet.enqueue_many(60, "hold", 0.001)
+        await asyncio.sleep(0.05 + 0.07 * round_number)
+        leaving.ask_to_leave()
+        leaving.wait()
+    await fleet.start_ready(worker=PATIENT)
+    await fleet.succeeded()
+    await fleet.close(doubled=3)

@@ -139,7 +139,7 @@ def _settings() -> type:
         **CONFIG["worker"],
     }
     if CONFIG.get("cron_seconds") is not None:
-        attributes["cron_jobs"] = [cron(ticks, run_at_startup=True, second=set(range(0, 60, 30)), unique=True)]
+        attributes["cron_jobs"] = [cron(ticks, run_at_startup=True, second={0, 30}, max_tries=5)]
     for name in CONFIG.get("slow_hooks", ()):
         attributes[name] = slow_hook
     settings = type("WorkerSettings", (), attributes)

@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime as dt
+import os
 import re
 import subprocess
 import sys
@@ -229,3 +230,34 @@ def test_the_variables_that_are_shown_are_read(monkeypatch: pytest.MonkeyPatch):
     settings = Tracker.from_env(heartbeat_ttl=20).settings
     assert (settings.namespace, settings.instance_id, settings.heartbeat_interval) == ("my_app", "pod-7", 5.0)
     assert (settings.tags, settings.heartbeat_ttl) == (("blue", "eu-west"), 20)
+
+
+async def test_the_container_s_probe_sees_its_own_worker_and_sees_it_gone(as_a_user: str, start_worker: START_WORKER):
+    [probe] = [found.text for found in snippets(README) if found.language == "yaml"]
+    program, *arguments = re.findall(r'"([^"]+)"', re.search(r"command: \[(.*)\]", probe)[1])  # type: ignore[index]
+    [(name, value)] = re.findall(r"name: (\w+), value: (\w+)", probe)
+    env = {"REDIS_URL": as_a_user, name: value, "PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
+
+    def check() -> int:
+        assert program == "async-tracker"
+        command = [sys.executable, "-m", "async_tracker.cli", *arguments]
+        return subprocess.run(command, env=env, capture_output=True, timeout=30, check=False).returncode
+
+    assert await asyncio.to_thread(check) == 1
+    worker = start_worker(README, "tasks.py", env={"REDIS_URL": as_a_user})
+    async with Tracker(namespace=value) as tracker:
+        await wait_until(tracker.instances, timeout=30, description="the worker is registered")
+        assert await asyncio.to_thread(check) == 0
+        worker.ask_to_leave()
+        await asyncio.to_thread(worker.wait)
+        assert await asyncio.to_thread(check) == 1
+
+
+def test_what_the_demo_and_the_lists_are_shown_to_print_is_what_they_print():
+    printed = "\n".join(path.read_text() for path in (ROOT / "async_tracker" / "cli").rglob("*.py")).upper()
+    shown = "\n".join(found.text for found in snippets(README) if found.language == "console")
+    headings = {word for line in re.findall(r"^[A-Z][A-Z ]{8,}$", shown, re.MULTILINE) for word in re.split(r"\s{2,}", line.strip())}
+    said = {"KILLED", "NOTICED", "RUNNING AGAIN", "NOTHING WAS LOST.", "WHAT THE JOBS THEMSELVES HAVE WRITTEN DOWN"}
+    assert {"INSTANCE", "OLDEST WAIT", "LOST", "BY ARQ ALONE AFTER", "REMARKS"} <= headings
+    assert {words for words in headings | said if words not in printed} == set()
+    assert said - {words for words in said if words in shown.upper()} == set()

@@ -83,7 +83,7 @@ async def test_marks_tell_what_had_begun(adapter: DramatiqAdapter, dead: RedisBr
     wait_until_sync(lambda: dead.client.scard(f"{namespace}:begun:dead") == 2, description="the marks have arrived")
     started = {claim.job_id: claim.started for claim in await claims(adapter, dead)}
     assert started == {first.message_id: True, second.message_id: False, third.message_id: False}
-    assert dead.client.ttl(f"{namespace}:begun:dead") > 0
+    assert await redis_client.ttl(f"{namespace}:begun:dead") > 0
     marks.close("dead")
     wait_until_sync(lambda: not dead.client.exists(f"{namespace}:begun:dead"), description="the marks are gone")
 

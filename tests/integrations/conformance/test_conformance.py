@@ -1,0 +1,137 @@
+"""The same scenarios over every integration."""
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from async_tracker import RecoveryAction
+from tests.harness.wait import wait_until
+from tests.integrations.conformance.stage import SECONDS, Stage
+
+RECOVERING = pytest.mark.parametrize("driver", ["arq", "dramatiq", "listq"], indirect=True)
+
+
+async def test_a_worker_is_listed_while_it_works_and_leaves_nothing(stage: Stage):
+    [instance] = await stage.start_ready()
+    assert instance.library == stage.driver.library
+    assert {"hold", "fail", "die"} == set(instance.functions)
+    assert instance.queues
+    assert instance.concurrency is not None
+    stage.leave()
+    assert await stage.tracker.instances() == []
+    await stage.close()
+
+
+async def test_a_job_is_seen_from_its_start_to_its_end(stage: Stage):
+    [instance] = await stage.start_ready()
+    job_id = await stage.send("hold", 1.0)
+    job = await stage.in_flight(job_id)
+    assert (job.job_id, job.instance_id, job.library) == (job_id, instance.instance_id, stage.driver.library)
+    assert (job.function, job.job_try, job.progress, job.progress_message) == ("hold", 1, 0.5, "half way")
+    assert job.queue in instance.queues
+    assert [found.job_id for found in await stage.tracker.jobs()] == [job_id]
+    await stage.succeeded()
+    await stage.send("fail", must=False)
+    await wait_until(lambda: len(stage.ledger.read().runs) == 2, timeout=SECONDS, description="the failing job has run")
+
+    async def none() -> bool:
+        return not await stage.tracker.jobs()
+
+    await wait_until(none, timeout=SECONDS, description="no job is in flight")
+    await stage.close()
+    stats = {row.function: row for row in (await stage.tracker.stats()).functions}
+    assert (stats["hold"].started, stats["hold"].succeeded, stats["hold"].queue) == (1, 1, job.queue)
+    assert (stats["fail"].started, stats["fail"].failed) == (1, 1)
+
+
+async def test_a_suspended_worker_keeps_its_job(stage: Stage):
+    await stage.start_ready(2)
+    job_id = await stage.send("hold", 1.0)
+    job = await stage.in_flight(job_id)
+    instance = await stage.tracker.instance(job.instance_id)
+    assert instance is not None
+    os.kill(instance.pid, signal.SIGSTOP)
+
+    async def silent() -> bool:
+        found = await stage.tracker.instance(job.instance_id)
+        return found is not None and found.state == "stalled_silent" and found.heartbeat_age > 3.0  # two ttls
+
+    await wait_until(silent, timeout=SECONDS, description="the worker is silent")
+    assert await stage.tracker.orphans() == []
+    os.kill(instance.pid, signal.SIGCONT)
+    account = await stage.succeeded()
+    assert len(account.runs_of(job_id)) == 1
+    await stage.close()
+
+
+async def test_what_a_killed_worker_ran_is_an_orphan_where_nobody_recovers(stage: Stage):
+    await stage.start_ready(2, recover=False)
+    job_id = await stage.send("hold", 2.0, must=False)
+    job = await stage.in_flight(job_id)
+    await stage.kill(job.instance_id)
+
+    async def listed() -> bool:
+        return [(found.job_id, found.library) for found in await stage.tracker.orphans()] == [(job_id, stage.driver.library)]
+
+    await wait_until(listed, timeout=SECONDS, description="the job is an orphan")
+    await asyncio.sleep(0.9)
+    assert await listed()
+    if stage.driver.recovers:
+        [done] = await stage.tracker.recover()
+        assert (done.job_id, done.library, done.action) == (job_id, stage.driver.library, RecoveryAction.RECOVERED)
+        await stage.in_flight(job_id, elsewhere_than=job.instance_id)
+        await stage.close()
+
+
+@RECOVERING
+async def test_what_a_killed_worker_ran_runs_again_once(stage: Stage):
+    await stage.start_ready(3)
+    job_id = await stage.send("hold", 2.0)
+    others = [await stage.send("hold", 0.1) for _ in range(8)]
+    job = await stage.in_flight(job_id)
+    await stage.kill(job.instance_id)
+    await asyncio.gather(*(stage.tracker.recover() for _ in range(3)))  # beside the sweeper of the workers
+    account = await stage.succeeded()
+    assert len(account.runs_of(job_id)) == 2
+    assert all(len(account.runs_of(other)) <= 2 for other in others)
+    assert account.doubled() == frozenset()
+    await stage.close()
+    stats = await stage.tracker.stats("hold")
+    assert stats.orphaned >= 1
+    assert stats.orphaned == stats.recovered
+
+
+@RECOVERING
+async def test_a_job_that_kills_its_worker_at_once_is_quarantined_and_may_run_again(stage: Stage):
+    settings = {"max_recoveries": 1}
+    await stage.start_ready(2, **settings)
+    job_id = await stage.send("die", must=False)
+
+    async def quarantined() -> bool:
+        for worker in list(stage.started):
+            if worker.exit_code is not None:
+                stage.started.remove(worker)
+                stage.start(**settings)
+        return bool(await stage.tracker.quarantined())
+
+    await wait_until(quarantined, timeout=2 * SECONDS, description="the job is quarantined", poll_interval=0.1)
+    [item] = await stage.tracker.quarantined()
+    assert (item.job_id, item.library, item.deaths) == (job_id, stage.driver.library, 2)
+    assert await stage.tracker.retry_quarantined(job_id)
+    assert await wait_until(quarantined, timeout=2 * SECONDS, description="it is quarantined again", poll_interval=0.1)
+    assert await stage.tracker.drop_quarantined(job_id)
+    assert await stage.tracker.quarantined() == []
+    await stage.close()
+
+
+@RECOVERING
+async def test_how_full_a_queue_is_counts_what_waits_and_what_runs(stage: Stage):
+    [instance] = await stage.start_ready()
+    job_id = await stage.send("hold", 1.5)
+    await stage.in_flight(job_id)
+    depths = [depth for depth in await stage.tracker.queues() if depth.queue in instance.queues]
+    assert [(depth.depth, depth.library) for depth in depths] == [(1, stage.driver.library)]
+    await stage.succeeded()
+    await stage.close()

@@ -1,10 +1,13 @@
 """Help is there for every command, and does not wait for what it does not need."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import async_tracker
 from tests.cli.conftest import Cli
 
 COMMANDS = ["demo", "ps", "jobs", "orphans", "stats", "events", "recover", "quarantine", "check", "doctor"]
@@ -47,3 +50,11 @@ def test_the_version_is_that_of_the_package(make_cli):
     answer = make_cli()("--version")
     assert answer.code == 0
     assert answer.out.startswith("async-tracker, version ")
+
+
+def test_what_type_checkers_are_told_of_the_package_is_what_it_loads():
+    stub = ast.parse(Path(async_tracker.__file__).with_suffix(".pyi").read_text())
+    told = {alias.name: node.module for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    homes = vars(async_tracker)["_HOMES"]
+    loaded = {name: home for name in async_tracker.__all__ if (home := homes.get(name)) is not None}
+    assert told == homes == loaded

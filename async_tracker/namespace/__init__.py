@@ -7,8 +7,8 @@
 ``Namespace`` is for redis.asyncio, ``SyncNamespace`` for synchronous clients; they share every rule.
 """
 
-from async_tracker.namespace.aio import Namespace
-from async_tracker.namespace.blocking import SyncNamespace
+from async_tracker.namespace.aio import ClusterNamespace, Namespace
+from async_tracker.namespace.blocking import SyncClusterNamespace, SyncNamespace
 from async_tracker.namespace.pipelines import NamespacePipeline, SyncNamespacePipeline
 
-__all__ = ["Namespace", "NamespacePipeline", "SyncNamespace", "SyncNamespacePipeline"]
+__all__ = ["ClusterNamespace", "Namespace", "NamespacePipeline", "SyncClusterNamespace", "SyncNamespace", "SyncNamespacePipeline"]

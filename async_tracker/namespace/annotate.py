@@ -17,8 +17,7 @@ from async_tracker.namespace.commands import AsyncCommands, AsyncQueuedCommands,
 HEADER = '''"""The types of redis-py's commands. Made by ``python -m async_tracker.namespace.annotate``; do not edit."""
 # ruff: noqa: A002 - the names of parameters are redis-py's
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from redis.commands.core import AsyncScript, Script

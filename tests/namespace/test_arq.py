@@ -22,7 +22,9 @@ async def double(ctx: dict[str, Any], number: int) -> int:
 
 
 async def test_enqueue_job_writes_in_the_namespace(pool, raw):
-    job = await Namespace(pool, "app").enqueue_job("double", 21, _job_id="1")
+    ns: Any = Namespace(pool, "app")
+
+    job = await ns.enqueue_job("double", 21, _job_id="1")
 
     assert job is not None
     assert sorted(raw.keys()) == [b"app:arq:job:1", b"app:arq:queue"]

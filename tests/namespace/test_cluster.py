@@ -186,7 +186,7 @@ async def test_what_would_reach_other_keys_is_refused_over_a_cluster_too(ns, syn
 
 
 async def test_namespaces_in_namespaces_over_a_cluster_are_one(ns, raw_cluster):
-    inner = Namespace(ns, "b")
+    inner: Any = Namespace(ns, "b")
 
     assert await inner.mset_nonatomic({"k8": 1, "k1306": 2}) == [True, True]
     assert raw_cluster.get("app:b:k8") == b"1"

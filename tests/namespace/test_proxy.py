@@ -262,8 +262,9 @@ async def test_a_method_of_a_subclass_that_would_go_past_the_namespace_fails(red
             return await super().execute_command("SET", "k", "v")
 
     client = Sneaky.from_url(redis_url)
+    ns: Any = Namespace(client, "app")
     with pytest.raises(AttributeError):
-        await Namespace(client, "app").sneak()
+        await ns.sneak()
     assert raw.keys() == []
     await client.aclose()
 

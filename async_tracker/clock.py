@@ -47,7 +47,11 @@ class ServerClock:
 
     def now_ms(self) -> int:
         """The server's time now, in epoch milliseconds."""
-        return int(monotonic_ms() + self.offset_ms)
+        return self.at_ms(monotonic_ms())
+
+    def at_ms(self, mono_ms: float) -> int:
+        """The server's time at a moment of this process's monotonic clock."""
+        return int(mono_ms + self.offset_ms)
 
     def correct(self, server_ms: int, *, sent_at_ms: float, received_at_ms: float) -> None:
         """Learn from a reply that carries the server's time; the request is taken to have been served half-way.

@@ -61,11 +61,21 @@ class Counts:
 
     def add(self, function: str | None, queue: str | None, counter: str, amount: int = 1) -> None:
         """Count one thing, or ``amount`` of them."""
+        totals = self._of(function, queue)
+        totals[counter] = totals.get(counter, 0) + amount
+
+    def add_with_time(self, function: str | None, queue: str | None, counter: str, timer: str, amount_ms: int) -> None:
+        """Count one thing and the time that it took, at the price of one."""
+        totals = self._of(function, queue)
+        totals[counter] = totals.get(counter, 0) + 1
+        totals[timer] = totals.get(timer, 0) + amount_ms
+
+    def _of(self, function: str | None, queue: str | None) -> dict[str, int]:
         totals = self._totals.get((function, queue))
         if totals is None:
             key = (function, queue) if len(self._totals) < _PAIRS_KEPT else (OTHER, queue)
             totals = self._totals.setdefault(key, {})
-        totals[counter] = totals.get(counter, 0) + amount
+        return totals
 
     def unsent(self) -> dict[str, int]:
         """Give the totals that have changed since they were last acknowledged, by field name."""

@@ -66,20 +66,20 @@ class Journal:
 
     def start(self, run: Run) -> None:
         """A run has started."""
+        name, ref = run.run, run.ref
         with self._lock:
-            self._runs[run.run] = run
-            self._ended.pop(run.run, None)
-            self._here[run.ref] = self._here.get(run.ref, 0) + 1
-            self._dirty[run.run] = run.started_mono_ms
+            self._runs[name] = run
+            self._ended.pop(name, None)
+            self._here[ref] = self._here.get(ref, 0) + 1
+            self._dirty[name] = run.started_mono_ms
             self.counts.started += 1
         self._wake()
 
     def count_start(self, run: Run) -> None:
         """Count a start, once the function's name is known."""
+        waited_ms = max(run.started_at_ms - run.due_at_ms, 0) if run.due_at_ms is not None else 0
         with self._lock:
-            self.counts.add(run.function, run.queue, "started")
-            if run.due_at_ms is not None:
-                self.counts.add(run.function, run.queue, "wait_ms", max(run.started_at_ms - run.due_at_ms, 0))
+            self.counts.add_with_time(run.function, run.queue, "started", "wait_ms", waited_ms)
 
     def touch(self, run: Run) -> None:
         """Something that is stored of the run has changed."""
@@ -91,20 +91,21 @@ class Journal:
 
     def end(self, run: Run) -> None:
         """A run has ended. A run that was never sent leaves no trace but its count."""
+        name, ref = run.run, run.ref
         with self._lock:
-            if self._runs.pop(run.run, None) is None:
+            if self._runs.pop(name, None) is None:
                 return
             run.in_flight = False
             self.counts.ended += 1
-            left = self._here.get(run.ref, 1) - 1
+            left = self._here.get(ref, 1) - 1
             if left:
-                self._here[run.ref] = left
+                self._here[ref] = left
             else:
-                self._here.pop(run.ref, None)
-            self._dirty.pop(run.run, None)
+                self._here.pop(ref, None)
+            self._dirty.pop(name, None)
             if not run.sent:
                 return
-            self._ended[run.run] = run.ref
+            self._ended[name] = ref
             if len(self._ended) > ENDED_KEPT:
                 self.dropped += len(self._ended)
                 self._ended.clear()
@@ -114,8 +115,7 @@ class Journal:
     def count_end(self, run: Run, outcome: str, *, run_ms: int) -> None:
         """Count how a run ended, and how long it took."""
         with self._lock:
-            self.counts.add(run.function, run.queue, outcome)
-            self.counts.add(run.function, run.queue, "run_ms", run_ms)
+            self.counts.add_with_time(run.function, run.queue, outcome, "run_ms", run_ms)
 
     def unsent_counts(self) -> dict[str, int]:
         """Give the totals that have changed since they were last acknowledged."""

@@ -266,12 +266,13 @@ class Runtime:
         hold: str | None = None,
     ) -> Run:
         """Put a run in flight: appends to the journal and returns."""
+        now_mono_ms = monotonic_ms()
         started = Run(
             job_id=job_id,
             run=run or new_run(),
             instance_id=self.pen.instance_id,
-            started_at_ms=self.clock.now_ms(),
-            started_mono_ms=monotonic_ms(),
+            started_at_ms=self.clock.at_ms(now_mono_ms),
+            started_mono_ms=now_mono_ms,
             job_try=job_try,
             function=function,
             queue=queue,

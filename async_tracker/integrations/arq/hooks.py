@@ -60,6 +60,9 @@ class ArqRun:
     is_finished: bool = False
     """arq has removed the job's tries: it will not run again."""
     is_counted: bool = False
+    task: asyncio.Task[Any] | None = None
+    """arq's own task for the job, and what it calls when it is done; None once nothing is left to be told."""
+    on_done: Callable[[asyncio.Task[Any]], None] | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -220,12 +223,21 @@ class ArqHooks:
 
     async def on_job_start(self, ctx: Ctx) -> None:
         """Put the run in flight. With ``durable``, wait until it is written, for ``hook_timeout`` seconds at most."""
+        arq_run = self.begun(ctx)
+        if arq_run is not None and self.settings.durable:
+            await self.wait_stored(arq_run)
+
+    def begun(self, ctx: Ctx) -> ArqRun | None:
+        """What `on_job_start` does without a chance to be cancelled."""
         try:
-            arq_run = self._begin(ctx)
+            return self._begin(ctx)
         except Exception as exc:  # the edge of a hook
             self._failed(exc)
-            return
-        if arq_run is not None and self.settings.durable and self.runtime is not None:
+            return None
+
+    async def wait_stored(self, arq_run: ArqRun) -> None:
+        """With ``durable``, wait until the run is written, for ``hook_timeout`` seconds at most."""
+        if self.runtime is not None:
             await self.runtime.wait_stored(arq_run.run)
 
     def _begin(self, ctx: Ctx) -> ArqRun | None:
@@ -250,7 +262,8 @@ class ArqHooks:
         task = asyncio.current_task()
         if task is not None:
             self.active.add(task)
-            task.add_done_callback(partial(self._task_done, arq_run))
+            arq_run.task, arq_run.on_done = task, partial(self._task_done, arq_run)
+            task.add_done_callback(arq_run.on_done)
         return arq_run
 
     def identify(self, arq_run: ArqRun, *, function: str, timeout: float | None, args: str | None) -> None:
@@ -285,6 +298,8 @@ class ArqHooks:
             self._failed(exc)
 
     def _outcome(self, arq_run: ArqRun, ending: Ending) -> str:
+        if ending.error is None:  # nearly always: whatever else holds, it has succeeded
+            return "succeeded"
         task = asyncio.current_task()
         now = Circumstances(
             worker_stops=task is not None and task.cancelling() > 0,
@@ -305,8 +320,17 @@ class ArqHooks:
             arq_run = ctx.get(self.ctx_key)
             if arq_run is not None:
                 self._count(arq_run, "ended" if arq_run.is_finished else "retried")
+                if not arq_run.run.in_flight and arq_run.task is not None and arq_run.on_done is not None:
+                    arq_run.task.remove_done_callback(arq_run.on_done)  # arq has given the claim back: the rest can only be the same
+                    self._let_go(arq_run, arq_run.task)
         except Exception as exc:  # the edge of a hook
             self._failed(exc)
+
+    def _let_go(self, arq_run: ArqRun, task: asyncio.Task[Any]) -> None:
+        arq_run.task = arq_run.on_done = None
+        self.active.discard(task)
+        if self.newest.get(arq_run.run.job_id) is arq_run:
+            del self.newest[arq_run.run.job_id]
 
     def _finished(self, job_id: str) -> None:
         arq_run = self.newest.get(job_id)
@@ -315,10 +339,8 @@ class ArqHooks:
 
     def _task_done(self, arq_run: ArqRun, task: asyncio.Task[Any]) -> None:
         """arq's own task for the job is done, whichever hooks it called on the way."""
-        self.active.discard(task)
+        self._let_go(arq_run, task)
         run, runtime = arq_run.run, self.runtime
-        if self.newest.get(run.job_id) is arq_run:
-            del self.newest[run.job_id]
         if runtime is None or (arq_run.is_counted and not run.in_flight and not _broke(task)):
             return
         if _broke(task):

@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
+from async_tracker.clock import monotonic_ms
 from async_tracker.config import unknown_names
 from async_tracker.errors import ConfigError
 from async_tracker.integrations.arq.hooks import ArqHooks, Ctx, WorkerFacts
-from async_tracker.integrations.arq.outcomes import ending_of
+from async_tracker.integrations.arq.outcomes import Ending, ending_of
 from async_tracker.runs import shown_args
 
 Hook = Callable[[Ctx], Awaitable[None]]
@@ -44,7 +45,7 @@ def _changes(hooks: ArqHooks, settings: Mapping[str, Any], only: Collection[str]
     changes: dict[str, Any] = {
         "on_startup": _both(hooks, hooks.on_startup, settings.get("on_startup")),
         "on_shutdown": _both(hooks, settings.get("on_shutdown"), hooks.on_shutdown),
-        "on_job_start": _both(hooks, hooks.on_job_start, settings.get("on_job_start")),
+        "on_job_start": _begun(hooks, settings.get("on_job_start")),
         "on_job_end": _settled(hooks, settings.get("on_job_end"), hooks.ended),
         "after_job_end": _settled(hooks, settings.get("after_job_end"), hooks.finished),
     }
@@ -100,6 +101,20 @@ def _both(hooks: ArqHooks, first: Hook | None, second: Hook | None) -> Hook:
     return _marked(hooks, hook, second if _is_ours(hooks, first) else first)
 
 
+def _begun(hooks: ArqHooks, user: Hook | None) -> Hook:
+    """Put the run in flight, then await the user's hook. A plain call, for this is done for every job: only ``durable`` waits."""
+    is_durable = hooks.settings.durable
+
+    async def hook(ctx: Ctx) -> None:
+        arq_run = hooks.begun(ctx)
+        if is_durable and arq_run is not None:
+            await hooks.wait_stored(arq_run)
+        if user is not None:
+            await user(ctx)
+
+    return _marked(hooks, hook, user)
+
+
 def _settled(hooks: ArqHooks, user: Hook | None, settle: Callable[[Ctx], None]) -> Hook:
     """Await the user's hook, and settle our state whatever it does."""
 
@@ -143,7 +158,7 @@ def _wrapped(hooks: ArqHooks, item: Any, tracked: set[str]) -> Any:
         except BaseException as exc:
             arq_run.ending = ending_of(exc)
             raise
-        arq_run.ending = ending_of(None)
+        arq_run.ending = Ending(None, 0, monotonic_ms())
         return result
 
     return tracked_function

@@ -5,6 +5,7 @@ The connection that speaks for an instance is made of such a client, in `async_t
 
 import asyncio
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
@@ -46,11 +47,20 @@ def redis_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _without_password(url: Any) -> str:
+    """Show a url in an error that may end up in a log.
+
+    >>> _without_password("rediss://me:secret@host:bad/0")
+    'rediss://me:***@host:bad/0'
+    """
+    return re.sub(r"(//[^/@]*?:)[^/]*@", r"\1***@", str(url))
+
+
 def _from_url(url: Any) -> dict[str, Any]:
     try:
         parsed: dict[str, Any] = dict(parse_url(url))
     except (ValueError, TypeError, AttributeError) as exc:
-        raise ConfigError(f"redis url {url!r} cannot be read ({exc}): write redis://host:6379/0, rediss://… or unix:///path?db=0") from exc
+        raise ConfigError(f"redis url {_without_password(url)!r} cannot be read ({exc}): write redis://host:6379/0, rediss://… or unix:///path?db=0") from exc
     kind = parsed.pop("connection_class", None)
     if kind is not None and issubclass(kind, UnixDomainSocketConnection):
         parsed["unix_socket_path"] = parsed.pop("path")

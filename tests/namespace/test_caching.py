@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator
-from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -21,13 +20,12 @@ def tcp_url(make_server) -> str:
 
 @contextlib.contextmanager
 def caching_client(url: str) -> Iterator[Any]:
-    """Yield a client that caches, or None: redis-py caches since 5.1, and only with a Redis that says it is 7.4 or newer."""
-    if find_spec("redis.cache") is None:
+    """Yield a client that caches, or None: redis-py does so from 6 on (5.3 fails or hangs), and only with a Redis that says it is 7.4 or newer."""
+    if int(redis.__version__.split(".")[0]) < 6:
         yield None
         return
-    pure_python = redis.connection._RESP3Parser  # redis-py 5.3 cannot cache with hiredis
     try:
-        client = redis.Redis.from_url(url, protocol=3, cache_config=redis.cache.CacheConfig(), parser_class=pure_python)
+        client = redis.Redis.from_url(url, protocol=3, cache_config=redis.cache.CacheConfig())
         client.ping()
     except redis.ConnectionError as exc:
         if "client-side caching" not in str(exc):

@@ -60,7 +60,10 @@ def _from_url(url: Any) -> dict[str, Any]:
     try:
         parsed: dict[str, Any] = dict(parse_url(url))
     except (ValueError, TypeError, AttributeError) as exc:
-        raise ConfigError(f"redis url {_without_password(url)!r} cannot be read ({exc}): write redis://host:6379/0, rediss://… or unix:///path?db=0") from exc
+        shown = _without_password(url)
+        raise ConfigError(
+            f"redis url {shown!r} cannot be read ({exc}): write redis://host:6379/0, rediss://… or unix:///path?db=0"
+        ) from exc
     kind = parsed.pop("connection_class", None)
     if kind is not None and issubclass(kind, UnixDomainSocketConnection):
         parsed["unix_socket_path"] = parsed.pop("path")

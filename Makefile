@@ -5,6 +5,7 @@
 #   make test-matrix  the tests that depend on the server on every server to be had, the namespace's also with the newest redis-py
 #   make bench        the benchmarks; BENCH="--quick" for a minute's worth
 #   make soak         the long tests, MINUTES=10 for each
+#   make mutants      take one safeguard out at a time, and show that a test notices
 #   make lock         pin anew what the tests use
 
 PYTHON ?= python3
@@ -24,7 +25,7 @@ MAKEFLAGS += --keep-going --no-print-directory
 # A shell's own settings must not reach what runs here.
 unexport PYTHONPATH PYTHONHOME TRACKER_REDIS_URL REDIS_URL
 
-.PHONY: demo test check lint types imports pytest test-matrix bench soak lock clean
+.PHONY: demo test check lint types imports pytest test-matrix bench soak mutants lock clean
 
 demo: $(VENV)/.has-demo
 	$(BIN)/async-tracker demo
@@ -56,6 +57,9 @@ bench: $(VENV)/.has-bench
 
 soak: $(VENV)/.has-test
 	$(BIN)/python -m pytest -m soak --soak-minutes=$(MINUTES) --timeout=0 $(TESTS)
+
+mutants: $(VENV)/.has-test
+	$(BIN)/python -m tests.crash.mutants
 
 # In an environment of its own, so that nothing is pinned that the project does not ask for.
 lock:

@@ -55,6 +55,7 @@ class Sweeper:
     on_event: Callable[[str], None]
     known: dict[str, StoredInstance] = field(default_factory=dict)
     stalled: set[str] = field(default_factory=set)
+    untold: set[str] = field(default_factory=set)
     is_sweeper: bool = False
     is_refused: bool = False
     """Redis did not let the last sweep through, and that was said."""
@@ -159,10 +160,17 @@ class Sweeper:
         told_apart = self.told_apart(dead, living)
         left = [name for name in dead if name not in told_apart]
         if left:
+            self._note_untold(left)
             await settle_without_release(self.store, left, window=self.recovery_window, now_ms=now_ms)
         if self.recoverer is None or not told_apart:
             return []
         return await self.recoverer.recover(told_apart, now_ms=now_ms)
+
+    def _note_untold(self, left: Sequence[str]) -> None:
+        if self.recoverer is not None and (news := [name for name in left if name not in self.untold]):
+            logger.error("what %s held cannot be told from what another instance holds: not recovered before that one ends",
+                         ", ".join(news), extra={"instance_ids": news})  # fmt: skip
+        self.untold = set(left)
 
     def told_apart(self, dead: Sequence[str], living: Sequence[str]) -> list[str]:
         """Give the dead that can be recovered: what they hold can be told from what the living of our library hold."""

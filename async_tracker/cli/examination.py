@@ -64,6 +64,7 @@ class Examination:
         self._whose_redis(stored, snapshot.instances)
         await self._sweeper(snapshot.instances)
         await self._claims(stored, info)
+        self._shared_claims(stored)
         self._corrupt(snapshot)
 
     def _ok(self, subject: str, says: str) -> None:
@@ -239,6 +240,11 @@ class Examination:
                 self._problem(subject, f"claims are in another Redis: {where}", _url_remedy(library))
             else:
                 self._ok(subject, f"{where}: claims are on the tracker's own server")
+
+    def _shared_claims(self, stored: list[StoredInstance]) -> None:
+        for names in self.tracker.footing.registry.sharing(stored):
+            says = f"what {' and '.join(names)} hold cannot be told apart: none of them is recovered while another lives"
+            self._problem("claims", says, "make the broker in each process, after the fork, so that each has an id of its own")
 
     async def _claims_at(self, library: str, url: str, servers: set[str], queue: str) -> None:
         limits = {"socket_timeout": SOCKET_TIMEOUT, "socket_connect_timeout": CONNECT_TIMEOUT}

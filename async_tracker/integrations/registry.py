@@ -72,6 +72,21 @@ class Registry:
                 f"write Tracker({name}_redis=...) or set {_variable(name)}"
             )
 
+    def sharing(self, instances: Iterable[StoredInstance]) -> list[tuple[str, ...]]:
+        """Give the groups of instances whose claims cannot be told apart: none of a group is recovered while another of it lives."""
+        groups: list[list[StoredInstance]] = []
+        for stored in instances:
+            adapter = self.adapter(stored.description.library)
+            if adapter is not None:
+                for group in groups:
+                    one = group[0].description
+                    if one.library == stored.description.library and adapter.shares_claims(one, stored.description):
+                        group.append(stored)
+                        break
+                else:
+                    groups.append([stored])
+        return [tuple(stored.instance_id for stored in group) for group in groups if len(group) > 1]
+
     async def aclose(self) -> None:
         """Close the clients that were made of urls."""
         for access in self._given.values():

@@ -46,12 +46,14 @@ class Broker:
 
 
 def other_broker(kind: str) -> str:
-    """Write into `Description.broker` that there is nothing to recover: the broker gives back what a dead worker held.
+    """Write into `Description.broker`, for people, that there is nothing to recover.
 
     >>> other_broker("RabbitmqBroker")
-    '{"other":"RabbitmqBroker"}'
+    'RabbitmqBroker, which gives back itself what a dead worker held'
+    >>> Broker.of(other_broker("RabbitmqBroker")) is None
+    True
     """
-    return json.dumps({"other": kind}, separators=(",", ":"))
+    return f"{kind}, which gives back itself what a dead worker held"
 
 
 def queues_of(description: Description) -> list[str]:

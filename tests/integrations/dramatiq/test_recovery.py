@@ -1,9 +1,12 @@
 """What becomes of the messages of a process that was killed. Two masters: one stops all its processes when it loses one."""
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator
 from typing import Any
+
+import anyio
 
 from async_tracker import Event, RecoveryAction
 from tests.harness.wait import wait_until
@@ -155,7 +158,7 @@ async def test_a_process_that_runs_out_of_time_to_leave_gives_its_message_to_ano
     masters.start(processes=1, threads=1)
     await masters.registered(2)
     masters.started[0].ask_to_leave()
-    masters.started[0].wait()
+    await wait_until(lambda: not lives(leaving.pid), timeout=DONE_SECONDS, description="the process has ended")
     masters.note_deaths()
     await masters.in_flight(message_id, elsewhere_than=leaving.instance_id)
     await masters.succeeded()
@@ -168,6 +171,7 @@ async def test_two_processes_that_share_a_broker_id_are_not_recovered_while_one_
     for _ in range(2):
         masters.start(processes=1, threads=1, TEST_BROKER_ID="one-for-both", dramatiq_queue_prefetch="1")
     first, second = await masters.registered(2)
+    assert f"what {first.instance_id} and {second.instance_id} hold cannot be told apart" in await doctor(masters)
     message_ids = [masters.send("hold", 5.0), masters.send("hold", 5.0)]
     jobs = [await masters.in_flight(message_id) for message_id in message_ids]
     victim = next(instance for instance in (first, second) if instance.instance_id == jobs[0].instance_id)
@@ -204,6 +208,22 @@ async def test_a_process_that_is_no_worker_recovers_without_dramatiq(masters: Ma
     masters.start(processes=1, threads=1)
     await masters.succeeded()
     await masters.close()
+
+
+async def doctor(masters: Masters) -> str:
+    """Ask the command line what is wrong."""
+    command = [
+        sys.executable,
+        "-m",
+        "async_tracker.cli",
+        "--redis-url",
+        masters.redis_url,
+        "--namespace",
+        masters.namespace,
+        "doctor",
+        "--json",
+    ]
+    return (await anyio.run_process(command, check=False)).stdout.decode()
 
 
 async def _alive(masters: Masters) -> bool:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from arq.connections import ArqRedis
 
-from async_tracker import InstanceState, LeaseLost, Tracker
+from async_tracker import InstanceState, Job, LeaseLost, Tracker
 from async_tracker.embedded import EmbeddedServer
 from tests.harness.wait import wait_until
 from tests.harness.workers import WorkerProcess, Workers
@@ -151,6 +151,27 @@ def test_any_asyncio_code_can_be_tracked(tmp_path: Path, redis_url: str):
         check=False,
     )
     assert (ran.stdout, ran.stderr) == ("1 started, 1 succeeded\n", "")
+
+
+async def test_a_dramatiq_worker_is_tracked_by_its_middleware(as_a_user: str, workers: Workers, tmp_path: Path):
+    (tmp_path / "actors.py").write_text(snippet(README, "actors.py").text)
+    env = {"PYTHONPATH": str(tmp_path), "REDIS_URL": as_a_user}
+    workers.start_program([sys.executable, "-m", "dramatiq", "actors", "-p", "1", "-t", "2"], env=env)
+    sending = "import actors; print(actors.send_newsletter.send(7).message_id)"
+    sent = workers.start_program([sys.executable, "-c", sending], env={**env, "PYTHONPATH": f"{tmp_path}:{ROOT}"})
+    assert await asyncio.to_thread(sent.wait) == 0
+    async with Tracker(namespace="my_app") as tracker:
+
+        async def half_sent() -> Job | None:
+            return next((job for job in await tracker.jobs(function="send_newsletter") if job.progress_message), None)
+
+        job: Any = await wait_until(half_sent, timeout=60, description="the message is processed and tells its progress")
+        assert (job.job_id, job.library) == (sent.output().strip(), "dramatiq")
+        await wait_until(lambda: _has_succeeded(tracker), timeout=60, description="the message has succeeded")
+
+
+async def _has_succeeded(tracker: Tracker) -> bool:
+    return (await tracker.stats(function="send_newsletter")).succeeded == 1
 
 
 async def test_a_redis_of_its_own_holds_the_tracking_and_the_jobs_stay_where_they_were(

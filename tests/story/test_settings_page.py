@@ -1,6 +1,7 @@
 """docs/settings.md against the settings themselves: none left out, none made up, each default as it is."""
 
 import dataclasses
+import inspect
 
 import pytest
 
@@ -48,3 +49,16 @@ def test_an_argument_wins_over_its_variable(monkeypatch: pytest.MonkeyPatch):
     settings = Tracker.from_env(namespace="from_argument").settings
     assert (settings.namespace, settings.durable) == ("from_argument", True)
     assert Tracker().settings.namespace == "async_tracker"
+
+
+def test_every_way_to_a_redis_is_on_the_page(monkeypatch: pytest.MonkeyPatch):
+    rows = {row["argument"]: row["variable"] for row in table(PAGE, under="Which Redis")}
+    parameters = inspect.signature(Tracker).parameters.values()
+    named = {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+    assert set(rows) - {""} == named
+    for argument, variable in rows.items():
+        if argument not in ("redis", ""):
+            monkeypatch.setenv(variable, "no url at all")
+            with pytest.raises(ConfigError):
+                Tracker()
+            monkeypatch.delenv(variable)

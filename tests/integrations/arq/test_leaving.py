@@ -1,0 +1,128 @@
+"""How a worker ends: in order, drained, without a word, and in the middle of a job."""
+
+import asyncio
+import os
+import signal
+
+from arq.worker import func
+
+from tests.harness.wait import wait_until
+from tests.integrations.arq.running import result_of
+
+
+async def nap(ctx, seconds):
+    await asyncio.sleep(seconds)
+    return "rested"
+
+
+async def hold(ctx):
+    await asyncio.sleep(60)
+
+
+async def test_a_worker_that_drains_says_so_and_beats_until_its_last_job_has_ended(tracker, observer, run_worker, pool):
+    may_end = asyncio.Event()
+
+    async def last(ctx):
+        await may_end.wait()
+
+    worker = await run_worker(tracker.install({"functions": [func(last, name="last")]}), job_completion_wait=30)
+    job = await pool.enqueue_job("last")
+    await wait_until(observer.jobs, description="the job is in flight")
+    worker.terminate()
+
+    async def draining():
+        (instance,) = await observer.instances()
+        return instance.state == "draining"
+
+    await wait_until(draining, description="the instance says that it drains")
+    (before,) = await observer.instances()
+
+    async def beats():
+        (instance,) = await observer.instances()
+        return instance.heartbeat_at > before.heartbeat_at
+
+    await wait_until(beats, description="it still beats")
+    assert [found.job_id for found in await observer.jobs()] == [job.job_id]
+    may_end.set()
+    await worker.stop()
+    assert await observer.instances() == []
+    assert (await observer.stats()).succeeded == 1
+
+
+async def test_a_worker_whose_on_shutdown_is_never_called_is_deregistered_all_the_same(tracker, observer, run_worker, pool):
+    """``async_run`` in somebody's application: its main task ends, nobody closes the worker."""
+    worker = await run_worker(tracker.install({"functions": [nap]}))
+    assert await result_of(await pool.enqueue_job("nap", 0)) == "rested"
+    worker.terminate()
+    await worker.wait()
+
+    async def gone():
+        return not await observer.instances()
+
+    await wait_until(gone, description="the instance is gone")
+    assert tracker.instance_id is None
+
+
+async def test_one_tracker_serves_one_worker_after_another_in_one_process(tracker, observer, run_worker, pool):
+    settings = tracker.install({"functions": [nap]})
+    seen = set()
+    for _ in range(2):
+        worker = await run_worker(settings)
+        assert await result_of(await pool.enqueue_job("nap", 0)) == "rested"
+        seen.add(tracker.instance_id)
+        await worker.stop()
+    assert len(seen) == 2
+    assert (await observer.stats()).succeeded == 2
+    assert await observer.instances() == []
+
+
+def start(workers, redis_url, namespace):
+    env = {"TEST_REDIS_URL": redis_url, "TEST_NAMESPACE": namespace}
+    worker = workers.start("tests.integrations.arq.app.WorkerSettings", env=env)
+    worker.wait_for_output("Starting worker")
+    return worker
+
+
+async def gone(observer):
+    await observer.recover()
+    return not await observer.instances() and not await observer.orphans()
+
+
+async def test_sigterm_puts_a_running_job_back_and_leaves_nothing(workers, observer, redis_url, namespace, pool, redis_client):
+    worker = start(workers, redis_url, namespace)
+    job = await pool.enqueue_job("hold")
+    await wait_until(observer.jobs, timeout=30, description="the job is in flight")
+    worker.ask_to_leave()
+    assert await asyncio.to_thread(worker.wait) in (0, -signal.SIGTERM)
+    assert (await observer.instances(), await observer.orphans()) == ([], [])
+    assert await redis_client.exists(f"arq:in-progress:{job.job_id}") == 0
+    assert await redis_client.zscore(pool.default_queue_name, job.job_id) is not None
+    assert (await observer.stats()).cancelled == 1
+
+
+async def test_a_job_that_exits_its_process_is_given_back(workers, observer, redis_url, namespace, pool, redis_client):
+    """arq neither calls a hook nor gives its claim back then."""
+    worker = start(workers, redis_url, namespace)
+    for name in ("leave", "leave_at_once"):
+        job = await pool.enqueue_job(name)
+        assert await asyncio.to_thread(worker.wait) is not None
+        await wait_until(lambda: gone(observer), timeout=30, description="nothing of the worker is left")
+        assert await redis_client.exists(f"arq:in-progress:{job.job_id}") == 0
+        assert await redis_client.zscore(pool.default_queue_name, job.job_id) is not None
+        await redis_client.delete(pool.default_queue_name)
+        worker = start(workers, redis_url, namespace)
+    worker.ask_to_leave()
+    await asyncio.to_thread(worker.wait)
+
+
+async def test_a_child_forked_after_start_up_neither_speaks_nor_holds_on(tracker, observer, run_worker, pool):
+    await run_worker(tracker.install({"functions": [nap]}))
+    assert await result_of(await pool.enqueue_job("nap", 0)) == "rested"
+    (before,) = await observer.instances()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if tracker._runtime is None or not tracker._runtime.is_running else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert await result_of(await pool.enqueue_job("nap", 0)) == "rested"
+    (after,) = await observer.instances()
+    assert (after.instance_id, after.connection_ids) == (before.instance_id, before.connection_ids)

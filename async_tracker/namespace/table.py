@@ -458,7 +458,6 @@ COMMANDS_BY_SHAPE: Mapping[str, tuple[str, ...]] = {
         "CLUSTER KEYSLOT",
         "DEBUG OBJECT",
         "HIMPORT SET",
-        "JSON.DEBUG FIELDS",
         "JSON.DEBUG MEMORY",
         "MEMORY USAGE",
         "OBJECT ENCODING",

@@ -75,7 +75,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "1::3": ("JSON.MSET", "TS.MADD"),
     "#1": ("TS.NRANGE", "TS.NREVRANGE"),
     "1 #2": ("CMS.MERGE", "TDIGEST.MERGE"),
-    "2": ("JSON.DEBUG MEMORY", "JSON.DEBUG FIELDS"),
+    "2": ("JSON.DEBUG MEMORY",),
     "-": ("JSON.DEBUG HELP",),
 }
 """The modules' own ``COMMAND`` entries say that every argument is a key, or only the first: what counts is their documentation."""

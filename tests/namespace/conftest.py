@@ -36,7 +36,10 @@ def forms(oracle: Oracle) -> tuple[Form, ...]:
 NEEDS = {"test_arq.py": "arq", "test_types.py": "mypy"}
 
 
-def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Leave out what is about a package that this environment does not have: that with the newest redis-py has no arq."""
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out what is about something that is not here: arq, with the newest redis-py; modules, on a server without them."""
+    if collection_path.name == "test_modules.py":
+        binary = config.getoption("--server-binary")
+        return None if binary and (Path(binary).parent.parent / "lib" / "rejson.so").exists() else True
     needed = NEEDS.get(collection_path.name)
     return True if needed is not None and importlib.util.find_spec(needed) is None else None

@@ -20,7 +20,7 @@ def tcp_url(make_server) -> str:
 
 @contextlib.contextmanager
 def caching_client(url: str) -> Iterator[Any]:
-    """Yield a client that caches, or None: redis-py does so from 6 on (5.3 fails or hangs), and only with a Redis that says it is 7.4 or newer."""
+    """Yield a client that caches, or None: redis-py does so from 6 on (5.3 fails or hangs), with a Redis that says it is 7.4 or newer."""
     if int(redis.__version__.split(".")[0]) < 6:
         yield None
         return

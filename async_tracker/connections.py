@@ -14,7 +14,9 @@ import redis as sync_redis
 import redis.asyncio as async_redis
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.backoff import NoBackoff
 from redis.connection import SSLConnection as SyncSSLConnection
+from redis.retry import Retry
 from redis.sentinel import Sentinel as SyncSentinel
 from redis.sentinel import SentinelConnectionPool as SyncSentinelConnectionPool
 
@@ -191,6 +193,15 @@ def async_twin(client: sync_redis.Redis) -> Any:
         manager = Sentinel([(kwargs["host"], kwargs["port"]) for kwargs in sentinels])  # type: ignore[no-untyped-call]
         return manager.master_for(pool.service_name, **_async_options(pool.connection_kwargs))
     return async_redis.Redis(**_async_options(_options_of(pool, SyncSSLConnection)))
+
+
+def lone_connection(client: sync_redis.Redis, *, timeout: float) -> Any:
+    """Make one connection like those of a synchronous client's pool, but outside of its count. It connects once, without trying again."""
+    pool = client.connection_pool
+    own: dict[str, Any] = {"socket_timeout": timeout, "retry": Retry(NoBackoff(), 0)}
+    if "path" not in pool.connection_kwargs:
+        own["socket_connect_timeout"] = timeout
+    return pool.connection_class(**{**pool.connection_kwargs, **own})
 
 
 def _options_of(pool: Any, ssl_class: type) -> dict[str, Any]:

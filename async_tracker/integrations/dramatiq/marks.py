@@ -34,8 +34,8 @@ def marks_name(instance_id: str) -> str:
 class Marks:
     """The marks of one process. Every method may be called from any thread and waits for ``timeout`` seconds at most.
 
-    ``make_connection`` makes a synchronous connection of redis-py to the broker's Redis, and ``full_key`` gives a key of our
-    namespace its full name there. While Redis is away nothing is marked.
+    ``make_connection`` makes a synchronous connection to the broker's Redis that waits no longer than that either, and ``full_key``
+    gives a key of our namespace its full name there. While Redis is away nothing is marked.
     """
 
     def __init__(self, make_connection: Callable[[], Any], *, full_key: Callable[[str], bytes], timeout: float) -> None:
@@ -99,7 +99,6 @@ class Marks:
 
     def _connect(self) -> bool:
         connection = self._make_connection()
-        connection.socket_timeout = connection.socket_connect_timeout = self._timeout
         try:
             with translated():
                 connection.connect()

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from dramatiq.broker import Broker as DramatiqBroker
@@ -17,7 +18,7 @@ from dramatiq.middleware import Middleware
 from dramatiq.threading import is_gevent_active
 from dramatiq.worker import Worker
 
-from async_tracker.connections import async_twin, describe
+from async_tracker.connections import async_twin, describe, lone_connection
 from async_tracker.errors import StorageError
 from async_tracker.integrations.dramatiq.adapter import DramatiqAdapter
 from async_tracker.integrations.dramatiq.description import broker_of, describe_worker, time_limit
@@ -104,8 +105,9 @@ class TrackerMiddleware(Middleware):
         self._thread.start()
         self._runtime = self._thread.call(self._register, broker, worker)
         if isinstance(broker, RedisBroker):
-            pool, full_key = broker.client.connection_pool, self._runtime.link.redis.full_key
-            self._marks = Marks(pool.make_connection, full_key=full_key, timeout=self._settings.hook_timeout)
+            timeout = self._settings.hook_timeout
+            make_connection = partial(lone_connection, broker.client, timeout=timeout)
+            self._marks = Marks(make_connection, full_key=self._runtime.link.redis.full_key, timeout=timeout)
             self._marks.open()
 
     async def _register(self, broker: DramatiqBroker, worker: Worker) -> Runtime:

@@ -11,6 +11,7 @@ from dramatiq.brokers.redis import RedisBroker
 
 from async_tracker import Namespace
 from async_tracker.adapter import Claim, Released
+from async_tracker.connections import lone_connection
 from async_tracker.integrations.dramatiq.adapter import DramatiqAdapter
 from async_tracker.integrations.dramatiq.holds import Broker, Hold, other_broker
 from async_tracker.integrations.dramatiq.marks import Marks
@@ -75,7 +76,7 @@ async def test_everything_that_was_fetched_is_a_claim_whose_start_is_not_known_w
 
 async def test_marks_tell_what_had_begun(adapter: DramatiqAdapter, dead: RedisBroker, redis_client: redis.asyncio.Redis, namespace: str):
     first, second, third = fetch(dead, 3)
-    marks = Marks(dead.client.connection_pool.make_connection, full_key=Namespace(redis_client, namespace).full_key, timeout=5.0)
+    marks = Marks(lambda: lone_connection(dead.client, timeout=5.0), full_key=Namespace(redis_client, namespace).full_key, timeout=5.0)
     marks.open()
     for message in (first, second):
         marks.begin("dead", message.options["redis_message_id"])

@@ -19,6 +19,7 @@ from dramatiq.worker import Worker
 from async_tracker import Tracker, current_job
 from async_tracker.integrations.dramatiq import TrackerMiddleware
 from tests.harness.wait import wait_until, wait_until_sync
+from tests.harness.wire import WireProxy
 
 StartWorker = Callable[[Broker], Worker]
 
@@ -158,6 +159,39 @@ async def test_with_a_redis_that_cannot_be_reached_messages_run_as_without_a_tra
     assert time.monotonic() - began < 20.0
     await stop(worker)
     assert len([one for one in caplog.records if one.name == "async_tracker" and one.levelno >= logging.ERROR]) == 0
+
+
+async def test_with_a_redis_that_does_not_answer_no_message_waits_for_the_tracker(
+    broker: RedisBroker, start_worker: StartWorker, namespace: str, wire: WireProxy, caplog: pytest.LogCaptureFixture
+):
+    done: list[int] = []
+    tracked(broker, Tracker(namespace=namespace, redis_options={"url": wire.url}))
+    actor = dramatiq.actor(actor_name="append", broker=broker)(done.append)
+    worker = start_worker(broker)
+    wire.stall()
+    began = time.monotonic()
+    for number in range(200):
+        actor.send(number)
+    await wait_until(lambda: len(done) == 200, timeout=60, description="all messages have run")
+    assert time.monotonic() - began < 20.0  # 200 times a hook's time would be more than twice as long
+    wire.flow()
+    await stop(worker)
+    assert [one for one in caplog.records if one.name == "async_tracker" and one.levelno >= logging.ERROR] == []
+
+
+async def test_while_the_brokers_redis_refuses_marks_messages_run_unmarked(redis_url: str, start_worker: StartWorker, namespace: str):
+    done: list[int] = []
+    broker = RedisBroker(url=redis_url)
+    tracked(broker, Tracker(namespace=namespace))
+    actor = dramatiq.actor(actor_name="append", broker=broker)(done.append)
+    worker = start_worker(broker)
+    instance_id = broker.client.zrange(f"{namespace}:instances", 0, 0)[0].decode()  # type: ignore[index]
+    broker.client.set(f"{namespace}:begun:{instance_id}", "of another type")
+    for number in range(20):
+        actor.send(number)
+    await wait_until(lambda: len(done) == 20, timeout=60, description="all messages have run")
+    await stop(worker)
+    broker.client.close()
 
 
 async def test_a_broker_that_is_not_redis_is_tracked_and_said_to_recover_by_itself(

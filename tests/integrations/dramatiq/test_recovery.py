@@ -3,13 +3,17 @@
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import anyio
+import pytest
 
-from async_tracker import Event, RecoveryAction
+from async_tracker import Event, RecoveryAction, StorageError, Tracker
+from async_tracker.embedded import EmbeddedServer
+from tests.harness.ledger import Ledger
 from tests.harness.wait import wait_until
+from tests.harness.workers import Workers
 from tests.integrations.dramatiq.masters import DONE_SECONDS, QUICK, Masters, lives
 
 DEFAULTS: dict[str, Any] = {}
@@ -208,6 +212,32 @@ async def test_a_process_that_is_no_worker_recovers_without_dramatiq(masters: Ma
     masters.start(processes=1, threads=1)
     await masters.succeeded()
     await masters.close()
+
+
+async def test_the_tracker_may_have_a_redis_of_its_own_and_the_messages_are_recovered_where_they_are(
+    workers: Workers, ledger: Ledger, redis_url: str, namespace: str, make_server: Callable[..., EmbeddedServer]
+):
+    own = make_server()
+    settings = {**QUICK, "redis_options": {"url": own.url}}
+    async with (
+        Tracker(namespace=namespace, redis_options={"url": own.url}) as astray,
+        Tracker(namespace=namespace, redis_options={"url": own.url}, dramatiq_redis=redis_url) as tracker,
+    ):
+        masters = Masters(workers=workers, ledger=ledger, redis_url=redis_url, namespace=namespace, tracker=tracker)
+        masters.start(processes=1, threads=1, settings=settings)
+        [victim] = await masters.registered(1)
+        message_id = masters.send("hold", 2.0)
+        await masters.in_flight(message_id)
+        with pytest.raises(StorageError, match="TRACKER_DRAMATIQ_REDIS_URL"):
+            await astray.recover()
+        assert [depth.depth for depth in await tracker.queues() if depth.queue == "default"] == [1]
+        masters.start(processes=1, threads=1, settings=settings)
+        await masters.registered(2)
+        masters.kill(victim.pid)
+        account = await masters.succeeded()
+        assert len(account.runs_of(message_id)) == 2
+        await masters.close()
+        masters.broker.client.close()
 
 
 async def doctor(masters: Masters) -> str:

@@ -308,3 +308,29 @@ async def test_sort_by_a_pattern_is_refused_where_the_namespace_holds_a_star(red
     assert await ns.sort("list") == [b"1", b"2"]
     with pytest.raises(UnsupportedCommand, match="without '\\*'"):
         await ns.sort("list", by="w_*")
+
+
+async def test_patterns_of_members_and_fields_are_left_alone(client):
+    ns = Namespace(client, "app")
+    await ns.hset("h", mapping={"field": 1, "other": 2})
+    await ns.sadd("s", "member", "other")
+    await ns.zadd("z", {"member": 1, "other": 2})
+
+    assert text(await ns.hscan("h", match="f*"))[1] == {"field": "1"}
+    assert text(await ns.sscan("s", match="m*"))[1] == ["member"]
+    assert [pair[0] for pair in text(await ns.zscan("z", match="m*"))[1]] == ["member"]
+    assert [text(key) async for key in ns.sscan_iter("s", match="m*")] == ["member"]
+
+
+async def test_functions_get_the_keys_of_the_namespace(redis_client, raw, oracle):
+    if "FCALL" not in oracle.commands:  # Redis 6.2 has none
+        return
+    ns = Namespace(redis_client, "app")
+    code = "redis.register_function('put', function(keys, args) return {redis.call('SET', keys[1], args[1]), keys[1]} end)"
+    assert await ns.function_load(f"#!lua name=test_of_namespace\n{code}") == b"test_of_namespace"
+
+    assert await ns.fcall("put", 1, "k", "v") == [b"OK", b"app:k"]
+    async with ns.pipeline() as pipe:
+        assert await pipe.fcall("put", 1, "queued", "v").execute() == [[b"OK", b"app:queued"]]
+    assert sorted(raw.keys()) == [b"app:k", b"app:queued"]
+    assert await ns.function_delete("test_of_namespace")

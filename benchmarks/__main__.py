@@ -16,7 +16,6 @@ from benchmarks.size import FULL, QUICK, Size
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "RESULTS.md"
-PLOTS = HERE / "plots"
 
 BENCHMARKS: dict[str, Callable[[Ground, Size], Report]] = {
     "overhead": overhead.run,
@@ -73,9 +72,10 @@ def _one(name: str, found: Ground, size: Size) -> Report:
     return report
 
 
-def write_results(path: Path, where: dict[str, str], reports: Sequence[Report]) -> None:
-    """Write the page of results beside this program, with a picture for each benchmark. Raises NoPlots."""
-    PLOTS.mkdir(exist_ok=True)
+def write_results(path: Path, where: dict[str, str], reports: Sequence[Report], *, draw: Callable[[Report, Path], None] = draw) -> None:
+    """Write the page of results, and in ``plots`` beside it a picture for each benchmark. Raises NoPlots."""
+    plots = path.parent / "plots"
+    plots.mkdir(exist_ok=True)
     parts = [
         "# Results",
         "Written by `python -m benchmarks all --results`; do not edit. Medians; intervals by order statistics over interleaved rounds.",
@@ -84,7 +84,7 @@ def write_results(path: Path, where: dict[str, str], reports: Sequence[Report]) 
     for report in reports:
         parts.append(report.to_markdown())
         if report.charts:
-            picture = PLOTS / f"{report.name}.svg"
+            picture = plots / f"{report.name}.svg"
             draw(report, picture)
             parts.append(f"![{report.title}]({picture.relative_to(path.parent)})")
     path.write_text("\n\n".join(parts) + "\n")

@@ -18,8 +18,9 @@ POOL_LIMIT = 4
 _NAMES = {"untracked": "arq alone", "tracked": "pooled (shared)", "dedicated": "dedicated"}
 _SLOTS = 10
 _JOB_SECONDS = 0.01
-_SLOW_JOBS_PER_SECOND = 150.0
-"""What arq starts about, each with four round trips of 1 ms and their overhead; by it the rounds far away are made as long as the near."""
+_MOST_JOBS = 1_000
+_SLOW_JOBS, _FEWEST_JOBS = 150, 40
+"""Jobs of a round at 1 ms and at the most latency: arq starts one after another, with four round trips each."""
 
 Rounds = dict[str, list[dict[str, Any]]]
 
@@ -43,7 +44,7 @@ def run(ground: Ground, size: Size) -> Report:
 
 
 def _rounds(ground: Ground, size: Size, *, url: str, latency_ms: float, limit: int | None) -> Rounds:
-    jobs = size.jobs if not latency_ms else min(size.jobs, max(int(_SLOW_JOBS_PER_SECOND / latency_ms), 20))
+    jobs = min(size.jobs, max(_SLOW_JOBS // latency_ms, _FEWEST_JOBS) if latency_ms else _MOST_JOBS)
     rounds: Rounds = {way: [] for way in WAYS}
     for number in range(size.latency_rounds):
         for way in shuffled(WAYS, number):

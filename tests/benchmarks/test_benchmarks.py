@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks import connections, medians, overhead, proxy, queries, recovery
-from benchmarks.__main__ import BENCHMARKS, main
+from benchmarks.__main__ import BENCHMARKS, main, write_results
 from benchmarks.environment import environment, header
 from benchmarks.ground import DatabaseInUse, Ground, ground
-from benchmarks.report import Report, write_json
+from benchmarks.report import Bar, Chart, Report, Table, write_json
 from benchmarks.size import ONE_ROUND
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,6 +43,19 @@ def test_one_round_of_each_benchmark_says_what_it_found(module, own_ground: Grou
 def test_the_benchmark_of_the_namespace_is_read_as_the_others_are(own_ground: Ground, tmp_path: Path):
     report = proxy.run(own_ground, ONE_ROUND)
     assert_says_what_it_found(report, tmp_path, environment(own_ground, size=ONE_ROUND.name))
+
+
+def test_the_page_of_results_holds_every_report_with_its_picture_and_says_where_it_was_measured(tmp_path: Path):
+    chart = Chart(title="ratio", axis="ratio", bars=[Bar(label="tracked", value=0.98, low=0.97, high=0.99)])
+    table = Table(title="Speed", columns=["way", "jobs/s"], rows=[["tracked", "990"]])
+    reports = [Report(name=name, title=f"of {name}", meaning=["So it is."], tables=[table], charts=[chart]) for name in BENCHMARKS]
+    write_results(tmp_path / "RESULTS.md", {"machine": "a small one"}, reports, draw=lambda report, path: path.write_text(report.name))
+    page = (tmp_path / "RESULTS.md").read_text()
+    assert "- machine: a small one" in page
+    for name in BENCHMARKS:
+        assert f"## {name}: of {name}" in page
+        assert f"![of {name}](plots/{name}.svg)" in page
+        assert (tmp_path / "plots" / f"{name}.svg").read_text() == name
 
 
 def test_the_environment_names_machine_server_and_versions(own_ground: Ground):

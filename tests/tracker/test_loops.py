@@ -1,0 +1,104 @@
+"""One tracker and many event loops: made before any, in two after each other, in another kind, watched closely, forked."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from async_tracker import Tracker
+from tests.harness.wait import wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PROGRAM = """
+import asyncio, os, sys, warnings
+from arq.connections import RedisSettings, create_pool
+from arq.worker import Worker
+from async_tracker import Tracker, current_job
+
+url, namespace, way = sys.argv[1:]
+own = {"redis_options": {"url": url}} if "own" in way else {}
+tracker = Tracker(namespace=namespace, heartbeat_interval=0.5, heartbeat_ttl=15, **own)  # before there is any loop
+
+async def job(ctx):
+    return current_job().job_id
+
+SETTINGS = tracker.install({"functions": [job]})
+
+async def plain():
+    async with tracker.register(), tracker.track("42"):
+        while [found.job_id for found in await tracker.jobs()] != ["42"]:
+            await asyncio.sleep(0.01)
+    assert await tracker.instances() == []
+    await tracker.aclose()
+
+async def worker(close=True):
+    pool = await create_pool(RedisSettings.from_dsn(url))
+    enqueued = await pool.enqueue_job("job")
+    running = Worker(**SETTINGS, redis_pool=await create_pool(RedisSettings.from_dsn(url)), poll_delay=0.02, handle_signals=False)
+    running.main_task = asyncio.create_task(running.main())
+    assert await enqueued.result(timeout=30, poll_delay=0.02) == enqueued.job_id
+    assert tracker.instance_id is not None, "it is not tracked"
+    while not await tracker.instances():
+        await asyncio.sleep(0.01)
+    if close:
+        await running.close()
+    await pool.aclose()
+
+warnings.simplefilter("ignore")
+run = asyncio.run
+if "uvloop" in way:
+    import uvloop
+    run = uvloop.run
+if "plain" in way:
+    run(plain())
+    run(plain())
+if "arq" in way:
+    run(worker())
+    run(worker())
+if "abandoned" in way:
+    run(worker(close=False))
+    run(worker())
+print("all is well")
+"""
+
+
+def run_program(redis_url: str, namespace: str, way: str, **environment: str) -> str:
+    """Run the program in a process of its own and return what it printed."""
+    command = [sys.executable, "-X", "faulthandler", "-c", PROGRAM, redis_url, namespace, way]
+    result = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60, check=False)
+    assert result.stdout == "all is well\n", result.stdout + result.stderr
+    return result.stderr
+
+
+async def nothing_is_left(tracker: Tracker) -> bool:
+    """Let somebody sweep, and tell whether anybody is left."""
+    await tracker.recover()
+    return not await tracker.instances()
+
+
+@pytest.mark.parametrize("way", ["plain own", "arq", "arq own", "plain own uvloop", "arq uvloop", "arq own uvloop"])
+async def test_a_tracker_made_at_import_serves_one_loop_after_another(tracker, redis_url, namespace, way):
+    said = await asyncio.to_thread(run_program, redis_url, namespace, way)
+    assert "Traceback" not in said, said
+    assert (await tracker.stats()).succeeded == 2
+    assert await tracker.instances() == []
+
+
+@pytest.mark.parametrize("way", ["abandoned", "abandoned own", "abandoned uvloop"])
+async def test_a_loop_that_was_left_without_a_word_does_not_stand_in_the_way_of_the_next(tracker, redis_url, namespace, way):
+    await asyncio.to_thread(run_program, redis_url, namespace, way)
+    await wait_until(lambda: nothing_is_left(tracker), timeout=30, description="the abandoned instance was found dead")
+
+
+@pytest.mark.parametrize("way", ["plain own", "arq"])
+async def test_asyncio_in_debug_mode_finds_nothing_to_say(tracker, redis_url, namespace, way):
+    said = await asyncio.to_thread(run_program, redis_url, namespace, way, PYTHONASYNCIODEBUG="1")
+    assert "never awaited" not in said
+    assert "never retrieved" not in said
+    assert "Task was destroyed" not in said
+    assert "Traceback" not in said, said
+    assert (await tracker.stats()).succeeded == 2

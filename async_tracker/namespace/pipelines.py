@@ -37,7 +37,7 @@ class PipelineProxy(Proxy):
         self._written: list[tuple[Any, ...]] = []
         self._strips: Strips = {}
         self._executing: list[tuple[Any, ...]] = []
-        untouched = type(pipeline).execute_command in STOCK and "execute_command" not in vars(pipeline)
+        untouched = getattr(type(pipeline), "execute_command", None) in STOCK and "execute_command" not in vars(pipeline)
         self._queue = pipeline.pipeline_execute_command if untouched else None
         if hasattr(pipeline, "annotate_exception") and hasattr(pipeline, "__dict__"):
             pipeline.annotate_exception = self._annotate_exception

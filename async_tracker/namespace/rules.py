@@ -29,12 +29,13 @@ def register(command: str, keys: str) -> None:
     """Say where the keys of a command are that the table does not have, for all namespaces of this process.
 
     ``keys`` is a shape: ``"1"`` one key after the command, ``"1:"`` all arguments, ``"1::2"`` every second, ``"#2"`` their number at
-    2 and then the keys, ``"-"`` none. A command that is refused, or that the table has otherwise, cannot be registered: ConfigError.
+    2 and then the keys, ``"-"`` none. Raises ConfigError if it is no shape, UnsupportedCommand for a command that is refused or that the
+    table has otherwise.
     """
     name = " ".join(command.upper().split())
-    refusal = refusal_of(name)
-    if refusal is not None and name not in SHAPES and (name in REFUSED or refusal in REFUSED_FAMILIES.values()):
-        raise UnsupportedCommand(f"{name} cannot be registered: {refusal}")
+    reason = reason_to_refuse(name)
+    if reason is not None:
+        raise UnsupportedCommand(f"{name} cannot be registered: {reason}")
     if SHAPES.get(name, keys) != keys:
         raise UnsupportedCommand(f"{name} is in the table already, with its keys at {SHAPES[name]!r}")
     SHAPES[name] = check_shape(keys)
@@ -42,22 +43,25 @@ def register(command: str, keys: str) -> None:
         CONTAINERS.add(name.partition(" ")[0])
 
 
-def refusal_of(name: str) -> str | None:
-    """Tell why a command (in capitals) is refused, or None if it is not.
+def reason_to_refuse(name: str) -> str | None:
+    """Tell why a known command (in capitals) cannot be confined, or None if it can, or is not known.
 
-    >>> refusal_of("GET") is None, refusal_of("FLUSHDB")
+    >>> reason_to_refuse("GET") is None, reason_to_refuse("FLUSHDB")
     (True, "it would delete everybody's keys; clear() deletes those of the namespace")
     """
     if name in SHAPES:
         return None
-    container = name.partition(" ")[0]
-    for known in (name, container):
+    for known in (name, name.partition(" ")[0]):
         if known in REFUSED:
             return REFUSED[known]
-    for family, reason in REFUSED_FAMILIES.items():
-        if name.startswith(family):
-            return reason
-    return (
+    return next((reason for family, reason in REFUSED_FAMILIES.items() if name.startswith(family)), None)
+
+
+def refusal_of(name: str) -> str | None:
+    """Tell why a command (in capitals) is refused, or None if it is not: what is not known is refused as well."""
+    if name in SHAPES:
+        return None
+    return reason_to_refuse(name) or (
         "it is in no table, so nobody knows where its keys are; say so by "
         f'Namespace.register("{name}", "1"), where "1" is the place of its only key ("-": no keys)'
     )
@@ -108,8 +112,8 @@ class Rules:
             raise UnsupportedCommand(f"{first!r} is no command")
         if len(words) == 1:
             return (None, self._choose) if name in CONTAINERS else self._plan(name, 0)
-        if name in SHAPES or name in self.allowed or refusal_of_subcommand(name):
-            return self._plan(name, len(words) - 1)
+        if len(words) == 2 and (name in SHAPES or name in self.allowed or words[0] in CONTAINERS):
+            return self._plan(name, 1)
         return None, self._spelled_out
 
     def _choose(self, args: tuple[Any, ...]) -> Plan:
@@ -144,8 +148,3 @@ class Rules:
             raise UnsupportedCommand(f"{name} is refused by the namespace {self.names.namespace!r}, and nothing was sent: {refusal}")
         strip, names = REPLIES.get(name), self.names
         return rewrite_for(SHAPES[name], names, shift=shift), None if strip is None else lambda reply: strip(reply, names)
-
-
-def refusal_of_subcommand(name: str) -> bool:
-    """Tell whether two words are a refused subcommand (rather than a command with its first argument)."""
-    return name in REFUSED or name.partition(" ")[0] in CONTAINERS

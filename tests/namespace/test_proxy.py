@@ -132,7 +132,7 @@ async def test_options_of_redis_py_ride_along(make_client):
     assert await ns.execute_command("GET", b"nothing", EMPTY_RESPONSE="empty") is None
 
 
-@pytest.mark.parametrize("spelling", [("get", "k"), (b"GET", "k"), ("GET k",), (b"get k",), ("gEt", b"k")])
+@pytest.mark.parametrize("spelling", [("get", "k"), (b"GET", "k"), ("GET k",), (b"get k",), ("gEt", b"k"), ("getrange k 0 -1",)])
 async def test_a_command_may_be_spelled_as_redis_py_lets_it_be_spelled(redis_client, spelling):
     ns = Namespace(redis_client, "app")
     await ns.set("k", "v")

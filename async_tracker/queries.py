@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from operator import itemgetter
 from typing import Any
 
@@ -120,7 +121,7 @@ class Queries:
         """List the poison pills, the longest quarantined first."""
         return [_quarantined(ref, fields) for ref, fields in (await Reading(self._redis).quarantined()).items()]
 
-    async def events(self, since: Any = None) -> AsyncIterator[Event]:
+    async def events(self, since: str | datetime | None = None) -> AsyncIterator[Event]:
         """Follow the events, for ever. ``since``: an event id or a datetime to replay from; None for what comes from now on."""
         last = await self._events_start(since)
         wait_ms = _wait_ms(self._redis.redis)
@@ -150,10 +151,10 @@ class Queries:
         """Give what every instance said of itself, as it is stored."""
         return list((await self._look()).instances.values())
 
-    async def _events_start(self, since: Any) -> str:
+    async def _events_start(self, since: str | datetime | None) -> str:
         if since is not None:
             # XREAD gives what is later than an id: of a moment, its own events too.
-            return f"{max(to_ms(since) - 1, 0)}-{_LAST_SEQUENCE}" if hasattr(since, "timestamp") else str(since)
+            return f"{max(to_ms(since) - 1, 0)}-{_LAST_SEQUENCE}" if isinstance(since, datetime) else str(since)
         newest = await call(self._redis, "XREVRANGE", keys.EVENTS, "+", "-", "COUNT", 1)
         return text(newest[0][0]) if newest else "0-0"
 

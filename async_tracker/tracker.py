@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime
 from typing import Any, Self, TypeVar, overload
 
 from async_tracker.adapter import Adapter
@@ -22,7 +23,7 @@ from async_tracker.listeners import Listener, Listeners
 from async_tracker.namespace import Namespace, SyncNamespace
 from async_tracker.policy import InstanceState
 from async_tracker.queries import Queries
-from async_tracker.records import Instance, Job, Orphan, Quarantined, QueueDepth, Recovery, Snapshot, Stats
+from async_tracker.records import Event, Instance, Job, Orphan, Quarantined, QueueDepth, Recovery, Snapshot, Stats
 from async_tracker.recovery import field_text, kept_payload
 from async_tracker.runs import CurrentJob, Run, current
 from async_tracker.runtime import Runtime, make_sweeper
@@ -273,8 +274,12 @@ class Tracker:
         """Read the counters, of one function or of all."""
         return await self._queries().stats(function)
 
-    def events(self, since: Any = None) -> AsyncIterator[Any]:
-        """Follow what happens: ``async for event in tracker.events()``. ``since``: an event id or a datetime to replay from."""
+    def events(self, since: str | datetime | None = None) -> AsyncIterator[Event]:
+        """Follow what happens, for ever: ``async for event in tracker.events()``.
+
+        ``since`` replays: what came after an event id, or from a moment on; None is what comes from now on.
+        Raises StorageUnavailable when Redis goes away.
+        """
         return self._queries().events(since)
 
     async def queues(self) -> list[QueueDepth]:

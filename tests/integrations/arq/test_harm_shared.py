@@ -1,0 +1,208 @@
+"""The tracker shares arq's Redis: what hurts only the tracker hurts no job, and what hurts arq hurts it as it would without us."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from arq.worker import func
+from redis.asyncio import Redis
+
+from tests.harness.wait import wait_until
+from tests.integrations.arq.running import open_pool, result_of, wait_for_end
+from tests.integrations.arq.stories import HOOK_TIMEOUT, Company, sees, story_of
+
+IN_PROGRESS = b"arq:in-progress:"
+BEAT = 1.0
+RIGHT_AGAIN = 2 * BEAT * 5
+
+
+async def job(ctx):
+    return "done"
+
+
+@pytest.fixture
+def tracker(make_tracker):
+    return make_tracker(heartbeat_interval=BEAT, hook_timeout=HOOK_TIMEOUT)
+
+
+@pytest.mark.parametrize(
+    "refusal", ["OOM command not allowed when used memory > 'maxmemory'.", "NOPERM this user has no permissions", "READONLY a replica"]
+)
+async def test_scripts_refused_on_the_shared_redis_are_no_fault_of_a_job(tracker, observer, run_worker, pool, wire, refusal):
+    @asynccontextmanager
+    async def refuses() -> AsyncIterator[None]:
+        rule = wire.reply_with_error(refusal, to={"EVALSHA", "EVAL", "CLIENT"})
+        yield
+        rule.remove()
+
+    untouched, company = Company(), Company()
+    expected = await story_of(untouched, await run_worker(untouched.settings(dict), url=wire.url), pool, prefix="a-", weather=refuses)
+    worker = await run_worker(company.settings(tracker.install), url=wire.url)
+
+    async def right_again() -> None:
+        await wait_until(lambda: sees(observer, tracker, "b-hold"), timeout=RIGHT_AGAIN, description="the tracker is right again")
+
+    assert await story_of(company, worker, pool, prefix="b-", weather=refuses, on_change=right_again) == expected
+    company.assert_hooks_kept_their_time()
+
+
+@pytest.mark.parametrize(
+    "error", ["LOADING in progress", "OOM no memory", "READONLY a replica", "ERR no such thing", "NOAUTH Authentication required."]
+)
+@pytest.mark.parametrize("command", [b"WATCH", b"MULTI", b"PSETEX", b"EXEC"])
+async def test_a_fault_in_the_claim_does_to_a_worker_what_it_does_without_us(
+    tracker, observer, run_worker, pool, wire, redis_client, command, error
+):
+    """The wrapped claim is arq's own: refused once in the middle of it, the worker goes on, or ends, as it would have."""
+
+    async def story(install):
+        # PSETEX also writes arq's own health check
+        rule = wire.reply_with_error(
+            error, to=lambda sent: sent[0] == command and (command != b"PSETEX" or IN_PROGRESS in sent[1]), times=1
+        )
+        worker = await run_worker(install({"functions": [job]}), url=wire.url)
+        queued = await pool.enqueue_job("job", _job_id="the job")
+        inner = worker.worker
+        await wait_until(lambda: rule.caught, description="the claim met the fault")
+        await asyncio.wait([asyncio.create_task(ended_or_complete(worker))], timeout=0.5)  # or neither: arq then waits for its own claim
+        ended = worker.error
+        await worker.end()
+        rule.remove()
+        result = repr(await result_of(queued)) if inner.jobs_complete else "none"
+        # what the tracker gives back at its orderly end is the one thing that may differ, and only for the better
+        keys = sorted([key async for key in redis_client.scan_iter("arq:*") if not key.startswith(b"arq:in-progress:")])
+        await redis_client.delete(pool.default_queue_name, *keys, "arq:in-progress:the job")
+        return type(ended), inner.jobs_complete, result, keys
+
+    assert await story(dict) == await story(tracker.install)
+    assert await observer.jobs() == []
+
+
+async def ended_or_complete(worker):
+    await wait_until(lambda: worker.task.done() or worker.worker.jobs_complete, timeout=60, description="the worker has ended, or the job")
+
+
+async def test_one_cut_of_all_connections_is_survived_as_without_us(tracker, observer, run_worker, pool, wire):
+    company = Company()
+    worker = await run_worker(company.settings(tracker.install), url=wire.url)
+    held = await pool.enqueue_job("hold")
+    await wait_until(observer.jobs, description="the job is in flight")
+    wire.cut()
+    await wait_until(lambda: sees(observer, tracker, held.job_id), timeout=RIGHT_AGAIN, description="the tracker is right again")
+    company.may_end.set()
+    assert await result_of(held) == "held"
+    assert worker.error is None
+    await worker.stop()
+
+
+async def test_a_pool_that_the_jobs_use_up_neither_silences_the_instance_nor_loses_a_connection_to_it(
+    tracker, observer, run_worker, pool, redis_url, queue
+):
+    """Every connection that the pool may have is taken by a job; arq itself needs one now and then."""
+    limit = 3
+    small = await open_pool(redis_url, queue=queue, max_connections=limit)
+    taken, may_end = asyncio.Event(), asyncio.Event()
+
+    async def greedy(ctx):
+        connections = [await ctx["redis"].connection_pool.get_connection() for _ in range(limit - 1)]
+        taken.set()
+        await may_end.wait()
+        for connection in connections:
+            await ctx["redis"].connection_pool.release(connection)
+        return len(connections)
+
+    await run_worker(tracker.install({"functions": [func(greedy, name="greedy")]}), pool=small)
+    queued = await pool.enqueue_job("greedy")
+    await asyncio.wait_for(taken.wait(), 10)
+    await wait_until(lambda: sees(observer, tracker, queued.job_id), description="the instance and its job are seen")
+    (before,) = await observer.instances()
+
+    async def beats():
+        (instance,) = await observer.instances()
+        return instance.heartbeat_at > before.heartbeat_at
+
+    await wait_until(beats, description="it beats although the pool is used up")
+    may_end.set()
+    assert await result_of(queued) == limit - 1
+
+
+async def test_a_server_without_room_for_the_tracker_is_no_fault_of_a_job(make_tracker, run_worker, make_server, pool):
+    server = make_server(extra_args=("--maxclients", "2"))
+    async with Redis.from_url(server.url, single_connection_client=True) as here:
+        there = Redis.from_url(server.url, single_connection_client=True)
+        assert (await here.ping(), await there.ping()) == (True, True)
+        company = Company()
+        tracker = make_tracker(redis_options={"url": server.url}, heartbeat_interval=BEAT, hook_timeout=HOOK_TIMEOUT)
+        worker = await run_worker(company.settings(tracker.install))
+        assert await result_of(await pool.enqueue_job("succeed", 1)) == 1
+        held = await pool.enqueue_job("hold")
+        await wait_until(lambda: company.runs[held.job_id], description="the job runs")
+        await there.aclose()
+        key = f"{tracker.namespace}:job:{held.job_id}"
+        await wait_until(lambda: here.exists(key), timeout=RIGHT_AGAIN, description="room was made, and used")
+        company.may_end.set()
+        assert await result_of(held) == "held"
+        await worker.stop()
+        company.assert_hooks_kept_their_time()
+
+
+async def test_a_loop_that_is_blocked_in_the_middle_of_a_flush_loses_nothing(tracker, observer, run_worker, pool, wire):
+    """Half a minute in the contract; three times the heartbeat here, which is what the flush and the watchdog go by."""
+    blocked = asyncio.Event()
+
+    async def block(ctx):
+        rule = wire.hold({"EVALSHA"})
+        for _ in range(50):
+            await asyncio.sleep(0.002)
+            if rule.caught:
+                break
+        time.sleep(3 * BEAT)
+        rule.release()
+        blocked.set()
+        return "unblocked"
+
+    worker = await run_worker(tracker.install({"functions": [func(block, name="block"), job]}), url=wire.url)
+    first = await pool.enqueue_job("block")
+    assert await result_of(first) == "unblocked"
+    assert await result_of(await pool.enqueue_job("job")) == "done"
+    await wait_for_end(worker, 2)
+    await worker.stop()
+    stats = await observer.stats()
+    assert (stats.started, stats.succeeded, stats.recovered) == (2, 2, 0)
+    assert await observer.instances() == []
+
+
+async def test_after_an_outage_what_is_written_is_the_state_of_that_moment(tracker, observer, run_worker, pool, wire, caplog):
+    """Hundreds of jobs ran in it: one is in flight at its end, and of one that began before it the end is told."""
+    company = Company()
+    worker = await run_worker(company.settings(tracker.install), url=wire.url, max_jobs=50)
+    first = await pool.enqueue_job("hold", _job_id="before")
+    await wait_until(observer.jobs, description="the first job is in flight")
+    rule = wire.reply_with_error("OOM no memory", to={"EVALSHA", "EVAL"})
+    with caplog.at_level(logging.INFO, logger="async_tracker"):
+        jobs = [await pool.enqueue_job("succeed", number) for number in range(200)]
+        await wait_for_end_of(jobs)
+        company.may_end.set()
+        assert await result_of(first) == "held"
+        company.may_end.clear()
+        last = await pool.enqueue_job("hold", _job_id="after")
+        await wait_until(lambda: company.runs["after"], description="the last job runs")
+        wire.forget_commands()
+        rule.remove()
+        await wait_until(lambda: sees(observer, tracker, "after"), timeout=RIGHT_AGAIN, description="the state of this moment is written")
+    written = b" ".join(word for command in wire.commands if command[0] in (b"EVALSHA", b"EVAL") for word in command)
+    assert [queued.job_id for queued in jobs if b"job:" + queued.job_id.encode() in written] == []
+    company.may_end.set()
+    assert await result_of(last) == "held"
+    await worker.stop()
+    stats = await observer.stats()
+    assert (stats.started, stats.succeeded) == (202, 202)
+    assert caplog.text.count("tracking is behind") <= 1
+
+
+async def wait_for_end_of(jobs):
+    for queued in jobs:
+        await result_of(queued)

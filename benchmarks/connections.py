@@ -43,7 +43,7 @@ def run(ground: Ground, size: Size) -> Report:
     )
 
 
-def _rounds(ground: Ground, size: Size, *, url: str, latency_ms: float, limit: int | None) -> Rounds:
+def _rounds(ground: Ground, size: Size, *, url: str, latency_ms: int, limit: int | None) -> Rounds:
     jobs = min(size.jobs, max(_SLOW_JOBS // latency_ms, _FEWEST_JOBS) if latency_ms else _MOST_JOBS)
     rounds: Rounds = {way: [] for way in WAYS}
     for number in range(size.latency_rounds):

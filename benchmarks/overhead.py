@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from benchmarks import footprint
@@ -32,6 +33,7 @@ def run(ground: Ground, size: Size) -> Report:
     """Measure throughput, processor time, commands, bytes, latency, memory and start-up."""
     rounds = {slots: _rounds(ground, size, slots) for slots in size.slots}
     counted = {way: measure(ground, _load(ground, way, slots=size.slots[0], jobs=size.jobs, size=size, counts=True)) for way in WAYS}
+    timed = measure(ground, replace(_load(ground, "tracked", slots=size.slots[0], jobs=size.jobs, size=size), times_parts=True))
     paced = _paced_rounds(ground, size)
     memory = footprint.run(ground, size)
     return Report(
@@ -40,6 +42,7 @@ def run(ground: Ground, size: Size) -> Report:
         meaning=[*_meaning(rounds, counted, paced), *memory.meaning],
         tables=[
             *(_throughput_table(slots, found) for slots, found in rounds.items()),
+            _parts_table(timed["parts_us_per_job"]),
             _counts_table(counted),
             _latency_table(paced),
             *memory.tables,
@@ -47,6 +50,7 @@ def run(ground: Ground, size: Size) -> Report:
         charts=[_chart(slots, found) for slots, found in rounds.items()],
         data={
             "rounds": {str(slots): _kept(found) for slots, found in rounds.items()},
+            "parts_us_per_job": timed["parts_us_per_job"],
             "counted": {way: {**found, "service_ms": None} for way, found in counted.items()},
             "service_ms": {way: [_percentiles(found) for found in found_rounds] for way, found_rounds in paced.items()},
             **memory.data,
@@ -116,6 +120,15 @@ def _throughput_table(slots: int, rounds: Rounds) -> Table:
         title=f"Throughput with max_jobs = {slots}, {count} interleaved rounds (interval of the median: {coverage:.0%})",
         columns=["way", "jobs/s", "ratio", "interval", "CPU us/job", "added"],
         rows=rows,
+    )
+
+
+def _parts_table(parts_us: dict[str, float]) -> Table:
+    rows = [[label, f"{taken:.1f}"] for label, taken in sorted(parts_us.items(), key=lambda part: -part[1])]
+    return Table(
+        title="Where the microseconds of a tracked job go, timers around the parts in a worker at work (the rest: awaiting hooks, writing)",
+        columns=["part", "us/job"],
+        rows=[*rows, ["together", f"{sum(parts_us.values()):.1f}"]],
     )
 
 

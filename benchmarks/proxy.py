@@ -54,4 +54,5 @@ def _cell(measured: dict[str, float] | None, way: str) -> str:
 
 
 def _bar(label: str, measured: dict[str, float]) -> Bar:
-    return Bar(label=label, value=measured["ratio"], low=measured["low"], high=measured["high"])
+    ratio = measured["ratio"]  # of few rounds the interval may lie beside it
+    return Bar(label=label, value=ratio, low=min(measured["low"], ratio), high=max(measured["high"], ratio))

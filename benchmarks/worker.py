@@ -23,6 +23,7 @@ from redis.asyncio.connection import AbstractConnection
 from async_tracker import Tracker
 from benchmarks.gem import GemTracker
 from benchmarks.ground import Reading, read_counters
+from benchmarks.parts import time_parts
 
 POLL_SECONDS = 0.005
 """arq's default of half a second would hide every cost behind waiting."""
@@ -43,6 +44,7 @@ class Load:
     pool_limit: int | None = None
     counts_round_trips: bool = False
     job_seconds: float = 0.0
+    times_parts: bool = False
 
 
 @dataclass(slots=True)
@@ -102,10 +104,12 @@ def measured(load: Load) -> dict[str, Any]:
         meter = Meter(load, client)
         if load.counts_round_trips:
             count_round_trips(meter)
+        seconds = time_parts() if load.times_parts else {}
         worker = Worker(**worker_arguments(load, meter))
         time_jobs(worker, meter)
         worker.run()
-        return {**meter.found, "service_ms": meter.service_ms}
+        parts_us = {label: taken / meter.done * 1e6 for label, taken in seconds.items()}
+        return {**meter.found, "service_ms": meter.service_ms, "parts_us_per_job": parts_us}
 
 
 def worker_arguments(load: Load, meter: Meter) -> dict[str, Any]:

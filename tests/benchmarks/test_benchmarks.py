@@ -45,11 +45,15 @@ def test_the_benchmark_of_the_namespace_is_read_as_the_others_are(own_ground: Gr
     assert_says_what_it_found(report, tmp_path, environment(own_ground, size=ONE_ROUND.name))
 
 
+def write_name(report: Report, path: Path) -> None:
+    path.write_text(report.name)
+
+
 def test_the_page_of_results_holds_every_report_with_its_picture_and_says_where_it_was_measured(tmp_path: Path):
     chart = Chart(title="ratio", axis="ratio", bars=[Bar(label="tracked", value=0.98, low=0.97, high=0.99)])
     table = Table(title="Speed", columns=["way", "jobs/s"], rows=[["tracked", "990"]])
     reports = [Report(name=name, title=f"of {name}", meaning=["So it is."], tables=[table], charts=[chart]) for name in BENCHMARKS]
-    write_results(tmp_path / "RESULTS.md", {"machine": "a small one"}, reports, draw=lambda report, path: path.write_text(report.name))
+    write_results(tmp_path / "RESULTS.md", {"machine": "a small one"}, reports, draw=write_name)
     page = (tmp_path / "RESULTS.md").read_text()
     assert "- machine: a small one" in page
     for name in BENCHMARKS:

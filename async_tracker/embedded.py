@@ -79,6 +79,12 @@ def end_with_parent() -> Callable[[], None] | None:
     return ask_the_kernel
 
 
+def end_with_own_parent() -> None:
+    """Have the kernel kill this process when the one that forked it dies, where that can be had: on Linux."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
 class EmbeddedServer:
     """A server process that this object starts, stops and cleans up after; also a context manager.
 

@@ -68,18 +68,21 @@ def program(target: Target) -> None:
 @program.command(short_help="See it work: workers, jobs, a kill, a recovery.")
 @click.option("--redis-url", metavar="URL", help="Use this Redis instead of starting one; namespace and queue must be empty.")
 @click.option("--namespace", metavar="NAME", help="A namespace for the demo alone. [made up for every run]")
+@click.option("--workers", type=click.Choice(["arq", "dramatiq", "both"]), default="arq", show_default=True, help="Whose workers to show.")
 @click.option("--quick", is_flag=True, help="A shorter show.")
 @click.option("--keep", is_flag=True, help="Go on after the summary, to try other commands from another terminal; Ctrl-C ends it.")
 @click.option("--json", "as_json", is_flag=True, help="End with the summary as one JSON document; the show goes to stderr.")
 @click.pass_context
-def demo(context: click.Context, *, redis_url: str | None, namespace: str | None, quick: bool, keep: bool, as_json: bool) -> int:
-    """See it work: three real workers, a steady stream of jobs, one worker killed, its jobs running again.
+def demo(
+    context: click.Context, *, redis_url: str | None, namespace: str | None, workers: str, quick: bool, keep: bool, as_json: bool
+) -> int:
+    """See it work: real workers of arq, of dramatiq or of both, a steady stream of jobs, one worker killed, its jobs running again.
 
     Needs nothing: it starts a server of its own, whatever TRACKER_REDIS_URL and REDIS_URL say, and removes everything at its end.
     """
     outer = context.parent.obj if context.parent is not None and context.parent.obj is not None else Target()
     target = outer.under(Target(redis_url=redis_url, namespace=namespace, as_json=as_json))
-    return _do("demo.show:demo", target, quick=quick, keep=keep)
+    return _do("demo.show:demo", target, quick=quick, keep=keep, workers=workers)
 
 
 @program.command(short_help="Show instances and queues.")

@@ -44,19 +44,42 @@ def processes_of(folder: Path) -> list[str]:
 def test_a_worker_is_killed_and_nothing_is_lost(make_cli, folder):
     answer = make_cli()("demo", "--quick", "--json", env={**ELSEWHERE, "TMPDIR": str(folder)})
     assert answer.code == 0, answer.err
-    summary, act = answer.document["summary"], answer.document["kill"]
+    summary, act = answer.document["summary"], answer.document["kills"][0]
     assert summary["lost"] == 0
     assert summary["enqueued"] == summary["succeeded"] + summary["failed"]
     assert min(summary["failed"], summary["retried"], summary["recovered"]) > 0
     assert summary["recovered"] >= len(act["fates"]) > 0
     for fate in act["fates"]:
-        assert 0 < fate["recovered_after"] < fate["arq_alone"]
+        assert 0 < fate["recovered_after"] < fate["alone"]
         assert fate["running_on"] != act["victim"]
         assert fate["attempt"] == 2
-        assert fate["arq_alone"] > 200, "a claim of arq stands for five minutes"
+        assert fate["alone"] > 200, "a claim of arq stands for five minutes"
     for said in ("blocked", "worker.py", "KILLED", "NOTICED", "RECOVERED", "RUNNING AGAIN"):
         assert said in answer.err
     assert os.listdir(folder) == []
+    assert processes_of(folder) == []
+
+
+def test_with_the_workers_of_both_libraries_one_of_each_is_killed_and_nothing_is_lost(make_cli, folder):
+    answer = make_cli()("demo", "--quick", "--json", "--workers", "both", env={**ELSEWHERE, "TMPDIR": str(folder)})
+    assert answer.code == 0, answer.err
+    assert answer.document["summary"]["lost"] == 0
+    assert [act["library"] for act in answer.document["kills"]] == ["arq", "dramatiq"]
+    for act in answer.document["kills"]:
+        assert act["fates"]
+        assert all(0 < fate["recovered_after"] < fate["alone"] for fate in act["fates"])
+    assert os.listdir(folder) == []
+    assert processes_of(folder) == []
+
+
+def test_with_dramatiqs_workers_a_given_server_is_left_as_it_was(make_cli, folder, redis_url):
+    answer = make_cli()(
+        "demo", "--quick", "--json", "--workers", "dramatiq", "--redis-url", redis_url, env={**ELSEWHERE, "TMPDIR": str(folder)}
+    )
+    assert answer.code == 0, answer.err
+    assert [act["library"] for act in answer.document["kills"]] == ["dramatiq"]
+    with redis.Redis.from_url(redis_url) as client:
+        assert client.keys() == []
     assert processes_of(folder) == []
 
 

@@ -5,13 +5,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from async_tracker.calls import call_many
+from async_tracker.cli.demo.crews import Crew
 from async_tracker.cli.demo.ledger import Run
 from async_tracker.cli.demo.screen import Screen
 from async_tracker.cli.demo.stage import Stage, Worker
 from async_tracker.cli.wording import counted, duration, shown
 from async_tracker.errors import TrackerError
-from async_tracker.integrations.arq.names import IN_PROGRESS
 from async_tracker.records import Event
 
 _BUSY_JOBS = 2
@@ -29,8 +28,8 @@ class Fate:
     running_after: float | None
     running_on: str | None
     attempt: int | None
-    arq_alone: float | None
-    """For how long its claim would have stood: then, and not before, arq would have run it again."""
+    alone: float | None
+    """For how long its claim would have stood: then, and not before, its library would have run it again by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +38,7 @@ class Act:
 
     victim: str
     victim_pid: int
+    library: str
     noticed_after: float | None
     reason: str
     fates: tuple[Fate, ...]
@@ -61,10 +61,10 @@ class Witness:
         return next(((at, event) for at, event in self.heard if matches(event)), None)
 
 
-async def kill_one(stage: Stage, screen: Screen, witness: Witness) -> Act:
-    """Kill the busiest worker with SIGKILL and wait until its jobs run again."""
-    victim = await _busy_worker(stage)
-    claims = await _claims(stage, stage.ledger.read().in_hand(victim.pid))
+async def kill_one(stage: Stage, screen: Screen, witness: Witness, crew: Crew) -> Act:
+    """Kill the busiest worker of a library with SIGKILL and wait until its jobs run again."""
+    victim = await _busy_worker(stage, crew)
+    claims = await _claims(stage, crew, stage.ledger.read().in_hand(victim.pid))
     killed_at = time.monotonic()
     victim.kill()
     stage.ledger.killed(victim.pid)
@@ -78,12 +78,13 @@ async def kill_one(stage: Stage, screen: Screen, witness: Witness) -> Act:
     return _act(stage, witness, victim, cut, claims, killed_at)
 
 
-async def _busy_worker(stage: Stage) -> Worker:
+async def _busy_worker(stage: Stage, crew: Crew) -> Worker:
     """Wait for a worker with jobs in hand; after a while one job is busy enough."""
     started_at = time.monotonic()
     while True:
         account = stage.ledger.read()
-        busiest = max(stage.workers, key=lambda worker: len(account.in_hand(worker.pid)))
+        crew_workers = [worker for worker in stage.workers if worker.crew is crew]
+        busiest = max(crew_workers, key=lambda worker: len(account.in_hand(worker.pid)))
         in_hand, waited = len(account.in_hand(busiest.pid)), time.monotonic() - started_at
         if in_hand >= _BUSY_JOBS or (in_hand and waited > _BUSY_TIMEOUT / 2):
             return busiest
@@ -92,11 +93,10 @@ async def _busy_worker(stage: Stage) -> Worker:
         await asyncio.sleep(_POLL_INTERVAL)
 
 
-async def _claims(stage: Stage, runs: list[Run]) -> dict[str, float]:
-    """Read for how many seconds arq's own claims still stand."""
+async def _claims(stage: Stage, crew: Crew, runs: list[Run]) -> dict[str, float]:
+    """Read for how many seconds the library would leave these jobs alone."""
     async with stage.tracker.redis() as namespaced:
-        left = await call_many(namespaced.redis, [("PTTL", IN_PROGRESS + run.job_id) for run in runs])
-    return {run.job_id: ms / 1000.0 for run, ms in zip(runs, left, strict=True) if isinstance(ms, int) and ms > 0}
+        return await crew.alone(namespaced.redis, [run.job_id for run in runs])
 
 
 def _is_death_of(stage: Stage, victim: Worker) -> Callable[[Event], bool]:
@@ -147,12 +147,13 @@ def _act(stage: Stage, witness: Witness, victim: Worker, cut: list[Run], claims:
                 running_after=again.started_at - killed_at if again is not None else None,
                 running_on=stage.name_of(again.pid) if again is not None else None,
                 attempt=again.attempt if again is not None else None,
-                arq_alone=claims.get(run.job_id),
+                alone=claims.get(run.job_id),
             )
         )
     return Act(
         victim=victim.name,
         victim_pid=victim.pid,
+        library=victim.crew.library,
         noticed_after=death[0] - killed_at if death is not None else None,
         reason=str(death[1].details.get("reason", "")) if death is not None else "",
         fates=tuple(fates),

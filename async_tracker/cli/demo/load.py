@@ -4,10 +4,10 @@ import asyncio
 import itertools
 import random
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
-from arq.connections import ArqRedis
-
+from async_tracker.cli.demo.crews import Crew
 from async_tracker.cli.demo.ledger import Ledger
 
 BEAT = 0.25
@@ -17,9 +17,8 @@ BEAT = 0.25
 class Load:
     """Enqueues jobs, and writes each into the ledger once it is queued."""
 
-    def __init__(self, pool: ArqRedis, *, queue: str, ledger: Ledger, slow_for: float) -> None:
-        self._pool = pool
-        self._queue = queue
+    def __init__(self, crews: Sequence[Crew], *, ledger: Ledger, slow_for: float) -> None:
+        self._crews = crews
         self._ledger = ledger
         self._slow_for = slow_for
         self._mark = secrets.token_hex(3)
@@ -38,9 +37,9 @@ class Load:
                 await self.enqueue("failing")
             await asyncio.sleep(BEAT)
 
-    async def enqueue(self, function: str, *arguments: Any) -> str:
-        """Enqueue one job and return its id."""
-        job_id = f"{function}-{self._mark}-{next(self._numbers)}"
-        await self._pool.enqueue_job(function, *arguments, _job_id=job_id, _queue_name=self._queue)
-        self._ledger.enqueued(job_id)
-        return job_id
+    async def enqueue(self, function: str, *arguments: Any) -> None:
+        """Enqueue one job for the workers of every library."""
+        for crew in self._crews:
+            job_id = f"{function}-{self._mark}-{next(self._numbers)}"
+            await crew.enqueue(job_id, function, *arguments)
+            self._ledger.enqueued(job_id)

@@ -4,19 +4,16 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
-from arq import create_pool
-from arq.connections import RedisSettings
-
+from async_tracker.cli.demo.crews import Crew
 from async_tracker.cli.demo.kill import Act, Witness, kill_one
 from async_tracker.cli.demo.ledger import Account
 from async_tracker.cli.demo.load import Load
 from async_tracker.cli.demo.screen import Screen
-from async_tracker.cli.demo.stage import WORKERS, Stage, stage
+from async_tracker.cli.demo.stage import Stage, stage
 from async_tracker.cli.endings import Ending
 from async_tracker.cli.instances import blocked_remark
 from async_tracker.cli.tables import Table, show
@@ -43,17 +40,17 @@ class Script:
 QUICK = Script(begin=0.5, block_for=2.5, after_block=0.5, slow_for=2.0, go_on=0.5)
 
 
-async def demo(target: Target, *, quick: bool, keep: bool) -> int:
+async def demo(target: Target, *, quick: bool, keep: bool, workers: str) -> int:
     """Show it all. Ends well only if no job was lost."""
     _end_by_cancelling()
-    async with stage(target) as set_up:
+    async with stage(target, workers=workers) as set_up:
         with Screen(stream=sys.stderr if target.as_json else sys.stdout) as screen:
-            act, account = await _play(set_up, screen, QUICK if quick else Script(), keep=keep, target=target)
+            acts, account = await _play(set_up, screen, QUICK if quick else Script(), keep=keep, target=target)
             if not keep:
                 screen.tell("asking the workers to leave")
                 await asyncio.to_thread(set_up.ask_workers_to_leave)
         if not keep:
-            _summarize(act, account, target)
+            _summarize(acts, account, target)
     return Ending.BAD_ANSWER if account.lost else Ending.OK
 
 
@@ -65,37 +62,38 @@ def _end_by_cancelling() -> None:
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
 
 
-async def _play(set_up: Stage, screen: Screen, script: Script, *, keep: bool, target: Target) -> tuple[Act, Account]:
+async def _play(set_up: Stage, screen: Screen, script: Script, *, keep: bool, target: Target) -> tuple[list[Act], Account]:
     screen.tell(f"server {'given' if set_up.is_given else 'started'}: {set_up.url}, namespace {set_up.namespace}")
     set_up.start_workers()
     await set_up.wait_until_registered()
-    screen.tell(f"{WORKERS} arq workers are registered: {', '.join(f'{w.name} (pid {w.pid})' for w in set_up.workers)}")
+    for crew in set_up.crews:
+        mates = [worker for worker in set_up.workers if worker.crew is crew]
+        screen.tell(f"{len(mates)} {crew.library} workers are registered: {', '.join(f'{w.name} (pid {w.pid})' for w in mates)}")
     witness = Witness(set_up)
-    async with _pool(set_up) as pool, _beside(_look(set_up, screen), witness.follow()):
-        load = Load(pool, queue=set_up.queue, ledger=set_up.ledger, slow_for=script.slow_for)
+    async with _entered(set_up.crews), _beside(_look(set_up, screen), witness.follow()):
+        load = Load(set_up.crews, ledger=set_up.ledger, slow_for=script.slow_for)
         async with _beside(load.run()):
             screen.tell("jobs come in: quick, slow, failing, to be retried")
             await asyncio.sleep(script.begin)
             await load.enqueue("blocking", script.block_for)
             screen.tell(f"one job will block its worker's event loop for {duration(script.block_for)}: nobody may take its jobs away")
             await asyncio.sleep(script.block_for + script.after_block)
-            act = await kill_one(set_up, screen, witness)
+            acts = [await kill_one(set_up, screen, witness, crew) for crew in set_up.crews]
             await asyncio.sleep(script.go_on)
         screen.tell("no more jobs come in; waiting for those that are left")
         account = await _drained(set_up)
         if keep:
-            _summarize(act, account, target)
+            _summarize(acts, account, target)
             await _keep_going(set_up, screen, load)
-    return act, account
+    return acts, account
 
 
 @asynccontextmanager
-async def _pool(set_up: Stage) -> AsyncIterator[Any]:
-    pool = await create_pool(RedisSettings.from_dsn(set_up.url))
-    try:
-        yield pool
-    finally:
-        await pool.aclose()
+async def _entered(crews: Sequence[Crew]) -> AsyncIterator[None]:
+    async with AsyncExitStack() as stack:
+        for crew in crews:
+            await stack.enter_async_context(crew)
+        yield
 
 
 @asynccontextmanager
@@ -154,7 +152,7 @@ async def _keep_going(set_up: Stage, screen: Screen, load: Load) -> None:
     await load.run()
 
 
-def _summarize(act: Act, account: Account, target: Target) -> None:
+def _summarize(acts: Sequence[Act], account: Account, target: Target) -> None:
     counts = {
         "enqueued": len(account.enqueued),
         "succeeded": len(account.succeeded),
@@ -164,21 +162,26 @@ def _summarize(act: Act, account: Account, target: Target) -> None:
         "lost": len(account.lost),
     }
     if target.as_json:
-        say_document({"summary": counts, "kill": act, "lost": sorted(account.lost)})
+        say_document({"summary": counts, "kill": acts[0], "kills": acts, "lost": sorted(account.lost)})
         return
+    for act in acts:
+        _tell_fates(act)
+    title = "What the jobs themselves have written down"
+    show(Table(title=title, columns=[name.upper() for name in counts], rows=[[str(number) for number in counts.values()]]))
+    say("Nothing was lost." if not account.lost else f"LOST: {', '.join(sorted(account.lost))}")
+
+
+def _tell_fates(act: Act) -> None:
     rows = [
         (
             fate.job_id,
             duration(fate.recovered_after),
             duration(fate.running_after),
             fate.running_on or "-",
-            duration(fate.arq_alone),
+            duration(fate.alone),
         )
         for fate in act.fates
     ]
     say()
-    columns = ("JOB", "RECOVERED AFTER", "RUNNING AGAIN AFTER", "ON", "BY ARQ ALONE AFTER")
+    columns = ("JOB", "RECOVERED AFTER", "RUNNING AGAIN AFTER", "ON", f"BY {act.library.upper()} ALONE AFTER")
     show(Table(title=f"{act.victim} was killed; that was noticed after {duration(act.noticed_after)}", columns=columns, rows=rows))
-    title = "What the jobs themselves have written down"
-    show(Table(title=title, columns=[name.upper() for name in counts], rows=[[str(number) for number in counts.values()]]))
-    say("Nothing was lost." if not account.lost else f"LOST: {', '.join(sorted(account.lost))}")

@@ -2,31 +2,33 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import secrets
 import signal
 import subprocess
-import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from async_tracker.calls import call, call_many, translated
+from async_tracker.cli.demo.crews import Crew, make_crews
 from async_tracker.cli.demo.ledger import Ledger
 from async_tracker.cli.demo.worker import CONFIGURATION
 from async_tracker.cli.endings import Misused
 from async_tracker.cli.target import Target
 from async_tracker.embedded import EmbeddedServer, end_with_parent
 from async_tracker.errors import TrackerError
-from async_tracker.integrations.arq.names import IN_PROGRESS, JOB, RESULT, RETRY
 from async_tracker.policy import InstanceState
 from async_tracker.records import Instance
 from async_tracker.tracker import Tracker
 
 WORKERS = 3
+"""Of the only library; of each, where there are two, one less."""
 
 _START_TIMEOUT = 60.0
 _LEAVE_TIMEOUT = 8.0
@@ -38,16 +40,19 @@ _LOG_TAIL_LINES = 15
 
 @dataclass(slots=True, kw_only=True)
 class Worker:
-    """One arq process of the demo."""
+    """One worker of the demo."""
 
     name: str
+    crew: Crew
     process: subprocess.Popen[bytes]
     log_path: Path
+    instance_pid: int | None = None
+    """The process that runs its jobs, once it is registered: dramatiq's is a child of the one that was started."""
 
     @property
     def pid(self) -> int:
         """Its process id, also after its end."""
-        return self.process.pid
+        return self.instance_pid or self.process.pid
 
     @property
     def is_running(self) -> bool:
@@ -55,8 +60,17 @@ class Worker:
         return self.process.poll() is None
 
     def kill(self) -> None:
-        """End it with SIGKILL, and return when it is dead."""
-        self.process.kill()
+        """End the process that runs its jobs with SIGKILL, and return when it is dead."""
+        os.kill(self.pid, signal.SIGKILL)
+        if self.pid == self.process.pid:
+            self.process.wait(_KILL_TIMEOUT)
+        else:
+            _wait_until_dead(self.pid)  # its master takes a second to see it, and then ends as well
+
+    def end(self) -> None:
+        """End it at once, with all its processes."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(_KILL_TIMEOUT)
 
 
@@ -66,7 +80,7 @@ class Stage:
 
     url: str
     namespace: str
-    queue: str
+    crews: list[Crew]
     folder: Path
     is_given: bool
     """The server is somebody else's: what the demo wrote there must be deleted."""
@@ -76,16 +90,18 @@ class Stage:
 
     def start_workers(self) -> None:
         """Start the processes; they end with this one, however it ends."""
-        for number in range(1, WORKERS + 1):
-            self.workers.append(self._started(f"worker-{number}"))
+        numbers = itertools.count(1)
+        for crew in self.crews:
+            for _ in range(WORKERS - len(self.crews) + 1):
+                self.workers.append(self._started(f"worker-{next(numbers)}", crew))
 
-    def _started(self, name: str) -> Worker:
+    def _started(self, name: str, crew: Crew) -> Worker:
         log_path = self.folder / f"{name}.log"
-        told = {"name": name, "url": self.url, "namespace": self.namespace, "queue": self.queue, "ledger": str(self.ledger.path)}
+        told = {"name": name, "url": self.url, "namespace": self.namespace, "queue": crew.queue, "ledger": str(self.ledger.path)}
         environment = {key: value for key, value in os.environ.items() if key != "REDIS_URL" and not key.startswith("TRACKER_")}
         with log_path.open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "arq", "async_tracker.cli.demo.worker.WorkerSettings"],
+                crew.command(),
                 env={**environment, CONFIGURATION: json.dumps(told)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -93,7 +109,7 @@ class Stage:
                 start_new_session=True,  # a Ctrl-C at the terminal is for the demo, which then ends its workers
                 preexec_fn=end_with_parent(),
             )
-        return Worker(name=name, process=process, log_path=log_path)
+        return Worker(name=name, crew=crew, process=process, log_path=log_path)
 
     def name_of(self, pid: int) -> str:
         """Name the worker with this process id."""
@@ -104,7 +120,10 @@ class Stage:
         async with asyncio.timeout(_START_TIMEOUT):
             while True:
                 alive = [item for item in await self.tracker.instances() if item.state is InstanceState.ALIVE]
-                if {item.pid for item in alive} >= {worker.pid for worker in self.workers}:
+                pids = {item.label: item.pid for item in alive}
+                if pids.keys() >= {worker.name for worker in self.workers}:
+                    for worker in self.workers:
+                        worker.instance_pid = pids[worker.name]
                     return alive
                 for worker in self.workers:
                     if not worker.is_running:
@@ -123,9 +142,7 @@ class Stage:
     def end_workers(self) -> None:
         """End whatever still runs, at once."""
         for worker in self.workers:
-            worker.process.kill()
-        for worker in self.workers:
-            worker.process.wait(_KILL_TIMEOUT)
+            worker.end()
 
     async def remove_traces(self) -> None:
         """Delete from somebody else's server what the demo has written there."""
@@ -133,25 +150,26 @@ class Stage:
             with translated():
                 await namespaced.clear()
             job_ids = sorted(self.ledger.read().enqueued)
-            names = [prefix + job_id for job_id in job_ids for prefix in (JOB, IN_PROGRESS, RETRY, RESULT)]
-            await call_many(namespaced.redis, [("UNLINK", name) for name in (*names, self.queue, f"{self.queue}:health-check")])
+            for crew in self.crews:
+                names = await crew.traces(namespaced.redis, job_ids)
+                await call_many(namespaced.redis, [("UNLINK", name) for name in names])
 
 
 @asynccontextmanager
-async def stage(target: Target) -> AsyncIterator[Stage]:
-    """Set the stage: on the server that was given, if its namespace and queue are empty, else on one of our own."""
+async def stage(target: Target, *, workers: str) -> AsyncIterator[Stage]:
+    """Set the stage: on the server that was given, if its namespace and queues are empty, else on one of our own."""
     namespace = target.namespace or f"demo_{secrets.token_hex(4)}"
-    queue = f"arq:queue:{namespace}"
     with _server(target.redis_url) as (url, folder):
+        crews = make_crews(workers, url=url, namespace=namespace)
         tracker = Tracker(namespace=namespace, redis_options={"url": url, "socket_connect_timeout": 3.0}, arq_redis=url)
         async with tracker:
             is_given = target.redis_url is not None
             if is_given:
-                await _refuse_unless_empty(tracker, queue)
+                await _refuse_unless_empty(tracker, [crew.queue for crew in crews])
             made = Stage(
                 url=url,
                 namespace=namespace,
-                queue=queue,
+                crews=crews,
                 folder=folder,
                 is_given=is_given,
                 tracker=tracker,
@@ -176,14 +194,28 @@ def _server(url: str | None) -> Iterator[tuple[str, Path]]:
         yield server.url, server.folder
 
 
-async def _refuse_unless_empty(tracker: Tracker, queue: str) -> None:
+async def _refuse_unless_empty(tracker: Tracker, queues: Sequence[str]) -> None:
     async with tracker.redis() as namespaced:
         with translated():
             found: int = await namespaced.count()
-        queued = int(await call(namespaced.redis, "EXISTS", queue))
+        queued = int(await call(namespaced.redis, "EXISTS", *queues))
     if found or queued:
-        what = f"namespace {tracker.namespace!r} holds {found} keys" if found else f"queue {queue!r} is not empty"
+        what = f"namespace {tracker.namespace!r} holds {found} keys" if found else f"queue {' or '.join(map(repr, queues))} is not empty"
         raise Misused(f"{what}: the demo only works where nobody else does; give it another --namespace, or none")
+
+
+def _wait_until_dead(pid: int) -> None:
+    """Wait until a process that is no child of ours is gone, or a zombie."""
+    deadline = time.monotonic() + _KILL_TIMEOUT
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+            stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+        except OSError:  # gone; or there is no /proc to ask, and a SIGKILL takes no time that a person would see
+            return
+        if stat.rsplit(")", 1)[1].split()[0] == "Z":
+            return
+        time.sleep(0.001)
 
 
 def _tail(worker: Worker) -> str:

@@ -12,8 +12,18 @@ from async_tracker.namespace.rules import Rules, StripReply
 
 Strips = dict[int, StripReply]
 
-STOCK = frozenset([AsyncPipeline.execute_command, Pipeline.execute_command])
-"""redis-py's own: while nothing is watched they only queue, so the proxy may do that itself, at one call less for each command."""
+STOCK = frozenset(
+    [AsyncPipeline.execute_command, AsyncPipeline.pipeline_execute_command, Pipeline.execute_command, Pipeline.pipeline_execute_command]
+)
+"""redis-py's own: while nothing is watched, all that they do is to put the command on the stack. So the proxy does it, two calls less."""
+
+
+def only_queues(pipeline: Any) -> bool:
+    """Tell whether a pipeline queues commands as redis-py's own do, so that nobody misses a call that is not made."""
+    return all(
+        getattr(type(pipeline), name, None) in STOCK and name not in vars(pipeline)
+        for name in ("execute_command", "pipeline_execute_command")
+    )
 
 
 async def stripped(reply: Awaitable[Any], strip: StripReply) -> Any:
@@ -37,8 +47,7 @@ class PipelineProxy(Proxy):
         self._written: list[tuple[Any, ...]] = []
         self._strips: Strips = {}
         self._executing: list[tuple[Any, ...]] = []
-        untouched = getattr(type(pipeline), "execute_command", None) in STOCK and "execute_command" not in vars(pipeline)
-        self._queue = pipeline.pipeline_execute_command if untouched else None
+        self._only_queues = only_queues(pipeline)
         if hasattr(pipeline, "annotate_exception") and hasattr(pipeline, "__dict__"):
             pipeline.annotate_exception = self._annotate_exception
 
@@ -103,8 +112,8 @@ class NamespacePipeline(PipelineProxy, AsyncQueuedCommands):
         if rewrite is None:
             rewrite, strip = strip(args)
         pipeline = self.redis
-        if self._queue is not None and not pipeline.watching and args[0] != "WATCH":
-            self._queue(*rewrite(args), **options)
+        if self._only_queues and not pipeline.watching and args[0] != "WATCH":
+            pipeline.command_stack.append((rewrite(args), options))
         else:
             result = pipeline.execute_command(*rewrite(args), **options)
             if result is not pipeline:
@@ -178,8 +187,8 @@ class SyncNamespacePipeline(PipelineProxy, SyncQueuedCommands):
         if rewrite is None:
             rewrite, strip = strip(args)
         pipeline = self.redis
-        if self._queue is not None and not pipeline.watching and args[0] != "WATCH":
-            self._queue(*rewrite(args), **options)
+        if self._only_queues and not pipeline.watching and args[0] != "WATCH":
+            pipeline.command_stack.append((rewrite(args), options))
         else:
             result = pipeline.execute_command(*rewrite(args), **options)
             if result is not pipeline:

@@ -6,6 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import redis
+
+from async_tracker.errors import ConfigError
 from benchmarks import connections, overhead, queries, recovery
 from benchmarks.charts import NoPlots, draw, picture_path
 from benchmarks.environment import environment, header
@@ -13,6 +16,8 @@ from benchmarks.ground import DatabaseInUse, Ground, ground
 from benchmarks.proxy import run as namespace
 from benchmarks.report import Report, write_json
 from benchmarks.size import FULL, QUICK, Size
+
+USAGE, UNREACHABLE, INTERRUPTED = 2, 3, 130
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "RESULTS.md"
@@ -36,9 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             where = environment(found, size=size.name)
             print(header(where), end="\n\n", flush=True)
             reports = [_one(name, found, size) for name in names]
-    except DatabaseInUse as exc:
+    except (DatabaseInUse, ConfigError) as exc:
         print(exc, file=sys.stderr)
-        return 2
+        return USAGE
+    except redis.exceptions.ConnectionError as exc:
+        print(f"Redis cannot be reached: {exc}", file=sys.stderr)
+        return UNREACHABLE
+    except KeyboardInterrupt:
+        return INTERRUPTED
     if asked.json is not None:
         write_json(asked.json, where, reports)
     try:

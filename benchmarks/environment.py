@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ground import Ground
+from benchmarks.ground import Ground, where
 
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -17,6 +17,7 @@ def environment(ground: Ground, *, size: str) -> dict[str, str]:
     """Describe the machine, the software and the moment."""
     server = ground.sync.info("server")
     version = server.get("valkey_version") or server["redis_version"]
+    place = "unix socket" if ground.url.startswith("unix") else where(ground.url)
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "size": size,
@@ -24,7 +25,7 @@ def environment(ground: Ground, *, size: str) -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}",
         "load before": " ".join(f"{load:.2f}" for load in os.getloadavg()),
         "python": platform.python_version(),
-        "server": f"{server.get('server_name', 'redis')} {version} at {ground.url.split('@')[-1].split('?')[0].split('/')[0] or 'unix:'}",
+        "server": f"{server.get('server_name', 'redis')} {version}, {place}",
         "libraries": ", ".join(f"{name} {_version(name)}" for name in ("async-tracker", "arq", "redis", "hiredis")),
         "commit": _commit(),
     }

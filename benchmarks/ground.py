@@ -46,8 +46,19 @@ def ground(redis_url: str | None = None) -> Iterator[Ground]:
     with redis.Redis.from_url(redis_url) as client:
         key_count = client.dbsize()
     if key_count:
-        raise DatabaseInUse(f"the database of {redis_url} holds {key_count} keys: benchmarks empty theirs, so name an empty one (…/9)")
+        raise DatabaseInUse(
+            f"the database of {where(redis_url)} holds {key_count} keys: benchmarks empty theirs, so name an empty one (…/9)"
+        )
     yield from _on(redis_url)
+
+
+def where(url: str) -> str:
+    """Name a server for people: the url without user and password.
+
+    >>> where("redis://me:secret@db:7000/9"), where("unix:///tmp/s?db=0")
+    ('db:7000/9', '/tmp/s?db=0')
+    """
+    return url.split("://", 1)[-1].rsplit("@", 1)[-1]
 
 
 def _on(url: str) -> Iterator[Ground]:

@@ -78,6 +78,13 @@ def test_a_database_that_is_not_empty_is_refused_and_left_as_it_is(own_ground: G
         pass
 
 
+def test_a_server_that_is_not_there_is_told_in_one_line_without_its_password(capsys: pytest.CaptureFixture[str]):
+    assert main(["queries", "--quick", "--redis-url", "redis://me:secret@127.0.0.1:1/0"]) == 3
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "secret" not in told
+
+
 def test_an_interval_covers_the_median_as_often_as_it_says():
     fifteen = medians.estimate([float(number) for number in range(15)])
     assert (fifteen.low, fifteen.median, fifteen.high) == (3.0, 7.0, 11.0)

@@ -92,7 +92,7 @@ class Counts:
         self._acknowledged.update(sent)
 
     def resend_all(self) -> None:
-        """Redis has lost them: the totals are sent again, and count in full."""
+        """Redis may have lost them: the totals are sent again. What it still has of them is not counted twice."""
         self._acknowledged.clear()
 
     def start_anew(self) -> None:

@@ -161,11 +161,18 @@ class Journal:
                 for name in list(self._ended)[:BATCH]:
                     job_id = self._ended.pop(name)
                     ended.append(Ended(job_id=job_id, run=name, last_here=job_id not in self._here))
+                self._take_over({end.job_id for end in ended if not end.last_here})
             for run in started:
                 run.sent = True
             if not started and not ended:
                 return None
             return Batch(started, [run.record(superseded=self._here.get(run.ref, 1) - 1) for run in started], ended)
+
+    def _take_over(self, refs: set[str]) -> None:
+        """The list keeps these jobs for runs that are still in flight: their ends must be written, however short they are."""
+        for run in self._runs.values() if refs else ():
+            if run.ref in refs:
+                run.sent = True
 
     def put_back(self, batch: Batch) -> None:
         """The write failed, or nobody knows: what is still true is to be written again."""
@@ -191,8 +198,12 @@ class Journal:
             self._ended.clear()
             self._dirty = {name: run.started_mono_ms for name, run in self._runs.items()}
             self.must_compare = True
-            self.counts.resend_all()
         self._wake()
+
+    def resend_counts(self) -> None:
+        """Redis may have lost the totals: all are sent again, and what it still has is not counted twice."""
+        with self._lock:
+            self.counts.resend_all()
 
     def disown(self) -> list[Run]:
         """The instance was declared dead: its runs are not ours any more. Returns them."""

@@ -34,6 +34,8 @@ from async_tracker.writer import Pen, Writer
 logger = logging.getLogger("async_tracker")
 
 _RESTART_SECONDS = 1.0
+_REGISTER_TRIES = 3
+"""Once with a new id, when the old one was declared dead, and once with a higher number, when the watchdog wrote meanwhile."""
 _BACK_SECONDS = 0.4
 _CANCEL_AGAIN_SECONDS = 0.1
 _LEAVING_HOOK_TIMEOUTS = 4
@@ -208,7 +210,7 @@ class Runtime:
             self.heartbeat.hurry()
 
     async def _register(self) -> None:
-        for _ in range(2):  # the second time with a new id
+        for _ in range(_REGISTER_TRIES):
             fields = {**encode_description(self._description, self._settings.limits()), "state": self._state}
             async with self.pen.lock:
                 sent_at_ms = monotonic_ms()
@@ -216,8 +218,10 @@ class Runtime:
             self.clock.correct(reply.now_ms, sent_at_ms=sent_at_ms, received_at_ms=monotonic_ms())
             if reply.status is Status.WRITTEN:
                 self._is_registered = True
+                self.journal.resend_counts()  # only now is it sure that they were lost, and not left to an id that was declared dead
                 return
-            await self._declared_dead()
+            if reply.status is Status.UNKNOWN:
+                await self._declared_dead()
 
     async def _unknown(self) -> None:
         """Redis does not know us: either its data is gone, or we were declared dead and live."""

@@ -89,7 +89,7 @@ class Store:
         return reply
 
     async def register(self, instance_id: str, sequence: int, connections: str, fields: Mapping[str, Argument]) -> Reply:
-        """Make an instance known. UNKNOWN means that it was declared dead before: it must take a new id."""
+        """Make an instance known. UNKNOWN means that it was declared dead before: it must take a new id; STALE: try again."""
         names = [keys.INSTANCES, keys.instance(instance_id), keys.CONNECTIONS, keys.GONE, keys.tombstone(instance_id)]
         return _reply(await self._run("register", names, instance_id, sequence, connections, *_flat(fields)))
 
@@ -205,7 +205,7 @@ def read_observation(reply: Sequence[Any], run_id: str) -> Observation:
         run_id=run_id,
         instances=pairs(instances),
         connections=pairs(connections),
-        gone={name: int(stamp) for name, stamp in pairs(gone).items()},
+        gone={name: int(stamp) for name, stamp in pairs(gone).items() if stamp.isdecimal()},
         watchdogs=pairs(watchdogs),
         dead={name: int(float(stamp)) for name, stamp in pairs(dead).items()},
     )

@@ -198,14 +198,19 @@ def quarantine_error(plan: Recovery) -> str:
 
 async def settle_without_release(store: Store, instance_ids: Sequence[str], *, window: float, now_ms: int) -> list[str]:
     """Forget dead instances whose orphans nobody has recovered within the window; returns those that are gone."""
-    instances, jobs = await Reading(store.redis).instances_and_jobs(instance_ids)
+    reading = Reading(store.redis)
+    instances, jobs = await reading.instances_and_jobs(instance_ids)
     gone = []
     for instance_id in instance_ids:
         stored = instances.get(instance_id)
         died_at_ms = stored.died_at_ms if stored is not None and stored.died_at_ms else 0
         if now_ms - died_at_ms > window * 1000:
-            for job_id in jobs.get(instance_id, []):
-                record = RunRecord(job_id=job_id, instance_id=instance_id, run="-", started_at_ms=now_ms)
+            refs = jobs.get(instance_id, [])
+            runs = await reading.runs(refs)
+            for ref in refs:
+                record = runs.get(ref)
+                if record is None or record.instance_id != instance_id:  # what stands there is another run's, and stays
+                    record = RunRecord(job_id=ref, instance_id=instance_id, run="-", started_at_ms=now_ms)
                 await store.settle(Settlement(record=record), window_ms=int(window * 1000), minute=now_ms // 60_000)
         if await store.bury(instance_id):
             gone.append(instance_id)

@@ -62,6 +62,10 @@ class RunRecord:
 
 
 _TEXT, _NUMBER, _WHOLE = frozenset({str}), frozenset({int, float}), frozenset({int})
+_MOMENT = frozenset({int})
+"""Like `_WHOLE`, and a time that a calendar has."""
+_LAST_MOMENT_MS = 253_402_300_799_999
+"""The end of the year 9999: a datetime knows no later one."""
 
 _STORED: tuple[tuple[str, str, frozenset[type]], ...] = (
     ("instance", "instance_id", _TEXT),
@@ -70,8 +74,8 @@ _STORED: tuple[tuple[str, str, frozenset[type]], ...] = (
     ("function", "function", _TEXT),
     ("queue", "queue", _TEXT),
     ("library", "library", _TEXT),
-    ("enqueued_at_ms", "enqueued_at_ms", _WHOLE),
-    ("started_at_ms", "started_at_ms", _WHOLE),
+    ("enqueued_at_ms", "enqueued_at_ms", _MOMENT),
+    ("started_at_ms", "started_at_ms", _MOMENT),
     ("timeout", "timeout", _NUMBER),
     ("progress", "progress", _NUMBER),
     ("message", "progress_message", _TEXT),
@@ -121,7 +125,7 @@ def read_run(key: str, ref: str, raw: bytes | str) -> dict[str, Any]:
     """Give the attributes of a `RunRecord` without making one: what a query of ten thousand jobs turns into something else at once."""
     try:
         stored, _ = _scan_json(raw if isinstance(raw, str) else raw.decode("utf-8"), 0)
-    except (ValueError, StopIteration) as exc:
+    except (ValueError, StopIteration, RecursionError) as exc:
         raise CorruptRecord(key, "not JSON") from exc
     if not isinstance(stored, dict) or stored.pop("schema", None) != RECORD_SCHEMA:
         raise CorruptRecord(key, f"not schema {RECORD_SCHEMA}")
@@ -131,6 +135,8 @@ def read_run(key: str, ref: str, raw: bytes | str) -> dict[str, Any]:
             attribute, kinds = _BY_NAME[name]
             if type(value) not in kinds:
                 raise CorruptRecord(key, f"{name} has the wrong type")
+            if kinds is _MOMENT and not 0 <= value <= _LAST_MOMENT_MS:
+                raise CorruptRecord(key, f"{name} is no time")
             known[attribute] = value
     if "instance_id" not in known or "run" not in known or "started_at_ms" not in known:
         raise CorruptRecord(key, "a field is missing: it must name its instance, its run and when it started")
@@ -216,17 +222,17 @@ def decode_instance(key: str, instance_id: str, stored: Mapping[str, str]) -> St
             instance_id=instance_id,
             description=_decode_description(stored),
             limits=_decode_limits(stored["limits"]),
-            started_at_ms=int(stored["started_at_ms"]),
+            started_at_ms=_moment(stored["started_at_ms"]),
             state=stored.get("state", "alive"),
             busy=int(stored.get("busy", 0)),
             rss_bytes=_number(stored, "rss_bytes"),
             loop_lag_ms=int(stored.get("loop_lag_ms", 0)),
             blocked_at=_texts(stored.get("blocked_at", "[]")),
-            blocked_since_ms=_number(stored, "blocked_since_ms"),
+            blocked_since_ms=_moment(stored["blocked_since_ms"]) if "blocked_since_ms" in stored else None,
             jobs_started=int(stored.get("jobs_started", 0)),
             jobs_ended=int(stored.get("jobs_ended", 0)),
             dropped=int(stored.get("dropped", 0)),
-            died_at_ms=_number(stored, "died_at_ms"),
+            died_at_ms=_moment(stored["died_at_ms"]) if "died_at_ms" in stored else None,
             death_reason=stored.get("death_reason", ""),
         )
     except (KeyError, ValueError, TypeError) as exc:
@@ -269,6 +275,13 @@ def _versions(stored: str) -> Mapping[str, str]:
 def _decode_limits(stored: str) -> Limits:
     ttl, grace, silence, stall = json.loads(stored)
     return Limits(heartbeat_ttl=ttl, disconnect_grace=grace, silence_limit=silence, stall_limit=stall)
+
+
+def _moment(stored: str) -> int:
+    moment_ms = int(stored)
+    if not 0 <= moment_ms <= _LAST_MOMENT_MS:
+        raise ValueError(f"{moment_ms} is no time")
+    return moment_ms
 
 
 def _number(stored: Mapping[str, str], name: str) -> int | None:

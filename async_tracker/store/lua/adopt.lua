@@ -12,8 +12,8 @@ for i = 4, #KEYS do
   local job, run, record = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   redis.call('SADD', KEYS[2], job)
   redis.call('HSETNX', KEYS[3], job, record)
-  local standing = redis.call('GET', KEYS[i])
-  if not standing or not string.find(standing, '"run":"' .. run .. '"', 1, true) then
+  local standing = redis.pcall('GET', KEYS[i]) -- what is of another type is no record of ours
+  if type(standing) ~= 'string' or not string.find(standing, '"run":"' .. run .. '"', 1, true) then
     redis.call('SET', KEYS[i], record)
   end
 end

@@ -11,8 +11,8 @@ end
 redis.call('HDEL', KEYS[10], ARGV[2])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local standing = redis.call('GET', KEYS[3])
-if standing and string.find(standing, '"run":"' .. ARGV[3] .. '"', 1, true) then
+local standing = redis.pcall('GET', KEYS[3]) -- what is of another type is no record of ours
+if type(standing) == 'string' and string.find(standing, '"run":"' .. ARGV[3] .. '"', 1, true) then
   redis.call('DEL', KEYS[3])
 end
 if ARGV[4] == '1' then

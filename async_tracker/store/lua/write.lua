@@ -17,13 +17,17 @@ if seen and tonumber(seen) >= tonumber(ARGV[2]) then
 end
 redis.call('HSET', KEYS[2], 'sequence', ARGV[2])
 local started, ended = tonumber(ARGV[3]), tonumber(ARGV[4])
+local function record_at(key)
+  local standing = redis.pcall('GET', key)
+  return type(standing) == 'string' and standing -- what is of another type is no record of ours
+end
 local at = 5
 for i = 1, started do
   local key = KEYS[3 + i]
   local job, run, since, record = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3]
   at = at + 4
   redis.call('SADD', KEYS[3], job)
-  local standing = redis.call('GET', key)
+  local standing = record_at(key)
   local newer = false
   if standing and not string.find(standing, '"run":"' .. run .. '"', 1, true) then
     newer = (tonumber(string.match(standing, '"started_at_ms":(%d+)')) or 0) > since
@@ -34,7 +38,7 @@ for i = 1, started do
 end
 for i = 1, ended do
   local key = KEYS[3 + started + i]
-  local standing = redis.call('GET', key)
+  local standing = record_at(key)
   if standing and string.find(standing, ARGV[at + 1], 1, true) then
     redis.call('DEL', key)
   end

@@ -1,6 +1,7 @@
 """The facade: settings, connections, hooks, queries. It composes the rest and decides nothing itself."""
 
 import asyncio
+import dataclasses
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
@@ -178,6 +179,7 @@ class Tracker:
 
         Raises TrackerError when this tracker has an instance in this loop already.
         """
+        _check_texts("register", queue=queue, functions=functions)
         if self._runtime is not None and self._runtime.is_running:
             raise TrackerError(f"this tracker runs instance {self._runtime.instance_id} already: make another Tracker for another instance")
         runtime = Runtime(
@@ -217,8 +219,10 @@ class Tracker:
     ) -> AsyncIterator[CurrentJob]:
         """Have a job in flight until the block ends; what the block raises passes through and is its outcome.
 
-        Raises TrackerError outside of `register` and of a tracked worker.
+        Raises TrackerError outside of `register` and of a tracked worker, and TypeError for a function that is no name.
         """
+        _check_texts("track", function=function, queue=queue)
+        _check_numbers("track", job_try=job_try, timeout=timeout)
         runtime = self._runtime
         if runtime is None or not runtime.is_running:
             raise TrackerError("track() needs an instance: write it inside `async with tracker.register(...)`")
@@ -327,7 +331,7 @@ class Tracker:
         return done
 
     async def _recover_library(self, store: Store, library: str, adapter: Adapter, *, dry_run: bool) -> list[Recovery]:
-        settings = self.settings if self.settings.recover else Settings(max_recoveries=self.settings.max_recoveries)
+        settings = dataclasses.replace(self.settings, recover=True)
         sweeper = make_sweeper(settings, store, adapter, library=library, on_event=self._listeners.tell)
         queries = self._queries()
         if dry_run and sweeper.recoverer is not None:
@@ -397,6 +401,20 @@ class Tracker:
                 self._sync = self._access.sync_client()
             client = self._sync
         yield SyncNamespace(client, self.namespace)
+
+
+def _check_texts(method: str, **given: Any) -> None:
+    """Refuse at once what could never be written: found out later, it would be in the way of every other job."""
+    for name, value in given.items():
+        texts = (value,) if isinstance(value, str) or not isinstance(value, Collection) else value
+        if value is not None and not all(isinstance(item, str) for item in texts):
+            raise TypeError(f"{method}({name}={value!r}): write names, as text")
+
+
+def _check_numbers(method: str, **given: Any) -> None:
+    for name, value in given.items():
+        if value is not None and (not isinstance(value, int | float) or (name == "job_try" and not isinstance(value, int))):
+            raise TypeError(f"{method}({name}={value!r}): write a number")
 
 
 def _finish(runtime: Runtime, run: Run, outcome: str) -> None:

@@ -1,0 +1,1 @@
+"""The transitions, one by one, on a real server."""

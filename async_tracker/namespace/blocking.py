@@ -36,13 +36,15 @@ class SyncNamespace(Proxy, SyncCommands):
             raise ConfigError(f"SyncNamespace is for clients of redis, and {type(client).__name__} is one for asyncio: use Namespace")
         super().__init__(client, rules)
         self._close_client = close_client
+        cache = getattr(getattr(client, "connection_pool", None), "cache", None)
+        self._may_cache = cache is not None or isinstance(client, RedisCluster)
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command, its keys in the namespace. Options are redis-py's. Raises UnsupportedCommand before anything is sent."""
         rewrite, strip = self._plans[args[0]]
         if rewrite is None:
             rewrite, strip = strip(args)
-        if options.get("keys") is not None:
+        if self._may_cache and options.get("keys") is not None:
             options["keys"] = self._rules.rewritten_keys(options["keys"])
         reply = self.redis.execute_command(*rewrite(args), **options)
         return reply if strip is None else strip(reply)

@@ -8,6 +8,8 @@ import pytest
 import redis
 
 from async_tracker.namespace import SyncNamespace
+from async_tracker.namespace.naming import Naming
+from async_tracker.namespace.rules import Rules
 from tests.harness.wait import wait_until_sync
 
 
@@ -64,10 +66,5 @@ def test_two_namespaces_do_not_share_what_is_cached(tcp_url):
 
 
 @pytest.mark.parametrize(("keys", "written"), [(["k", b"l"], ["a:k", b"a:l"]), ("k", "a:k"), (("k",), ["a:k"])])
-def test_the_keys_that_redis_py_names_for_its_cache_are_full_names(raw, monkeypatch, keys, written):
-    seen: list[Any] = []
-    monkeypatch.setattr(raw, "execute_command", lambda *args, **options: seen.append(options["keys"]))
-
-    SyncNamespace(raw, "a").execute_command("GET", "k", keys=keys)
-
-    assert seen == [written]
+def test_the_keys_that_redis_py_names_for_its_cache_become_full_names(keys, written):
+    assert Rules(Naming("a", str.encode)).rewritten_keys(keys) == written

@@ -105,5 +105,8 @@ class Marks:
         except StorageError as exc:
             logger.debug("starts are not marked: %s", exc)
             return False
-        self._connection = connection
+        if self._is_closed:  # it was closed meanwhile
+            connection.disconnect()
+        else:
+            self._connection = connection
         return True

@@ -19,7 +19,8 @@ from arq.connections import RedisSettings
 from async_tracker import LeaseLost, Tracker, current_job
 from tests.harness.ledger import Ledger
 
-CONFIG = json.loads(os.environ["TEST_APP"])
+UNCONFIGURED: dict[str, Any] = {"redis_url": "redis://127.0.0.1:1/0", "ledger": os.devnull, "tracker": None, "worker": {}}
+CONFIG: dict[str, Any] = json.loads(os.environ["TEST_APP"]) if "TEST_APP" in os.environ else UNCONFIGURED
 LEDGER = Ledger(CONFIG["ledger"])
 
 Ctx = dict[str, Any]
@@ -147,7 +148,8 @@ def _settings() -> type:
         return settings
     options = {"url": CONFIG["tracker_url"]} if CONFIG.get("tracker_url") else None
     tracker = Tracker(namespace=CONFIG["namespace"], redis_options=options, **CONFIG["tracker"])
-    return tracker.install(settings)
+    installed: type = tracker.install(settings)
+    return installed
 
 
 WorkerSettings = _settings()

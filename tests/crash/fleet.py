@@ -21,6 +21,9 @@ from tests.harness.workers import WorkerProcess, Workers
 QUICK: dict[str, Any] = {"heartbeat_interval": 0.5, "heartbeat_ttl": 1.5, "silence_limit": 60.0, "sweep_interval": 0.2}
 """Limits for tests in which the default ones are not the point. A live worker on a loaded machine still keeps them."""
 
+SWIFT: dict[str, Any] = {**QUICK, "disconnect_grace": 0.4}
+"""The same for tests in which nobody is cut off who lives: then a killed worker need not be given the time to come back."""
+
 START_SECONDS = 60.0
 DONE_SECONDS = 60.0
 
@@ -41,7 +44,7 @@ class Fleet:
     def start(
         self,
         *,
-        tracker: dict[str, Any] | None = QUICK,
+        tracker: dict[str, Any] | None = SWIFT,
         worker: dict[str, Any] | None = None,
         redis_url: str | None = None,
         env: dict[str, str] | None = None,

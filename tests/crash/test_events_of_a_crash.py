@@ -57,7 +57,7 @@ async def test_a_death_is_told_once_to_the_callbacks_of_who_acts_and_to_everybod
     assert [event.event_id for event in await replayed(fleet, "0-0", until="recovered")] == [event.event_id for event in stream]
     assert [event.event_id for event in await replayed(fleet, began, until="recovered")] == [event.event_id for event in stream]
     assert [event.type for event in await replayed(fleet, stream[0].event_id, until="recovered")] == ["orphaned", "recovered"]
-    await fleet.start_ready()
+    await fleet.start_ready(tracker=QUICK)
     await fleet.succeeded(job_id)
     await fleet.close()
 
@@ -71,10 +71,10 @@ async def test_a_reader_that_follows_hears_of_a_stall_and_of_a_death(fleet: Flee
             heard.append(event.type)
 
     follower = asyncio.create_task(follow())
-    (stopped,) = await fleet.start_ready()
+    (stopped,) = await fleet.start_ready(tracker=QUICK)
     job_id = await fleet.enqueue("interrupted")
     await fleet.running(job_id)
-    await fleet.start_ready()
+    await fleet.start_ready(tracker=QUICK)
     stopped.suspend()
     await wait_until(lambda: "stalled" in heard, timeout=30, description="the stall is told")
     stopped.kill()

@@ -64,11 +64,11 @@ async def cut_connections(fleet: Fleet, *, named: str) -> int:
 
 async def test_a_worker_that_is_stopped_for_three_ttl_and_resumed_keeps_its_jobs(fleet: Fleet):
     """SIGSTOP, SIGCONT, under load. Allowed: lost 0, doubled 0, robbed 0."""
-    (stopped,) = await fleet.start_ready()
+    (stopped,) = await fleet.start_ready(tracker=QUICK)
     jobs = await fleet.enqueue_many(3, "hold", 2.0)
     for job_id in jobs:
         await fleet.running(job_id)
-    await fleet.start_ready()
+    await fleet.start_ready(tracker=QUICK)
     before = await fleet.registered(stopped)
     async with under_load(fleet):
         stopped.suspend()
@@ -86,8 +86,8 @@ async def test_a_worker_that_is_stopped_for_three_ttl_and_resumed_keeps_its_jobs
 
 async def test_a_blocked_loop_is_seen_with_the_line_that_blocks_and_keeps_its_jobs(fleet: Fleet):
     """The job that blocks is seen although its start was still in the journal. Allowed: lost 0, doubled 0, robbed 0."""
-    (blocked,) = await fleet.start_ready()
-    await fleet.start_ready()
+    (blocked,) = await fleet.start_ready(tracker=QUICK)
+    await fleet.start_ready(tracker=QUICK)
     job_id = await fleet.enqueue("block", 3.5 * TTL)
     blocked = await fleet.running(job_id)
     async with under_load(fleet):
@@ -133,7 +133,7 @@ async def test_a_server_that_closes_idle_connections_makes_nobody_dead(make_serv
 
 async def test_cutting_the_trackers_connections_of_live_workers_robs_nobody(fleet: Fleet):
     """CLIENT KILL, several times, of every connection of the tracker's. Allowed: lost 0, doubled 0, robbed 0."""
-    workers = await fleet.start_ready(2)
+    workers = await fleet.start_ready(2, tracker=QUICK)
     ids = [(await fleet.registered(worker)).instance_id for worker in workers]
     jobs = await fleet.enqueue_many(4, "hold", 6.0)
     for job_id in jobs:
@@ -149,7 +149,7 @@ async def test_cutting_the_trackers_connections_of_live_workers_robs_nobody(flee
 
 async def test_cutting_every_connection_loses_nothing(fleet: Fleet):
     """arq may end its worker over it; then that is a death like another. Allowed: lost 0, robbed 0, doubled 2."""
-    await fleet.start_ready(2)
+    await fleet.start_ready(2, tracker=QUICK)
     jobs = await fleet.enqueue_many(6, "hold", 2.0)
     for job_id in jobs:
         await fleet.running(job_id)
@@ -158,7 +158,7 @@ async def test_cutting_every_connection_loses_nothing(fleet: Fleet):
 
     def done() -> bool:
         if fleet.note_deaths():
-            fleet.start()
+            fleet.start(tracker=QUICK)
         return fleet.ledger.read().lost() == frozenset()
 
     await wait_until(done, timeout=60, description="every job has succeeded", poll_interval=0.1)
@@ -206,12 +206,12 @@ async def test_a_silent_process_on_a_host_that_is_seen_is_given_ten_times_the_si
 
 async def test_the_children_of_a_killed_worker_do_not_keep_it_alive(fleet: Fleet):
     """A process pool of forked children outlives the worker. Allowed: lost 0, doubled 0; recovered long before the silence limit."""
-    (parent,) = await fleet.start_ready()
+    (parent,) = await fleet.start_ready(tracker=QUICK)
     job_id = await fleet.enqueue("forking", 30.0)
     await fleet.running(job_id)
     await fleet.in_flight(job_id)
     await asyncio.sleep(0.5)
-    await fleet.start_ready()
+    await fleet.start_ready(tracker=QUICK)
     parent.kill()
     await fleet.succeeded(job_id, timeout=30)
     os.killpg(parent.pid, 0)  # its children are there
@@ -220,10 +220,10 @@ async def test_the_children_of_a_killed_worker_do_not_keep_it_alive(fleet: Fleet
 
 async def test_a_child_forked_while_the_watchdog_speaks_does_not_keep_its_dead_parent_alive(fleet: Fleet, tmp_path: Path):
     """Allowed: lost 0, doubled 0; recovered long before the silence limit."""
-    (parent,) = await fleet.start_ready()
+    (parent,) = await fleet.start_ready(tracker=QUICK)
     job_id = await fleet.enqueue("forking_blocked", 6.0, str(tmp_path / "child"))
     await fleet.running(job_id)
-    await fleet.start_ready()
+    await fleet.start_ready(tracker=QUICK)
     await reaches(fleet, parent, InstanceState.STALLED_BLOCKED)
     await wait_until((tmp_path / "child").exists, timeout=30, description="the child was forked")
     parent.kill()

@@ -10,10 +10,10 @@ from arq.jobs import Job, JobStatus
 from arq.worker import JobExecutionFailed
 
 from async_tracker import TrackerError
-from tests.crash.fleet import QUICK, Fleet
+from tests.crash.fleet import SWIFT, Fleet
 from tests.harness.wait import wait_until
 
-STRICT = {**QUICK, "max_recoveries": 2}
+STRICT = {**SWIFT, "max_recoveries": 2}
 
 
 async def keep_up(fleet: Fleet, job_id: str, *, tracker: dict[str, object], timeout: float = 90.0) -> None:
@@ -36,7 +36,7 @@ async def awaited(fleet: Fleet, job_id: str) -> str:
 
 async def test_a_pill_is_quarantined_its_neighbours_succeed_and_its_awaiter_is_told(fleet: Fleet):
     """It calls os._exit in its first statement, beside nine others. Allowed: lost 0 of the nine, doubled 0, robbed 0."""
-    neighbours = await fleet.enqueue_many(9, "hold", 0.5)
+    neighbours = await fleet.enqueue_many(9, "hold", 0.2)
     pill = await fleet.pool.enqueue_job("pill", _job_id="pill")
     assert pill is not None
     client = asyncio.create_task(awaited(fleet, "pill"))
@@ -67,7 +67,7 @@ async def test_with_default_settings_a_pill_is_quarantined_at_its_fourth_death(f
 
 async def test_a_job_that_is_killed_for_its_hunger_is_quarantined_and_can_be_retried_and_dropped(fleet: Fleet, tmp_path: Path):
     """Somebody kills whatever process runs it, as the kernel does when memory runs out."""
-    once = {**QUICK, "max_recoveries": 1}
+    once = {**SWIFT, "max_recoveries": 1}
     await fleet.start_ready(tracker=once)
     await fleet.pool.enqueue_job("victim", str(tmp_path), _job_id="hungry")
 
@@ -103,7 +103,7 @@ async def test_a_job_that_is_killed_for_its_hunger_is_quarantined_and_can_be_ret
 
 async def test_a_quarantined_job_whose_id_was_enqueued_anew_is_not_retried(fleet: Fleet):
     """The result that quarantine left is gone, and somebody has given the id to another job. Allowed: lost 0, doubled 0."""
-    none = {**QUICK, "max_recoveries": 0}
+    none = {**SWIFT, "max_recoveries": 0}
     await fleet.pool.enqueue_job("pill", _job_id="42")
     fleet.start(tracker=none)
     await keep_up(fleet, "42", tracker=none)

@@ -133,7 +133,7 @@ async def test_a_server_that_sleeps_makes_nobody_dead(make_server: Any, make_fle
     """DEBUG SLEEP for longer than the heartbeats last. Allowed: lost 0, doubled 0, robbed 0."""
     server = make_server(extra_args=("--enable-debug-command", "yes"))
     fleet = await make_fleet(server.url)
-    workers = await fleet.start_ready(2)
+    workers = await fleet.start_ready(2, tracker=QUICK)
     jobs = await fleet.enqueue_many(6, "hold", 5.0)
     for job_id in jobs:
         await fleet.running(job_id)
@@ -150,7 +150,7 @@ async def test_a_server_that_sleeps_until_every_connection_has_given_up_makes_no
     """Longer than a socket's timeout, so that all connections are gone when it wakes. Allowed: lost 0, doubled 0, robbed 0."""
     server = make_server(extra_args=("--enable-debug-command", "yes"))
     fleet = await make_fleet(server.url)
-    workers = await fleet.start_ready(3)
+    workers = await fleet.start_ready(3, tracker=QUICK)
     jobs = await fleet.enqueue_many(6, "hold", 11.0)
     for job_id in jobs:
         await fleet.running(job_id)
@@ -221,7 +221,7 @@ async def test_clocks_an_hour_apart_make_nobody_dead_and_hide_no_orphan(fleet: F
     for name, shift in (("ahead", 3600), ("behind", -3600)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "sitecustomize.py").write_text(CLOCK.format(shift=shift))
-        workers += await fleet.start_ready(env={"PYTHONPATH": str(tmp_path / name)}, worker={"max_jobs": 2})
+        workers += await fleet.start_ready(tracker=QUICK, env={"PYTHONPATH": str(tmp_path / name)}, worker={"max_jobs": 2})
     long_due = datetime.now(tz=UTC) - timedelta(hours=2)
     jobs = [await fleet.enqueue("interrupted", 0.1, _defer_until=long_due) for _ in range(4)]
     for job_id in jobs:
@@ -232,7 +232,7 @@ async def test_clocks_an_hour_apart_make_nobody_dead_and_hide_no_orphan(fleet: F
         assert abs((found.started_at - datetime.now(tz=UTC)).total_seconds()) < 60
     await asyncio.sleep(2 * TTL)
     assert len(fleet.ledger.read().runs) == 4
-    await fleet.start_ready(worker={"max_jobs": 4})
+    await fleet.start_ready(tracker=QUICK, worker={"max_jobs": 4})
     for worker in workers:
         worker.kill()
     account = await fleet.succeeded()

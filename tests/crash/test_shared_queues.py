@@ -5,10 +5,10 @@ from typing import Any
 
 from async_tracker import InstanceState, RecoveryAction
 from tests.crash.conftest import MakeFleet
-from tests.crash.fleet import QUICK, Fleet
+from tests.crash.fleet import SWIFT, Fleet
 from tests.harness.wait import wait_until
 
-NO_SWEEP = {**QUICK, "recover": False}
+NO_SWEEP = {**SWIFT, "recover": False}
 
 
 async def died(fleet: Fleet, pid: int) -> None:
@@ -63,7 +63,7 @@ async def test_every_claim_of_a_tracked_worker_names_it_cron_included(fleet: Fle
 async def test_a_job_that_outlives_its_timeout_and_is_restarted_in_the_same_process_is_two_runs(fleet: Fleet):
     """arq's expiry is brought forward; then the process dies under both. Allowed: lost 0; the overlap is arq's own."""
     (worker,) = await fleet.start_ready(worker={"job_timeout": 1})
-    job_id = await fleet.enqueue("stubborn", 8.0)
+    job_id = await fleet.enqueue("stubborn", 5.0)
     await fleet.running(job_id)
     await fleet.in_flight(job_id)
     first = await fleet.tracker.job(job_id)

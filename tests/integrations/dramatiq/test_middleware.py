@@ -1,5 +1,6 @@
 """The middleware in a worker of the test's own process."""
 
+import asyncio
 import logging
 import threading
 import time
@@ -16,8 +17,10 @@ from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import Interrupt
 from dramatiq.worker import Worker
 
-from async_tracker import Tracker, current_job
+from async_tracker import Event, LeaseLost, Tracker, current_job
 from async_tracker.integrations.dramatiq import TrackerMiddleware
+from async_tracker.runtime import Runtime
+from async_tracker.stored import Description
 from tests.harness.wait import wait_until, wait_until_sync
 from tests.harness.wire import WireProxy
 
@@ -126,6 +129,61 @@ async def test_durable_waits_until_the_start_is_written(broker: RedisBroker, sta
     await wait_until(lambda: seen, timeout=30, description="the message has run")
     assert b'"args":"42"' in seen[0]
     await stop(worker)
+
+
+async def test_a_plain_actor_can_ask_whether_its_message_is_still_its_own(broker: RedisBroker, start_worker: StartWorker, namespace: str):
+    answers: list[str] = []
+    tracked(broker, Tracker(namespace=namespace))
+
+    def ask() -> None:
+        job = current_job()
+        assert job is not None
+        asyncio.run(job.ensure_owned())
+        answers.append("mine")
+        broker.client.delete(f"dramatiq:__acks__.{broker.broker_id}.default")  # as when somebody else was given it
+        try:
+            asyncio.run(job.ensure_owned())
+        except LeaseLost:
+            answers.append("lost" if not job.owned else "confused")
+
+    actor = dramatiq.actor(broker=broker, max_retries=0)(ask)
+    worker = start_worker(broker)
+    actor.send()
+    await wait_until(lambda: len(answers) == 2, timeout=30, description="the actor has asked twice")
+    assert answers == ["mine", "lost"]
+    await stop(worker)
+
+
+async def test_callbacks_hear_what_this_process_finds_though_its_loop_is_in_a_thread(
+    broker: RedisBroker, start_worker: StartWorker, namespace: str, redis_url: str
+):
+    heard: list[str | None] = []
+    tracker = Tracker(namespace=namespace, sweep_interval=0.1)
+    tracked(broker, tracker)
+
+    @tracker.on("instance_dead")
+    async def note(event: Event) -> None:
+        heard.append(event.instance_id)
+
+    worker = start_worker(broker)
+    async with Tracker(namespace=namespace, redis_options={"url": redis_url}) as dying:
+        runtime = dying.footing.runtime(
+            Description(library="dramatiq", host="h", host_id="h", pid=1, broker="none"), make_adapter=lambda link: None
+        )
+        await runtime.start()
+        await _vanish(runtime)
+        await wait_until(lambda: heard == [runtime.instance_id], timeout=30, description="the death is heard of")
+        await stop(worker)
+
+
+async def _vanish(runtime: Runtime) -> None:
+    """End an instance as SIGKILL does: its connection goes, and nothing is said."""
+    runtime.watchdog.stop()
+    for task in runtime._tasks:
+        task.cancel()
+    await asyncio.gather(*runtime._tasks, return_exceptions=True)
+    runtime._is_stopped = True
+    await runtime.link.aclose()
 
 
 async def test_an_interrupt_of_somebody_else_is_an_abort(broker: RedisBroker, start_worker: StartWorker, namespace: str, redis_url: str):

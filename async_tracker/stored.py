@@ -127,7 +127,8 @@ def read_run(key: str, ref: str, raw: bytes | str) -> dict[str, Any]:
         stored, _ = _scan_json(raw if isinstance(raw, str) else raw.decode("utf-8"), 0)
     except (ValueError, StopIteration, RecursionError) as exc:
         raise CorruptRecord(key, "not JSON") from exc
-    if not isinstance(stored, dict) or stored.pop("schema", None) != RECORD_SCHEMA:
+    schema = stored.pop("schema", None) if isinstance(stored, dict) else None
+    if type(schema) is not int or schema != RECORD_SCHEMA:  # JSON's true equals 1
         raise CorruptRecord(key, f"not schema {RECORD_SCHEMA}")
     known: dict[str, Any] = {}
     for name, value in stored.items():

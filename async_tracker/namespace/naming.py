@@ -12,6 +12,7 @@ from async_tracker.errors import ConfigError, UnsupportedCommand
 SEPARATOR = ":"
 KEYSPACE, KEYEVENT = "__keyspace@", "__keyevent@"
 NOTIFICATION_MARKS = ("__key", "__subkey")
+KEY_FOLLOWS = "__:"
 
 
 def word(argument: Any) -> bytes:
@@ -97,53 +98,47 @@ class Naming:
             return self.pattern_text + pattern
         return self.pattern_raw + self.encode(pattern)
 
-    def strip_pattern(self, pattern: Any) -> Any:
-        """Take off what ``add_to_channel_pattern`` added."""
-        return self._strip_channel(pattern, self.pattern_text, self.pattern_raw)
-
     def add_to_channel(self, channel: Any) -> Any:
         """Name a channel to subscribe to. ``__keyspace@0__:k`` tells of the namespace's ``k``; ``__keyevent@0__:del`` stays as it is."""
-        head, tail = self._notification(channel)
-        return head + (self.add(tail) if tail is not None else type(head)()) if head else self.add(channel)
+        return self._placed(channel, self.add)
 
     def add_to_channel_pattern(self, pattern: Any) -> Any:
         """Name a pattern of channels to subscribe to; keyspace notifications as in ``add_to_channel``.
 
         A pattern that could match keyspace and keyevent channels alike (``__key*__:*``) cannot be confined: UnsupportedCommand.
         """
-        head, tail = self._notification(pattern)
-        return head + (self.add_to_pattern(tail) if tail is not None else type(head)()) if head else self.add_to_pattern(pattern)
+        return self._placed(pattern, self.add_to_pattern)
 
     def strip_channel(self, channel: Any) -> Any:
         """Take off what ``add_to_channel`` added."""
-        return self._strip_channel(channel, self.text, self.raw)
+        return self._stripped(channel, self.text, self.raw)
 
-    def _notification(self, channel: Any) -> tuple[Any, Any]:
-        """Split a notification's channel into what stays and the key after it (None: there is none); ``("", None)`` if it is none."""
-        text = channel if isinstance(channel, str) else bytes(channel).decode("latin-1") if isinstance(channel, (bytes, memoryview)) else ""
+    def strip_pattern(self, pattern: Any) -> Any:
+        """Take off what ``add_to_channel_pattern`` added."""
+        return self._stripped(pattern, self.pattern_text, self.pattern_raw)
+
+    def _placed(self, channel: Any, add: Callable[[Any], Any]) -> Any:
+        """Put the namespace before a channel, or, in a keyspace notification's, before the key."""
+        whole = bytes(channel) if isinstance(channel, memoryview) else channel
+        text = whole.decode("latin-1") if isinstance(whole, bytes) else str(whole)
         if not text.startswith(NOTIFICATION_MARKS):
-            return "", None
-        head, mark, _ = text.partition("__:")
+            return add(channel)
+        head, mark, _ = text.partition(KEY_FOLLOWS)
         if mark and text.startswith(KEYEVENT):
-            return (channel if isinstance(channel, str) else bytes(channel)), None
+            return whole
         if mark and text.startswith(KEYSPACE):
             cut = len(head) + len(mark)
-            whole = channel if isinstance(channel, str) else bytes(channel)
-            return whole[:cut], whole[cut:]
+            return whole[:cut] + add(whole[cut:])
         raise UnsupportedCommand(
             f"the channel {channel!r} cannot be confined to the namespace {self.namespace!r}: subscribe to '__keyspace@<db>__:<key>' "
             "or '__keyevent@<db>__:<event>', each by a pattern of its own"
         )
 
-    def _strip_channel(self, channel: Any, text: str, raw: bytes) -> Any:
+    def _stripped(self, channel: Any, text: str, raw: bytes) -> Any:
         if isinstance(channel, str):
-            head, mark, tail = channel.partition("__:")
-            if mark and head.startswith(KEYSPACE):
-                return head + mark + tail.removeprefix(text)
-            return channel.removeprefix(text)
+            head, mark, tail = channel.partition(KEY_FOLLOWS)
+            return head + mark + tail.removeprefix(text) if mark and head.startswith(KEYSPACE) else channel.removeprefix(text)
         if isinstance(channel, bytes):
-            raw_head, raw_mark, raw_tail = channel.partition(b"__:")
-            if raw_mark and raw_head.startswith(KEYSPACE.encode()):
-                return raw_head + raw_mark + raw_tail.removeprefix(raw)
-            return channel.removeprefix(raw)
+            # Latin-1 gives each byte a character of its own and back: one rule serves both kinds.
+            return self._stripped(channel.decode("latin-1"), raw.decode("latin-1"), b"").encode("latin-1")
         return channel

@@ -5,6 +5,7 @@ When it ends the tracker must be right again, with that job in flight and no oth
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from async_tracker import Tracker
+from tests.harness.servers import address_of, database_of
 from tests.harness.wait import wait_until
 from tests.harness.wire import WireProxy
 from tests.integrations.arq.running import result_of
@@ -104,6 +106,40 @@ async def shakes_hands_with_nonsense(wire: WireProxy) -> AsyncIterator[None]:
     rule.remove()
 
 
+@asynccontextmanager
+async def halves(upstream: str | tuple[str, int]) -> AsyncIterator[tuple[int, asyncio.Event]]:
+    """Forward to a server; while the event is set every reply is reset after its first bytes. Gives the port, and the event."""
+    broken, writers, tasks = asyncio.Event(), [], []
+
+    async def forward(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ends: list[asyncio.StreamWriter], *, replies: bool
+    ) -> None:
+        with contextlib.suppress(ConnectionError):
+            while chunk := await reader.read(65_536):
+                half = replies and broken.is_set()
+                writer.write(chunk[:3] if half else chunk)
+                await writer.drain()
+                if half:
+                    break
+        for end in ends:
+            end.transport.abort() if broken.is_set() else end.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connect = asyncio.open_unix_connection(upstream) if isinstance(upstream, str) else asyncio.open_connection(*upstream)
+        there_reader, there_writer = await connect
+        ends = [writer, there_writer]
+        writers.extend(ends)
+        tasks.append(asyncio.create_task(forward(reader, there_writer, ends, replies=False)))
+        tasks.append(asyncio.create_task(forward(there_reader, writer, ends, replies=True)))
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    yield listener.sockets[0].getsockname()[1], broken
+    listener.close()
+    for writer in writers:
+        writer.transport.abort()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 FAULTS: dict[str, Callable[[WireProxy], AbstractAsyncContextManager[None]]] = {
     "refused": refused,
     "cut again and again": cut_again_and_again,
@@ -159,6 +195,22 @@ async def test_a_refusal_of_the_trackers_redis_is_no_fault_of_a_job(apart, obser
     await assert_no_harm(apart, observer, run_worker, pool, refuses)
     stats = await observer.stats()
     assert (stats.started, stats.succeeded, stats.failed, stats.retried, stats.timed_out) == (22, 10, 3, 6, 3)
+
+
+async def test_a_reset_in_the_middle_of_every_reply_is_no_fault_of_a_job(make_tracker, observer, run_worker, pool, redis_url):
+    async with halves(address_of(redis_url)) as (port, broken):
+
+        @asynccontextmanager
+        async def half_replies() -> AsyncIterator[None]:
+            broken.set()
+            yield
+            broken.clear()
+
+        options = {"host": "127.0.0.1", "port": port, "db": database_of(redis_url)}
+        tracker = make_tracker(redis_options=options, heartbeat_interval=BEAT, hook_timeout=HOOK_TIMEOUT)
+        await assert_no_harm(tracker, observer, run_worker, pool, half_replies)
+        stats = await observer.stats()
+        assert (stats.started, stats.succeeded, stats.failed) == (22, 10, 3)
 
 
 @pytest.mark.parametrize("fault", ["refused", "never answers", "answers late", "answers nonsense", "shakes hands with nonsense"])

@@ -2,7 +2,6 @@
 
 import itertools
 import socket
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -57,13 +56,13 @@ def start_node(binary: Any, options: tuple[str, ...]) -> EmbeddedServer:
 
 
 def free_port() -> int:
+    """Return a port that is free, as is the one of its bus."""
     while True:
-        with socket.socket() as first:
+        with socket.socket() as first, socket.socket() as bus:
             first.bind(("127.0.0.1", 0))
             port: int = first.getsockname()[1]
-        if port < 55_000:
-            return port
-        time.sleep(0.001)
+            if port < 55_000 and bus.connect_ex(("127.0.0.1", port + 10_000)) != 0:
+                return port
 
 
 @pytest.fixture

@@ -109,6 +109,11 @@ class ArqAdapter:
         token = await call(self._client, "GET", IN_PROGRESS + run.job_id)
         return token is not None and text(token) == run.token
 
+    async def still_held(self, runs: Sequence[RunRecord]) -> list[RunRecord]:
+        """Give those of these runs whose claims are still their own, in one round trip."""
+        tokens = await call(self._client, "MGET", *(IN_PROGRESS + run.job_id for run in runs)) if runs else []
+        return [run for run, token in zip(runs, tokens, strict=True) if token is not None and text(token) == run.token]
+
     async def claims_server(self) -> str | None:
         """Give the run id of arq's server."""
         reply = await call(self._client, "INFO", "server")

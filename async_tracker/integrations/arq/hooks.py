@@ -77,6 +77,9 @@ class ArqHooks:
     facts: WorkerFacts = field(default_factory=WorkerFacts)
     runtime: Runtime | None = None
     claims: Claims | None = None
+    claims_link: Link | None = None
+    """The connection to arq's Redis, where that is not the tracker's."""
+    adapter: ArqAdapter | None = None
     pool: Any = None
     queue: str = DEFAULT_QUEUE
     active: set[asyncio.Task[Any]] = field(default_factory=set)
@@ -162,12 +165,13 @@ class ArqHooks:
 
     def _make_adapter(self, pool: Any, link: Link) -> ArqAdapter:
         """Release through the instance's own connection where it leads to arq's Redis, else through one like arq's pool."""
-        client = link.client
-        if self._is_apart(pool):
-            client = Link(pool, namespace=self.settings.namespace, name=f"{link.name}:claims").client
-        return ArqAdapter(
+        apart = self._is_apart(pool)
+        self.claims_link = Link(pool, namespace=self.settings.namespace, name=f"{link.name}:claims") if apart else None
+        client = self.claims_link.client if self.claims_link is not None else link.client
+        self.adapter = ArqAdapter(
             client, receipt_key=link.redis.full_key, serializer=self.facts.serializer or getattr(pool, "job_serializer", None)
         )
+        return self.adapter
 
     def _polling_ended(self, runtime: Runtime, task: asyncio.Task[Any]) -> None:
         """arq's main task is done: no more jobs are picked, and ``on_shutdown`` may or may not follow."""
@@ -195,7 +199,7 @@ class ArqHooks:
             return
         runtime.drain()
         try:
-            await runtime.stop(within=self.settings.hook_timeout, first=partial(self._give_back_idle_claims, runtime))
+            await runtime.stop(within=self.settings.hook_timeout, first=self._end_claims)
         finally:
             self._forget(runtime)
 
@@ -208,16 +212,29 @@ class ArqHooks:
         self.runtime = None
         self.on_runtime(None)
 
-    async def _give_back_idle_claims(self, runtime: Runtime) -> None:
-        """arq may be cancelled between its claim and the job's start: then nobody runs the job, and the claim is in the way."""
-        for job_id, instance_id, run in self.claims.held() if self.claims is not None else ():
-            if runtime.adapter is not None:
-                record = RunRecord(job_id=job_id, instance_id=instance_id, run=run, queue=self.queue, library=LIBRARY, started_at_ms=0)
-                try:
-                    await runtime.adapter.release(record, delay=0.0)
-                except StorageError as exc:
-                    logger.warning("a claim without a job could not be given back: %s", exc, extra={"job_id": job_id})
-                    return
+    async def _end_claims(self) -> None:
+        """The last that is done at arq's Redis: the sweeper has ended."""
+        try:
+            await self._give_back_idle_claims()
+        except StorageError as exc:
+            logger.warning("claims without a job could not be given back: %s", exc)
+        finally:
+            if self.claims_link is not None:
+                await self.claims_link.aclose()
+
+    async def _give_back_idle_claims(self) -> None:
+        """arq may be cancelled between its claim and the job's start: then nobody runs the job, and the claim is in the way.
+
+        Many more were won by other workers, so all are looked at in one round trip.
+        """
+        if self.claims is None or self.adapter is None:
+            return
+        idle = [
+            RunRecord(job_id=job_id, instance_id=instance_id, run=run, queue=self.queue, library=LIBRARY, started_at_ms=0)
+            for job_id, instance_id, run in self.claims.held()
+        ]
+        for record in await self.adapter.still_held(idle):
+            await self.adapter.release(record, delay=0.0)
 
     # jobs
 

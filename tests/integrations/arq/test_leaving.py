@@ -76,6 +76,21 @@ async def test_one_tracker_serves_one_worker_after_another_in_one_process(tracke
     assert await observer.instances() == []
 
 
+async def test_claims_that_other_workers_won_do_not_delay_the_end(tracker, observer, run_worker, pool, wire, redis_client):
+    """In a busy fleet most claims are lost to somebody; they are looked at together, and only one's own is given back."""
+    worker = await run_worker(tracker.install({"functions": [nap]}), url=wire.url)
+    assert await result_of(await pool.enqueue_job("nap", 0)) == "rested"
+    for number in range(500):
+        tracker._arq.claims.claim(f"lost {number}")
+    job = await pool.enqueue_job("nap", 0, _defer_by=3600)
+    await redis_client.set(f"arq:in-progress:{job.job_id}", tracker._arq.claims.claim(job.job_id), px=60_000)
+    wire.forget_commands()
+    await worker.stop()
+    assert sum(wire.command_counts().values()) < 30
+    assert await redis_client.exists(f"arq:in-progress:{job.job_id}") == 0
+    assert await observer.instances() == []
+
+
 def start(workers, redis_url, namespace):
     env = {"TEST_REDIS_URL": redis_url, "TEST_NAMESPACE": namespace}
     worker = workers.start("tests.integrations.arq.app.WorkerSettings", env=env)

@@ -106,12 +106,12 @@ def _meaning(found: dict[str, tuple[float, Rounds]]) -> list[str]:
     pooled = {place: _ratio(rounds, "tracked") for place, (_, rounds) in found.items()}
     dedicated = {place: _ratio(rounds, "dedicated") for place, (_, rounds) in found.items()}
     near = next(iter(found.values()))[1]
-    added = {way: _median(near[way], "connections") - _median(near["untracked"], "connections") for way in ("tracked", "dedicated")}
+    own = {way: _median(near[way], "tracker_connections") for way in ("tracked", "dedicated")}
     compared = "; ".join(f"{place}: {pooled[place].median:.3f} and {dedicated[place].median:.3f}" for place in found)
     return [
         f"Throughput by that of arq alone, pooled and dedicated: {compared}.",
-        f"A tracked worker has {added['tracked']:.0f} connection(s) more than arq alone when it shares the pool's address, and "
-        f"{added['dedicated']:.0f} with a pool of its own; in either case the tracker's writes go over one connection of their own, "
+        f"Of the connections of a worker {own['tracked']:.0f} is the tracker's where it shares the pool, and {own['dedicated']:.0f} where "
+        "it has one of its own (arq's own number goes up and down with the jobs at hand); it is outside the pool's count in either case, "
         "so a pool of few connections loses none of them to it. Take a dedicated Redis to keep the tracker's load and data apart, not "
         "for speed. Memory per job in flight is the same either way: the same records are written.",
     ]

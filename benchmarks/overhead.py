@@ -191,7 +191,7 @@ def _meaning(rounds: dict[int, Rounds], counted: dict[str, dict[str, Any]], pace
             f"{abs(1 - noise.median):.1%}, between {noise.low:.3f} and {noise.high:.3f}."
         )
     trips = {way: counted[way]["round_trips_per_job"] - counted["untracked"]["round_trips_per_job"] for way in WAYS}
-    connections = counted["tracked"]["connections"] - counted["untracked"]["connections"]
+    connections = counted["tracked"]["tracker_connections"]
     p50 = added_latency(paced, "tracked", "p50")
     sentences.append(
         f"Tracking adds {max(trips['tracked'], 0.0):.3f} round trips per job, none of which a job waits for "

@@ -119,8 +119,9 @@ async def _killing(ground: Ground, size: Size, log: Log) -> tuple[list[Kill], in
                 kills.append(await _kill_one(tracker, pool, log, choose))
                 start()
         feeding.cancel()
+        await asyncio.gather(feeding, return_exceptions=True)
         lost = await _count_lost(log, enqueued)
-    await pool.aclose()
+    await pool.aclose(close_connection_pool=True)
     return kills, lost
 
 

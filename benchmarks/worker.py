@@ -90,6 +90,7 @@ class Meter:
             "commands_per_job": counted.commands / jobs,
             "bytes_per_job": (counted.bytes_in + counted.bytes_out) / jobs,
             "calls_per_job": {name: count / jobs for name, count in counted.calls.items()},
+            "tracker_connections": sum(found["name"].startswith("async-tracker") for found in self.client.client_list()),
             "connections": counted.clients - 2,  # this meter's own, and that of the program that started us
             "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }

@@ -23,7 +23,13 @@ from tests.harness.wire import WireProxy
 MEMORY_PER_JOB_BYTES = 512
 QUERY_ROUND_TRIPS = 4
 
-QUIET: dict[str, Any] = {"heartbeat_interval": 60.0, "heartbeat_ttl": 180.0, "silence_limit": 180.0, "sweep_interval": 60.0, "watchdog": False}
+QUIET: dict[str, Any] = {
+    "heartbeat_interval": 60.0,
+    "heartbeat_ttl": 180.0,
+    "silence_limit": 180.0,
+    "sweep_interval": 60.0,
+    "watchdog": False,
+}
 """Settings under which the only thing that a tracker sends within a test is what the journal writes."""
 
 

@@ -185,7 +185,8 @@ async def test_a_redis_of_its_own_holds_the_tracking_and_the_jobs_stay_where_the
     async with Tracker.from_env() as tracker:
         await wait_until(lambda: _count(tracker, 2), timeout=30, description="both workers are registered, apart from arq")
         first_pid = first.pid
-        queued = [await pool.enqueue_job("send_newsletter", issue, _job_id=f"issue-{issue}") for issue in range(8)]
+        # More than one worker takes at a time: each of the two has some.
+        queued = [await pool.enqueue_job("send_newsletter", issue, _job_id=f"issue-{issue}") for issue in range(14)]
 
         async def first_is_busy() -> bool:
             instances = {found.instance_id: found.pid for found in await tracker.instances()}
@@ -195,7 +196,7 @@ async def test_a_redis_of_its_own_holds_the_tracking_and_the_jobs_stay_where_the
         assert [depth.queue for depth in await tracker.queues()] == ["arq:queue"]
         first.kill()
         results = await asyncio.gather(*(job.result(timeout=60, poll_delay=0.1) for job in queued if job is not None))
-        assert results == [f"issue {issue} sent" for issue in range(8)]
+        assert results == [f"issue {issue} sent" for issue in range(14)]
         assert (await tracker.stats()).recovered > 0
     assert not [key async for key in pool.scan_iter("my_app:*") if not key.startswith(b"my_app:receipt:")]
 

@@ -76,10 +76,11 @@ class Heartbeat:
         async with self._pen.lock:
             counters = self._journal.unsent_counts()
             sent_at_ms = monotonic_ms()
+            connections = self._new_connections()  # before the number: what the watchdog says meanwhile has a higher one
             reply = await self._store.beat(
                 self._pen.instance_id,
                 self._pen.next_number(),
-                connections=self._new_connections(),
+                connections=connections,
                 fields=self._fields(),
                 counters=counters,
                 minute=self._clock.now_ms() // 60_000,

@@ -75,7 +75,7 @@ class Runtime:
         self._is_stopped = False
         self._is_behind = False
         self._has_beaten = asyncio.Event()
-        self._sent_generation = self._beating_generation = 0
+        self._sent_generation = self._beating_generation = self._beating_words = 0
         self._pid = os.getpid()
         self._tasks: list[asyncio.Task[None]] = []
         self._compose(nonce)
@@ -192,7 +192,9 @@ class Runtime:
             self._sent_generation = self._beating_generation
             if self.link.generation != self._sent_generation:  # this very beat had to connect anew
                 self.heartbeat.hurry()
-        self.watchdog.rest()
+        self.watchdog.rest(self._beating_words)
+        if self.watchdog.has_registered:  # it spoke while this beat was under way, and its connections may be what stands there now
+            self.heartbeat.hurry()
         self.writer.kick()
 
     def _connections(self) -> Connections:
@@ -201,6 +203,7 @@ class Runtime:
 
     def _new_connections(self) -> str:
         self._beating_generation = self.link.generation
+        self._beating_words = self.watchdog.words
         has_changed = self.link.generation != self._sent_generation or self.watchdog.has_registered
         return self._connections().encode() if has_changed else ""
 

@@ -68,8 +68,9 @@ class Watchdog:
         self._twin_id: int | None = None
         self._spoke_at = float("-inf")
         self._may_rest = threading.Event()
-        self.has_registered = False
-        """The registered connections include the watchdog's; the next beat registers without it."""
+        self.words = 0
+        """How many words it has set out to say."""
+        self._answered = 0
         _watchdogs.add(self)
 
     def start(self) -> None:
@@ -80,11 +81,17 @@ class Watchdog:
         """Stop watching; returns at once."""
         self._stop.set()
 
-    def rest(self) -> None:
-        """A beat got through: the loop speaks for itself again."""
-        if self.has_registered:
-            self.has_registered = False
-            self._may_rest.set()
+    @property
+    def has_registered(self) -> bool:
+        """Whether the registered connections may be the watchdog's; the next beat registers the loop's own."""
+        return self.words > self._answered
+
+    def rest(self, words: int) -> None:
+        """A beat got through that was made when so many words had been set out on: the loop speaks for itself again."""
+        if words > self._answered:
+            self._answered = words
+            if words == self.words:
+                self._may_rest.set()
 
     def _run(self) -> None:
         while not self._stop.wait(TICK_SECONDS):
@@ -147,20 +154,20 @@ class Watchdog:
         instance_id = self._pen.instance_id
         names = [keys.INSTANCES, keys.instance(instance_id), keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS]
         connections = Connections(server=self._link.server_run_id, ids=ids).encode()
-        self.has_registered = True
         stack = json.dumps(blocking_stack(self._loop_thread))
-        run_script_sync(redis, SCRIPTS["speak"], names, (instance_id, connections, stack, int(silent_for * 1000)))
+        number = self._pen.next_number()  # before the word is counted: a beat that has heard of the word has a higher number than it
+        self.words += 1
+        run_script_sync(redis, SCRIPTS["speak"], names, (instance_id, number, connections, stack, int(silent_for * 1000)))
         self._spoke_at = time.monotonic()
         if self._unwritten():
             self._write_starts(redis)
 
     def _write_starts(self, redis: Any) -> None:
         """Write every run in flight: what the loop was about to send may be stuck in it."""
-        runs = self._journal.runs()[:BATCH]
-        for run in runs:
-            run.sent = True
+        number = self._pen.next_number()  # first: whatever the loop writes of the ends of these runs has a higher one
+        runs = self._journal.send_runs(BATCH)
         records = [run.record() for run in runs]
-        names, arguments = write_call(self._pen.instance_id, self._pen.next_number(), started=records, ended=[])
+        names, arguments = write_call(self._pen.instance_id, number, started=records, ended=[])
         status, _ = run_script_sync(redis, SCRIPTS["write"], names, arguments)
         if int(status) == 1:
             for run in runs:

@@ -15,11 +15,12 @@ from async_tracker.connections import Access, describe
 from async_tracker.errors import TrackerError
 from async_tracker.events import encode_event
 from async_tracker.host import host_id, hostname, versions
-from async_tracker.integrations.arq import ArqAdapter, ArqHooks, installed
+from async_tracker.integrations.arq import ArqHooks, installed
 from async_tracker.integrations.arq.hooks import Ctx
-from async_tracker.integrations.dramatiq.adapter import DramatiqAdapter
+from async_tracker.integrations.arq.library import arq_library
+from async_tracker.integrations.dramatiq.library import dramatiq_library
 from async_tracker.integrations.footing import Footing
-from async_tracker.integrations.registry import Library, Registry
+from async_tracker.integrations.registry import PLAIN, Registry
 from async_tracker.listeners import Listener, Listeners
 from async_tracker.namespace import Namespace, SyncNamespace
 from async_tracker.policy import InstanceState
@@ -33,9 +34,6 @@ from async_tracker.store.reading import Reading
 from async_tracker.stored import Description
 
 T = TypeVar("T")
-
-PLAIN = "asyncio"
-"""The library name of workers that are registered with `Tracker.register`."""
 
 
 class Tracker:
@@ -72,10 +70,7 @@ class Tracker:
             settings=self.settings, access=self._access, tracker=self, on_runtime=self._set_runtime, on_event=self._listeners.tell
         )
         self._registry = Registry(
-            (
-                Library(name="arq", scope=ArqAdapter.scope, make_adapter=self._arq_adapter, own_client=lambda: self._arq.pool),
-                Library(name="dramatiq", scope=DramatiqAdapter.scope, make_adapter=_dramatiq_adapter, own_client=lambda: None),
-            ),
+            (arq_library(self._arq), dramatiq_library()),
             access=self._access,
             namespace=self.namespace,
             given={"arq": arq_redis, "dramatiq": dramatiq_redis},
@@ -311,9 +306,6 @@ class Tracker:
 
     # recovery
 
-    def _arq_adapter(self, client: Any, receipt_key: Callable[[str], bytes]) -> ArqAdapter:
-        return ArqAdapter(client, receipt_key=receipt_key, serializer=self._arq.facts.serializer)
-
     async def recover(self, dry_run: bool = False) -> list[Recovery]:
         """Look for dead instances now and recover their orphans, the oldest first; with ``dry_run``, only tell what would be done.
 
@@ -420,7 +412,3 @@ def _check_numbers(method: str, **given: Any) -> None:
 def _finish(runtime: Runtime, run: Run, outcome: str) -> None:
     runtime.end_run(run)
     runtime.count_end(run, outcome)
-
-
-def _dramatiq_adapter(client: Any, full_key: Callable[[str], bytes]) -> DramatiqAdapter:
-    return DramatiqAdapter(client, full_key=full_key)

@@ -10,19 +10,19 @@ from async_tracker import keys
 from async_tracker.calls import call, text
 from async_tracker.cli.findings import Finding, Status
 from async_tracker.cli.instances import blocking_line
-from async_tracker.cli.permissions import arq_commands, judged, judged_at_arq, own_name, refusals, tracker_commands
-from async_tracker.cli.reach import CONNECT_TIMEOUT, claims_redis, library_url
+from async_tracker.cli.permissions import judged, judged_for_recovery, own_name, refusals, tracker_commands
+from async_tracker.cli.reach import CONNECT_TIMEOUT, library_url
 from async_tracker.cli.target import Target
 from async_tracker.cli.wording import counted, duration
 from async_tracker.connections import SOCKET_TIMEOUT, Access, describe, redis_options
 from async_tracker.errors import StorageError, StorageUnavailable
-from async_tracker.integrations.arq.names import DEFAULT_QUEUE, LIBRARY
+from async_tracker.integrations.registry import Library, Registry, has_claims
 from async_tracker.namespace import Namespace
 from async_tracker.policy import InstanceState
 from async_tracker.queries import Queries
 from async_tracker.records import Instance, Snapshot
-from async_tracker.stored import StoredInstance
-from async_tracker.tracker import PLAIN, Tracker
+from async_tracker.stored import Description, StoredInstance
+from async_tracker.tracker import Tracker
 
 _OLDEST_REDIS, _OLDEST_VALKEY = (6, 2), (7, 2)
 _PINGS = 5
@@ -48,12 +48,12 @@ class Examination:
         self._connections(info)
         try:
             stored = await Queries(self.namespaced).stored_instances()
-            await self._permissions(_queue_of(stored, self.tracker), arq_is_here=self._arq_is_here(stored))
+            await self._permissions(stored)
             await self._inside(stored, info)
         except StorageUnavailable:
             raise
         except StorageError as exc:
-            await self._permissions(DEFAULT_QUEUE, arq_is_here=self._arq_is_here([]))
+            await self._permissions([])
             self._problem("namespace", f"it cannot be read: {exc}", "see what the user may do")
         return self._found
 
@@ -125,14 +125,20 @@ class Examination:
         else:
             self._ok("memory", says)
 
-    def _arq_is_here(self, stored: list[StoredInstance]) -> bool:
-        """Whether arq's jobs are, or may be, where the tracker's records are."""
-        workers = [item.description for item in stored if item.description.library != PLAIN]
-        is_apart = library_url(self.target, LIBRARY) is not None or any(item.claims_server is not None for item in workers)
-        return not is_apart and (not workers or any(item.library == LIBRARY for item in workers))
+    @property
+    def _registry(self) -> Registry:
+        return self.tracker.footing.registry
 
-    async def _permissions(self, queue: str, *, arq_is_here: bool) -> None:
-        """Tell what the user may do; who may not even write for the tracker recovers nothing in arq's Redis either."""
+    def _is_here(self, library: Library, stored: list[StoredInstance]) -> bool:
+        """Whether the library's jobs are, or may be, where the tracker's records are."""
+        workers = _workers(stored, library.name)
+        if library_url(self.target, library.name) is not None or any(item.claims_server is not None for item in workers):
+            return False
+        is_anybody_here = any(has_claims(item.description.library) for item in stored)
+        return bool(workers) or (library.is_presumed and not is_anybody_here)
+
+    async def _permissions(self, stored: list[StoredInstance]) -> None:
+        """Tell what the user may do; who may not even write for the tracker recovers nothing of any library either."""
         whom = self.user or await own_name(self._client)
         asking, working = tracker_commands(self.namespaced)
         refused_asking = await refusals(self._client, asking, user=self.user)
@@ -148,9 +154,15 @@ class Examination:
         )
         self._found.append(finding)
         writes = len(refused_working) < len(working)
-        if writes and arq_is_here:
-            refused = await refusals(self._client, arq_commands(self.namespaced, queue), user=self.user)
-            self._found.append(judged_at_arq(f"user {whom}, arq", refused))
+        for library in self._registry.libraries if writes else ():
+            if self._is_here(library, stored):
+                await self._rights(library.name, _workers(stored, library.name), self._client, user=self.user)
+
+    async def _rights(self, library: str, workers: list[Description], client: Any, *, user: str | None) -> None:
+        rights = self._registry.rights(library, workers, client=client, queue=self.tracker.settings.queue)
+        if rights is not None:
+            subject = f"user {user or await own_name(client)}, {library}"
+            self._found.append(judged_for_recovery(subject, rights, await refusals(client, rights.commands, user=user)))
 
     def _connections(self, info: Mapping[str, str]) -> None:
         pool = self._client.connection_pool
@@ -203,16 +215,16 @@ class Examination:
         ours = describe(self._client)
         connections = {item.instance_id: len(item.connection_ids) for item in instances}
         for item in stored:
-            theirs, broker = item.description.redis or "?", claims_redis(item.description)
+            theirs, broker = item.description.redis or "?", self._registry.claims_at(item.description)
             says = f"{theirs}, {counted(connections.get(item.instance_id, 0), 'connection')}"
             if item.description.claims_server is not None:
                 says += f"; its worker's is {broker}"
-            elif item.description.library != PLAIN:
+            elif has_claims(item.description.library):
                 says += "; its worker's as well"
             self._ok(f"redis of {item.instance_id}", says + ("" if theirs == ours else f"; this command calls it {ours}"))
 
     async def _sweeper(self, instances: tuple[Instance, ...]) -> None:
-        for library in sorted({item.library for item in instances if item.state is not InstanceState.DEAD} - {PLAIN}):
+        for library in sorted({item.library for item in instances if item.state is not InstanceState.DEAD and has_claims(item.library)}):
             holder = await call(self.namespaced, "GET", keys.lease(library))
             watcher = await call(self.namespaced, "GET", keys.lease(f"{library}-watch"))
             if holder is not None:
@@ -227,26 +239,26 @@ class Examination:
 
     async def _claims(self, stored: list[StoredInstance], info: Mapping[str, str]) -> None:
         """Claims must be where recovery looks for them, and all of a namespace in one place."""
-        for library in sorted({item.description.library for item in stored} - {PLAIN}):
-            workers = [item.description for item in stored if item.description.library == library]
+        for library in sorted({item.description.library for item in stored if has_claims(item.description.library)}):
+            workers = _workers(stored, library)
             servers = {item.claims_server or info.get("run_id", "") for item in workers}
-            where = ", ".join(sorted({claims_redis(item) for item in workers}))
+            where = ", ".join(sorted({self._registry.claims_at(item) for item in workers}))
             subject, url = f"{library}'s Redis", library_url(self.target, library)
             if len(servers) > 1:
                 self._problem(subject, f"workers of this namespace use several: {where}", "a namespace serves one: give each its own")
             elif url is not None:
-                await self._claims_at(library, url, servers, _queue_of(stored, self.tracker))
+                await self._claims_at(library, url, servers, workers)
             elif servers != {info.get("run_id", "")}:
                 self._problem(subject, f"claims are in another Redis: {where}", _url_remedy(library))
             else:
                 self._ok(subject, f"{where}: claims are on the tracker's own server")
 
     def _shared_claims(self, stored: list[StoredInstance]) -> None:
-        for names in self.tracker.footing.registry.sharing(stored):
+        for names in self._registry.sharing(stored):
             says = f"what {' and '.join(names)} hold cannot be told apart: none of them is recovered while another lives"
             self._problem("claims", says, "make the broker in each process, after the fork, so that each has an id of its own")
 
-    async def _claims_at(self, library: str, url: str, servers: set[str], queue: str) -> None:
+    async def _claims_at(self, library: str, url: str, servers: set[str], workers: list[Description]) -> None:
         limits = {"socket_timeout": SOCKET_TIMEOUT, "socket_connect_timeout": CONNECT_TIMEOUT}
         access = Access(options={**limits, **redis_options({"url": url})})
         subject = f"{library}'s Redis"
@@ -257,9 +269,7 @@ class Examination:
                 self._problem(subject, f"{describe(client)} is not the one that the workers use", _url_remedy(library))
                 return
             self._ok(subject, f"{describe(client)}, named apart from the tracker's")
-            if library == LIBRARY:
-                refused = await refusals(client, arq_commands(Namespace(client, self.tracker.namespace), queue), user=None)
-                self._found.append(judged_at_arq(f"user {await own_name(client)}, arq", refused))
+            await self._rights(library, workers, client, user=None)
         except StorageError as exc:
             self._problem(subject, str(exc), _url_remedy(library))
         finally:
@@ -278,10 +288,8 @@ def _url_remedy(library: str) -> str:
     return f"set TRACKER_{library.upper()}_REDIS_URL, or give --{library}-redis-url, in processes that are no worker"
 
 
-def _queue_of(stored: list[StoredInstance], tracker: Tracker) -> str:
-    """Choose a queue to ask about: a user may be allowed only those that its workers use."""
-    queues = [item.description.queue for item in stored if item.description.library == LIBRARY and item.description.queue]
-    return tracker.settings.queue or next(iter(queues), DEFAULT_QUEUE)
+def _workers(stored: list[StoredInstance], library: str) -> list[Description]:
+    return [item.description for item in stored if item.description.library == library]
 
 
 def info_of(reply: Any) -> dict[str, str]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from async_tracker.cli.endings import Ending
 from async_tracker.cli.instances import blocked_remark, instance_remark, matching
-from async_tracker.cli.reach import claims_redis, library_url, reach, redis_of
+from async_tracker.cli.reach import library_url, reach, redis_of
 from async_tracker.cli.tables import Table, show
 from async_tracker.cli.target import Target
 from async_tracker.cli.wording import counted, duration, megabytes, remark, say_document, shown
@@ -52,7 +52,8 @@ async def _queues(tracker: Tracker, target: Target) -> tuple[list[QueueDepth], s
     async with tracker.redis() as namespaced:
         stored = await Queries(namespaced).stored_instances()
     workers = [item.description for item in stored if item.description.claims_server is not None]
-    apart = {item.library: claims_redis(item) for item in workers if library_url(target, item.library) is None}
+    claims_at = tracker.footing.registry.claims_at
+    apart = {item.library: claims_at(item) for item in workers if library_url(target, item.library) is None}
     why_not = "; ".join(
         f"{library} keeps its jobs in another Redis, {shown(url)}: give it as --{library}-redis-url"
         for library, url in sorted(apart.items())

@@ -8,10 +8,8 @@ from async_tracker.calls import call, call_many, refused, text
 from async_tracker.cli.findings import Finding, Status
 from async_tracker.cli.wording import duration
 from async_tracker.errors import StorageError
-from async_tracker.integrations.arq.names import ABORT, IN_PROGRESS, JOB, RESULT, RETRY
+from async_tracker.integrations.rights import Command, Rights, commands_of
 from async_tracker.namespace import Namespace
-
-Command = list[str | bytes]
 
 # string, hash, set, zset and stream stand for keys of the namespace that nobody uses. What asks comes before what writes.
 ASKING = """
@@ -55,38 +53,6 @@ XADD stream * f 0
 DEL string hash set zset stream
 """
 
-# Without effect: no such job is queued.
-RECOVERING_ARQ = """
-INFO server
-TIME
-EVAL return 0
-EVALSHA 0 0
-GET claim
-MGET claim
-DEL claim payload tries result
-EXISTS payload claim
-PTTL payload
-PEXPIRE payload 1
-GET result
-SET result 0 XX PX 1
-SET payload 0 XX PX 1
-ZCARD queue
-ZCOUNT queue 0 1
-ZRANGE queue 0 0
-ZSCAN queue 0
-ZSCORE queue job
-ZADD queue XX 0 job
-ZREM queue job
-ZREM abort job
-EXISTS receipt
-TYPE receipt
-HMGET receipt payload result
-HSET receipt payload 0
-PEXPIRE receipt 1
-SET receipt 0 XX PX 1
-DEL receipt
-"""
-
 _EVIDENCE = {"CLIENT ID", "CLIENT SETNAME", "CLIENT LIST"}
 """Without these deaths are noticed all the same, by the heartbeat, later."""
 _FOLLOWING = {"XREAD", "XREVRANGE"}
@@ -96,27 +62,10 @@ _FOLLOWING = {"XREAD", "XREVRANGE"}
 def tracker_commands(namespaced: Namespace) -> tuple[list[Command], list[Command]]:
     """Give the commands that questions need, and those that a worker needs besides, on keys of the namespace that nobody uses."""
     nonce = secrets.token_hex(8)
-    names = {name: namespaced.full_key(f"doctor:{nonce}:{name}") for name in ("string", "hash", "set", "zset", "stream")}
-    return _commands(ASKING, names), _commands(WORKING, names)
-
-
-def arq_commands(namespaced: Namespace, queue: str) -> list[Command]:
-    """Give the commands that recovery needs in arq's Redis, about a job that does not exist."""
-    job_id = f"async-tracker-doctor-{secrets.token_hex(8)}"
-    names: dict[str, str | bytes] = {"claim": IN_PROGRESS + job_id, "payload": JOB + job_id, "tries": RETRY + job_id}
-    names |= {"result": RESULT + job_id, "queue": queue, "abort": ABORT, "job": job_id}
-    return _commands(RECOVERING_ARQ, {**names, "receipt": namespaced.full_key(f"receipt:{job_id}")})
-
-
-def _commands(table: str, names: Mapping[str, Any]) -> list[Command]:
-    commands: list[Command] = []
-    for line in table.strip().splitlines():
-        verb, *rest = line.split(" ")
-        if verb == "EVAL":
-            commands.append([verb, " ".join(rest), "0"])
-        else:
-            commands.append([verb, *(names.get(word, word) for word in rest)])
-    return commands
+    names: dict[str, str | bytes] = {
+        name: namespaced.full_key(f"doctor:{nonce}:{name}") for name in ("string", "hash", "set", "zset", "stream")
+    }
+    return commands_of(ASKING, names), commands_of(WORKING, names)
 
 
 def named(command: Sequence[str | bytes]) -> str:
@@ -173,12 +122,17 @@ def judged(
     return Finding(subject=subject, status=Status.PROBLEM, says=says, remedy=f"ACL SETUSER ... ~{namespace}:* {grants(every)}")
 
 
-def judged_at_arq(subject: str, refused_commands: Mapping[str, str]) -> Finding:
-    """Judge what a user is refused in arq's Redis."""
+def judged_for_recovery(subject: str, rights: Rights, refused_commands: Mapping[str, str]) -> Finding:
+    """Judge what a user is refused of the rights that recovery needs in a worker library's Redis.
+
+    >>> rights = Rights(keys="arq:*", commands=(["DEL", "k"],))
+    >>> judged_for_recovery("user", rights, {"DEL": "no permission"}).remedy
+    'to recover and to see how full queues are: ACL SETUSER ... ~arq:* +del'
+    """
     if not refused_commands:
         return Finding(subject=subject, status=Status.OK, says="may do all that recovery needs")
     says = f"may not: {', '.join(refused_commands)} ({next(iter(refused_commands.values()))})"
-    remedy = f"to recover and to see how full queues are: ACL SETUSER ... ~arq:* {grants(refused_commands)}"
+    remedy = f"to recover and to see how full queues are: ACL SETUSER ... ~{rights.keys} {grants(refused_commands)}"
     return Finding(subject=subject, status=Status.PROBLEM, says=says, remedy=remedy)
 
 

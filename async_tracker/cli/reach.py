@@ -9,9 +9,6 @@ from async_tracker.cli.target import Target
 from async_tracker.config import DEFAULT_REDIS_URL
 from async_tracker.connections import SOCKET_TIMEOUT, describe, redis_options
 from async_tracker.errors import StorageUnavailable
-from async_tracker.integrations.dramatiq.holds import Broker
-from async_tracker.integrations.dramatiq.names import LIBRARY as DRAMATIQ
-from async_tracker.stored import Description
 from async_tracker.tracker import Tracker
 
 CONNECT_TIMEOUT = 3.0
@@ -36,12 +33,6 @@ def library_url(target: Target, library: str) -> str | None:
     """Tell which Redis was named as that of a worker library; None where it is taken to be the tracker's."""
     given = {"arq": target.arq_redis_url, "dramatiq": target.dramatiq_redis_url}.get(library)
     return given if given is not None else os.environ.get(f"TRACKER_{library.upper()}_REDIS_URL") or None
-
-
-def claims_redis(description: Description) -> str:
-    """Tell where a worker's library keeps its claims, as a url without a password."""
-    broker = Broker.of(description.broker) if description.library == DRAMATIQ else None
-    return (broker.at if broker is not None else description.broker) or "?"
 
 
 @asynccontextmanager

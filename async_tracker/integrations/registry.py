@@ -1,31 +1,68 @@
-"""The worker libraries whose jobs can be recovered, and how a process that is no worker reaches the Redis of each.
+"""The worker libraries whose jobs can be recovered, how a process that is no worker reaches the Redis of each, and what it needs there.
 
 Nothing here imports a worker library: an adapter needs a client and names.
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from async_tracker.adapter import Adapter
 from async_tracker.connections import Access
 from async_tracker.errors import ConfigError, StorageError
+from async_tracker.integrations.rights import Rights
 from async_tracker.namespace import Namespace
-from async_tracker.stored import StoredInstance
+from async_tracker.stored import Description, StoredInstance
+
+PLAIN = "asyncio"
+"""What stands for the library where there is none: workers of `Tracker.register`."""
 
 MakeAdapter = Callable[[Any, Callable[[str], bytes]], Adapter]
 """Makes an adapter of a client of the library's Redis, and of what gives a key of our namespace its full name."""
 
 
+class MakeRights(Protocol):
+    """Tells what recovery needs in a library's Redis; None where there is nothing to recover.
+
+    ``described`` are workers of the library, none perhaps; ``queue`` is the tracker's setting; ``full_key`` gives a key of our
+    namespace its full name there.
+    """
+
+    def __call__(self, described: Sequence[Description], *, queue: str | None, full_key: Callable[[str], bytes]) -> Rights | None: ...
+
+
+def _as_it_says(description: Description) -> str | None:
+    return description.broker
+
+
+def _unknown(described: Sequence[Description], *, queue: str | None, full_key: Callable[[str], bytes]) -> Rights | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Library:
-    """One worker library: how its adapter is made, and which client a worker of it in this process uses, if there is one."""
+    """One worker library: how its adapter is made, and what people are told of it."""
 
     name: str
     scope: str
     make_adapter: MakeAdapter
     own_client: Callable[[], Any]
+    """Gives the client that a worker of it in this process uses, if there is one."""
+    claims_at: Callable[[Description], str | None] = _as_it_says
+    """Tells where a worker has its claims, as a url without a password, or another word for people."""
+    rights: MakeRights = _unknown
+    is_presumed: bool = False
+    """Whether its workers are expected where none has registered yet."""
+
+
+def has_claims(library: str) -> bool:
+    """Tell whether a worker library stands behind such workers, known here or not.
+
+    >>> has_claims("arq"), has_claims(PLAIN)
+    (True, False)
+    """
+    return library != PLAIN
 
 
 class Registry:
@@ -50,6 +87,23 @@ class Registry:
     def scopes(self) -> tuple[str, ...]:
         """What may stand before a job's id in keys and sets."""
         return tuple(library.scope for library in self._libraries.values() if library.scope)
+
+    @property
+    def libraries(self) -> tuple[Library, ...]:
+        """Every library that is known here."""
+        return tuple(self._libraries.values())
+
+    def claims_at(self, description: Description) -> str:
+        """Tell where a worker's library has its claims, for people: a url without a password."""
+        library = self._libraries.get(description.library)
+        return (library.claims_at(description) if library is not None else description.broker) or "?"
+
+    def rights(self, name: str, described: Sequence[Description], *, client: Any, queue: str | None) -> Rights | None:
+        """Tell what a user must be allowed on ``client``, the library's Redis; None where nothing is recovered, or it is not known."""
+        library = self._libraries.get(name)
+        if library is None:
+            return None
+        return library.rights(described, queue=queue, full_key=Namespace(client, self._namespace).full_key)
 
     def adapter(self, name: str) -> Adapter | None:
         """Make the adapter of a library for the running loop; None for workers that no library stands behind."""

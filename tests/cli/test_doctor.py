@@ -9,8 +9,10 @@ import redis
 
 import async_tracker
 from async_tracker import Tracker
-from async_tracker.cli.permissions import ASKING, RECOVERING_ARQ, WORKING
+from async_tracker.cli.permissions import ASKING, WORKING
+from async_tracker.integrations.arq.rights import RECOVERING as RECOVERING_ARQ
 from async_tracker.integrations.dramatiq.holds import Broker
+from async_tracker.integrations.dramatiq.rights import RECOVERING as RECOVERING_DRAMATIQ
 from tests.harness.wait import wait_until
 
 SCRIPTS = Path(async_tracker.__file__).parent
@@ -165,6 +167,7 @@ async def test_a_corrupt_record_is_named(cli, redis_client, namespace):
 def test_every_command_of_every_script_is_asked_for():
     assert commands_in("store/lua") - (asked(ASKING) | asked(WORKING)) == set()
     assert commands_in("integrations/arq/lua") - asked(RECOVERING_ARQ) == set()
+    assert commands_in("integrations/dramatiq/lua") - asked(RECOVERING_DRAMATIQ) == set()
 
 
 def commands_in(folder):

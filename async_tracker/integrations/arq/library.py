@@ -1,0 +1,26 @@
+"""arq, as a tracker knows it."""
+
+from collections.abc import Callable
+from typing import Any
+
+from async_tracker.integrations.arq.adapter import ArqAdapter
+from async_tracker.integrations.arq.hooks import ArqHooks
+from async_tracker.integrations.arq.names import LIBRARY
+from async_tracker.integrations.arq.rights import rights
+from async_tracker.integrations.registry import Library
+
+
+def arq_library(hooks: ArqHooks) -> Library:
+    """Describe arq; ``hooks`` know the pool and the serializer of a worker in this process, if there is one."""
+
+    def make_adapter(client: Any, full_key: Callable[[str], bytes]) -> ArqAdapter:
+        return ArqAdapter(client, receipt_key=full_key, serializer=hooks.facts.serializer)
+
+    return Library(
+        name=LIBRARY,
+        scope=ArqAdapter.scope,
+        make_adapter=make_adapter,
+        own_client=lambda: hooks.pool,
+        rights=rights,
+        is_presumed=True,
+    )

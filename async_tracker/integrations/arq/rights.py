@@ -1,0 +1,52 @@
+"""What a user must be allowed in arq's Redis so that arq's jobs can be recovered, asked about a job that does not exist."""
+
+import secrets
+from collections.abc import Callable, Sequence
+
+from async_tracker.integrations.arq.names import ABORT, DEFAULT_QUEUE, IN_PROGRESS, JOB, RESULT, RETRY
+from async_tracker.integrations.rights import Rights, commands_of
+from async_tracker.stored import Description
+
+# Without effect: no such job is queued.
+RECOVERING = """
+INFO server
+TIME
+EVAL return 0
+EVALSHA 0 0
+GET claim
+MGET claim
+DEL claim payload tries result
+EXISTS payload claim
+PTTL payload
+PEXPIRE payload 1
+GET result
+SET result 0 XX PX 1
+SET payload 0 XX PX 1
+ZCARD queue
+ZCOUNT queue 0 1
+ZRANGE queue 0 0
+ZSCAN queue 0
+ZSCORE queue job
+ZADD queue XX 0 job
+ZREM queue job
+ZREM abort job
+EXISTS receipt
+TYPE receipt
+HMGET receipt payload result
+HSET receipt payload 0
+PEXPIRE receipt 1
+SET receipt 0 XX PX 1
+DEL receipt
+"""
+
+
+def rights(described: Sequence[Description], *, queue: str | None, full_key: Callable[[str], bytes]) -> Rights:
+    """Give what recovery needs for the queue that is named, else that of one of these workers, else arq's own.
+
+    A user may be allowed only the queues that its workers use.
+    """
+    queue = queue or next((item.queue for item in described if item.queue), DEFAULT_QUEUE)
+    job_id = f"async-tracker-doctor-{secrets.token_hex(8)}"
+    names: dict[str, str | bytes] = {"claim": IN_PROGRESS + job_id, "payload": JOB + job_id, "tries": RETRY + job_id}
+    names |= {"result": RESULT + job_id, "queue": queue, "abort": ABORT, "job": job_id, "receipt": full_key(f"receipt:{job_id}")}
+    return Rights(keys="arq:*", commands=tuple(commands_of(RECOVERING, names)))

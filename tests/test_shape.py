@@ -113,6 +113,63 @@ def test_the_lowest_floor_is_pure():
     assert {name: found for name, found in impure.items() if found} == {}
 
 
+def names_a_library(node: ast.AST) -> bool:
+    """Whether this stands for the library that a worker is of: ``library``, ``x.library``."""
+    return (isinstance(node, ast.Name) and node.id == "library") or (isinstance(node, ast.Attribute) and node.attr == "library")
+
+
+def is_constant(node: ast.AST, imported: set[str]) -> bool:
+    """Whether this is a value known when it was written: a text, A_CONSTANT, what an integration exports, or a collection with one."""
+    if isinstance(node, ast.Tuple | ast.List | ast.Set):
+        return any(is_constant(item, imported) for item in node.elts)
+    name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+    is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+    return is_text or name.isupper() or (isinstance(node, ast.Name) and name in imported)
+
+
+def decisions_by_library(source: str) -> list[int]:
+    """Return the lines that ask whether a worker is of one library in particular, by a comparison or a match."""
+    nodes = list(ast.walk(ast.parse(source)))
+    froms = [node for node in nodes if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("async_tracker.integrations.")]
+    imported = {alias.asname or alias.name for node in froms for alias in node.names}
+    found = [node.lineno for node in nodes if isinstance(node, ast.Match) and names_a_library(node.subject)]
+    for node in nodes:
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            if any(map(names_a_library, sides)) and any(is_constant(side, imported) for side in sides):
+                found.append(node.lineno)
+    return found
+
+
+def test_nothing_outside_the_integrations_asks_which_library_a_worker_is_of():
+    outside = [path for path in python_files("async_tracker") if PACKAGE / "integrations" not in path.parents]
+    assert PACKAGE / "sweep.py" in outside
+    found = {str(path.relative_to(ROOT)): decisions_by_library(path.read_text()) for path in outside}
+    assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+@pytest.mark.parametrize(
+    ("code", "is_one"),
+    [
+        ('library == "arq"', True),
+        ('"arq" != run.library', True),
+        ('item.description.library in ("arq", other)', True),
+        ("library == PLAIN", True),
+        ("library == names.LIBRARY", True),
+        ("library == DRAMATIQ", True),
+        ("library == spelt", True),
+        ("match library:\n    case 'arq': pass", True),
+        ("item.library == library", False),
+        ("self.known[name].description.library == self.library", False),
+        ("library is None", False),
+        ("queue == 'arq:queue'", False),
+    ],
+)
+def test_a_decision_by_library_is_known_from_a_comparison_of_two_instances(code: str, is_one: bool):
+    imports = "from async_tracker.integrations.dramatiq.names import LIBRARY as spelt"
+    assert bool(decisions_by_library(f"{imports}\n{code}")) is is_one
+
+
 def test_the_embedded_server_stands_alone():
     of_ours_or_others = {name for name in imports_of(PACKAGE / "embedded.py") if name.split(".")[0] not in sys.stdlib_module_names}
     assert of_ours_or_others == {"async_tracker.errors"}

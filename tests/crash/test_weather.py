@@ -51,9 +51,11 @@ class Weather:
         self.alive.append(stopped)
 
     async def cut(self) -> None:
+        """Cut the tracker's connections, and let them come back: who is stopped before that cannot be told from who was killed."""
         for client in await self.fleet.pool.client_list():
             if client["name"].startswith("async-tracker"):
                 await self.fleet.pool.execute_command("CLIENT", "KILL", "ID", client["id"])
+        await asyncio.sleep(1.5)
 
     async def block(self) -> None:
         await self.fleet.enqueue("block", self.dice.uniform(0.5, 2.5 * QUICK["heartbeat_ttl"]))

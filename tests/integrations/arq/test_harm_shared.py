@@ -88,17 +88,23 @@ def ended_or_complete(worker):
     return worker.task.done() or (worker.worker.jobs_complete and not worker.worker.tasks)
 
 
-async def test_one_cut_of_all_connections_is_survived_as_without_us(tracker, observer, run_worker, pool, wire):
+async def test_the_trackers_connection_may_be_killed_and_is_back_at_once(tracker, observer, run_worker, pool, redis_client):
     company = Company()
-    worker = await run_worker(company.settings(tracker.install), url=wire.url)
+    worker = await run_worker(company.settings(tracker.install))
     held = await pool.enqueue_job("hold")
     await wait_until(observer.jobs, description="the job is in flight")
-    wire.cut()
-    await wait_until(lambda: sees(observer, tracker, held.job_id), timeout=RIGHT_AGAIN, description="the tracker is right again")
+    (before,) = await observer.instances()
+    for connection_id in before.connection_ids:
+        await redis_client.client_kill_filter(_id=str(connection_id))
+
+    async def is_back() -> bool:
+        (instance,) = await observer.instances()
+        return instance.connection_ids != before.connection_ids and await sees(observer, tracker, held.job_id)
+
+    await wait_until(is_back, timeout=RIGHT_AGAIN, description="the tracker has another connection and is right")
     company.may_end.set()
     assert await result_of(held) == "held"
     assert worker.error is None
-    await worker.stop()
 
 
 async def test_a_pool_that_the_jobs_use_up_neither_silences_the_instance_nor_loses_a_connection_to_it(

@@ -78,13 +78,13 @@ class ArqAdapter:
 
     async def release(self, orphan: RunRecord, *, delay: float) -> Released:
         """Delete the claim if it is still that run's, and put the job off by ``delay`` seconds through its score."""
-        job_id, queue = orphan.job_id, orphan.queue or DEFAULT_QUEUE
+        job_id, queue = orphan.job_id, _queue_of(orphan)
         names: list[str | bytes] = [IN_PROGRESS + job_id, queue, JOB + job_id, self._receipt(orphan)]
         return Released(text(await run_script(self._client, _RELEASE, names, (job_id, orphan.token, int(delay * 1000), RECEIPT_MS))))
 
     async def quarantine(self, orphan: RunRecord, *, error: str) -> QuarantinedPayload | None:
         """Take the job out of arq; whoever awaits it gets arq's own JobExecutionFailed."""
-        job_id, queue = orphan.job_id, orphan.queue or DEFAULT_QUEUE
+        job_id, queue = orphan.job_id, _queue_of(orphan)
         names: list[str | bytes] = [
             IN_PROGRESS + job_id,
             queue,
@@ -96,11 +96,14 @@ class ArqAdapter:
         ]
         result = failed_result(orphan, queue=queue, error=error, serializer=self._serializer)
         reply = await run_script(self._client, _QUARANTINE, names, (job_id, orphan.token, result, RESULT_MS, RECEIPT_MS))
-        return QuarantinedPayload(payload=reply[0], extras={"result": reply[1]}) if reply else None
+        if not reply:
+            return None
+        return QuarantinedPayload(payload=reply[0], extras={"result": reply[1], **({"queue": queue.encode()} if orphan.hold else {})})
 
     async def retry(self, job_id: str, queue: str | None, kept: QuarantinedPayload) -> bool:
         """Queue a quarantined job again, due now."""
-        names = [queue or DEFAULT_QUEUE, JOB + job_id, RETRY + job_id, RESULT + job_id, IN_PROGRESS + job_id]
+        own_queue = text(kept.extras["queue"]) if "queue" in kept.extras else queue or DEFAULT_QUEUE
+        names = [own_queue, JOB + job_id, RETRY + job_id, RESULT + job_id, IN_PROGRESS + job_id]
         arguments = (job_id, kept.payload, kept.extras.get("result", b""), JOB_MS)
         return int(await run_script(self._client, _RETRY, names, arguments)) == 1
 
@@ -150,7 +153,12 @@ class ArqAdapter:
 
 
 def _queues_of(described: Iterable[Description | None]) -> list[str]:
-    return sorted({item.queue for item in described if item is not None and item.queue})
+    return sorted({name for item in described if item is not None for name in item.queues or (item.queue,) if name})
+
+
+def _queue_of(orphan: RunRecord) -> str:
+    """Name the queue in which arq keeps the job: its ``hold`` where the tracker was told to call that queue something else."""
+    return orphan.hold or orphan.queue or DEFAULT_QUEUE
 
 
 def _members(scanned: Sequence[Any]) -> list[bytes]:

@@ -82,6 +82,8 @@ class ArqHooks:
     adapter: ArqAdapter | None = None
     pool: Any = None
     queue: str = DEFAULT_QUEUE
+    hold: str | None = None
+    """The queue as arq knows it, where the tracker was told to call it something else: there its jobs are recovered."""
     active: set[asyncio.Task[Any]] = field(default_factory=set)
     newest: dict[str, ArqRun] = field(default_factory=dict)
     has_failed: bool = False
@@ -104,7 +106,9 @@ class ArqHooks:
         if not self.access.is_explicit:
             self.access.share(pool)
         worker, main_task = _worker_of(asyncio.current_task())
-        self.queue = self._queue_of(worker, pool)
+        own_queue = self._own_queue(worker, pool)
+        self.queue = self.settings.queue or own_queue
+        self.hold = own_queue if own_queue != self.queue else None
         claims = Claims(lambda: runtime.instance_id)
         claims.on_finish = self._finished
         runtime = Runtime(
@@ -136,6 +140,7 @@ class ArqHooks:
             pid=os.getpid(),
             label=self.settings.instance_id,
             queue=self.queue,
+            queues=(self.hold,) if self.hold else (),
             functions=functions,
             concurrency=facts.concurrency or (worker.max_jobs if worker is not None else None),
             tags=self.settings.tags,
@@ -158,9 +163,9 @@ class ArqHooks:
             logger.warning("arq's Redis does not tell its run id: %s", exc)
             return None
 
-    def _queue_of(self, worker: Any, pool: Any) -> str:
-        """What was asked for, else the worker's own word: its queue need not be the pool's default."""
-        known = (self.settings.queue, getattr(worker, "queue_name", None), self.facts.queue, getattr(pool, "default_queue_name", None))
+    def _own_queue(self, worker: Any, pool: Any) -> str:
+        """The worker's own word, for its queue need not be the pool's default; what was asked for only where nobody knows better."""
+        known = (getattr(worker, "queue_name", None), self.settings.queue, self.facts.queue, getattr(pool, "default_queue_name", None))
         return next(filter(None, known), DEFAULT_QUEUE)
 
     def _make_adapter(self, pool: Any, link: Link) -> ArqAdapter:
@@ -230,7 +235,7 @@ class ArqHooks:
         if self.claims is None or self.adapter is None:
             return
         idle = [
-            RunRecord(job_id=job_id, instance_id=instance_id, run=run, queue=self.queue, library=LIBRARY, started_at_ms=0)
+            RunRecord(job_id=job_id, instance_id=instance_id, run=run, queue=self.queue, library=LIBRARY, started_at_ms=0, hold=self.hold)
             for job_id, instance_id, run in self.claims.held()
         ]
         for record in await self.adapter.still_held(idle):
@@ -269,6 +274,7 @@ class ArqHooks:
             run=self.claims.take(job_id) if self.claims is not None else None,
             enqueued_at_ms=to_ms(ctx["enqueue_time"]) if ctx.get("enqueue_time") else None,
             due_at_ms=ctx.get("score"),
+            hold=self.hold,
         )
         arq_run = ArqRun(run=run)
         ctx[self.ctx_key] = arq_run

@@ -1,0 +1,46 @@
+"""A tracker that was told to call the worker's queue something else still recovers its jobs where arq keeps them."""
+
+import asyncio
+
+import pytest
+
+from async_tracker import RecoveryAction
+from async_tracker.namespace import Namespace
+from async_tracker.store import Judged, Store
+from tests.harness.wait import wait_until
+
+
+async def stay(ctx):
+    await asyncio.sleep(60)
+
+
+async def declare_dead(redis_client, namespace: str, instance_id: str) -> bool:
+    judged = Judged(
+        instance_id=instance_id,
+        heartbeat=str(int(await redis_client.zscore(f"{namespace}:instances", instance_id))),
+        connections=(await redis_client.hget(f"{namespace}:connections", instance_id)).decode(),
+        watchdog="",
+        reason="for a test",
+    )
+    return await Store(Namespace(redis_client, namespace)).declare_dead(judged, "{}")
+
+
+@pytest.mark.parametrize(
+    ("max_recoveries", "action"), [(3, RecoveryAction.RECOVERED), (0, RecoveryAction.QUARANTINED)], ids=["recovered", "quarantined"]
+)
+async def test_a_job_is_found_in_the_queue_of_its_worker_whatever_the_tracker_calls_it(
+    make_tracker, run_worker, pool, redis_client, redis_url, namespace, queue, max_recoveries, action
+):
+    tracker = make_tracker(queue="mail", recover=False)
+    await run_worker(tracker.install({"functions": [stay]}))
+    other = make_tracker(redis_options={"url": redis_url}, max_recoveries=max_recoveries)
+    await pool.enqueue_job("stay", _job_id="42")
+    job = await wait_until(lambda: other.job("42"), description="the job is in flight")
+    assert job.queue == "mail"
+    await wait_until(lambda: declare_dead(redis_client, namespace, job.instance_id), description="its worker is declared dead")
+    (done,) = await other.recover()
+    assert (done.job_id, done.action) == ("42", action)
+    if action is RecoveryAction.QUARANTINED:
+        assert await redis_client.zscore(queue, "42") is None
+        assert await other.retry_quarantined("42")
+        assert await redis_client.zscore(queue, "42") is not None

@@ -327,9 +327,16 @@ class Runtime:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._is_owned(run), self._loop))
 
     async def _is_owned(self, run: Run) -> bool:
-        if run.instance_id != self.instance_id or not await self.store.is_registered(run.instance_id):
+        if run.instance_id != self.instance_id:
             return False
-        return self.adapter is None or await self.adapter.holds(run.record())
+        is_registered = await self.store.is_registered(run.instance_id)
+        if not is_registered and await self.store.has_ended(run.instance_id):
+            return False
+        if self.adapter is not None:
+            return await self.adapter.holds(run.record())
+        if not is_registered:
+            raise StorageError(f"Redis knows nothing of instance {run.instance_id}: not registered yet, or its data was lost")
+        return True
 
     async def wait_stored(self, run: Run) -> None:
         """With ``durable``: wait until the start is written, for at most ``hook_timeout`` seconds."""

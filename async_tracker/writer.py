@@ -161,7 +161,8 @@ class Writer:
             listed = await self._listed_jobs()
             gone: list[Ended] = self._journal.compare(listed)
             if gone:
-                await self._store.write(self._pen.instance_id, self._pen.next_number(), started=[], ended=gone)
+                reply = await self._store.write(self._pen.instance_id, self._pen.next_number(), started=[], ended=gone)
+                self._journal.must_compare = reply.status is Status.STALE  # the watchdog wrote meanwhile
             return True
         except StorageError as exc:
             self._journal.must_compare = True

@@ -175,6 +175,10 @@ class Store:
         """Tell whether this instance is still one: not deregistered, not declared dead."""
         return await call(self.redis, "ZSCORE", keys.INSTANCES, instance_id) is not None
 
+    async def has_ended(self, instance_id: str) -> bool:
+        """Tell whether this instance was deregistered or declared dead; an instance that is merely unknown was not."""
+        return int(await call(self.redis, "EXISTS", keys.tombstone(instance_id))) == 1
+
     async def listed_jobs(self, instance_id: str) -> list[str]:
         """Give the ids of the jobs that Redis lists for an instance."""
         return [text(member) for member in await call(self.redis, "SMEMBERS", keys.jobs(instance_id))]

@@ -13,6 +13,7 @@ import pytest
 import redis.asyncio
 from arq import create_pool
 from arq.connections import ArqRedis, RedisSettings
+from dramatiq.brokers.redis import RedisBroker
 
 from async_tracker import Tracker
 from async_tracker.config import SETTING_NAMES
@@ -20,6 +21,7 @@ from async_tracker.connections import redis_options
 from async_tracker.embedded import EmbeddedServer
 from tests.harness.wait import wait_until
 from tests.harness.workers import Workers
+from tests.story import everything_in_dramatiq
 from tests.story.everything import live_through_everything, starter
 from tests.story.snippets import snippets, table
 
@@ -33,7 +35,8 @@ ONLY_FOR_PEOPLE = {"zcount"}
 
 async def make_user(admin: redis.asyncio.Redis, name: str, *, keys: dict[str, str] | None = None, without: str = "") -> None:
     """Make the user that the page describes; ``keys`` replaces patterns of its keys, ``without`` is a command that it lacks."""
-    await admin.execute_command(*((keys or {}).get(word, word) for word in USERS[name] if word != f"+{without}"))
+    words = ((keys or {}).get(word, word) for word in USERS[name] if word != f"+{without}")
+    await admin.execute_command(*" ".join(words).split())
 
 
 def url_for(server: EmbeddedServer, name: str) -> str:
@@ -49,7 +52,8 @@ async def used(admin: redis.asyncio.Redis) -> set[str]:
     assert {name: counts for name, counts in stats.items() if counts["rejected_calls"]} == {}
     names = {name.removeprefix("cmdstat_") for name in stats}
     # Before Redis 7 subcommands were counted as their command.
-    return names | {f"client|{subcommand}" for subcommand in ("id", "list", "setinfo", "setname") if "client" in names}
+    names |= {f"client|{subcommand}" for subcommand in ("id", "list", "setinfo", "setname") if "client" in names}
+    return names | {"script|load"} if "script" in names else names
 
 
 async def refused(admin: redis.asyncio.Redis) -> list[str]:
@@ -127,6 +131,47 @@ async def test_a_redis_of_its_own_needs_no_more_than_these_rights(
         await pool.aclose()
         assert (await refused(arq_admin), await refused(admin)) == ([], [])
         assert allowed("tracker") - await used(admin) == set()
+
+
+async def test_a_dramatiq_worker_with_no_more_than_these_rights_lives_through_everything(
+    one_server: EmbeddedServer, workers: Workers, tmp_path: Path
+):
+    url = url_for(one_server, "dramatiq_worker")
+    async with redis.asyncio.Redis.from_url(one_server.tcp_url) as admin:
+        await make_user(admin, "dramatiq_worker")
+        await make_user(admin, "reader")
+        await admin.config_resetstat()
+        async with Tracker(namespace="my_app", redis_options={"url": url_for(one_server, "reader")}) as reader:
+            await live_through_dramatiq(reader, admin, one_server, everything_in_dramatiq.starter(workers, tmp_path, {"REDIS_URL": url}))
+        async with Tracker(namespace="my_app", redis_options={"url": url}) as operator:
+            assert [queue.queue for queue in await operator.queues()] == ["default"]
+            assert await operator.retry_quarantined("pill")
+            assert await operator.recover() == []
+        assert await refused(admin) == []
+        assert allowed("dramatiq_worker") - await used(admin) == set()
+
+
+async def live_through_dramatiq(tracker: Tracker, admin: redis.asyncio.Redis, server: EmbeddedServer, start: Callable[..., Any]) -> None:
+    broker = RedisBroker(url=server.tcp_url)
+    await everything_in_dramatiq.live_through_everything(tracker, admin, broker, start)
+    broker.client.close()
+
+
+async def test_a_dramatiq_worker_and_a_redis_of_the_tracker_s_own_need_no_more_than_these_rights(
+    make_server: Callable[..., EmbeddedServer], workers: Workers, tmp_path: Path
+):
+    for_dramatiq, apart = make_server(tcp=True), make_server(tcp=True)
+    url, apart_url = url_for(for_dramatiq, "dramatiq_worker"), url_for(apart, "tracker")
+    async with redis.asyncio.Redis.from_url(for_dramatiq.tcp_url) as broker_admin, redis.asyncio.Redis.from_url(apart.tcp_url) as admin:
+        await make_user(broker_admin, "dramatiq_worker", keys={"~my_app:*": "~my_app:receipt:* ~my_app:begun:*"})
+        await make_user(admin, "tracker")
+        start = everything_in_dramatiq.starter(workers, tmp_path, {"REDIS_URL": url, "TRACKER_REDIS_URL": apart_url})
+        async with Tracker(namespace="my_app", redis_options={"url": apart_url}, dramatiq_redis=url) as operator:
+            await live_through_dramatiq(operator, broker_admin, for_dramatiq, start)
+            assert [queue.queue for queue in await operator.queues()] == ["default"]
+            assert await operator.retry_quarantined("pill")
+            assert await operator.recover() == []
+        assert (await refused(broker_admin), await refused(admin)) == ([], [])
 
 
 async def test_without_client_list_the_heartbeat_has_to_do(one_server: EmbeddedServer):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import redis
+import redis.asyncio
 
 import async_tracker
 from async_tracker import Tracker
@@ -154,6 +155,62 @@ async def test_a_dramatiq_worker_whose_messages_are_in_another_redis_is_named_wi
     assert "dramatiq keeps its jobs in another Redis, redis://mail:6379/1: give it as --dramatiq-redis-url" in listed.err
     assert answer.code == 1
     assert "TRACKER_DRAMATIQ_REDIS_URL" in finding(answer.document, "dramatiq's Redis")["remedy"]
+
+
+@asynccontextmanager
+async def mail_worker(client, namespace, **said):
+    """An instance that says that it is one of dramatiq's, on a broker with a namespace of its own."""
+    broker = Broker(broker_id="ab", namespace="mail", at="redis://mail:6379/1")
+    async with registered(client, namespace) as tracker:
+        said = {"library": "dramatiq", "broker": broker.encode(), "queues": '["urgent"]', **said}
+        await client.hset(f"{namespace}:instance:{tracker.instance_id}", mapping=said)
+        yield
+
+
+async def test_a_user_is_told_what_the_recovery_of_dramatiq_s_messages_needs_and_leaves_nothing_behind(make_cli, make_server, namespace):
+    server = make_server(tcp=True)
+    async with redis.asyncio.Redis.from_url(server.url) as client:
+        for name, rights in {"able": "~mail:urgent* ~mail:__acks__.* +@all", "mute": "~mail:* +@all -rpush -keys -llen"}.items():
+            await client.execute_command("ACL", "SETUSER", name, "on", ">pw", f"~{namespace}:*", *rights.split())
+        async with mail_worker(client, namespace):
+            keys = {key async for key in client.scan_iter()}
+            answers = {}
+            for name in ("able", "mute"):
+                url = f"redis://{name}:pw@127.0.0.1:{server.port}/0"
+                answers[name] = finding(
+                    (await examined(make_cli(url=url, namespace=namespace), "--json")).document, f"user {name}, dramatiq"
+                )
+            cli = make_cli(url=server.url, namespace=namespace)
+            answers["asked for"] = finding((await examined(cli, "--json", "--user", "mute")).document, "user mute, dramatiq")
+            assert {key async for key in client.scan_iter()} == keys
+    assert answers["able"]["status"] == "ok"
+    for answer in (answers["mute"], answers["asked for"]):
+        assert answer["status"] == "problem"
+        assert answer["remedy"].endswith("~mail:* +rpush +llen")
+
+
+async def test_a_library_that_is_not_there_is_not_asked_about_and_arq_s_is_where_nobody_is(cli, redis_client, namespace):
+    nobody = await examined(cli, "--json")
+    async with mail_worker(redis_client, namespace):
+        mail = await examined(cli, "--json")
+    async with registered(redis_client, namespace):
+        plain = await examined(cli, "--json")
+    subjects = [{item["subject"] for item in answer.document["findings"]} for answer in (nobody, mail, plain)]
+    judged = [{library for library in ("arq", "dramatiq") if f"user default, {library}" in found} for found in subjects]
+    assert judged == [{"arq"}, {"dramatiq"}, {"arq"}]
+
+
+async def test_the_rights_for_dramatiq_are_asked_of_its_own_redis_where_that_is_named(cli, make_server, redis_client, namespace):
+    other = make_server(tcp=True)
+    async with redis.asyncio.Redis.from_url(other.url) as client:
+        await client.execute_command("ACL", "SETUSER", "mute", "on", ">pw", "~*", "+@all", "-rpush")
+        run_id = (await client.info("server"))["run_id"]
+        async with mail_worker(redis_client, namespace, claims_server=run_id):
+            url = f"redis://mute:pw@127.0.0.1:{other.port}/0"
+            answer = await examined(cli, "--json", "--dramatiq-redis-url", url)
+        assert [key async for key in client.scan_iter()] == []
+    assert finding(answer.document, "user mute, dramatiq")["remedy"].endswith("+rpush")
+    assert "user default, dramatiq" not in {item["subject"] for item in answer.document["findings"]}
 
 
 async def test_a_corrupt_record_is_named(cli, redis_client, namespace):

@@ -219,7 +219,7 @@ class Examination:
             says = f"{theirs}, {counted(connections.get(item.instance_id, 0), 'connection')}"
             if item.description.claims_server is not None:
                 says += f"; its worker's is {broker}"
-            elif has_claims(item.description.library):
+            elif self._registry.recovers(item.description):
                 says += "; its worker's as well"
             self._ok(f"redis of {item.instance_id}", says + ("" if theirs == ours else f"; this command calls it {ours}"))
 
@@ -240,18 +240,25 @@ class Examination:
     async def _claims(self, stored: list[StoredInstance], info: Mapping[str, str]) -> None:
         """Claims must be where recovery looks for them, and all of a namespace in one place."""
         for library in sorted({item.description.library for item in stored if has_claims(item.description.library)}):
-            workers = _workers(stored, library)
-            servers = {item.claims_server or info.get("run_id", "") for item in workers}
-            where = ", ".join(sorted({self._registry.claims_at(item) for item in workers}))
-            subject, url = f"{library}'s Redis", library_url(self.target, library)
-            if len(servers) > 1:
-                self._problem(subject, f"workers of this namespace use several: {where}", "a namespace serves one: give each its own")
-            elif url is not None:
-                await self._claims_at(library, url, servers, workers)
-            elif servers != {info.get("run_id", "")}:
-                self._problem(subject, f"claims are in another Redis: {where}", _url_remedy(library))
-            else:
-                self._ok(subject, f"{where}: claims are on the tracker's own server")
+            described = _workers(stored, library)
+            for broker in sorted({item.broker or "?" for item in described if not self._registry.recovers(item)}):
+                self._ok(f"{library}'s broker", f"{broker}: there is nothing to recover")
+            workers = [item for item in described if self._registry.recovers(item)]
+            if workers:
+                await self._where_claims_are(library, workers, info.get("run_id", ""))
+
+    async def _where_claims_are(self, library: str, workers: list[Description], run_id: str) -> None:
+        servers = {item.claims_server or run_id for item in workers}
+        where = ", ".join(sorted({self._registry.claims_at(item) for item in workers}))
+        subject, url = f"{library}'s Redis", library_url(self.target, library)
+        if len(servers) > 1:
+            self._problem(subject, f"workers of this namespace use several: {where}", "a namespace serves one: give each its own")
+        elif url is not None:
+            await self._claims_at(library, url, servers, workers)
+        elif servers != {run_id}:
+            self._problem(subject, f"claims are in another Redis: {where}", _url_remedy(library))
+        else:
+            self._ok(subject, f"{where}: claims are on the tracker's own server")
 
     def _shared_claims(self, stored: list[StoredInstance]) -> None:
         for names in self._registry.sharing(stored):

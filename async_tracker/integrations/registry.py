@@ -36,6 +36,10 @@ def _as_it_says(description: Description) -> str | None:
     return description.broker
 
 
+def _always(description: Description) -> bool:
+    return True
+
+
 def _unknown(described: Sequence[Description], *, queue: str | None, full_key: Callable[[str], bytes]) -> Rights | None:
     return None
 
@@ -50,7 +54,9 @@ class Library:
     own_client: Callable[[], Any]
     """Gives the client that a worker of it in this process uses, if there is one."""
     claims_at: Callable[[Description], str | None] = _as_it_says
-    """Tells where a worker has its claims, as a url without a password, or another word for people."""
+    """Tells in which Redis a worker has its claims, as a url without a password."""
+    recovers: Callable[[Description], bool] = _always
+    """Whether what such a worker holds is given back by us; not where its broker does that by itself."""
     rights: MakeRights = _unknown
     is_presumed: bool = False
     """Whether its workers are expected where none has registered yet."""
@@ -97,6 +103,11 @@ class Registry:
         """Tell where a worker's library has its claims, for people: a url without a password."""
         library = self._libraries.get(description.library)
         return (library.claims_at(description) if library is not None else description.broker) or "?"
+
+    def recovers(self, description: Description) -> bool:
+        """Tell whether what such a worker holds is given back by us; a library that is not known here is taken at its word."""
+        library = self._libraries.get(description.library)
+        return library.recovers(description) if library is not None else has_claims(description.library)
 
     def rights(self, name: str, described: Sequence[Description], *, client: Any, queue: str | None) -> Rights | None:
         """Tell what a user must be allowed on ``client``, the library's Redis; None where nothing is recovered, or it is not known."""

@@ -12,7 +12,7 @@ import async_tracker
 from async_tracker import Tracker
 from async_tracker.cli.permissions import ASKING, WORKING
 from async_tracker.integrations.arq.rights import RECOVERING as RECOVERING_ARQ
-from async_tracker.integrations.dramatiq.holds import Broker
+from async_tracker.integrations.dramatiq.holds import Broker, other_broker
 from async_tracker.integrations.dramatiq.rights import RECOVERING as RECOVERING_DRAMATIQ
 from tests.harness.wait import wait_until
 
@@ -198,6 +198,15 @@ async def test_a_library_that_is_not_there_is_not_asked_about_and_arq_s_is_where
     subjects = [{item["subject"] for item in answer.document["findings"]} for answer in (nobody, mail, plain)]
     judged = [{library for library in ("arq", "dramatiq") if f"user default, {library}" in found} for found in subjects]
     assert judged == [{"arq"}, {"dramatiq"}, {"arq"}]
+
+
+async def test_a_broker_that_gives_back_by_itself_is_named_and_nothing_is_asked_for_it(cli, redis_client, namespace):
+    async with mail_worker(redis_client, namespace, broker=other_broker("RabbitmqBroker")):
+        answer = await examined(cli, "--json")
+    assert finding(answer.document, "dramatiq's broker")["says"].startswith("RabbitmqBroker, which gives back itself")
+    subjects = {item["subject"] for item in answer.document["findings"]}
+    assert subjects & {"dramatiq's Redis", "user default, dramatiq", "user default, arq"} == set()
+    assert [item["says"] for item in answer.document["findings"] if "its worker's as well" in item["says"]] == []
 
 
 async def test_the_rights_for_dramatiq_are_asked_of_its_own_redis_where_that_is_named(cli, make_server, redis_client, namespace):

@@ -19,6 +19,7 @@ def dramatiq_library() -> Library:
         make_adapter=_make_adapter,
         own_client=lambda: None,
         claims_at=_claims_at,
+        recovers=lambda description: Broker.of(description.broker) is not None,
         rights=rights,
     )
 
@@ -29,4 +30,4 @@ def _make_adapter(client: Any, full_key: Callable[[str], bytes]) -> DramatiqAdap
 
 def _claims_at(description: Description) -> str | None:
     broker = Broker.of(description.broker)
-    return broker.at if broker is not None else description.broker
+    return broker.at if broker is not None else None

@@ -42,21 +42,30 @@ async def see_connections(client: Any, registered: Iterable[Connections], *, run
     return Seen(names, run_id)
 
 
-def shared_ids(registered: Iterable[Connections]) -> set[int]:
+ServerAndId = tuple[str, int]
+"""A connection id and the server that gave it: after a restart it counts from 1 again."""
+
+
+def shared_ids(registered: Iterable[Connections]) -> set[ServerAndId]:
     """Tell which connection ids more than one instance reports: behind a multiplexing proxy they are evidence for nobody.
 
-    >>> shared_ids([Connections(ids={1: "a"}), Connections(ids={1: "b", 2: "b"})])
-    {1}
+    >>> shared_ids([Connections(ids={1: "a"}), Connections(ids={1: "b", 2: "b"}), Connections(server="older", ids={2: "c"})])
+    {('', 1)}
     """
-    once: set[int] = set()
-    again: set[int] = set()
+    once: set[ServerAndId] = set()
+    again: set[ServerAndId] = set()
     for connections in registered:
-        again |= once & set(connections.ids)
-        once |= set(connections.ids)
+        found = _with_server(connections)
+        again |= once & found
+        once |= found
     return again
 
 
-def connection_state(registered: Connections, seen: Seen, *, shared: set[int]) -> Connection:
+def _with_server(connections: Connections) -> set[ServerAndId]:
+    return {(connections.server, number) for number in connections.ids}
+
+
+def connection_state(registered: Connections, seen: Seen, *, shared: set[ServerAndId]) -> Connection:
     """Tell whether any registered connection is still there, all are gone, or nothing can be known.
 
     >>> seen = Seen({7: "async-tracker:ab"}, "5f")
@@ -67,7 +76,7 @@ def connection_state(registered: Connections, seen: Seen, *, shared: set[int]) -
     >>> connection_state(Connections(server="old", ids={8: "async-tracker:cd"}), seen, shared=set())
     <Connection.UNKNOWN: 'unknown'>
     """
-    if seen.names is None or not registered.ids or registered.server != seen.run_id or shared & set(registered.ids):
+    if seen.names is None or not registered.ids or registered.server != seen.run_id or shared & _with_server(registered):
         return Connection.UNKNOWN
     # A server counts its clients from 1 again when it restarts: only the name tells one from a namesake.
     if any(seen.names.get(number) == name for number, name in registered.ids.items()):

@@ -240,6 +240,27 @@ def decode_instance(key: str, instance_id: str, stored: Mapping[str, str]) -> St
         raise CorruptRecord(key, f"a field is missing or has the wrong type: {exc}") from exc
 
 
+def of_another_schema(instance_id: str, stored: Mapping[str, str]) -> StoredInstance:
+    """Read as much of another version's ``instance:{id}`` as it takes to judge it by its own limits.
+
+    What cannot even be read so far belongs to no library: whoever wrote it, or a sweep of that version, sees to it.
+
+    >>> of_another_schema("w", {"schema": "2", "library": "arq", "limits": "[15.0,30.0,60.0,null]"}).limits.disconnect_grace
+    30.0
+    >>> of_another_schema("w", {"schema": "2", "library": "arq", "limits": "{}"}).description.library
+    ''
+    """
+    try:
+        library, limits, queues = stored["library"], _decode_limits(stored["limits"]), _texts(stored.get("queues", "[]"))
+    except (KeyError, ValueError, TypeError, AttributeError):
+        library, limits, queues = "", Limits(), ()
+    host_id = stored.get("host_id", f"?{instance_id}")
+    description = Description(
+        library=library, host=stored.get("host", "?"), host_id=host_id, pid=0, queue=stored.get("queue"), queues=queues
+    )
+    return StoredInstance(instance_id=instance_id, description=description, limits=limits, started_at_ms=0)
+
+
 def _decode_description(stored: Mapping[str, str]) -> Description:
     return Description(
         library=stored["library"],

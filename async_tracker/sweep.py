@@ -18,7 +18,7 @@ from async_tracker.records import Recovery
 from async_tracker.recovery import Recoverer, settle_without_release
 from async_tracker.store import Judged, Store
 from async_tracker.store.reading import Reading
-from async_tracker.stored import Connections, Description, StoredInstance
+from async_tracker.stored import Connections, Description, StoredInstance, of_another_schema
 
 logger = logging.getLogger("async_tracker")
 
@@ -117,7 +117,9 @@ class Sweeper:
     async def _learn(self, names: Sequence[str]) -> None:
         """Read what new instances said of themselves, once; forget those that are no more."""
         unknown = [name for name in names if name not in self.known]
-        read = await Reading(self.store.redis).instances(unknown)
+        reading = Reading(self.store.redis)
+        read = await reading.instances(unknown)
+        read.update({name: of_another_schema(name, fields) for name, fields in reading.strange.items()})
         self.known = {name: self.known.get(name) or read.get(name) or _nameless(name, self.library) for name in names}
 
     def _is_ours(self, name: str) -> bool:
@@ -209,6 +211,6 @@ class Sweeper:
 
 
 def _nameless(name: str, library: str) -> StoredInstance:
-    """Stand in for an instance whose record is missing or cannot be read: judged by the defaults, so that it goes some day."""
+    """Stand in for an instance whose record is missing or no hash: judged by the defaults, so that it goes some day."""
     description = Description(library=library, host="?", host_id=f"?{name}", pid=0)
     return StoredInstance(instance_id=name, description=description, limits=Limits(), started_at_ms=0)

@@ -21,6 +21,8 @@ class Reading:
     def __init__(self, redis: Any) -> None:
         self.redis = redis
         self.corrupt: list[str] = []
+        self.strange: dict[str, dict[str, str]] = {}
+        """Instances that another version wrote, with their fields as they are."""
 
     async def instances(self, instance_ids: Sequence[str]) -> dict[str, StoredInstance]:
         """Read what these instances say of themselves; the ones that are no more are left out."""
@@ -107,10 +109,12 @@ class Reading:
         found = {}
         for name, reply in zip(instance_ids, replies, strict=True):
             if self._sound(keys.instance(name), reply) and reply:
+                fields = pairs(_flat(reply))
                 try:
-                    found[name] = decode_instance(keys.instance(name), name, pairs(_flat(reply)))
+                    found[name] = decode_instance(keys.instance(name), name, fields)
                 except CorruptRecord as exc:
                     self.corrupt.append(exc.key)
+                    self.strange[name] = fields
         return found
 
     def _sound(self, key: str, reply: Any) -> bool:

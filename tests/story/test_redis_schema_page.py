@@ -50,7 +50,7 @@ def performed(commands: set[str]) -> dict[str, set[str]]:
         assert head is not None
         named = re.findall(r"[a-z]+(?::[a-z]+)*(?::\{\w+\})?", re.sub(r"\n--|\bthen\b| of each [\w ]+", " ", head[1]))
         named = [name.replace("{m}", "{minute}") for name in named]
-        for command, arguments in re.findall(r"redis\.call\('(\w+)', ([^()]*)", text):
+        for command, arguments in re.findall(r"redis\.p?call\('(\w+)', ([^()]*)", text):
             if command in commands:
                 used = re.findall(r"KEYS\[(\d+)\]", arguments if command == "DEL" else arguments.split(",")[0])
                 for name in [named[int(number) - 1] for number in used] or [named[-1]]:  # a loop's own variable: the last of the head

@@ -27,8 +27,8 @@ for i = last_field + 1, #ARGV, 2 do
   local added = tonumber(ARGV[i + 1]) - before
   if added ~= 0 then
     redis.call('HSET', KEYS[6], ARGV[i], ARGV[i + 1])
-    redis.call('HINCRBY', KEYS[7], ARGV[i], added)
-    redis.call('HINCRBY', KEYS[8], ARGV[i], added)
+    redis.pcall('HINCRBY', KEYS[7], ARGV[i], added) -- somebody else's key of that name costs the counters, not the heartbeat
+    redis.pcall('HINCRBY', KEYS[8], ARGV[i], added)
     counted = true
   end
 end

@@ -22,6 +22,6 @@ redis.call('ZREM', KEYS[5], ARGV[1])
 redis.call('ZADD', KEYS[6], now, ARGV[1])
 redis.call('HSET', KEYS[2], 'died_at_ms', now, 'death_reason', ARGV[5])
 redis.call('SET', KEYS[7], now, 'PX', ARGV[6])
-redis.call('XADD', KEYS[8], 'MAXLEN', '~', ARGV[7], '*', 'event', ARGV[8])
+redis.pcall('XADD', KEYS[8], 'MAXLEN', '~', ARGV[7], '*', 'event', ARGV[8])
 redis.call('EXPIRE', KEYS[8], 2592000)
 return 1

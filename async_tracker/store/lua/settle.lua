@@ -20,21 +20,22 @@ if ARGV[4] == '1' then
   redis.call('PEXPIRE', KEYS[4], ARGV[5])
 end
 local events, counters = tonumber(ARGV[7]), tonumber(ARGV[8])
-for i = 9, 8 + events do
-  redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[6], '*', 'event', ARGV[i])
-  redis.call('EXPIRE', KEYS[5], 2592000)
-end
-for i = 9 + events, 8 + events + counters do
-  redis.call('HINCRBY', KEYS[6], ARGV[i], 1)
-  redis.call('HINCRBY', KEYS[7], ARGV[i], 1)
-end
-if counters > 0 then
-  redis.call('EXPIRE', KEYS[6], 2592000)
-  redis.call('EXPIRE', KEYS[7], 86400)
-end
 if #ARGV > 8 + events + counters then
   redis.call('ZADD', KEYS[8], now, ARGV[2])
   redis.call('HSET', KEYS[9], 'quarantined_at_ms', now, unpack(ARGV, 9 + events + counters))
   redis.call('DEL', KEYS[4])
+end
+-- The rest is for the record. A key of another type there must not keep an orphan, or a payload, from its place.
+for i = 9, 8 + events do
+  redis.pcall('XADD', KEYS[5], 'MAXLEN', '~', ARGV[6], '*', 'event', ARGV[i])
+  redis.call('EXPIRE', KEYS[5], 2592000)
+end
+for i = 9 + events, 8 + events + counters do
+  redis.pcall('HINCRBY', KEYS[6], ARGV[i], 1)
+  redis.pcall('HINCRBY', KEYS[7], ARGV[i], 1)
+end
+if counters > 0 then
+  redis.call('EXPIRE', KEYS[6], 2592000)
+  redis.call('EXPIRE', KEYS[7], 86400)
 end
 return 1

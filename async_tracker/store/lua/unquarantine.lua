@@ -5,7 +5,7 @@
 local listed = redis.call('ZREM', KEYS[1], ARGV[1])
 redis.call('DEL', KEYS[2], KEYS[3])
 if listed == 1 then
-  redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[2], '*', 'event', ARGV[3])
+  redis.pcall('XADD', KEYS[4], 'MAXLEN', '~', ARGV[2], '*', 'event', ARGV[3])
   redis.call('EXPIRE', KEYS[4], 2592000)
 end
 return listed

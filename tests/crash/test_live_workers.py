@@ -225,10 +225,11 @@ async def test_a_child_forked_while_the_watchdog_speaks_does_not_keep_its_dead_p
     await fleet.running(job_id)
     await fleet.start_ready(tracker=QUICK)
     await reaches(fleet, parent, InstanceState.STALLED_BLOCKED)
-    await wait_until((tmp_path / "child").exists, timeout=30, description="the child was forked")
+    child = tmp_path / "child"
+    await wait_until(lambda: child.exists() and child.read_text() != "", timeout=30, description="the child was forked and written down")
     parent.kill()
     await fleet.succeeded(job_id, timeout=30)
-    os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
+    os.kill(int(child.read_text()), signal.SIGKILL)
     await fleet.close()
 
 

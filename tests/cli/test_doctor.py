@@ -189,6 +189,18 @@ async def test_a_user_is_told_what_the_recovery_of_dramatiq_s_messages_needs_and
         assert answer["remedy"].endswith("~mail:* +rpush +llen")
 
 
+async def test_the_rights_for_arq_are_asked_for_the_queue_that_arq_knows_and_not_for_what_it_is_called(make_cli, make_server, namespace):
+    server = make_server(tcp=True)
+    async with redis.asyncio.Redis.from_url(server.url) as client:
+        await client.execute_command("ACL", "SETUSER", "able", "on", ">pw", f"~{namespace}:*", "~arq:*", "+@all")
+        async with registered(client, namespace) as tracker:
+            said = {"library": "arq", "broker": "redis://", "queue": "mail", "queues": '["arq:queue:mail"]'}
+            await client.hset(f"{namespace}:instance:{tracker.instance_id}", mapping=said)
+            cli = make_cli(url=f"redis://able:pw@127.0.0.1:{server.port}/0", namespace=namespace)
+            answer = await examined(cli, "--json", env={"TRACKER_QUEUE": "mail"})
+    assert finding(answer.document, "user able, arq")["status"] == "ok"
+
+
 async def test_a_library_that_is_not_there_is_not_asked_about_and_arq_s_is_where_nobody_is(cli, redis_client, namespace):
     nobody = await examined(cli, "--json")
     async with mail_worker(redis_client, namespace):

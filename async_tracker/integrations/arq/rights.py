@@ -41,12 +41,13 @@ DEL receipt
 
 
 def rights(described: Sequence[Description], *, queue: str | None, full_key: Callable[[str], bytes]) -> Rights:
-    """Give what recovery needs for the queue that is named, else that of one of these workers, else arq's own.
+    """Give what recovery needs for the queue of one of these workers, where there is none for the one that is named, else for arq's own.
 
-    A user may be allowed only the queues that its workers use.
+    A user may be allowed only the queues that its workers use. A worker tells those of arq in ``queues`` where its ``queue`` is
+    but what people call it.
     """
-    queue = queue or next((item.queue for item in described if item.queue), DEFAULT_QUEUE)
+    own_queue = next((name for item in described for name in (*item.queues, item.queue) if name), queue or DEFAULT_QUEUE)
     job_id = f"async-tracker-doctor-{secrets.token_hex(8)}"
     names: dict[str, str | bytes] = {"claim": IN_PROGRESS + job_id, "payload": JOB + job_id, "tries": RETRY + job_id}
-    names |= {"result": RESULT + job_id, "queue": queue, "abort": ABORT, "job": job_id, "receipt": full_key(f"receipt:{job_id}")}
+    names |= {"result": RESULT + job_id, "queue": own_queue, "abort": ABORT, "job": job_id, "receipt": full_key(f"receipt:{job_id}")}
     return Rights(keys="arq:*", commands=tuple(commands_of(RECOVERING, names)))

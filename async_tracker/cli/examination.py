@@ -262,7 +262,7 @@ class Examination:
 
     def _shared_claims(self, stored: list[StoredInstance]) -> None:
         for names in self._registry.sharing(stored):
-            says = f"what {' and '.join(names)} hold cannot be told apart: none of them is recovered while another lives"
+            says = f"what {' and '.join(sorted(names))} hold cannot be told apart: none of them is recovered while another lives"
             self._problem("claims", says, "make the broker in each process, after the fork, so that each has an id of its own")
 
     async def _claims_at(self, library: str, url: str, servers: set[str], workers: list[Description]) -> None:

@@ -56,8 +56,9 @@ class Ledger:
 
     def read(self) -> "Account":
         """Read everything that any process has written so far."""
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
-        return Account.of([json.loads(line) for line in lines])
+        written = self.path.read_text() if self.path.exists() else ""
+        whole, _, _ = written.rpartition("\n")  # of a line that is being written a reader may see a part
+        return Account.of([json.loads(line) for line in whole.splitlines()])
 
     def _write(self, kind: str, **facts: object) -> None:
         # The monotonic clock is one for all processes of a machine, and nobody sets it.

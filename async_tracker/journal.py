@@ -77,11 +77,16 @@ class Journal:
         name, ref = run.run, run.ref
         with self._lock:
             self._runs[name] = run
-            self._ended.pop(name, None)
             self._here[ref] = self._here.get(ref, 0) + 1
             self._dirty[name] = run.started_mono_ms
             self.counts.started += 1
         self._wake()
+
+    def resume(self, run: Run) -> None:
+        """An ended run is in flight again."""
+        with self._lock:
+            self._ended.pop(run.run, None)
+        self.start(run)
 
     def count_start(self, run: Run) -> None:
         """Count a start, once the function's name is known."""
@@ -99,26 +104,39 @@ class Journal:
 
     def end(self, run: Run) -> None:
         """A run has ended. A run that was never sent leaves no trace but its count."""
-        name, ref = run.run, run.ref
         with self._lock:
-            if self._runs.pop(name, None) is None:
-                return
-            run.in_flight = False
-            self.counts.ended += 1
-            left = self._here.get(ref, 1) - 1
-            if left:
-                self._here[ref] = left
-            else:
-                self._here.pop(ref, None)
-            self._dirty.pop(name, None)
-            if not run.sent:
-                return
-            self._ended[name] = ref
-            if len(self._ended) > ENDED_KEPT:
-                self.dropped += len(self._ended)
-                self._ended.clear()
-                self.must_compare = True
-        self._wake()
+            must_tell = self._end(run)
+        if must_tell:
+            self._wake()
+
+    def finish(self, run: Run, outcome: str, *, run_ms: int) -> None:
+        """A run has ended, and how: `end` and `count_end` at the price of one."""
+        with self._lock:
+            self.counts.add_with_time(run.function, run.queue, outcome, "run_ms", run_ms)
+            must_tell = self._end(run)
+        if must_tell:
+            self._wake()
+
+    def _end(self, run: Run) -> bool:
+        name, ref = run.run, run.ref
+        if self._runs.pop(name, None) is None:
+            return False
+        run.in_flight = False
+        self.counts.ended += 1
+        left = self._here[ref] - 1
+        if left:
+            self._here[ref] = left
+        else:
+            del self._here[ref]
+        self._dirty.pop(name, None)
+        if not run.sent:
+            return False
+        self._ended[name] = ref
+        if len(self._ended) > ENDED_KEPT:
+            self.dropped += len(self._ended)
+            self._ended.clear()
+            self.must_compare = True
+        return True
 
     def count_end(self, run: Run, outcome: str, *, run_ms: int) -> None:
         """Count how a run ended, and how long it took."""

@@ -4,8 +4,7 @@ import os
 import random
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from async_tracker.errors import LeaseLost
 from async_tracker.stored import RunRecord, job_ref
@@ -25,19 +24,29 @@ def new_run() -> str:
     return f"{_tokens.getrandbits(64):016x}"
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class Run:
-    """One run in flight. Owned by the journal; the hooks fill it in as they learn more."""
+class Facts(TypedDict, total=False):
+    """What may be known of a run when it starts; `Run` says what each of them is."""
 
-    job_id: str
-    run: str
-    instance_id: str
-    started_at_ms: int
-    started_mono_ms: float
+    job_try: int
+    function: str | None
+    queue: str | None
+    enqueued_at_ms: int | None
+    due_at_ms: int | None
+    timeout: float | None
+    args: str | None
+    scope: str
+    hold: str | None
+
+
+class Run:
+    """One run in flight. Owned by the journal; the hooks fill it in as they learn more.
+
+    Made for every job, so it holds only what is not as it nearly always is: the rest are the defaults of the class.
+    """
+
     job_try: int = 1
     function: str | None = None
     queue: str | None = None
-    library: str = "asyncio"
     enqueued_at_ms: int | None = None
     due_at_ms: int | None = None
     """When it was due, for the time that it waited in its queue; not stored."""
@@ -52,15 +61,34 @@ class Run:
     scope: str = ""
     """See `RunRecord`, as for ``hold``."""
     hold: str | None = None
-    sent: bool = field(default=False, repr=False)
+    sent: bool = False
     """A write that may have reached Redis carried this run."""
-    stored: bool = field(default=False, repr=False)
+    stored: bool = False
     """A write that carried this run was taken."""
 
-    @property
-    def ref(self) -> str:
+    def __init__(
+        self,
+        *,
+        job_id: str,
+        run: str,
+        instance_id: str,
+        started_at_ms: int,
+        started_mono_ms: float,
+        library: str = "asyncio",
+        **facts: Unpack[Facts],
+    ) -> None:
+        self.job_id = job_id
+        self.run = run
+        self.instance_id = instance_id
+        self.started_at_ms = started_at_ms
+        self.started_mono_ms = started_mono_ms
+        self.library = library
+        self.__dict__.update(facts)
+        self.ref = job_ref(self.scope, job_id) if self.scope else job_id
         """What keys and sets call the job."""
-        return job_ref(self.scope, self.job_id) if self.scope else self.job_id
+
+    def __repr__(self) -> str:
+        return f"<Run {self.run} of {self.ref!r} try {self.job_try} on {self.instance_id}>"
 
     def record(self, *, superseded: int = 0) -> RunRecord:
         """Give what is stored of it."""

@@ -11,7 +11,7 @@ import os
 import random
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Coroutine
-from typing import Any
+from typing import Any, Unpack
 
 from async_tracker.adapter import Adapter
 from async_tracker.calls import bounded
@@ -24,7 +24,7 @@ from async_tracker.host import new_instance_id
 from async_tracker.journal import Journal
 from async_tracker.link import Link
 from async_tracker.recovery import Policy, Recoverer
-from async_tracker.runs import CurrentJob, Run, current, new_run
+from async_tracker.runs import CurrentJob, Facts, Run, current, new_run
 from async_tracker.store import Status, Store
 from async_tracker.stored import Connections, Description, encode_description
 from async_tracker.sweep import Seat, Sweeper, holder_text
@@ -257,21 +257,7 @@ class Runtime:
 
     # runs
 
-    def start_run(
-        self,
-        job_id: str,
-        *,
-        job_try: int = 1,
-        function: str | None = None,
-        queue: str | None = None,
-        run: str | None = None,
-        enqueued_at_ms: int | None = None,
-        due_at_ms: int | None = None,
-        timeout: float | None = None,
-        args: str | None = None,
-        scope: str = "",
-        hold: str | None = None,
-    ) -> Run:
+    def start_run(self, job_id: str, *, run: str | None = None, **facts: Unpack[Facts]) -> Run:
         """Put a run in flight: appends to the journal and returns."""
         now_mono_ms = monotonic_ms()
         started = Run(
@@ -280,16 +266,8 @@ class Runtime:
             instance_id=self.pen.instance_id,
             started_at_ms=self.clock.at_ms(now_mono_ms),
             started_mono_ms=now_mono_ms,
-            job_try=job_try,
-            function=function,
-            queue=queue,
             library=self._description.library,
-            enqueued_at_ms=enqueued_at_ms,
-            due_at_ms=due_at_ms,
-            timeout=timeout,
-            args=args,
-            scope=scope,
-            hold=hold,
+            **facts,
         )
         self.journal.start(started)
         return started
@@ -302,10 +280,21 @@ class Runtime:
         """An ended run turns out to hold its claim still: in flight again, so that the end of this instance gives it back."""
         if run.owned and not run.in_flight:
             run.in_flight = True
-            self.journal.start(run)
+            self.journal.resume(run)
+
+    def finish_run(self, run: Run, outcome: str, *, ended_mono_ms: float | None = None) -> None:
+        """Take a run out of flight and count how it ended (by default now), each of them once.
+
+        A run that was given to somebody else is counted where it was taken away.
+        """
+        if run.owned and run.outcome is None:
+            run.outcome = outcome
+            self.journal.finish(run, outcome, run_ms=int((ended_mono_ms or monotonic_ms()) - run.started_mono_ms))
+        else:
+            self.journal.end(run)
 
     def count_end(self, run: Run, outcome: str, *, ended_mono_ms: float | None = None) -> None:
-        """Count how a run ended (by default now), once; a run that was given to somebody else is counted where it was taken away."""
+        """Count how a run that is out of flight ended (by default now), once, as `finish_run` does."""
         if run.owned and run.outcome is None:
             run.outcome = outcome
             self.journal.count_end(run, outcome, run_ms=int((ended_mono_ms or monotonic_ms()) - run.started_mono_ms))

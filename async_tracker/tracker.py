@@ -27,7 +27,7 @@ from async_tracker.policy import InstanceState
 from async_tracker.queries import Queries
 from async_tracker.records import Event, Instance, Job, Orphan, Quarantined, QueueDepth, Recovery, Snapshot, Stats
 from async_tracker.recovery import field_text, kept_payload
-from async_tracker.runs import CurrentJob, Run, current
+from async_tracker.runs import CurrentJob, current
 from async_tracker.runtime import Runtime, make_sweeper
 from async_tracker.store import Store
 from async_tracker.store.reading import Reading
@@ -229,10 +229,10 @@ class Tracker:
             await runtime.wait_stored(run)
             yield handle
         except BaseException as exc:
-            _finish(runtime, run, "cancelled" if isinstance(exc, asyncio.CancelledError) else "failed")
+            runtime.finish_run(run, "cancelled" if isinstance(exc, asyncio.CancelledError) else "failed")
             raise
         else:
-            _finish(runtime, run, "succeeded")
+            runtime.finish_run(run, "succeeded")
         finally:
             current.reset(token)
 
@@ -407,8 +407,3 @@ def _check_numbers(method: str, **given: Any) -> None:
     for name, value in given.items():
         if value is not None and (not isinstance(value, int | float) or (name == "job_try" and not isinstance(value, int))):
             raise TypeError(f"{method}({name}={value!r}): write a number")
-
-
-def _finish(runtime: Runtime, run: Run, outcome: str) -> None:
-    runtime.end_run(run)
-    runtime.count_end(run, outcome)

@@ -15,7 +15,7 @@ async def say(redis_client, namespace: str, instance_id: str, number: int) -> in
     names = [keys.INSTANCES, keys.instance(instance_id), keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS]
     arguments = (instance_id, number, TWIN, "[]", 1000)
     status, _ = await run_script(Namespace(redis_client, namespace), SCRIPTS["speak"], names, arguments)
-    return status
+    return int(status)
 
 
 async def test_a_word_that_is_older_than_a_beat_changes_nothing(tracker, redis_client, namespace):

@@ -51,18 +51,18 @@ class WorkerFacts:
     """The functions are wrapped, so names and outcomes are known."""
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
 class ArqRun:
-    """One run between its hooks; found in arq's ctx."""
+    """One run between its hooks; found in arq's ctx. Made for every job, so it holds only what differs from the defaults."""
 
-    run: Run
     ending: Ending | None = None
     is_finished: bool = False
     """arq has removed the job's tries: it will not run again."""
     is_counted: bool = False
     task: asyncio.Task[Any] | None = None
-    """arq's own task for the job, and what it calls when it is done; None once nothing is left to be told."""
-    on_done: Callable[[asyncio.Task[Any]], None] | None = None
+    """arq's own task for the job; None once it has nothing left to tell."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
 
 
 @dataclass(slots=True, eq=False)
@@ -84,7 +84,7 @@ class ArqHooks:
     queue: str = DEFAULT_QUEUE
     hold: str | None = None
     """The queue as arq knows it, where the tracker was told to call it something else: there its jobs are recovered."""
-    active: set[asyncio.Task[Any]] = field(default_factory=set)
+    active: dict[asyncio.Task[Any], ArqRun] = field(default_factory=dict)
     newest: dict[str, ArqRun] = field(default_factory=dict)
     has_failed: bool = False
     ctx_key: str = field(default_factory=lambda: f"async_tracker_run_{secrets.token_hex(4)}")
@@ -276,7 +276,7 @@ class ArqHooks:
             due_at_ms=ctx.get("score"),
             hold=self.hold,
         )
-        arq_run = ArqRun(run=run)
+        arq_run = ArqRun(run)
         ctx[self.ctx_key] = arq_run
         self.newest[job_id] = arq_run
         runtime.enter_run(run)
@@ -284,15 +284,13 @@ class ArqHooks:
             runtime.journal.count_start(run)
         task = asyncio.current_task()
         if task is not None:
-            self.active.add(task)
-            arq_run.task, arq_run.on_done = task, partial(self._task_done, arq_run)
-            task.add_done_callback(arq_run.on_done)
+            arq_run.task = task
+            self.active[task] = arq_run
+            task.add_done_callback(self._task_done)
         return arq_run
 
-    def identify(self, arq_run: ArqRun, *, function: str, timeout: float | None, args: str | None) -> None:
+    def named(self, run: Run) -> None:
         """The wrapped function is about to run: now its name is known."""
-        run = arq_run.run
-        run.function, run.timeout, run.args = function, timeout, args
         if self.runtime is not None:
             self.runtime.journal.count_start(run)
             if run.sent:
@@ -314,9 +312,12 @@ class ArqHooks:
         try:
             arq_run = ctx.get(self.ctx_key)
             if arq_run is not None and self.runtime is not None:
-                if arq_run.ending is not None:
-                    self._count(arq_run, self._outcome(arq_run, arq_run.ending))
-                self.runtime.end_run(arq_run.run)
+                ending = arq_run.ending
+                if ending is None or arq_run.is_counted:
+                    self.runtime.end_run(arq_run.run)
+                else:
+                    arq_run.is_counted = True
+                    self.runtime.finish_run(arq_run.run, self._outcome(arq_run, ending), ended_mono_ms=ending.ended_mono_ms)
         except Exception as exc:  # the edge of a hook
             self._failed(exc)
 
@@ -343,15 +344,16 @@ class ArqHooks:
             arq_run = ctx.get(self.ctx_key)
             if arq_run is not None:
                 self._count(arq_run, "ended" if arq_run.is_finished else "retried")
-                if not arq_run.run.in_flight and arq_run.task is not None and arq_run.on_done is not None:
-                    arq_run.task.remove_done_callback(arq_run.on_done)  # arq has given the claim back: the rest can only be the same
-                    self._let_go(arq_run, arq_run.task)
+                task = arq_run.task
+                if not arq_run.run.in_flight and task is not None:
+                    task.remove_done_callback(self._task_done)  # arq has given the claim back: the rest can only be the same
+                    self._let_go(arq_run, task)
         except Exception as exc:  # the edge of a hook
             self._failed(exc)
 
     def _let_go(self, arq_run: ArqRun, task: asyncio.Task[Any]) -> None:
-        arq_run.task = arq_run.on_done = None
-        self.active.discard(task)
+        arq_run.task = None
+        self.active.pop(task, None)
         if self.newest.get(arq_run.run.job_id) is arq_run:
             del self.newest[arq_run.run.job_id]
 
@@ -360,8 +362,11 @@ class ArqHooks:
         if arq_run is not None:
             arq_run.is_finished = True
 
-    def _task_done(self, arq_run: ArqRun, task: asyncio.Task[Any]) -> None:
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
         """arq's own task for the job is done, whichever hooks it called on the way."""
+        arq_run = self.active.get(task)
+        if arq_run is None:  # another worker has begun meanwhile
+            return
         self._let_go(arq_run, task)
         run, runtime = arq_run.run, self.runtime
         if runtime is None or (arq_run.is_counted and not run.in_flight and not _broke(task)):

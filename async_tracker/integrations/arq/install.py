@@ -151,8 +151,11 @@ def _wrapped(hooks: ArqHooks, item: Any, tracked: set[str]) -> Any:
         arq_run = ctx.get(hooks.ctx_key)
         if arq_run is None:
             return await coroutine(ctx, *args, **kwargs)
-        shown = shown_args(args, kwargs, settings.redact) if settings.record_args else None
-        hooks.identify(arq_run, function=name, timeout=timeout, args=shown)
+        run = arq_run.run
+        run.function, run.timeout = name, timeout
+        if settings.record_args:
+            run.args = shown_args(args, kwargs, settings.redact)
+        hooks.named(run)
         try:
             result = await coroutine(ctx, *args, **kwargs)
         except BaseException as exc:

@@ -258,8 +258,7 @@ class TrackerMiddleware(Middleware):
         try:
             found.ending.is_dead = message.failed
             found.ending.is_retried = message.options.get("retries", 0) > found.retries and not message.failed
-            found.runtime.end_run(found.run)
-            found.runtime.count_end(found.run, outcome(found.ending))
+            found.runtime.finish_run(found.run, outcome(found.ending))
             if found.marks is not None:
                 found.marks.end(found.run.instance_id, found.redis_message_id)
         except Exception as exc:  # the edge of a hook

@@ -134,6 +134,7 @@ async def test_a_job_that_was_given_away_does_not_pay(as_a_user: str, load: Call
             await charge.charge({}, "order-1")
         async with tracker.track("order-2"), tracker.redis() as r:
             await r.zrem("instances", instance_id)  # as a sweep does that takes this instance for dead
+            await r.set(f"tombstone:{instance_id}", 1, px=60_000)
             with pytest.raises(LeaseLost):
                 await charge.charge({}, "order-2")
     assert paid == [("order-1", 5)]

@@ -1,6 +1,5 @@
 """Workers as processes: they really run, really die, and none stays behind."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import pytest
 from arq import create_pool
 from arq.connections import RedisSettings
 
+from tests.harness.alive import lives
 from tests.harness.ledger import Ledger
 from tests.harness.wait import NotReached, wait_until, wait_until_sync
 from tests.harness.workers import ROOT, Workers
@@ -45,7 +45,7 @@ def test_no_worker_is_left_behind_not_even_a_suspended_one_or_a_forked_child(tmp
     assert [worker.exit_code for worker in (suspended, parent)] == [-signal.SIGKILL, -signal.SIGKILL]
     for line in parent.output().splitlines():
         pid = int(line.split()[0])
-        wait_until_sync(lambda pid=pid: not _runs(pid), description=f"process {pid} has ended")
+        wait_until_sync(lambda pid=pid: not lives(pid), description=f"process {pid} has ended")
 
 
 def test_a_worker_ends_when_the_test_run_is_killed(tmp_path: Path):
@@ -63,7 +63,7 @@ def test_a_worker_ends_when_the_test_run_is_killed(tmp_path: Path):
         pid = int(stdout.readline())
     run.kill()
     run.wait()
-    wait_until_sync(lambda: not _runs(pid), description="the worker ended with the run")
+    wait_until_sync(lambda: not lives(pid), description="the worker ended with the run")
 
 
 def test_a_worker_that_ends_early_fails_the_wait_at_once_with_what_it_printed(workers: Workers):
@@ -115,12 +115,3 @@ async def test_a_wait_returns_what_it_waited_for():
         return next(answers)
 
     assert await wait_until(ask, description="an answer") == "here"
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    state = Path(f"/proc/{pid}/stat")
-    return not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] != "Z"

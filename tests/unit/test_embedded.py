@@ -13,6 +13,7 @@ import redis
 
 from async_tracker.embedded import EmbeddedServer, find_server_binary
 from async_tracker.errors import ConfigError, StorageUnavailable
+from tests.harness.alive import lives
 from tests.harness.wait import wait_until_sync
 
 MakeServer = Callable[..., EmbeddedServer]
@@ -22,15 +23,6 @@ def client_of(server: EmbeddedServer) -> redis.Redis:
     return redis.Redis.from_url(server.url)
 
 
-def process_exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    state = Path(f"/proc/{pid}/stat")
-    return not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] != "Z"
-
-
 def test_a_started_server_answers_and_a_stopped_one_leaves_no_process_and_no_file():
     server = EmbeddedServer()
     server.start()
@@ -38,7 +30,7 @@ def test_a_started_server_answers_and_a_stopped_one_leaves_no_process_and_no_fil
     with client_of(server) as client:
         assert client.ping()
     server.stop()
-    assert not process_exists(pid)
+    assert not lives(pid)
     assert not folder.exists()
 
 
@@ -112,14 +104,14 @@ def test_a_server_that_was_suspended_is_still_stopped():
     pid = server.pid
     os.kill(pid, signal.SIGSTOP)
     server.stop()
-    assert not process_exists(pid)
+    assert not lives(pid)
 
 
 def test_a_server_that_refuses_us_is_ready_and_is_still_stopped_within_the_politeness(make_server: MakeServer):
     server = make_server(extra_args=("--requirepass", "secret"))
     pid = server.pid
     server.stop()
-    assert not process_exists(pid)
+    assert not lives(pid)
 
 
 def test_a_long_temporary_folder_does_not_make_the_socket_path_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -144,7 +136,7 @@ def test_a_server_that_does_not_come_up_in_time_is_reported_and_not_left_behind(
     server = EmbeddedServer(binary=sleeper, start_timeout=0.3)
     with pytest.raises(StorageUnavailable, match=r"within 0\.3 s"):
         server.start()
-    assert not process_exists(int((tmp_path / "pid").read_text()))
+    assert not lives(int((tmp_path / "pid").read_text()))
 
 
 @pytest.mark.parametrize("binary", ["/nowhere/valkey-server", "/dev/null"])
@@ -191,10 +183,10 @@ def test_a_server_ends_and_its_folder_goes_when_its_parent_is_killed(started_in:
     assert parent.stdout is not None
     with parent.stdout as stdout:
         pid_text, folder_text = stdout.readline().split()
-    assert process_exists(int(pid_text))
+    assert lives(int(pid_text))
     parent.kill()
     parent.wait()
-    wait_until_sync(lambda: not process_exists(int(pid_text)), description="the server ended with its parent")
+    wait_until_sync(lambda: not lives(int(pid_text)), description="the server ended with its parent")
     wait_until_sync(lambda: not Path(folder_text).exists(), description="its folder was removed")
 
 

@@ -10,12 +10,13 @@ from typing import Any
 import redis.asyncio
 
 from async_tracker import Instance, Job, Tracker
+from tests.harness.alive import lives
 from tests.harness.ledger import Account, Ledger
 from tests.harness.servers import assert_no_leaks
 from tests.harness.wait import wait_until, wait_until_sync
 from tests.harness.workers import WorkerProcess, Workers
 from tests.integrations.conformance.drivers import Driver
-from tests.integrations.dramatiq.masters import QUICK, lives
+from tests.integrations.dramatiq.masters import QUICK
 
 SECONDS = 60.0
 """How long anything may take on a machine that is busy with something else."""

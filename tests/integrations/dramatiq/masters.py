@@ -5,13 +5,13 @@ import os
 import signal
 import sys
 import uuid
-from pathlib import Path
 from typing import Any
 
 from dramatiq import Message
 from dramatiq.brokers.redis import RedisBroker
 
 from async_tracker import Instance, Job, Tracker
+from tests.harness.alive import lives
 from tests.harness.ledger import Account, Ledger
 from tests.harness.servers import assert_no_leaks
 from tests.harness.wait import wait_until, wait_until_sync
@@ -144,13 +144,3 @@ class Masters:
         async with self.tracker.redis() as redis:
             stored = await redis.hget(f"instance:{instance_id}", "broker")
         return str(json.loads(stored)["redis"]["broker_id"])
-
-
-def lives(pid: int) -> bool:
-    """Tell whether a process is there and no mere zombie."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    state = Path(f"/proc/{pid}/stat")
-    return not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] != "Z"

@@ -11,10 +11,11 @@ import pytest
 
 from async_tracker import Event, RecoveryAction, StorageError, Tracker
 from async_tracker.embedded import EmbeddedServer
+from tests.harness.alive import lives
 from tests.harness.ledger import Ledger
 from tests.harness.wait import wait_until
 from tests.harness.workers import Workers
-from tests.integrations.dramatiq.masters import DONE_SECONDS, QUICK, Masters, lives
+from tests.integrations.dramatiq.masters import DONE_SECONDS, QUICK, Masters
 
 DEFAULTS: dict[str, Any] = {}
 

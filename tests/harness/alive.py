@@ -1,0 +1,17 @@
+"""Whether a process is still there."""
+
+import os
+from pathlib import Path
+
+_PROC = Path("/proc/self")
+
+
+def lives(pid: int) -> bool:
+    """Tell whether a process is there and no mere zombie. It may go while it is looked at."""
+    try:
+        os.kill(pid, 0)
+        if not _PROC.exists():  # not Linux: no more can be told
+            return True
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False

@@ -185,7 +185,7 @@ class EmbeddedServer:
             self._folder = _make_folder()
         try:
             self._start_until_port_is_ours(binary)
-        except BaseException:
+        except BaseException:  # whatever it was, no process and no folder stays behind
             self.stop()
             raise
 

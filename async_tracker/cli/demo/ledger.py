@@ -38,7 +38,7 @@ class Ledger:
         except retry:
             self._write("ended", job_id, attempt=attempt, outcome=RETRIED)
             raise
-        except Exception:
+        except Exception:  # whatever the job raises is its outcome, and goes on
             self._write("ended", job_id, attempt=attempt, outcome=FAILED)
             raise
         self._write("ended", job_id, attempt=attempt, outcome=SUCCEEDED)

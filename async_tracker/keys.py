@@ -51,6 +51,11 @@ def orphans(instance_id: str) -> str:
     return f"orphans:{instance_id}"
 
 
+def settled(instance_id: str) -> str:
+    """set: the runs of one dead instance that are settled; what a sweeper that comes late has still in hand is none of its business."""
+    return f"settled:{instance_id}"
+
+
 def counters(instance_id: str) -> str:
     """hash: the totals that one instance has reported so far; what makes reporting them twice harmless."""
     return f"counters:{instance_id}"

@@ -141,16 +141,17 @@ class Store:
 
     async def adopt(self, instance_id: str, orphans: Sequence[RunRecord]) -> bool:
         """Keep the orphans of a dead instance until they are settled, also those that it did not live to record."""
-        names = [keys.DEAD, keys.jobs(instance_id), keys.orphans(instance_id), *(keys.job(record.ref) for record in orphans)]
+        names = [keys.DEAD, keys.jobs(instance_id), keys.orphans(instance_id), keys.settled(instance_id)]
+        names += [keys.job(record.ref) for record in orphans]
         arguments = [part for record in orphans for part in (record.ref, record.run, encode_run(record))]
-        return int(await self._run("adopt", names, instance_id, *arguments)) == 1
+        return int(await self._run("adopt", names, instance_id, _mark_of(instance_id), *arguments)) == 1
 
     async def settle(self, settlement: Settlement, *, window_ms: int, minute: int) -> bool:
         """Close the book on one orphan, once. Returns False when that had been done before."""
         record = settlement.record
         names = [keys.DEAD, keys.jobs(record.instance_id), keys.job(record.ref), keys.recoveries(record.ref), keys.EVENTS]
         names += [keys.STATS, keys.minute(minute), keys.QUARANTINE, keys.quarantined(record.ref)]
-        names.append(keys.orphans(record.instance_id))
+        names += [keys.orphans(record.instance_id), keys.settled(record.instance_id)]
         arguments: list[Argument] = [record.instance_id, record.ref, record.run, int(settlement.counts), window_ms, EVENTS_KEPT]
         arguments += [
             len(settlement.events),
@@ -163,7 +164,8 @@ class Store:
 
     async def bury(self, instance_id: str) -> bool:
         """Forget a dead instance that has no orphan left."""
-        names = [keys.DEAD, keys.instance(instance_id), keys.jobs(instance_id), keys.counters(instance_id), keys.orphans(instance_id)]
+        names = [keys.DEAD, keys.instance(instance_id), keys.jobs(instance_id), keys.counters(instance_id)]
+        names += [keys.orphans(instance_id), keys.settled(instance_id)]
         return int(await self._run("bury", names, instance_id)) == 1
 
     async def publish(self, event: str) -> None:
@@ -226,9 +228,14 @@ def write_call(
         arguments += [record.ref, record.run, record.started_at_ms, encode_run(record)]
     for end in ended:
         names.append(keys.job(end.job_id))
-        mark = f'"instance":{json.dumps(instance_id)}' if end.run is None else f'"run":"{end.run}"'
+        mark = _mark_of(instance_id) if end.run is None else f'"run":"{end.run}"'
         arguments += [end.job_id, mark, int(end.last_here)]
     return names, arguments
+
+
+def _mark_of(instance_id: str) -> str:
+    """Give what stands in a record of this instance, and in no other."""
+    return f'"instance":{json.dumps(instance_id)}'
 
 
 def _is_answer(name: str, reply: Any) -> bool:

@@ -272,7 +272,7 @@ class StoreMachine(RuleBasedStateMachine):
         for name, held in self.registered.items():
             listed = {text(job) for job in await self.client.smembers(f"{NAMESPACE}:jobs:{name}")}
             assert listed == {job for job in held if (name, job) in self.recorded}
-        owned = {f"{key}:{name}" for name in self.dead for key in ("instance", "jobs", "orphans", "counters")}
+        owned = {f"{key}:{name}" for name in self.dead for key in ("instance", "jobs", "orphans", "settled", "counters")}
         owned |= {f"job:{job}" for held in self.dead.values() for job in held} | {f"quarantined:{job}" for job in self.quarantined}
         assert await leaked_keys(self.client, NAMESPACE, allowed=owned | {"dead", "quarantine", "connections"}) == []
 

@@ -172,6 +172,48 @@ async def test_an_orphan_is_settled_once_and_its_instance_buried_after_its_last(
     await assert_no_leaks(redis_client, namespace)
 
 
+async def dead_with_orphan(store):
+    """The instance "w" is dead and has left a run of job 42, and another so that it is not buried."""
+    await registered(store)
+    await store.write("w", 2, started=[record(), record("43", "r9")], ended=[])
+    await store.declare_dead(await judged(store), "{}")
+
+
+async def test_a_sweeper_that_comes_late_does_not_replace_the_record_of_the_run_that_has_the_job_now(store, redis_client, namespace):
+    """It read what the dead had left, and stood still until its claim had run out and another worker had taken the job."""
+    await dead_with_orphan(store)
+    await store.register("other", 1, HERE, FIELDS)
+    await store.write("other", 2, started=[record(run="r2", instance_id="other", started_at_ms=2_000)], ended=[])
+    assert await store.adopt("w", [record()])
+    assert b'"run":"r2"' in await redis_client.get(f"{namespace}:job:42")
+    assert sorted(await store.listed_jobs("w")) == ["42", "43"]
+
+
+async def test_what_is_settled_stays_settled_for_a_sweeper_that_comes_late(store, redis_client, namespace):
+    await dead_with_orphan(store)
+    settlement = Settlement(record=record(), counts=True, events=("{}",), counters=("c",))
+    assert await store.adopt("w", [record(), record("43", "r9")])
+    assert await store.settle(settlement, window_ms=60_000, minute=1)
+    assert await store.adopt("w", [record(), record("43", "r9")])
+    assert not await store.settle(settlement, window_ms=60_000, minute=1)
+    assert await redis_client.hget(f"{namespace}:stats", "c") == b"1"
+    assert await redis_client.exists(f"{namespace}:job:42") == 0
+    assert await store.settle(Settlement(record=record("43", "r9")), window_ms=60_000, minute=1)
+    assert await store.bury("w")
+    await assert_no_leaks(redis_client, namespace)
+
+
+async def test_an_orphan_that_its_instance_did_not_live_to_record_is_seen_and_settled(store, redis_client, namespace):
+    await registered(store)
+    await store.declare_dead(await judged(store), "{}")
+    await redis_client.set(f"{namespace}:job:42", "{}")  # what names nobody is in nobody's way
+    assert await store.adopt("w", [record()])
+    assert b'"run":"r1"' in await redis_client.get(f"{namespace}:job:42")
+    assert await store.settle(Settlement(record=record()), window_ms=60_000, minute=1)
+    assert await store.bury("w")
+    await assert_no_leaks(redis_client, namespace)
+
+
 async def test_the_server_of_a_namespace_is_noted_and_another_one_noticed(store):
     assert (await store.observe("first")).server_since_ms is None
     assert (await store.observe("first")).server_since_ms is None

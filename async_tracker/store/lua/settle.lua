@@ -1,6 +1,6 @@
 -- Close the book on one orphan: forget its record, count its death, tell everybody. Once, whoever calls and how often.
 -- KEYS: dead, jobs:{id}, job:{job}, recoveries:{job}, events, stats, stats:minute:{m}, quarantine, quarantined:{job},
---       orphans:{id}
+--       orphans:{id}, settled:{id}
 -- ARGV: id, job id, run, 1 when this death counts, lifetime of the count in ms, length of the stream,
 --       number of events e, number of counters c, e * event as JSON, c * counter,
 --       then field and value pairs of the quarantined job (none: it is not quarantined)
@@ -9,6 +9,7 @@ if not redis.call('ZSCORE', KEYS[1], ARGV[1]) or redis.call('SREM', KEYS[2], ARG
   return 0
 end
 redis.call('HDEL', KEYS[10], ARGV[2])
+redis.call('SADD', KEYS[11], ARGV[3]) -- or a sweeper that comes late would take it for an orphan again
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local standing = redis.pcall('GET', KEYS[3]) -- what is of another type is no record of ours

@@ -6,7 +6,9 @@ and how such a hold is given back. Everything above the boundary speaks of runs,
 Contract:
 
 * ``release`` and ``quarantine`` act only while the claim still carries the orphan's own token, and are idempotent by that
-  token: called again, by another process even, they answer as they did the first time. A sweeper may die after any of them.
+  token: called again, by another process even, they answer as they did the first time. A sweeper may die after any of them, and
+  the next may plan the other of the two: then ``release`` answers QUARANTINED, and ``quarantine`` None.
+* ``retry`` is idempotent by what was kept: called again for the same quarantine, it is True and queues nothing.
 * ``claims_of`` finds what dead instances hold without looking at our records, so that a job that killed its worker in its
   first statement is found too.
 * What an adapter must know to find a hold stands in the instance's `Description` (``broker``, ``queues``) and in the run's

@@ -24,6 +24,7 @@ from async_tracker.stored import RunRecord
 logger = logging.getLogger("async_tracker")
 
 _ACTIONS = {
+    Released.RELEASED: RecoveryAction.RECOVERED,
     Released.QUARANTINED: RecoveryAction.QUARANTINED,
     Released.ENDED: RecoveryAction.ENDED,
     Released.TAKEN: RecoveryAction.TAKEN,
@@ -152,14 +153,13 @@ class Recoverer:
 
     async def _carry_out(self, orphan: Found, plan: Recovery, *, now_ms: int) -> Recovery:
         kept: QuarantinedPayload | None = None
+        result = plan
         if plan.action is RecoveryAction.QUARANTINED:
             kept = await self.adapter.quarantine(orphan.record, error=quarantine_error(plan))
-            result = plan if kept is not None else _replaced(plan, RecoveryAction.TAKEN)
-        elif plan.action is RecoveryAction.TAKEN:
-            result = plan
-        else:
+        if kept is None and plan.action is not RecoveryAction.TAKEN:  # an earlier sweep may have released what this one would quarantine
             released = await self.adapter.release(orphan.record, delay=plan.delay)
-            result = plan if released is Released.RELEASED else _replaced(plan, _ACTIONS[released])
+            if released is not Released.RELEASED or plan.action is RecoveryAction.QUARANTINED:
+                result = _replaced(plan, _ACTIONS[released])
             if released is Released.QUARANTINED:
                 kept = await self.adapter.quarantine(orphan.record, error=quarantine_error(plan))
         await self._settle(orphan, result, kept, now_ms=now_ms)

@@ -345,6 +345,7 @@ class Tracker:
     async def retry_quarantined(self, job_id: str) -> bool:
         """Let a quarantined job run again, with all its tries. Returns False when its id was enqueued anew meanwhile: then it stays.
 
+        Where an earlier call did not live to take it off the list, this one does, and the job is not queued twice.
         Raises TrackerError when no such job is quarantined.
         """
         ref, fields = await self._quarantined_fields(job_id)
@@ -353,7 +354,8 @@ class Tracker:
             raise TrackerError(f"job {job_id!r} is of a library that this version does not know: {field_text(fields, 'library')}")
         if not await adapter.retry(field_text(fields, "job_id") or ref, field_text(fields, "queue"), kept_payload(fields)):
             return False
-        return await self._unquarantine(ref, fields, "retried")
+        await self._unquarantine(ref, fields, "retried")  # False here: another call was quicker, and it is queued all the same
+        return True
 
     async def drop_quarantined(self, job_id: str) -> bool:
         """Forget a quarantined job, its payload included. Raises TrackerError when no such job is quarantined."""

@@ -25,6 +25,10 @@ RECEIPT_MS = 86_400_000
 RESULT_MS = 3_600_000
 """For how long a quarantined job's failed result is kept: arq's own default."""
 
+KEPT_MS = 604_800_000
+"""For how long it is remembered that a job was quarantined, or retried after that. Until its quarantine is written down that is
+all that is left of the job, and who would write it down may not be back before the weekend is over."""
+
 JOB_MS = 86_400_000
 """For how long a retried job may wait for a worker: arq's own default."""
 
@@ -79,7 +83,7 @@ class ArqAdapter:
     async def release(self, orphan: RunRecord, *, delay: float) -> Released:
         """Delete the claim if it is still that run's, and put the job off by ``delay`` seconds through its score."""
         job_id, queue = orphan.job_id, _queue_of(orphan)
-        names: list[str | bytes] = [IN_PROGRESS + job_id, queue, JOB + job_id, self._receipt(orphan)]
+        names: list[str | bytes] = [IN_PROGRESS + job_id, queue, JOB + job_id, self._receipt(orphan.token)]
         return Released(text(await run_script(self._client, _RELEASE, names, (job_id, orphan.token, int(delay * 1000), RECEIPT_MS))))
 
     async def quarantine(self, orphan: RunRecord, *, error: str) -> QuarantinedPayload | None:
@@ -92,19 +96,21 @@ class ArqAdapter:
             RETRY + job_id,
             RESULT + job_id,
             ABORT,
-            self._receipt(orphan),
+            self._receipt(orphan.token),
         ]
         result = failed_result(orphan, queue=queue, error=error, serializer=self._serializer)
-        reply = await run_script(self._client, _QUARANTINE, names, (job_id, orphan.token, result, RESULT_MS, RECEIPT_MS))
+        reply = await run_script(self._client, _QUARANTINE, names, (job_id, orphan.token, result, RESULT_MS, KEPT_MS))
         if not reply:
             return None
-        return QuarantinedPayload(payload=reply[0], extras={"result": reply[1], **({"queue": queue.encode()} if orphan.hold else {})})
+        extras = {"result": reply[1], "token": orphan.token.encode(), **({"queue": queue.encode()} if orphan.hold else {})}
+        return QuarantinedPayload(payload=reply[0], extras=extras)
 
     async def retry(self, job_id: str, queue: str | None, kept: QuarantinedPayload) -> bool:
-        """Queue a quarantined job again, due now."""
+        """Queue a quarantined job again, due now, once."""
         own_queue = text(kept.extras["queue"]) if "queue" in kept.extras else queue or DEFAULT_QUEUE
-        names = [own_queue, JOB + job_id, RETRY + job_id, RESULT + job_id, IN_PROGRESS + job_id]
-        arguments = (job_id, kept.payload, kept.extras.get("result", b""), JOB_MS)
+        names: list[str | bytes] = [own_queue, JOB + job_id, RETRY + job_id, RESULT + job_id, IN_PROGRESS + job_id]
+        names.append(self._receipt(text(kept.extras["token"])))
+        arguments = (job_id, kept.payload, kept.extras.get("result", b""), JOB_MS, KEPT_MS)
         return int(await run_script(self._client, _RETRY, names, arguments)) == 1
 
     async def holds(self, run: RunRecord) -> bool:
@@ -148,8 +154,8 @@ class ArqAdapter:
                 raise StorageError(f"Redis refuses to tell how full the queues are: {reply}")
         return [_depth(name, replies[3 * i : 3 * i + 3], now_ms) for i, name in enumerate(names)]
 
-    def _receipt(self, orphan: RunRecord) -> bytes:
-        return self._receipt_key(f"receipt:{orphan.token}")
+    def _receipt(self, token: str) -> bytes:
+        return self._receipt_key(f"receipt:{token}")
 
 
 def _queues_of(described: Iterable[Description | None]) -> list[str]:

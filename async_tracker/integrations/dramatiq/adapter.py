@@ -27,6 +27,10 @@ _AT_ONCE = 500
 RECEIPT_MS = 86_400_000
 """For how long a release is remembered, so that a sweeper that died after it is not asked to do it twice."""
 
+KEPT_MS = 604_800_000
+"""For how long it is remembered that a message was quarantined, or retried after that. Until its quarantine is written down that
+is all that is left of the message, and who would write it down may not be back before the weekend is over."""
+
 
 class DramatiqAdapter:
     """dramatiq's side of the boundary.
@@ -82,7 +86,7 @@ class DramatiqAdapter:
         later = await self._put_off(hold, queue, delay) if delay else None
         delayed = queue.removesuffix(DELAYED) + DELAYED
         names: list[str | bytes] = [hold.acks, hold.queue(queue), hold.messages(queue)]
-        names += [hold.queue(delayed), hold.messages(delayed), self._receipt(orphan)]
+        names += [hold.queue(delayed), hold.messages(delayed), self._receipt(orphan.token)]
         return Released(text(await run_script(self._client, _RELEASE, names, (hold.redis_message_id, later or b"", RECEIPT_MS))))
 
     async def _put_off(self, hold: Hold, queue: str, delay: float) -> bytes | None:
@@ -107,15 +111,17 @@ class DramatiqAdapter:
         if orphan.hold is None or orphan.queue is None:
             return None
         hold = Hold.of(orphan.hold)
-        names: list[str | bytes] = [hold.acks, hold.messages(orphan.queue), self._receipt(orphan)]
-        payload = await run_script(self._client, _QUARANTINE, names, (hold.redis_message_id, RECEIPT_MS))
-        return QuarantinedPayload(payload=payload, extras={"hold": orphan.hold.encode()}) if payload is not None else None
+        names: list[str | bytes] = [hold.acks, hold.messages(orphan.queue), self._receipt(orphan.token)]
+        payload = await run_script(self._client, _QUARANTINE, names, (hold.redis_message_id, KEPT_MS))
+        extras = {"hold": orphan.hold.encode(), "token": orphan.token.encode()}
+        return QuarantinedPayload(payload=payload, extras=extras) if payload is not None else None
 
     async def retry(self, job_id: str, queue: str | None, kept: QuarantinedPayload) -> bool:
-        """Queue a quarantined message again, as if it had never been tried."""
+        """Queue a quarantined message again, as if it had never been tried, once."""
         hold, queue = Hold.of(text(kept.extras["hold"])), queue or "default"
-        names = [hold.queue(queue), hold.messages(queue)]
-        return int(await run_script(self._client, _RETRY, names, (hold.redis_message_id, with_all_tries(kept.payload)))) == 1
+        names: list[str | bytes] = [hold.queue(queue), hold.messages(queue), self._receipt(text(kept.extras["token"]))]
+        arguments = (hold.redis_message_id, with_all_tries(kept.payload), KEPT_MS)
+        return int(await run_script(self._client, _RETRY, names, arguments)) == 1
 
     async def holds(self, run: RunRecord) -> bool:
         """Tell whether the broker still has the message fetched for this process; only a Redis broker can say no."""
@@ -143,8 +149,8 @@ class DramatiqAdapter:
         messages = await call_many(self._client, firsts) if firsts else []
         return [_depth(queue, replies[4 * i : 4 * i + 3], messages[i], _ms(now)) for i, (_, queue) in enumerate(places)]
 
-    def _receipt(self, orphan: RunRecord) -> bytes:
-        return self._full_key(f"receipt:{orphan.token}")
+    def _receipt(self, token: str) -> bytes:
+        return self._full_key(f"receipt:{token}")
 
 
 def _has_started(redis_message_id: str, begun: set[str]) -> bool | None:

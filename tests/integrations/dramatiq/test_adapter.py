@@ -167,11 +167,35 @@ async def test_a_quarantined_message_is_kept_whole_and_runs_again_with_all_its_t
     assert await adapter.quarantine(orphan(dead, message), error="it kills") == kept
     assert dead.client.hlen(f"{dead.namespace}:q.msgs") == 0
     assert await claims(adapter, dead) == []
-    assert await adapter.retry(message.message_id, "q", kept)
-    assert not await adapter.retry(message.message_id, "q", kept)
+    assert [await adapter.retry(message.message_id, "q", kept) for _ in range(3)] == [True] * 3
     [again] = [Message.decode(data) for data in dead.do_fetch("q", 9)]
     assert (again.message_id, again.args) == (message.message_id, message.args)
     assert "retries" not in again.options
+
+
+async def test_a_retry_is_done_once_also_when_the_message_has_run_since(adapter: DramatiqAdapter, dead: RedisBroker):
+    """Whoever retried it did not live to take it off the list, and somebody asks again."""
+    [message] = fetch(dead, 1)
+    kept = await adapter.quarantine(orphan(dead, message), error="it kills")
+    assert kept is not None
+    assert await adapter.retry(message.message_id, "q", kept)
+    assert len(dead.do_fetch("q", 9)) == 1
+    dead.do_ack("q", message.options["redis_message_id"])
+    assert await adapter.retry(message.message_id, "q", kept)
+    assert waiting(dead) == 0
+
+
+async def test_a_sweep_that_plans_otherwise_than_the_one_that_died_half_way_finds_what_that_one_did(
+    adapter: DramatiqAdapter, dead: RedisBroker
+):
+    """One worker may quarantine earlier than the other, and a message is a suspect less when those that died with it are settled."""
+    pill, other = fetch(dead, 2)
+    kept = await adapter.quarantine(orphan(dead, pill, run="r1"), error="it kills")
+    assert await adapter.release(orphan(dead, pill, run="r1"), delay=0.0) is Released.QUARANTINED
+    assert await adapter.quarantine(orphan(dead, pill, run="r1"), error="it kills") == kept
+    assert await adapter.release(orphan(dead, other, run="r2"), delay=0.0) is Released.RELEASED
+    assert await adapter.quarantine(orphan(dead, other, run="r2"), error="it kills") is None
+    assert waiting(dead) == 1
 
 
 async def test_a_run_is_held_until_its_message_is_acknowledged(adapter: DramatiqAdapter, dead: RedisBroker):

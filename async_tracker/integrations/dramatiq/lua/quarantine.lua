@@ -1,7 +1,10 @@
 -- Take a poison pill out of dramatiq: message copied, then deleted, and no longer held.
 -- KEYS: acks of the broker and queue, messages of the queue, receipt
 -- ARGV: message id in Redis, lifetime of the receipt in ms
--- Returns: the message, now or from the receipt; nil when the broker does not hold it any more
+-- Returns: the message, now or from the receipt; nil when the broker does not hold it any more, or when it was released before
+if redis.call('TYPE', KEYS[3])['ok'] == 'string' then
+  return nil
+end
 local kept = redis.call('HGET', KEYS[3], 'payload')
 if kept then
   return kept

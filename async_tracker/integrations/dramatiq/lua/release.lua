@@ -1,10 +1,11 @@
 -- Give one message of a dead broker back to its queue: at once, or later by way of its delay queue. Once, whoever calls and how often.
 -- KEYS: acks of the broker and queue, the queue, its messages, its delay queue, the messages of that, receipt of this release
 -- ARGV: message id in Redis, the message as it is put off or '' for at once, lifetime of the receipt in ms
--- Returns: 'released' (now, or before by whoever left the receipt), 'taken' when the broker does not hold it any more,
---          'ended' when the message is gone
-if redis.call('EXISTS', KEYS[6]) == 1 then
-  return 'released'
+-- Returns: 'released' (now, or before by whoever left the receipt), 'quarantined' when that is what the receipt is of,
+--          'taken' when the broker does not hold it any more, 'ended' when the message is gone
+local receipt = redis.call('TYPE', KEYS[6])['ok']
+if receipt ~= 'none' then
+  return receipt == 'string' and 'released' or 'quarantined'
 end
 if redis.call('SREM', KEYS[1], ARGV[1]) == 0 then
   return 'taken'

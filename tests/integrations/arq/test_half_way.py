@@ -1,0 +1,122 @@
+"""What was begun by somebody who did not live to end it: whoever carries on finds what was done, and does not do it twice."""
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+from arq.connections import ArqRedis
+
+from async_tracker import Tracker
+from async_tracker.integrations.arq.adapter import ArqAdapter
+from async_tracker.integrations.arq.names import IN_PROGRESS
+from async_tracker.namespace import Namespace
+from async_tracker.records import RecoveryAction
+from async_tracker.recovery import Policy, Recoverer, kept_payload
+from async_tracker.store import Judged, Store
+from async_tracker.store.reading import Reading
+from async_tracker.stored import Connections, Description, RunRecord, encode_description
+
+MakeRecoverer = Callable[[int], Recoverer]
+DIES = "host:1:ab"
+
+
+@pytest.fixture
+def store(pool: ArqRedis, namespace: str) -> Store:
+    return Store(Namespace(pool, namespace))
+
+
+@pytest.fixture
+def adapter(pool: ArqRedis, store: Store) -> ArqAdapter:
+    return ArqAdapter(pool, receipt_key=store.redis.full_key)
+
+
+@pytest.fixture
+def make_recoverer(store: Store, adapter: ArqAdapter) -> MakeRecoverer:
+    """``make_recoverer(max_recoveries)``: the recovering part of a sweeper."""
+
+    def make(max_recoveries: int) -> Recoverer:
+        policy = Policy(max_recoveries=max_recoveries, recovery_window=3600.0)
+        return Recoverer(store=store, adapter=adapter, policy=policy, on_event=lambda event: None)
+
+    return make
+
+
+@pytest.fixture
+def die(pool: ArqRedis, store: Store, queue: str, tracker: Tracker) -> Callable[[str], Awaitable[RunRecord]]:
+    """``await die(job_id)``: enqueue a job, claim and start it, and be declared dead; gives the run."""
+
+    async def die(job_id: str) -> RunRecord:
+        assert await pool.enqueue_job("job", _job_id=job_id) is not None
+        record = RunRecord(job_id=job_id, instance_id=DIES, run="f00d", queue=queue, library="arq", started_at_ms=1)
+        await pool.set(IN_PROGRESS + job_id, record.token)
+        description = Description(library="arq", host="h", host_id="h", pid=1, queue=queue)
+        connections = Connections(server="5f", ids={7: "n"}).encode()
+        await store.register(DIES, 1, connections, encode_description(description, tracker.settings.limits()))
+        await store.write(DIES, 2, started=[record], ended=[])
+        seen = await store.observe("")
+        judged = Judged(instance_id=DIES, heartbeat=seen.instances[DIES], connections=connections, watchdog="", reason="killed")
+        assert await store.declare_dead(judged, "{}")
+        return record
+
+    return die
+
+
+async def now_ms(store: Store) -> int:
+    return (await store.observe("")).now_ms
+
+
+async def test_a_death_counts_also_where_the_sweep_that_carries_on_would_have_quarantined(pool, store, adapter, make_recoverer, die):
+    """The first sweep released the job and died; the second is made by a worker that allows no recovery at all."""
+    record = await die("42")
+    await adapter.release(record, delay=0.0)
+    [done] = await make_recoverer(0).recover([DIES], now_ms=await now_ms(store))
+    assert done.action is RecoveryAction.RECOVERED
+    assert await Reading(store.redis).deaths(["42"], since_ms=0) == {"42": ["f00d"]}
+    assert await pool.exists("arq:job:42") == 1
+
+
+async def test_a_job_is_quarantined_also_where_the_sweep_that_carries_on_would_have_released_it(
+    pool, store, adapter, make_recoverer, die, observer
+):
+    record = await die("42")
+    await adapter.quarantine(record, error="it kills")
+    [done] = await make_recoverer(9).recover([DIES], now_ms=await now_ms(store))
+    assert done.action is RecoveryAction.QUARANTINED
+    assert kept_payload((await Reading(store.redis).quarantined())["42"]).payload
+    assert await pool.zcard(pool.default_queue_name) == 0
+    assert await observer.drop_quarantined("42")
+
+
+async def test_the_only_copy_of_a_job_outlives_a_weekend_without_a_sweep(pool, store, adapter, make_recoverer, die, observer):
+    """Quarantined, and the sweeper died before it was written down, the last of its fleet."""
+    record = await die("42")
+    await adapter.quarantine(record, error="it kills")
+    assert await pool.ttl(store.redis.full_key(f"receipt:{record.token}")) > 4 * 86_400
+    await make_recoverer(0).recover([DIES], now_ms=await now_ms(store))
+    assert await observer.drop_quarantined("42")
+
+
+@pytest.mark.parametrize("has_run_since", [False, True])
+async def test_a_retry_that_died_half_way_is_carried_on_by_the_next(
+    pool, store, adapter, make_recoverer, die, observer, has_run_since, queue
+):
+    await die("42")
+    await make_recoverer(0).recover([DIES], now_ms=await now_ms(store))
+    kept = kept_payload((await Reading(store.redis).quarantined())["42"])
+    assert await adapter.retry("42", queue, kept)  # and here its process ends
+    assert len(await observer.quarantined()) == 1
+    if has_run_since:
+        await pool.delete("arq:job:42")
+        await pool.zrem(queue, "42")
+    assert await observer.retry_quarantined("42")
+    assert await observer.quarantined() == []
+    assert await pool.zcard(queue) == (0 if has_run_since else 1)
+
+
+async def test_an_id_that_was_enqueued_anew_is_still_refused(pool, store, make_recoverer, die, observer):
+    await die("42")
+    await make_recoverer(0).recover([DIES], now_ms=await now_ms(store))
+    await pool.delete("arq:result:42")
+    assert await pool.enqueue_job("job", _job_id="42") is not None
+    assert not await observer.retry_quarantined("42")
+    assert len(await observer.quarantined()) == 1
+    assert await observer.drop_quarantined("42")

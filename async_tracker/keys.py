@@ -52,7 +52,7 @@ def orphans(instance_id: str) -> str:
 
 
 def settled(instance_id: str) -> str:
-    """set: the runs of one dead instance that are settled; what a sweeper that comes late has still in hand is none of its business."""
+    """hash: run -> when it was settled, of one dead instance; what a sweeper that comes late has still in hand is none of its business."""
     return f"settled:{instance_id}"
 
 

@@ -222,6 +222,20 @@ async def test_the_server_of_a_namespace_is_noted_and_another_one_noticed(store)
     assert (await store.observe("second")).server_since_ms == changed.server_since_ms
 
 
+async def test_the_server_of_a_namespace_is_not_forgotten_while_anybody_sweeps(store, redis_client, namespace):
+    """Else a restart in that moment would pass for the first look of all, and nobody would be given the time to return."""
+    await store.observe("first")
+    server = f"{namespace}:server"
+    await redis_client.expire(server, 60)
+    await store.observe("first")
+    assert await redis_client.ttl(server) <= 60, "a look costs no write"
+    await redis_client.hincrby(server, "renewed_ms", -86_400_001)
+    await store.observe("")
+    assert await redis_client.ttl(server) <= 60, "a query changes nothing"
+    await store.observe("first")
+    assert await redis_client.ttl(server) > 29 * 86_400
+
+
 async def test_what_no_script_returns_is_an_error_of_redis(wire, namespace):
     async with Redis.from_url(wire.url) as client:
         store = Store(Namespace(client, namespace))

@@ -32,6 +32,7 @@ ZREM queue job
 ZREM abort job
 EXISTS receipt
 TYPE receipt
+HGET receipt retried
 HMGET receipt payload result
 HSET receipt payload 0
 PEXPIRE receipt 1

@@ -15,7 +15,7 @@ end
 for i = 5, #KEYS do
   local at = 3 + 3 * (i - 5)
   local job, run, record = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-  if redis.call('SISMEMBER', KEYS[4], run) == 0 then
+  if not redis.call('HGET', KEYS[4], run) then
     redis.call('SADD', KEYS[2], job)
     redis.call('HSETNX', KEYS[3], job, record)
     local standing = redis.pcall('GET', KEYS[i])

@@ -6,10 +6,14 @@
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if ARGV[1] ~= '' then
-  local known = redis.call('HGET', KEYS[6], 'run_id')
-  if known ~= ARGV[1] then
+  local known = redis.call('HMGET', KEYS[6], 'run_id', 'renewed_ms')
+  if known[1] ~= ARGV[1] then
     -- the first time there is nothing to compare with, and nobody to be patient with
-    redis.call('HSET', KEYS[6], 'run_id', ARGV[1], 'since_ms', known and now or -1)
+    redis.call('HSET', KEYS[6], 'run_id', ARGV[1], 'since_ms', known[1] and now or -1)
+  end
+  -- Forgotten while instances live, the next server would pass for the first one. Once a day will do: else a look costs no write.
+  if known[1] ~= ARGV[1] or now - (tonumber(known[2]) or 0) > 86400000 then
+    redis.call('HSET', KEYS[6], 'renewed_ms', now)
     redis.call('EXPIRE', KEYS[6], 2592000)
   end
 end

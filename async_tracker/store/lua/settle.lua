@@ -9,9 +9,9 @@ if not redis.call('ZSCORE', KEYS[1], ARGV[1]) or redis.call('SREM', KEYS[2], ARG
   return 0
 end
 redis.call('HDEL', KEYS[10], ARGV[2])
-redis.call('SADD', KEYS[11], ARGV[3]) -- or a sweeper that comes late would take it for an orphan again
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('HSET', KEYS[11], ARGV[3], now) -- or a sweeper that comes late would take it for an orphan again
 local standing = redis.pcall('GET', KEYS[3]) -- what is of another type is no record of ours
 if type(standing) == 'string' and string.find(standing, '"run":"' .. ARGV[3] .. '"', 1, true) then
   redis.call('DEL', KEYS[3])

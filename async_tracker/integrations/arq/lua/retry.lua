@@ -2,7 +2,7 @@
 -- KEYS: the queue, arq:job:{job}, arq:retry:{job}, arq:result:{job}, arq:in-progress:{job}, receipt of its quarantine
 -- ARGV: job id, payload, the result that was left when it was quarantined, lifetime of the job in ms, of the receipt in ms
 -- Returns: 1 when it is queued, or was by an earlier call; 0 when the id is in use again
-if redis.call('HEXISTS', KEYS[6], 'retried') == 1 then
+if redis.call('HGET', KEYS[6], 'retried') then
   return 1
 end
 if redis.call('EXISTS', KEYS[2], KEYS[5]) > 0 or redis.call('ZSCORE', KEYS[1], ARGV[1]) then

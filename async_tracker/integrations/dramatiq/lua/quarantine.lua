@@ -2,10 +2,10 @@
 -- KEYS: acks of the broker and queue, messages of the queue, receipt
 -- ARGV: message id in Redis, lifetime of the receipt in ms
 -- Returns: the message, now or from the receipt; nil when the broker does not hold it any more, or when it was released before
-if redis.call('TYPE', KEYS[3])['ok'] == 'string' then
+local kept = redis.pcall('HGET', KEYS[3], 'payload')
+if type(kept) == 'table' then -- an error: the receipt is a text, that of a release
   return nil
 end
-local kept = redis.call('HGET', KEYS[3], 'payload')
 if kept then
   return kept
 end

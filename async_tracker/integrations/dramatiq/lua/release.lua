@@ -3,9 +3,9 @@
 -- ARGV: message id in Redis, the message as it is put off or '' for at once, lifetime of the receipt in ms
 -- Returns: 'released' (now, or before by whoever left the receipt), 'quarantined' when that is what the receipt is of,
 --          'taken' when the broker does not hold it any more, 'ended' when the message is gone
-local receipt = redis.call('TYPE', KEYS[6])['ok']
-if receipt ~= 'none' then
-  return receipt == 'string' and 'released' or 'quarantined'
+if redis.call('EXISTS', KEYS[6]) == 1 then
+  local kept = redis.pcall('HGET', KEYS[6], 'payload') -- an error where the receipt is a text: that of a release
+  return type(kept) == 'table' and 'released' or 'quarantined'
 end
 if redis.call('SREM', KEYS[1], ARGV[1]) == 0 then
   return 'taken'

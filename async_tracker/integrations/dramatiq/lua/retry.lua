@@ -2,7 +2,7 @@
 -- KEYS: the queue, its messages, receipt of its quarantine
 -- ARGV: message id in Redis, message, lifetime of the receipt in ms
 -- Returns: 1 when it is queued, or was by an earlier call; 0 when it was there
-if redis.call('HEXISTS', KEYS[3], 'retried') == 1 then
+if redis.call('HGET', KEYS[3], 'retried') then
   return 1
 end
 if redis.call('HSETNX', KEYS[2], ARGV[1], ARGV[2]) == 0 then

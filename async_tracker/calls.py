@@ -40,8 +40,19 @@ def load_script(package: str, name: str) -> Script:
 
 
 def packed(value: Argument) -> bytes | int | float:
-    """Make UTF-8 bytes of text; numbers are left to the driver."""
-    return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+    """Make UTF-8 bytes of text, whatever it is; numbers are left to the driver.
+
+    One name that is no text must not keep the others of its batch from being written.
+
+    >>> packed("é"), packed("\\udcff"), packed("\\ud800")
+    (b'\\xc3\\xa9', b'\\xff', b'\\xed\\xa0\\x80')
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return value.encode("utf-8", "surrogatepass")
 
 
 def text(value: bytes | str) -> str:

@@ -50,6 +50,8 @@ class Settings:
             raise ConfigError(
                 f"instance_id {self.instance_id!r} is a label: write some text without control characters, a pod name for example"
             )
+        for name, text in (("instance_id", self.instance_id), ("queue", self.queue)):
+            check_text(name, text or "")
         for name in ("heartbeat_interval", "heartbeat_ttl", "sweep_interval", "hook_timeout", "silence_limit", "recovery_window"):
             _check_number(name, getattr(self, name), above=0.0)
         for name in ("disconnect_grace", "linger"):
@@ -75,6 +77,8 @@ class Settings:
         if isinstance(self.tags, str) or not all(isinstance(tag, str) for tag in self.tags):
             raise ConfigError(f"tags ({self.tags!r}) must be a tuple of strings: write tags=('blue', 'eu-west')")
         object.__setattr__(self, "tags", tuple(self.tags))
+        for tag in self.tags:
+            check_text("tags", tag)
 
     def limits(self) -> Limits:
         """Give what an instance with these settings is judged by."""
@@ -98,6 +102,25 @@ def check_namespace(namespace: object) -> None:
     """
     if not isinstance(namespace, str) or not namespace or _CONTROL.search(namespace):
         raise ConfigError(f'namespace {namespace!r} must be some text without control characters: write namespace="my_app"')
+    check_text("namespace", namespace)
+
+
+def check_text(name: str, text: str) -> None:
+    """Raise ConfigError for what cannot be written as UTF-8. Bytes that were none in a file's name or a variable can, as Python keeps them.
+
+    >>> check_text("queue", "naïve"), check_text("queue", "\\udcff")
+    (None, None)
+    >>> check_text("queue", "\\ud800")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    async_tracker.errors.ConfigError: queue '\\ud800' holds half a character (a lone surrogate), which cannot be written: write ...
+    """
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as exc:
+        raise ConfigError(
+            f"{name} {text!r} holds half a character (a lone surrogate), which cannot be written: "
+            'write text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"), or another name'
+        ) from exc
 
 
 def unknown_names(given: Mapping[str, Any], known: tuple[str, ...] | set[str], *, what: str) -> None:

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Self, TypeVar, overload
 
 from async_tracker.adapter import Adapter
-from async_tracker.config import SETTING_NAMES, Settings, settings_from_env, unknown_names
+from async_tracker.config import SETTING_NAMES, Settings, check_text, settings_from_env, unknown_names
 from async_tracker.connections import Access, describe
 from async_tracker.errors import TrackerError
 from async_tracker.events import encode_event
@@ -172,7 +172,7 @@ class Tracker:
     ) -> AsyncIterator[str]:
         """Be an instance while the block runs: registered, beating, sweeping. Gives the instance id.
 
-        Raises TrackerError when this tracker has an instance in this loop already.
+        Raises TrackerError when this tracker has an instance in this loop already, TypeError and ConfigError as `track` does.
         """
         _check_texts("register", queue=queue, functions=functions)
         if self._runtime is not None and self._runtime.is_running:
@@ -214,9 +214,10 @@ class Tracker:
     ) -> AsyncIterator[CurrentJob]:
         """Have a job in flight until the block ends; what the block raises passes through and is its outcome.
 
-        Raises TrackerError outside of `register` and of a tracked worker, and TypeError for a function that is no name.
+        Raises TrackerError outside of `register` and of a tracked worker, TypeError for a function that is no name, and ConfigError
+        for an id or a name that cannot be written as UTF-8.
         """
-        _check_texts("track", function=function, queue=queue)
+        _check_texts("track", job_id=str(job_id), function=function, queue=queue)
         _check_numbers("track", job_try=job_try, timeout=timeout)
         runtime = self._runtime
         if runtime is None or not runtime.is_running:
@@ -403,6 +404,8 @@ def _check_texts(method: str, **given: Any) -> None:
         texts = (value,) if isinstance(value, str) or not isinstance(value, Collection) else value
         if value is not None and not all(isinstance(item, str) for item in texts):
             raise TypeError(f"{method}({name}={value!r}): write names, as text")
+        for text in texts if value is not None else ():
+            check_text(f"{method}({name}=)", text)
 
 
 def _check_numbers(method: str, **given: Any) -> None:

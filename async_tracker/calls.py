@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, TypeVar
 
-from redis.exceptions import AuthenticationError, ConnectionError, NoScriptError, RedisError, ResponseError, TimeoutError
+from redis.exceptions import AuthenticationError, ConnectionError, NoScriptError, ReadOnlyError, RedisError, ResponseError, TimeoutError
 
 from async_tracker.errors import StorageError, StorageUnavailable, TrackerError
 
@@ -165,3 +165,9 @@ def translated() -> Iterator[None]:
 def refused(reply: Any) -> bool:
     """Tell whether a reply of `call_many` is the server's refusal."""
     return isinstance(reply, ResponseError)
+
+
+def is_of_replica(exc: StorageError) -> bool:
+    """Tell whether a refusal is that of a server that takes no writes, as a primary does that was demoted."""
+    cause = exc.__cause__
+    return isinstance(cause, ReadOnlyError) or (isinstance(cause, ResponseError) and "READONLY" in str(cause))  # the latter before Redis 7

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any, Unpack
 
 from async_tracker.adapter import Adapter
-from async_tracker.calls import bounded
+from async_tracker.calls import bounded, is_of_replica
 from async_tracker.clock import ServerClock, monotonic_ms
 from async_tracker.config import Settings
 from async_tracker.errors import StorageError
@@ -75,6 +75,7 @@ class Runtime:
         self._is_stopped = False
         self._is_behind = False
         self._has_beaten = asyncio.Event()
+        self._left_replica_at = float("-inf")
         self._sent_generation = self._beating_generation = self._beating_words = 0
         self._pid = os.getpid()
         self._tasks: list[asyncio.Task[None]] = []
@@ -167,6 +168,8 @@ class Runtime:
             reply = await self.heartbeat.beat()
         except StorageError as exc:
             self._fell_behind(exc)
+            if is_of_replica(exc):
+                await self._leave_replica()
             return
         finally:
             self._has_beaten.set()
@@ -183,6 +186,13 @@ class Runtime:
             logger.warning("no heartbeat gets through, jobs run on: %s", exc, extra={"instance_id": self.instance_id})
         # Well within disconnect_grace: when the server comes back, so must we, before anybody takes the lost connection for our end.
         self._loop.call_later(random.uniform(0.5, 1.0) * min(self._settings.heartbeat_interval, _BACK_SECONDS), self.heartbeat.hurry)
+
+    async def _leave_replica(self) -> None:
+        """A primary that was demoted keeps its connections: only a new one is led to its successor. Once per beat, not per try."""
+        now = self._loop.time()
+        if now - self._left_replica_at >= self._settings.heartbeat_interval:
+            self._left_replica_at = now
+            await self.link.aclose()
 
     def _got_through(self) -> None:
         if self._is_behind:

@@ -48,11 +48,12 @@ async def test_an_instance_leaves_a_primary_that_was_demoted_and_leaves_the_shar
                     await wait_until(lambda: service.connection_count >= count + 4, timeout=30, description="it tries other connections")
                     assert time.monotonic() - began >= 2.2 * BEAT, "once per beat, not per try"
                     service.lead_to(address_of(new.tcp_url))
-                    server = (await second.info("server"))["run_id"]
+                    server: str = (await second.info("server"))["run_id"]
 
                     async def arrived() -> bool:
                         stored = await second.hget(f"{namespace}:connections", instance_id)
-                        return Connections.decode((stored or b"").decode()).server == server
+                        registered = Connections.decode((stored or b"").decode())
+                        return registered.server == server
 
                     await wait_until(arrived, timeout=30, description="it is registered at the successor")
                     assert await held.client_id() == used

@@ -1,6 +1,6 @@
 # Each target makes the environment that it needs; nothing is installed by hand, and nothing needs root.
 #   make demo         see it work: workers, a kill, a recovery
-#   make test         the checks and every test
+#   make test         the checks and every test, JOBS=3 of them at a time
 #   make check        ruff, mypy, the import contracts
 #   make test-matrix  the tests that depend on the server on every server to be had, the namespace's also with the newest redis-py
 #   make bench        the benchmarks; BENCH="--quick" for a minute's worth
@@ -14,6 +14,7 @@ BIN := $(VENV)/bin
 LOCK := requirements/test.txt
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 MINUTES ?= 10
+JOBS ?= 3
 TESTS ?=
 BENCH ?=
 MATRIX ?=
@@ -46,8 +47,9 @@ types: $(VENV)/.has-test
 imports: $(VENV)/.has-test
 	$(BIN)/lint-imports --no-logo
 
+# Most tests wait for processes rather than compute, so there may be more of them at a time than there are cores.
 pytest: $(VENV)/.has-test
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=worksteal $(TESTS)
 
 test-matrix: $(VENV)/.has-test
 	$(BIN)/python -m tests.harness.matrix $(MATRIX)

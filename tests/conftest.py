@@ -1,6 +1,7 @@
 """The frame of every test: a real server of our own, an empty database, and a namespace that no other test has.
 
-server         for the whole run; has ``url`` and ``unix_socket_path``. Do not configure, stop or kill it: for that there is
+server         for the whole run, one for each process of it; has ``url`` and ``unix_socket_path``. Do not configure, stop or kill
+               it: for that there is
 make_server    ``make_server(tcp=True, extra_args=(...))``: an EmbeddedServer of the test's own, already started
 redis_client   redis.asyncio, on an empty database of ``server``
 redis_url      the same database, as a url
@@ -46,6 +47,8 @@ def pytest_configure(config: pytest.Config) -> None:
         del os.environ[name]
     if config.getoption("--redis-url") and config.getoption("--server-binary"):
         raise pytest.UsageError("--redis-url and --server-binary exclude each other")
+    if config.getoption("--redis-url") and config.getoption("numprocesses", None):
+        raise pytest.UsageError("--redis-url names one database, which one test at a time may use: leave out --numprocesses")
 
 
 @pytest.fixture(scope="session")

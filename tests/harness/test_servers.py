@@ -1,9 +1,13 @@
 """The check for leaks, and the refusal of a database that is not empty."""
 
+import subprocess
+import sys
+
 import pytest
 import redis.asyncio
 
 from tests.harness.servers import GivenServer, assert_no_leaks, leaked_keys
+from tests.harness.workers import ROOT
 
 
 async def test_keys_with_a_lifetime_and_keys_of_registered_instances_are_no_leak(redis_client: redis.asyncio.Redis, namespace: str):
@@ -38,3 +42,11 @@ async def test_a_given_database_that_holds_anything_is_refused(redis_client: red
     await redis_client.set("somebodys", "data")
     with pytest.raises(RuntimeError, match="1 keys"):
         GivenServer(url=redis_url).refuse_unless_empty()
+
+
+@pytest.mark.parametrize("other", ["--numprocesses=2", "--server-binary=/bin/true"])
+def test_a_given_database_is_refused_to_a_run_that_would_share_it_or_start_a_server_of_its_own(other: str):
+    command = [sys.executable, "-m", "pytest", "--redis-url=redis://localhost:1", other, "-p", "no:cacheprovider", __file__]
+    refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert refused.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "--redis-url" in refused.stderr

@@ -35,7 +35,7 @@ async def test_a_real_arq_worker_runs_jobs_and_the_ledger_knows_of_its_death(wor
 
 
 def test_no_worker_is_left_behind_not_even_a_suspended_one_or_a_forked_child(tmp_path: Path):
-    forking = "import os, time; os.fork(); print(os.getpid(), 'ready'); time.sleep(60)"
+    forking = "import os, time; os.fork(); os.write(1, b'%d ready\\n' % os.getpid()); time.sleep(60)"  # in one piece: both write
     with Workers(tmp_path) as workers:
         suspended = workers.start_program(SLEEPER)
         parent = workers.start_program([sys.executable, "-c", forking])

@@ -22,7 +22,7 @@ def from_ms(stamp_ms: float) -> datetime:
     >>> from_ms(0).isoformat()
     '1970-01-01T00:00:00+00:00'
     """
-    return datetime.fromtimestamp(stamp_ms / 1000.0, tz=UTC)
+    return datetime.fromtimestamp(stamp_ms / 1000.0, UTC)
 
 
 def to_ms(moment: datetime) -> int:

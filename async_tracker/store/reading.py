@@ -1,18 +1,26 @@
 """What queries and the sweep read: each method is one round trip, whatever the number of instances and jobs."""
 
-from collections.abc import Sequence
+import asyncio
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 from async_tracker import keys
 from async_tracker.calls import call, call_many, load_script, pairs, refused, run_script_many, text
 from async_tracker.errors import CorruptRecord
-from async_tracker.stored import RunRecord, StoredInstance, decode_instance, decode_run, read_run
+from async_tracker.stored import RunRecord, StoredInstance, StoredRun, decode_instance, decode_run, read_run, run_record
 
 _READ_INSTANCES = load_script(__package__, "read_instances")
+_READ_JOBS = load_script(__package__, "read_jobs")
 
-_JOBS_AT_ONCE = 2_000
-_INSTANCES_AT_ONCE = 100
-"""Instances that one script reads: well under a millisecond of the server's time."""
+_INSTANCES_AT_ONCE = 50
+"""Instances that one script reads, or their jobs: with ten of these each, a millisecond of the server's time."""
+_RECORDS_AT_ONCE = 2_000
+"""Records that one script or command reads at most."""
+
+Held = dict[str, bytes | None]
+"""The refs of the jobs in flight on one instance, each with its record as it stands; None where there is none."""
 
 
 class Reading:
@@ -20,55 +28,87 @@ class Reading:
 
     def __init__(self, redis: Any) -> None:
         self.redis = redis
+        self._word = secrets.token_hex(4)
+        self._separator = f"\0{self._word}"  # nobody can have foreseen it, so nobody has written it into what is joined with it
         self.corrupt: list[str] = []
         self.strange: dict[str, dict[str, str]] = {}
         """Instances that another version wrote, with their fields as they are."""
 
     async def instances(self, instance_ids: Sequence[str]) -> dict[str, StoredInstance]:
         """Read what these instances say of themselves; the ones that are no more are left out."""
-        hashes, _ = await self._read(instance_ids, with_jobs=False)
-        return self._decode_instances(instance_ids, hashes)
+        return await self.decode_instances(await self.ask_instances(instance_ids))
 
-    async def instances_and_jobs(self, instance_ids: Sequence[str]) -> tuple[dict[str, StoredInstance], dict[str, list[str]]]:
-        """Read these instances and the ids of the jobs in flight on each."""
-        hashes, sets = await self._read(instance_ids, with_jobs=True)
-        jobs = {
-            name: sorted([text(member) for member in members])
-            for name, members in zip(instance_ids, sets, strict=True)
-            if self._sound(keys.jobs(name), members)
+    async def ask_instances(self, instance_ids: Sequence[str]) -> Iterable[tuple[str, Any]]:
+        """Ask what these instances say of themselves; the answer is for `decode_instances`."""
+        calls = [([keys.instance(name) for name in part], (self._separator,)) for part in _parts(instance_ids, _INSTANCES_AT_ONCE)]
+        replies = await run_script_many(self.redis, _READ_INSTANCES, calls)
+        return zip(instance_ids, chain.from_iterable(replies), strict=True)
+
+    async def decode_instances(self, asked: Iterable[tuple[str, Any]]) -> dict[str, StoredInstance]:
+        """Read what was answered; whoever else is on the loop has a turn after every so many."""
+        found = {}
+        for number, (name, joined) in enumerate(asked):
+            if number % _INSTANCES_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            if self._sound(keys.instance(name), joined) and joined:
+                texts = iter(text(joined).split(self._separator)[:-1])
+                fields = dict(zip(texts, texts, strict=True))
+                try:
+                    found[name] = decode_instance(keys.instance(name), name, fields)
+                except CorruptRecord as exc:
+                    self.corrupt.append(exc.key)
+                    self.strange[name] = fields
+        return found
+
+    async def refs(self, instance_ids: Sequence[str]) -> dict[str, list[str]]:
+        """Read the refs of the jobs in flight on each of these instances, sorted."""
+        return {name: sorted(refs) for name, (refs, _) in (await self._jobs(instance_ids, records_at_once=-1)).items()}
+
+    async def held(self, instance_ids: Sequence[str]) -> dict[str, Held]:
+        """Read the jobs in flight on each of these instances, with their records; another round trip when these are very many."""
+        found = await self._jobs(instance_ids, records_at_once=_RECORDS_AT_ONCE)
+        rest = await self.raw_runs([ref for refs, raws in found.values() if raws is None for ref in refs])
+        return {
+            name: dict(zip(refs, raws, strict=True)) if raws is not None else {ref: rest.get(ref) for ref in refs}
+            for name, (refs, raws) in found.items()
         }
-        return self._decode_instances(instance_ids, hashes), jobs
 
-    async def _read(self, instance_ids: Sequence[str], *, with_jobs: bool) -> tuple[list[Any], list[Any]]:
-        parts = [instance_ids[i : i + _INSTANCES_AT_ONCE] for i in range(0, len(instance_ids), _INSTANCES_AT_ONCE)]
-        calls = []
-        for part in parts:
-            names = [keys.instance(name) for name in part] + ([keys.jobs(name) for name in part] if with_jobs else [])
-            calls.append((names, (len(part),)))
-        hashes: list[Any] = []
-        sets: list[Any] = []
-        for part, reply in zip(parts, await run_script_many(self.redis, _READ_INSTANCES, calls), strict=True):
-            hashes += reply[: len(part)]
-            sets += reply[len(part) :]
-        return hashes, sets
+    async def _jobs(self, instance_ids: Sequence[str], *, records_at_once: int) -> dict[str, tuple[list[str], list[bytes | None] | None]]:
+        """Read refs and records; None in place of the records that are too many."""
+        raw_separator, missing = self._separator.encode(), self._word.encode()
+        parts = list(_parts(instance_ids, _INSTANCES_AT_ONCE))
+        arguments = (self._separator, self._word, records_at_once)
+        calls = [([keys.job(""), *map(keys.jobs, part)], arguments) for part in parts]
+        found: dict[str, tuple[list[str], list[bytes | None] | None]] = {}
+        for part, reply in zip(parts, await run_script_many(self.redis, _READ_JOBS, calls), strict=True):
+            for name, members, records in zip(part, reply[::2], reply[1::2], strict=True):
+                if self._sound(keys.jobs(name), members):
+                    raws = None if records is None else [None if raw == missing else raw for raw in records.split(raw_separator)[:-1]]
+                    found[name] = text(members).split(self._separator)[:-1], raws
+        return found
 
     async def runs(self, job_ids: Sequence[str]) -> dict[str, RunRecord]:
         """Read the newest run of each of these jobs; what is not in flight is left out."""
-        return {ref: RunRecord(**attributes) for ref, attributes in (await self.run_attributes(job_ids)).items()}
-
-    async def run_attributes(self, job_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Read the same as `runs`, as the attributes of a `RunRecord`."""
-        found: dict[str, dict[str, Any]] = {}
-        parts = [job_ids[i : i + _JOBS_AT_ONCE] for i in range(0, len(job_ids), _JOBS_AT_ONCE)]
-        replies = await call_many(self.redis, [("MGET", *(keys.job(job_id) for job_id in part)) for part in parts]) if parts else []
-        for part, reply in zip(parts, replies, strict=True):
-            for job_id, raw in zip(part, reply, strict=True):
-                if raw is not None:
-                    try:
-                        found[job_id] = read_run(keys.job(job_id), job_id, raw)
-                    except CorruptRecord as exc:
-                        self.corrupt.append(exc.key)
+        found = {}
+        for ref, raw in (await self.raw_runs(job_ids)).items():
+            stored = self.stored_run(ref, raw)
+            if stored is not None:
+                found[ref] = run_record(ref, stored)
         return found
+
+    async def raw_runs(self, job_ids: Sequence[str]) -> dict[str, bytes]:
+        """Read the records of these jobs as they stand; what is not in flight is left out."""
+        parts = list(_parts(job_ids, _RECORDS_AT_ONCE))
+        replies = await call_many(self.redis, [("MGET", *map(keys.job, part)) for part in parts]) if parts else []
+        return {ref: raw for ref, raw in zip(job_ids, chain.from_iterable(replies), strict=True) if raw is not None}
+
+    def stored_run(self, ref: str, raw: bytes) -> StoredRun | None:
+        """Give what is stored of a run; None, and its key noted, when it cannot be read."""
+        try:
+            return read_run(raw)
+        except ValueError:
+            self.corrupt.append(keys.job(ref))
+            return None
 
     async def adopted(self, instance_ids: Sequence[str]) -> dict[str, dict[str, RunRecord]]:
         """Read the orphans that an earlier sweep of these dead instances has found and not yet settled."""
@@ -105,23 +145,15 @@ class Reading:
             name: _fields(reply) for name, reply in zip(names, replies, strict=True) if self._sound(keys.quarantined(name), reply) and reply
         }
 
-    def _decode_instances(self, instance_ids: Sequence[str], replies: Sequence[Any]) -> dict[str, StoredInstance]:
-        found = {}
-        for name, reply in zip(instance_ids, replies, strict=True):
-            if self._sound(keys.instance(name), reply) and reply:
-                fields = pairs(_flat(reply))
-                try:
-                    found[name] = decode_instance(keys.instance(name), name, fields)
-                except CorruptRecord as exc:
-                    self.corrupt.append(exc.key)
-                    self.strange[name] = fields
-        return found
-
     def _sound(self, key: str, reply: Any) -> bool:
         if refused(reply) or isinstance(reply, int):  # the key is of another type: somebody else wrote it
             self.corrupt.append(key)
             return False
         return True
+
+
+def _parts(names: Sequence[str], count: int) -> Iterator[Sequence[str]]:
+    return (names[start : start + count] for start in range(0, len(names), count))
 
 
 def _flat(reply: Any) -> list[bytes]:

@@ -1,0 +1,112 @@
+"""Queries of more jobs than one script reads: nothing is missing, nothing is mixed up, and nobody else has to wait for it."""
+
+import asyncio
+
+import pytest
+
+from async_tracker import queries
+from async_tracker.calls import under_way
+from async_tracker.policy import Limits
+from async_tracker.store import reading
+from async_tracker.stored import Description, RunRecord, encode_description, encode_run
+from tests.harness.wait import wait_until
+
+INSTANCES, JOBS_EACH = 3, 700
+DESCRIPTION = Description(library="asyncio", host="h", host_id="0f", pid=7)
+
+
+async def write_fleet(redis_client, namespace: str) -> None:
+    """Write live instances with their jobs, as a worker does; the newest job is the first of the first instance."""
+    seconds, _ = await redis_client.time()
+    async with redis_client.pipeline(transaction=False) as pipe:
+        for number in range(INSTANCES):
+            name, refs = f"h:{number}:ab", [f"{number}-{job}" for job in range(JOBS_EACH)]
+            fields = {**encode_description(DESCRIPTION, Limits()), "started_at_ms": 5}
+            pipe.hset(f"{namespace}:instance:{name}", mapping=fields)
+            pipe.zadd(f"{namespace}:instances", {name: (seconds + 60) * 1000})
+            pipe.sadd(f"{namespace}:jobs:{name}", *refs)
+            for job, ref in enumerate(refs):
+                started_at_ms = seconds * 1000 - number * JOBS_EACH - job
+                record = RunRecord(job_id=ref, instance_id=name, run=f"r{job}", function=f"f{number}", started_at_ms=started_at_ms)
+                pipe.set(f"{namespace}:job:{ref}", encode_run(record))
+        await pipe.execute()
+
+
+@pytest.mark.parametrize("at_once", [10_000, 1_000, 50], ids=["one script reads all", "one script reads some", "one script reads none"])
+async def test_however_the_records_are_read_the_answer_is_the_same(tracker, redis_client, namespace, monkeypatch, at_once):
+    monkeypatch.setattr(reading, "_RECORDS_AT_ONCE", at_once)
+    await write_fleet(redis_client, namespace)
+    await redis_client.set(f"{namespace}:job:0-7", b'{"schema":1},{"schema":1}')
+    await redis_client.set(f"{namespace}:job:1-7", b"\0\0\0")
+    await redis_client.set(f"{namespace}:job:1-8", b"")
+    await redis_client.delete(f"{namespace}:job:2-7", f"{namespace}:job:2-8")
+    await redis_client.rpush(f"{namespace}:job:2-8", "not ours")
+    snapshot = await tracker.snapshot()
+    assert snapshot.corrupt == ("job:0-7", "job:1-7", "job:1-8")
+    missing = {"0-7", "1-7", "1-8", "2-7", "2-8"}
+    oldest_first = [f"{number}-{job}" for number in reversed(range(INSTANCES)) for job in reversed(range(JOBS_EACH))]
+    assert [job.job_id for job in snapshot.jobs] == [ref for ref in oldest_first if ref not in missing]
+    assert {(job.instance_id, job.run, job.function) for job in snapshot.jobs} == {
+        (f"h:{number}:ab", f"r{job}", f"f{number}")
+        for number in range(INSTANCES)
+        for job in range(JOBS_EACH)
+        if f"{number}-{job}" not in missing
+    }
+    assert [instance.busy for instance in snapshot.instances] == [JOBS_EACH] * INSTANCES
+
+
+@pytest.mark.parametrize("ref", ["", "\0", "a\0b", "naïve: *{42}\n", "\udcff"], ids=ascii)
+async def test_whatever_a_job_is_called_it_is_found_and_its_neighbours_are(tracker, redis_client, namespace, ref):
+    async with tracker.register(queue="a\0b"), tracker.track("41"), tracker.track(ref, function="\0"), tracker.track("43"):
+
+        async def all_listed() -> bool:
+            return {job.job_id for job in await tracker.jobs()} == {"41", ref, "43"}
+
+        await wait_until(all_listed, description="all three are listed")
+        assert (await tracker.job(ref)).function == "\0"
+        assert [instance.queue for instance in await tracker.instances()] == ["a\0b"]
+
+
+async def test_while_many_jobs_are_read_somebody_else_has_a_turn_after_every_so_many(tracker, redis_client, namespace, monkeypatch):
+    await write_fleet(redis_client, namespace)
+    make, since_a_turn, most = queries.job_of, 0, 0
+
+    def counted(*args, **kwargs):
+        nonlocal since_a_turn, most
+        since_a_turn += 1
+        most = max(most, since_a_turn)
+        return make(*args, **kwargs)
+
+    monkeypatch.setattr(queries, "job_of", counted)
+    asking = asyncio.create_task(tracker.snapshot())
+    while not asking.done():
+        since_a_turn = 0
+        await asyncio.sleep(0)
+    assert len(asking.result().jobs) == INSTANCES * JOBS_EACH
+    assert most <= queries._JOBS_IN_A_TURN
+
+
+async def test_a_question_under_way_ends_with_whoever_asked_it():
+    with pytest.raises(LookupError):
+        async with under_way(asyncio.sleep(3_600)) as answer:
+            raise LookupError
+    await asyncio.wait({answer})
+    assert answer.cancelled()
+
+
+async def test_a_question_that_is_given_up_leaves_nothing_under_way(tracker, redis_client, namespace):
+    await write_fleet(redis_client, namespace)
+    await tracker.snapshot()
+    before = asyncio.all_tasks()
+    for turns in range(30):
+        asking = asyncio.create_task(tracker.snapshot())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait({asking})
+
+        async def nothing_left() -> bool:
+            return asyncio.all_tasks() <= before
+
+        await wait_until(nothing_left, description="no task is left")
+    assert len(await tracker.jobs()) == INSTANCES * JOBS_EACH

@@ -52,7 +52,7 @@ class Evidence:
     host_seen: bool = False
     """Another instance of that host beats, so the host is there."""
     server_age: float | None = None
-    """Since the server was found to be another one (restart, failover); None when it has not changed."""
+    """Since the server was found to be another one (restart, failover), or whoever judges was back after an absence; None: neither."""
     draining: bool = False
 
 
@@ -98,7 +98,8 @@ def judge(evidence: Evidence, limits: Limits) -> Verdict:
     """
     if evidence.server_age is not None and evidence.server_age < limits.heartbeat_ttl:
         return _live(
-            evidence, f"the server is another one since {evidence.server_age:.1f} s: evidence is void until instances had time to return"
+            evidence,
+            f"the server is another one, or was out of sight, until {evidence.server_age:.1f} s ago: instances are given time to return",
         )
     if _disconnected(evidence, limits):
         return Verdict(state=InstanceState.DEAD, reason=f"its connection is gone from the server since {evidence.gone_for:.1f} s")

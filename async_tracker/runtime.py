@@ -105,6 +105,7 @@ class Runtime:
             state=lambda: self._state,
         )
         self.sweeper = make_sweeper(settings, self.store, self.adapter, library=self._description.library, on_event=self.tell)
+        self.sweeper.presence.away_after = settings.heartbeat_ttl
         self.watchdog = Watchdog(
             pulse=self.pulse,
             link=self.link,
@@ -114,6 +115,7 @@ class Runtime:
             name=f"async-tracker-watchdog:{nonce}",
             interval=settings.heartbeat_interval,
             is_over=self._is_over,
+            on_answer=self.sweeper.presence.note,
         )
 
     @property
@@ -173,6 +175,7 @@ class Runtime:
             return
         finally:
             self._has_beaten.set()
+        self.sweeper.presence.note(reply.now_ms)
         if reply.status is Status.UNKNOWN:
             await self._unknown()
         elif reply.status is Status.STALE:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.events import encode_event
-from async_tracker.evidence import Findings, connection_state, find, live_hosts, see_connections, weigh
+from async_tracker.evidence import Findings, Presence, connection_state, find, live_hosts, see_connections, weigh
 from async_tracker.policy import Connection, InstanceState, Limits, Verdict, standby_interval
 from async_tracker.records import Recovery
 from async_tracker.recovery import Recoverer, settle_without_release
@@ -53,6 +53,7 @@ class Sweeper:
     recoverer: Recoverer | None
     """None: watch only; orphans stay listed until somebody recovers them, or until the window is over."""
     on_event: Callable[[str], None]
+    presence: Presence = field(default_factory=Presence)
     known: dict[str, StoredInstance] = field(default_factory=dict)
     stalled: set[str] = field(default_factory=set)
     untold: set[str] = field(default_factory=set)
@@ -104,7 +105,7 @@ class Sweeper:
 
     async def judge_all(self, run_id: str, *, mark: bool = True) -> tuple[Findings, dict[str, Verdict]]:
         """Give a verdict on every registered instance; with ``mark``, connections that have gone or come back are noted."""
-        observation = await self.store.observe(run_id)
+        observation = self.presence.seen_from_here(await self.store.observe(run_id))
         findings = await find(self.store.redis.redis, observation)
         await self._learn([*observation.instances, *observation.dead])
         hosts = live_hosts(observation, self.known)

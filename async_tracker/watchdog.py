@@ -52,6 +52,7 @@ class Watchdog:
         name: str,
         interval: float,
         is_over: Callable[[], bool],
+        on_answer: Callable[[int], None],
     ) -> None:
         self._pulse = pulse
         self._link = link
@@ -61,6 +62,7 @@ class Watchdog:
         self._name = name
         self._interval = interval
         self._is_over = is_over
+        self._on_answer = on_answer
         self._loop_thread = threading.get_ident()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="async-tracker-watchdog", daemon=True)
@@ -157,7 +159,9 @@ class Watchdog:
         stack = json.dumps(blocking_stack(self._loop_thread))
         number = self._pen.next_number()  # before the word is counted: a beat that has heard of the word has a higher number than it
         self.words += 1
-        run_script_sync(redis, SCRIPTS["speak"], names, (instance_id, number, connections, stack, int(silent_for * 1000)))
+        arguments = (instance_id, number, connections, stack, int(silent_for * 1000))
+        _, now_ms = run_script_sync(redis, SCRIPTS["speak"], names, arguments)
+        self._on_answer(int(now_ms))
         self._spoke_at = time.monotonic()
         if self._unwritten():
             self._write_starts(redis)

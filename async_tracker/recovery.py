@@ -61,9 +61,12 @@ class Recoverer:
         self._policy = policy
         self._on_event = on_event
         self._refused: set[str] = set()
+        self.left_undone = False
+        """Redis did not let the last recovery do all of its work."""
 
     async def recover(self, instance_ids: Sequence[str], *, now_ms: int, dry_run: bool = False) -> list[Recovery]:
         """Recover what these dead instances left, the oldest first, and bury those that have nothing left."""
+        self.left_undone = False
         left = await self.find(instance_ids, now_ms=now_ms, adopt=not dry_run)
         since_ms = now_ms - int(self._policy.recovery_window * 1000)
         deaths = await Reading(self._store.redis).deaths(sorted({orphan.record.ref for orphan in left.orphans}), since_ms=since_ms)
@@ -146,6 +149,7 @@ class Recoverer:
         except StorageUnavailable:
             raise
         except StorageError as exc:
+            self.left_undone = True
             if orphan.record.token not in self._refused:
                 self._refused.add(orphan.record.token)
                 logger.error("job %s of dead instance %s cannot be recovered: %s", plan.job_id, plan.instance_id, exc)

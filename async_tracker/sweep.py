@@ -5,6 +5,7 @@ costs one look more, not a lifetime of the lease.
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Callable, Sequence
@@ -60,6 +61,8 @@ class Sweeper:
     is_sweeper: bool = False
     is_refused: bool = False
     """Redis did not let the last sweep through, and that was said."""
+    is_hindered: bool = False
+    """The last sweep had to leave something undone."""
     instances: int = 1
 
     @property
@@ -71,9 +74,22 @@ class Sweeper:
         return int(max(6 * self.sweep_interval, 3.0) * 1000)
 
     async def step(self, seat: Seat) -> list[Recovery]:
-        """Sweep if it is our turn. Returns what was recovered."""
+        """Sweep if it is our turn. Returns what was recovered. What we are refused another one may be allowed: then it is their turn."""
         self.is_sweeper = await self._elected(seat)
-        return await self.sweep(seat.run_id) if self.is_sweeper else []
+        if not self.is_sweeper:
+            return []
+        try:
+            done = await self.sweep(seat.run_id)
+        except StorageError:
+            await self._give_way(seat)
+            raise
+        if self.is_hindered:
+            await self._give_way(seat)
+        return done
+
+    async def _give_way(self, seat: Seat) -> None:
+        with contextlib.suppress(StorageError):  # then the lease ends by itself
+            await self.resign(seat)
 
     async def _elected(self, seat: Seat) -> bool:
         ours, holder, self.instances = await self.store.lease(self._lease, seat.holder, ttl_ms=self._lease_ttl_ms)
@@ -94,6 +110,7 @@ class Sweeper:
 
     async def sweep(self, run_id: str) -> list[Recovery]:
         """Judge every instance of our library, declare the dead ones dead, recover their orphans."""
+        self.is_hindered = False
         findings, verdicts = await self.judge_all(run_id)
         dead = [name for name in findings.observation.dead if self._is_ours(name)]
         for name, verdict in verdicts.items():
@@ -167,7 +184,9 @@ class Sweeper:
             await settle_without_release(self.store, left, window=self.recovery_window, now_ms=now_ms)
         if self.recoverer is None or not told_apart:
             return []
-        return await self.recoverer.recover(told_apart, now_ms=now_ms)
+        done = await self.recoverer.recover(told_apart, now_ms=now_ms)
+        self.is_hindered = self.recoverer.left_undone
+        return done
 
     def _note_untold(self, left: Sequence[str]) -> None:
         if self.recoverer is not None and (news := [name for name in left if name not in self.untold]):

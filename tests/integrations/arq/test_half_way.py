@@ -1,11 +1,13 @@
 """What was begun by somebody who did not live to end it: whoever carries on finds what was done, and does not do it twice."""
 
+import contextlib
 from collections.abc import Awaitable, Callable
 
 import pytest
 from arq.connections import ArqRedis
+from redis.asyncio import Redis
 
-from async_tracker import Tracker
+from async_tracker import StorageUnavailable, Tracker
 from async_tracker.integrations.arq.adapter import ArqAdapter
 from async_tracker.integrations.arq.names import IN_PROGRESS
 from async_tracker.namespace import Namespace
@@ -14,6 +16,7 @@ from async_tracker.recovery import Policy, Recoverer, kept_payload
 from async_tracker.store import Judged, Store
 from async_tracker.store.reading import Reading
 from async_tracker.stored import Connections, Description, RunRecord, encode_description
+from async_tracker.sweep import Seat, Sweeper
 
 MakeRecoverer = Callable[[int], Recoverer]
 DIES = "host:1:ab"
@@ -58,6 +61,26 @@ def die(pool: ArqRedis, store: Store, queue: str, tracker: Tracker) -> Callable[
         return record
 
     return die
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+async def test_a_sweeper_that_cannot_recover_leaves_it_to_one_that_can(pool, store, make_recoverer, die, make_server, namespace, is_away):
+    """Arq's Redis is another one and lets nothing through from there, or the user of that worker may not do it."""
+    await die("42")
+    other = make_server(extra_args=("--user", *"worker on nopass ~* &* +@all -evalsha -eval".split()))
+    async with Redis(unix_socket_path=other.unix_socket_path, username="worker", password="any") as elsewhere:
+        if is_away:
+            other.stop()
+        recoverers = [make_recoverer(9), make_recoverer(9)]
+        recoverers[0].adapter = ArqAdapter(elsewhere, receipt_key=store.redis.full_key)
+        hindered, able = (
+            Sweeper(store=store, library="arq", sweep_interval=0.5, recovery_window=60.0, recoverer=recoverer, on_event=lambda event: None)
+            for recoverer in recoverers
+        )
+        with contextlib.suppress(StorageUnavailable):
+            assert await hindered.step(Seat(holder="hindered {}", run_id="")) == []
+        [done] = await able.step(Seat(holder="able {}", run_id=""))
+        assert done.action is RecoveryAction.RECOVERED
 
 
 async def now_ms(store: Store) -> int:

@@ -56,6 +56,11 @@ def settled(instance_id: str) -> str:
     return f"settled:{instance_id}"
 
 
+def told(instance_id: str) -> str:
+    """set: refs of the orphans of one dead instance that were told before anybody recovered them; they are not told again."""
+    return f"told:{instance_id}"
+
+
 def counters(instance_id: str) -> str:
     """hash: the totals that one instance has reported so far; what makes reporting them twice harmless."""
     return f"counters:{instance_id}"

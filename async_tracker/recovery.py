@@ -1,11 +1,14 @@
-"""What is done with the orphans of dead instances: found, released through their library's adapter, settled, buried.
+"""What is done with the orphans of dead instances: released through their library's adapter, settled, buried.
 
 Every step may be the last of a process that dies here: the next sweep finds the instance among the dead and carries on, and
 nothing is done or counted twice.
 """
 
+import bisect
 import logging
+import math
 import random
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,12 +17,12 @@ from async_tracker.calls import text
 from async_tracker.counts import field_name
 from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.events import encode_event
-from async_tracker.orphans import Dead, Found, Left, sort_out
+from async_tracker.orphans import Found
 from async_tracker.policy import apart, is_poison, recovery_delay
 from async_tracker.records import Recovery, RecoveryAction
-from async_tracker.store import Settlement, Store
+from async_tracker.store import Settled, Settlement, Store
 from async_tracker.store.reading import Reading
-from async_tracker.stored import RunRecord
+from async_tracker.watch import Watch, facts_of, orphaned_event
 
 logger = logging.getLogger("async_tracker")
 
@@ -32,10 +35,6 @@ _ACTIONS = {
 }
 
 
-_ADOPTED_AT_ONCE = 200
-"""Orphans that are kept in one step: well under a millisecond of the server's time."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """How often a job may die with its worker."""
@@ -44,12 +43,36 @@ class Policy:
     recovery_window: float
 
 
+class _Company:
+    """The orphans that died with one instance, and how often the job of each has died with its worker, this time included."""
+
+    def __init__(self) -> None:
+        self._deaths: list[int] = []
+        self._suspected: list[int] = []
+
+    def join(self, orphan: Found, deaths: int) -> int:
+        """Take one in; returns its position."""
+        self._deaths.append(deaths)
+        if orphan.counts and orphan.stands:
+            bisect.insort(self._suspected, deaths)
+        return len(self._deaths) - 1
+
+    def __len__(self) -> int:
+        return len(self._deaths)
+
+    def suspects(self, deaths: int) -> int:
+        """Count those that may have killed their worker at least as likely as one that has died so often."""
+        return len(self._suspected) - bisect.bisect_left(self._suspected, deaths)
+
+
 @dataclass(frozen=True, slots=True)
 class _Death:
-    """An orphan, and how often its job has died with its worker, this time included."""
+    """An orphan, how often its job has died with its worker, this time included, and which of its company it is."""
 
     orphan: Found
     times: int
+    company: _Company
+    position: int
 
 
 class Recoverer:
@@ -60,24 +83,30 @@ class Recoverer:
         self.adapter = adapter
         self._policy = policy
         self._on_event = on_event
+        self.watch = Watch(store=store, library=adapter.library, adapter=adapter, recovery_window=policy.recovery_window, on_event=on_event)
         self._refused: set[str] = set()
         self.left_undone = False
         """Redis did not let the last recovery do all of its work."""
+        self.ran_out = False
+        """The last recovery had no time left for all that there was to do."""
 
-    async def recover(self, instance_ids: Sequence[str], *, now_ms: int, dry_run: bool = False) -> list[Recovery]:
-        """Recover what these dead instances left, the oldest first, and bury those that have nothing left."""
-        self.left_undone = False
-        left = await self.find(instance_ids, now_ms=now_ms, adopt=not dry_run)
-        since_ms = now_ms - int(self._policy.recovery_window * 1000)
-        deaths = await Reading(self._store.redis).deaths(sorted({orphan.record.ref for orphan in left.orphans}), since_ms=since_ms)
-        died_together: dict[str, list[_Death]] = {}
-        for orphan in left.orphans:
-            died = _Death(orphan, _deaths_of(orphan, deaths[orphan.record.ref]))
-            died_together.setdefault(orphan.record.instance_id, []).append(died)
-        done = []
-        for orphan in left.orphans:
-            plan = self._plan(orphan, died_together[orphan.record.instance_id], dry_run=dry_run)
-            result = plan if dry_run else await self._try_carry_out(orphan, plan, now_ms=now_ms)
+    async def recover(
+        self, instance_ids: Sequence[str], *, now_ms: int, dry_run: bool = False, within: float | None = None
+    ) -> list[Recovery]:
+        """Recover what these dead instances left, the oldest first, and bury those that have nothing left.
+
+        After ``within`` seconds of recovering no further orphan is begun; who has any left stays among the dead, for the next time.
+        """
+        left = await self.watch.find(instance_ids, now_ms=now_ms, adopt=not dry_run)
+        until = time.monotonic() + within if within is not None else math.inf
+        self.left_undone = self.ran_out = False
+        done: list[Recovery] = []
+        for number, death in enumerate(await self._deaths(left.orphans, now_ms=now_ms)):
+            if number and time.monotonic() >= until:
+                self.ran_out = True
+                return done
+            plan = self._plan(death, dry_run=dry_run)
+            result = plan if dry_run else await self._try_carry_out(death.orphan, plan, now_ms=now_ms)
             if result is not None:
                 done.append(result)
         if not dry_run:
@@ -86,29 +115,16 @@ class Recoverer:
                 await self._store.bury(instance_id)
         return done
 
-    async def find(self, instance_ids: Sequence[str], *, now_ms: int, adopt: bool) -> Left:
-        """Find what these instances left: by our records, and by the claims that carry their names."""
-        reading = Reading(self._store.redis)
-        instances, listed = await reading.instances(instance_ids), await reading.refs(instance_ids)
-        described = {name: instances[name].description if name in instances else None for name in instance_ids}
-        claims: dict[str, list[Claim]] = {}
-        async for claim in self.adapter.claims_of(described):
-            claims.setdefault(claim.instance_id, []).append(claim)
-        kept = await reading.adopted(instance_ids)
-        dead = [
-            Dead(instance_id=name, instance=instances.get(name), refs=listed.get(name, ()), claims=claims.get(name, ()), kept=kept[name])
-            for name in instance_ids
-        ]
-        runs = await reading.runs(sorted({ref for one in dead for ref in (*one.refs, *(claim.ref for claim in one.claims))}))
-        left = sort_out(dead, runs, library=self.adapter.library, now_ms=now_ms)
-        for name in instance_ids if adopt else ():
-            found = [orphan.record for orphan in left.orphans if orphan.stands and orphan.record.instance_id == name]
-            await self._adopt(name, [record for record in found if record.ref not in kept[name]])
-        return left
-
-    async def _adopt(self, instance_id: str, orphans: Sequence[RunRecord]) -> None:
-        for start in range(0, len(orphans), _ADOPTED_AT_ONCE):
-            await self._store.adopt(instance_id, orphans[start : start + _ADOPTED_AT_ONCE])
+    async def _deaths(self, orphans: Sequence[Found], *, now_ms: int) -> list[_Death]:
+        since_ms = now_ms - int(self._policy.recovery_window * 1000)
+        before = await Reading(self._store.redis).deaths(sorted({orphan.record.ref for orphan in orphans}), since_ms=since_ms)
+        companies: dict[str, _Company] = {}
+        deaths = []
+        for orphan in orphans:
+            company = companies.setdefault(orphan.record.instance_id, _Company())
+            times = _deaths_of(orphan, before[orphan.record.ref])
+            deaths.append(_Death(orphan, times, company, company.join(orphan, times)))
+        return deaths
 
     async def _give_back(self, fetched: Sequence[Claim]) -> None:
         if fetched:
@@ -116,17 +132,16 @@ class Recoverer:
             names = sorted({claim.instance_id for claim in fetched})
             logger.info("%d jobs that dead instances had only fetched were given back", len(fetched), extra={"instance_ids": names})
 
-    def _plan(self, orphan: Found, company: Sequence[_Death], *, dry_run: bool) -> Recovery:
-        """Decide what is to be done with an orphan; ``company`` are all that died with it, itself included."""
-        record = orphan.record
-        position, deaths = next((number, died.times) for number, died in enumerate(company) if died.orphan is orphan)
-        suspects = sum(died.orphan.counts and died.orphan.stands and died.times >= deaths for died in company)
+    def _plan(self, death: _Death, *, dry_run: bool) -> Recovery:
+        """Decide what is to be done with an orphan, by what died with it."""
+        orphan, record, deaths = death.orphan, death.orphan.record, death.times
+        suspects = death.company.suspects(deaths)
         if not orphan.stands:
             action, delay = RecoveryAction.TAKEN, 0.0
         elif orphan.counts and is_poison(deaths, max_recoveries=self._policy.max_recoveries, suspects=suspects):
             action, delay = RecoveryAction.QUARANTINED, 0.0
         else:
-            delay = recovery_delay(deaths, jitter=apart(position, len(company), jitter=random.random()))
+            delay = recovery_delay(deaths, jitter=apart(death.position, len(death.company), jitter=random.random()))
             action = RecoveryAction.DELAYED if delay else RecoveryAction.RECOVERED
         return Recovery(
             job_id=record.job_id,
@@ -143,7 +158,10 @@ class Recoverer:
         )
 
     async def _try_carry_out(self, orphan: Found, plan: Recovery, *, now_ms: int) -> Recovery | None:
-        """Leave an orphan that Redis refuses to recover for the next sweep: it must not keep the others from being recovered."""
+        """Recover one orphan. Returns None when somebody else was quicker, and when Redis refuses.
+
+        What Redis refuses to recover is left for the next sweep: it must not keep the others from being recovered.
+        """
         try:
             return await self._carry_out(orphan, plan, now_ms=now_ms)
         except StorageUnavailable:
@@ -155,7 +173,7 @@ class Recoverer:
                 logger.error("job %s of dead instance %s cannot be recovered: %s", plan.job_id, plan.instance_id, exc)
             return None
 
-    async def _carry_out(self, orphan: Found, plan: Recovery, *, now_ms: int) -> Recovery:
+    async def _carry_out(self, orphan: Found, plan: Recovery, *, now_ms: int) -> Recovery | None:
         kept: QuarantinedPayload | None = None
         result = plan
         if plan.action is RecoveryAction.QUARANTINED:
@@ -166,27 +184,28 @@ class Recoverer:
                 result = _replaced(plan, _ACTIONS[released])
             if released is Released.QUARANTINED:
                 kept = await self.adapter.quarantine(orphan.record, error=quarantine_error(plan))
-        await self._settle(orphan, result, kept, now_ms=now_ms)
-        return result
+        return result if await self._settle(orphan, result, kept, now_ms=now_ms) else None
 
-    async def _settle(self, orphan: Found, result: Recovery, kept: QuarantinedPayload | None, *, now_ms: int) -> None:
+    async def _settle(self, orphan: Found, result: Recovery, kept: QuarantinedPayload | None, *, now_ms: int) -> bool:
         acted = result.action in (RecoveryAction.RECOVERED, RecoveryAction.DELAYED, RecoveryAction.QUARANTINED)
-        counters = ["orphaned"] if acted else []
+        counters = ["orphaned"] if acted or result.action is RecoveryAction.LEFT else []
         if result.action in (RecoveryAction.RECOVERED, RecoveryAction.DELAYED):
             counters.append("recovered")
         settlement = Settlement(
             record=orphan.record,
             counts=acted and orphan.counts,
-            events=_events(result) if acted or result.action is RecoveryAction.LEFT else (),
+            events=_events(orphan, result) if counters else (),
             counters=tuple(field_name(result.function, result.queue, counter) for counter in counters),
             quarantined=_quarantined_fields(result, kept) if kept is not None else None,
         )
         window_ms = int(self._policy.recovery_window * 1000)
-        if await self._store.settle(settlement, window_ms=window_ms, minute=now_ms // 60_000):
+        settled = await self._store.settle(settlement, window_ms=window_ms, minute=now_ms // 60_000)
+        if settled:
             facts = {"job_id": result.job_id, "instance_id": result.instance_id, "action": str(result.action), "delay": result.delay}
             logger.warning("job %s was left by dead instance %s: %s", result.job_id, result.instance_id, result.action, extra=facts)
-            for event in settlement.events:
+            for event in settlement.events[1 if settled is Settled.TOLD else 0 :]:
                 self._on_event(event)
+        return settled is not Settled.BEFORE
 
 
 def _deaths_of(orphan: Found, runs: Sequence[str]) -> int:
@@ -198,27 +217,6 @@ def _deaths_of(orphan: Found, runs: Sequence[str]) -> int:
 def quarantine_error(plan: Recovery) -> str:
     """Say to whoever awaits the job why it will not come."""
     return f"job {plan.job_id} was quarantined: {plan.deaths} workers died running it ({plan.reason})"
-
-
-async def settle_without_release(store: Store, instance_ids: Sequence[str], *, window: float, now_ms: int) -> list[str]:
-    """Forget dead instances whose orphans nobody has recovered within the window; returns those that are gone."""
-    reading = Reading(store.redis)
-    instances, jobs = await reading.instances(instance_ids), await reading.refs(instance_ids)
-    gone = []
-    for instance_id in instance_ids:
-        stored = instances.get(instance_id)
-        died_at_ms = stored.died_at_ms if stored is not None and stored.died_at_ms else 0
-        if now_ms - died_at_ms > window * 1000:
-            refs = jobs.get(instance_id, [])
-            runs = await reading.runs(refs)
-            for ref in refs:
-                record = runs.get(ref)
-                if record is None or record.instance_id != instance_id:  # what stands there is another run's, and stays
-                    record = RunRecord(job_id=ref, instance_id=instance_id, run="-", started_at_ms=now_ms)
-                await store.settle(Settlement(record=record), window_ms=int(window * 1000), minute=now_ms // 60_000)
-        if await store.bury(instance_id):
-            gone.append(instance_id)
-    return gone
 
 
 def _replaced(plan: Recovery, action: RecoveryAction) -> Recovery:
@@ -235,14 +233,12 @@ def _replaced(plan: Recovery, action: RecoveryAction) -> Recovery:
     )
 
 
-def _events(result: Recovery) -> tuple[str, ...]:
-    facts = {"job_id": result.job_id, "instance_id": result.instance_id, "function": result.function, "queue": result.queue}
-    facts["library"] = result.library
-    orphaned = encode_event("orphaned", **facts, reason=result.reason, job_try=result.job_try)
+def _events(orphan: Found, result: Recovery) -> tuple[str, ...]:
+    orphaned = orphaned_event(orphan.record, reason=orphan.reason)
     if result.action is RecoveryAction.LEFT:
         return (orphaned,)
     kind = "quarantined" if result.action is RecoveryAction.QUARANTINED else "recovered"
-    return (orphaned, encode_event(kind, **facts, deaths=result.deaths, delay=result.delay))
+    return (orphaned, encode_event(kind, **facts_of(orphan.record), deaths=result.deaths, delay=result.delay))
 
 
 def _quarantined_fields(result: Recovery, kept: QuarantinedPayload) -> dict[str, str | bytes | int]:

@@ -28,6 +28,7 @@ from async_tracker.runs import CurrentJob, Facts, Run, current, new_run
 from async_tracker.store import Status, Store
 from async_tracker.stored import Connections, Description, encode_description
 from async_tracker.sweep import Seat, Sweeper, holder_text
+from async_tracker.watch import Watch
 from async_tracker.watchdog import Watchdog
 from async_tracker.writer import Pen, Writer
 
@@ -409,13 +410,9 @@ def make_sweeper(settings: Settings, store: Store, adapter: Adapter | None, *, l
     if adapter is not None and settings.recover:
         policy = Policy(max_recoveries=settings.max_recoveries, recovery_window=settings.recovery_window)
         recoverer = Recoverer(store=store, adapter=adapter, policy=policy, on_event=on_event)
+    watch = Watch(store=store, library=library, adapter=adapter, recovery_window=settings.recovery_window, on_event=on_event)
     return Sweeper(
-        store=store,
-        library=library,
-        sweep_interval=settings.sweep_interval,
-        recovery_window=settings.recovery_window,
-        recoverer=recoverer,
-        on_event=on_event,
+        store=store, library=library, sweep_interval=settings.sweep_interval, watch=watch, recoverer=recoverer, on_event=on_event
     )
 
 

@@ -16,12 +16,19 @@ from async_tracker.events import encode_event
 from async_tracker.evidence import Findings, Presence, connection_state, find, live_hosts, see_connections, weigh
 from async_tracker.policy import Connection, InstanceState, Limits, Verdict, standby_interval
 from async_tracker.records import Recovery
-from async_tracker.recovery import Recoverer, settle_without_release
+from async_tracker.recovery import Recoverer
 from async_tracker.store import Judged, Store
 from async_tracker.store.reading import Reading
-from async_tracker.stored import Connections, Description, StoredInstance, of_another_schema
+from async_tracker.stored import Connections, Description, Observation, StoredInstance, of_another_schema
+from async_tracker.watch import Watch
 
 logger = logging.getLogger("async_tracker")
+
+_BUDGET = 1.0
+"""Seconds that one sweep may spend on recovering: well within the lease, and so that the next death is soon judged."""
+
+_BREATH = 0.02
+"""Seconds between two sweeps while there is a backlog: the worker whose loop this is has jobs of its own."""
 
 _STALLED = (InstanceState.STALLED_BLOCKED, InstanceState.STALLED_SILENT)
 
@@ -50,9 +57,9 @@ class Sweeper:
     store: Store
     library: str
     sweep_interval: float
-    recovery_window: float
+    watch: Watch
     recoverer: Recoverer | None
-    """None: watch only; orphans stay listed until somebody recovers them, or until the window is over."""
+    """None: watch only; orphans are told and stay listed until somebody recovers them, or until the window is over."""
     on_event: Callable[[str], None]
     presence: Presence = field(default_factory=Presence)
     known: dict[str, StoredInstance] = field(default_factory=dict)
@@ -63,6 +70,8 @@ class Sweeper:
     """Redis did not let the last sweep through, and that was said."""
     is_hindered: bool = False
     """The last sweep had to leave something undone."""
+    is_behind: bool = False
+    """The last sweep has left orphans for the next, so as to judge in between and to keep the lease."""
     instances: int = 1
 
     @property
@@ -79,7 +88,7 @@ class Sweeper:
         if not self.is_sweeper:
             return []
         try:
-            done = await self.sweep(seat.run_id)
+            done = await self.sweep(seat.run_id, within=_BUDGET)
         except StorageError:
             await self._give_way(seat)
             raise
@@ -108,9 +117,12 @@ class Sweeper:
             self.is_sweeper = False
             await self.store.release_lease(self._lease, seat.holder)
 
-    async def sweep(self, run_id: str) -> list[Recovery]:
-        """Judge every instance of our library, declare the dead ones dead, recover their orphans."""
-        self.is_hindered = False
+    async def sweep(self, run_id: str, *, within: float | None = None) -> list[Recovery]:
+        """Judge every instance of our library, declare the dead ones dead, recover their orphans.
+
+        After ``within`` seconds of recovering the rest is left to the next sweep, and ``is_behind`` tells.
+        """
+        self.is_hindered = self.is_behind = False
         findings, verdicts = await self.judge_all(run_id)
         dead = [name for name in findings.observation.dead if self._is_ours(name)]
         for name, verdict in verdicts.items():
@@ -118,7 +130,7 @@ class Sweeper:
                 dead.append(name)
             await self._note_stall(name, verdict)
         living = [name for name in verdicts if name not in dead]
-        return await self._recover(dead, living, now_ms=findings.observation.now_ms) if dead else []
+        return await self._recover(dead, living, findings.observation, within=within) if dead else []
 
     async def judge_all(self, run_id: str, *, mark: bool = True) -> tuple[Findings, dict[str, Verdict]]:
         """Give a verdict on every registered instance; with ``mark``, connections that have gone or come back are noted."""
@@ -176,15 +188,22 @@ class Sweeper:
             await self.store.publish(event)
             self.on_event(event)
 
-    async def _recover(self, dead: Sequence[str], living: Sequence[str], *, now_ms: int) -> list[Recovery]:
+    async def _recover(
+        self, dead: Sequence[str], living: Sequence[str], observation: Observation, *, within: float | None
+    ) -> list[Recovery]:
         told_apart = self.told_apart(dead, living)
-        left = [name for name in dead if name not in told_apart]
-        if left:
+        now_ms = observation.now_ms
+        died_at_ms = {name: observation.dead.get(name, now_ms) for name in dead}
+        if left := [name for name in dead if name not in told_apart]:
             self._note_untold(left)
-            await settle_without_release(self.store, left, window=self.recovery_window, now_ms=now_ms)
-        if self.recoverer is None or not told_apart:
+            await self.watch.forget({name: died_at_ms[name] for name in left}, now_ms=now_ms)
+        if not told_apart:
             return []
-        done = await self.recoverer.recover(told_apart, now_ms=now_ms)
+        if self.recoverer is None:
+            await self.watch.look({name: died_at_ms[name] for name in told_apart}, now_ms=now_ms)
+            return []
+        done = await self.recoverer.recover(told_apart, now_ms=now_ms, within=within)
+        self.is_behind = self.recoverer.ran_out
         self.is_hindered = self.recoverer.left_undone
         return done
 
@@ -196,16 +215,16 @@ class Sweeper:
 
     def told_apart(self, dead: Sequence[str], living: Sequence[str]) -> list[str]:
         """Give the dead that can be recovered: what they hold can be told from what the living of our library hold."""
-        if self.recoverer is None:
-            return []
+        if self.watch.adapter is None:
+            return list(dead)
         others = [self.known[name].description for name in living if self._is_ours(name)]
-        shares = self.recoverer.adapter.shares_claims
+        shares = self.watch.adapter.shares_claims
         return [name for name in dead if not any(shares(self.known[name].description, other) for other in others)]
 
     def interval(self) -> float:
         """Seconds until the next step: the sweeper's own, or the looser watch of a stand-by."""
         if self.is_sweeper:
-            return self.sweep_interval
+            return min(self.sweep_interval, _BREATH) if self.is_behind else self.sweep_interval
         return standby_interval(self.sweep_interval, self.instances) * random.uniform(0.5, 1.0)
 
     async def run(self, seat: Callable[[], Seat | None]) -> None:

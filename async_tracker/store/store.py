@@ -11,7 +11,9 @@ from async_tracker.calls import Argument, Script, call, call_many, load_script, 
 from async_tracker.errors import StorageError
 from async_tracker.stored import Observation, RunRecord, encode_run
 
-_NAMES = "register beat write speak deregister lease release_lease observe mark_gone declare_dead adopt settle bury unquarantine".split()
+_NAMES = (
+    "register beat write speak deregister lease release_lease observe mark_gone declare_dead adopt tell settle bury unquarantine".split()
+)
 SCRIPTS: dict[str, Script] = {name: load_script(__package__, name) for name in _NAMES}
 
 _LENGTHS = {"register": 2, "beat": 2, "write": 2, "lease": 3, "observe": 8}
@@ -32,6 +34,16 @@ class Status(IntEnum):
     """A newer write was seen; nothing was changed."""
     UNKNOWN = -1
     """The instance is not registered; nothing was changed."""
+
+
+class Settled(IntEnum):
+    """How a settlement was taken; false where it changed nothing."""
+
+    BEFORE = 0
+    """It had been settled before, or its instance is not dead."""
+    NOW = 1
+    TOLD = 2
+    """Now, but that it was orphaned had been told before: the first event and the first counter were left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +79,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settlement:
-    """What is written down of an orphan when its release is done."""
+    """What is written down of an orphan when its release is done; the first event and the first counter say that it was orphaned."""
 
     record: RunRecord
     counts: bool = False
@@ -146,12 +158,17 @@ class Store:
         arguments = [part for record in orphans for part in (record.ref, record.run, encode_run(record))]
         return int(await self._run("adopt", names, instance_id, _mark_of(instance_id), *arguments)) == 1
 
-    async def settle(self, settlement: Settlement, *, window_ms: int, minute: int) -> bool:
-        """Close the book on one orphan, once. Returns False when that had been done before."""
+    async def tell(self, record: RunRecord, event: str, *, counter: str, minute: int) -> bool:
+        """Tell of an orphan that nobody recovers yet, once. Returns False when it was told or settled before."""
+        names = [keys.DEAD, keys.settled(record.instance_id), keys.told(record.instance_id), keys.EVENTS, keys.STATS, keys.minute(minute)]
+        return int(await self._run("tell", names, record.instance_id, record.ref, record.run, EVENTS_KEPT, event, counter)) == 1
+
+    async def settle(self, settlement: Settlement, *, window_ms: int, minute: int) -> Settled:
+        """Close the book on one orphan, once."""
         record = settlement.record
         names = [keys.DEAD, keys.jobs(record.instance_id), keys.job(record.ref), keys.recoveries(record.ref), keys.EVENTS]
         names += [keys.STATS, keys.minute(minute), keys.QUARANTINE, keys.quarantined(record.ref)]
-        names += [keys.orphans(record.instance_id), keys.settled(record.instance_id)]
+        names += [keys.orphans(record.instance_id), keys.settled(record.instance_id), keys.told(record.instance_id)]
         arguments: list[Argument] = [record.instance_id, record.ref, record.run, int(settlement.counts), window_ms, EVENTS_KEPT]
         arguments += [
             len(settlement.events),
@@ -160,12 +177,12 @@ class Store:
             *settlement.counters,
             *_flat(settlement.quarantined or {}),
         ]
-        return int(await self._run("settle", names, *arguments)) == 1
+        return Settled(int(await self._run("settle", names, *arguments)))
 
     async def bury(self, instance_id: str) -> bool:
         """Forget a dead instance that has no orphan left."""
         names = [keys.DEAD, keys.instance(instance_id), keys.jobs(instance_id), keys.counters(instance_id)]
-        names += [keys.orphans(instance_id), keys.settled(instance_id)]
+        names += [keys.orphans(instance_id), keys.settled(instance_id), keys.told(instance_id)]
         return int(await self._run("bury", names, instance_id)) == 1
 
     async def publish(self, event: str) -> None:

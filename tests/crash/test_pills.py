@@ -14,6 +14,7 @@ from tests.crash.fleet import SWIFT, Fleet
 from tests.harness.wait import wait_until
 
 STRICT = {**SWIFT, "max_recoveries": 2}
+WATCHING = {**SWIFT, "recover": False}
 
 
 async def keep_up(fleet: Fleet, job_id: str, *, tracker: dict[str, object], timeout: float = 90.0) -> None:
@@ -50,6 +51,48 @@ async def test_a_pill_is_quarantined_its_neighbours_succeed_and_its_awaiter_is_t
     assert types.count("quarantined") == 1
     assert await fleet.tracker.drop_quarantined("pill")
     await fleet.close()
+
+
+async def test_a_pill_that_dies_where_nobody_recovers_is_listed_and_can_be_recovered_by_hand(fleet: Fleet):
+    """It dies in its first statement, so that nothing but its claim knows of it. Allowed: lost 0."""
+    await fleet.start_ready(2, tracker=WATCHING, worker={"max_tries": 20})
+    await fleet.pool.enqueue_job("pill", _job_id="pill")
+    await wait_until(fleet.note_deaths, timeout=30, description="its worker has died")
+    [orphan] = await wait_until(fleet.tracker.orphans, timeout=30, description="the pill is an orphan")
+    assert orphan.job_id == "pill"
+    for worker in fleet.started:
+        worker.kill()
+    [done] = await fleet.tracker.recover()
+    assert (done.job_id, done.deaths) == ("pill", 1)
+    assert await fleet.pool.exists("arq:in-progress:pill") == 0
+    await forgotten(fleet, "pill")
+    await fleet.close()
+
+
+async def test_who_only_tracks_buries_nobody_before_whoever_recovers_has_counted_the_death(fleet: Fleet):
+    """The one that recovers stands still until the others have judged and looked. Allowed: lost 0."""
+    await fleet.start_ready(tracker=WATCHING, worker={"queue_name": "elsewhere"})
+    await fleet.start_ready(tracker=SWIFT)
+    (recovering,) = await fleet.start_ready(tracker=SWIFT, worker={"queue_name": "elsewhere"})
+    recovering.suspend()
+    await fleet.pool.enqueue_job("pill", _job_id="pill")
+    await wait_until(fleet.note_deaths, timeout=30, description="its worker has died")
+    await wait_until(fleet.tracker.orphans, timeout=30, description="who only tracks has found the pill")
+    recovering.resume()
+
+    async def counted() -> bool:
+        return bool(await fleet.pool.hlen(f"{fleet.namespace}:recoveries:pill") == 1)
+
+    await wait_until(counted, timeout=30, description="the death is counted")
+    assert await fleet.pool.exists("arq:in-progress:pill") == 0
+    await forgotten(fleet, "pill")
+    await fleet.close()
+
+
+async def forgotten(fleet: Fleet, job_id: str) -> None:
+    """Take a job off the queue, so that it kills nobody any more."""
+    await fleet.pool.zrem("arq:queue", job_id)
+    await fleet.pool.delete(f"arq:job:{job_id}", f"arq:retry:{job_id}")
 
 
 @pytest.mark.soak

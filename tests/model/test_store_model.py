@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from async_tracker.calls import text
 from async_tracker.integrations.arq.adapter import ArqAdapter
-from async_tracker.integrations.arq.names import DEFAULT_QUEUE, IN_PROGRESS, JOB
+from async_tracker.integrations.arq.names import DEFAULT_QUEUE, IN_PROGRESS, JOB, RETRY
 from async_tracker.namespace import Namespace
 from async_tracker.policy import Limits
 from async_tracker.records import RecoveryAction
@@ -45,6 +45,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.registered: dict[str, dict[str, str]] = {}
         self.dead: dict[str, dict[str, str]] = {}
         self.recorded: set[tuple[str, str]] = set()
+        self.tried: set[str] = set()
         self.sequences: dict[str, int] = {}
         self.queued: set[str] = set()
         self.quarantined: set[str] = set()
@@ -110,8 +111,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.queued.add(job)
 
     @precondition(lambda self: self.registered and self.queued - set(self.claimed()))
-    @rule(pick=picks, lives_to_record=st.booleans())
-    def claim_and_start(self, pick: int, lives_to_record: bool) -> None:
+    @rule(pick=picks, lives_to=st.sampled_from(["claim", "start", "record"]))
+    def claim_and_start(self, pick: int, lives_to: str) -> None:
+        """arq claims, counts the try, and then the journal writes the record; a worker may be killed in between."""
         name = self.pick_registered(pick)
         free = sorted(self.queued - set(self.claimed()))
         job = free[pick % len(free)]
@@ -119,7 +121,10 @@ class StoreMachine(RuleBasedStateMachine):
         run = f"{self.number:016x}"
         self.registered[name][job] = run
         self.run(self.client.set(IN_PROGRESS + job, f"{name}:{run}", nx=True))
-        if lives_to_record:
+        if lives_to != "claim":
+            self.tried.add(job)
+            self.run(self.client.incr(RETRY + job))
+        if lives_to == "record":
             reply = self.run(self.store.write(name, self.sequence(name), started=[self.record(name, job)], ended=[]))
             assert reply.status is Status.WRITTEN
             self.recorded.add((name, job))
@@ -132,9 +137,10 @@ class StoreMachine(RuleBasedStateMachine):
         name, job = running[pick % len(running)]
         run = self.registered[name].pop(job)
         self.queued.discard(job)
+        self.tried.discard(job)
 
         async def finish() -> None:
-            await self.client.delete(IN_PROGRESS + job, JOB + job)
+            await self.client.delete(IN_PROGRESS + job, JOB + job, RETRY + job)
             await self.client.zrem(DEFAULT_QUEUE, job)
             await self.store.write(name, self.sequence(name), started=[], ended=[Ended(job_id=job, run=run)])
 
@@ -225,7 +231,7 @@ class StoreMachine(RuleBasedStateMachine):
             return await self.recoverer.recover(sorted(self.dead), now_ms=(await self.store.observe("")).now_ms, dry_run=dry_run), draining
 
         done, draining = self.run(sweep())
-        orphans = {(name, job) for name, jobs in self.dead.items() for job in jobs}
+        orphans = {(name, job) for name, jobs in self.dead.items() for job in jobs if job in self.tried}  # others were never started
         assert {(one.instance_id, one.job_id) for one in done} == orphans
         if dry_run:
             return
@@ -237,6 +243,7 @@ class StoreMachine(RuleBasedStateMachine):
                 assert one.deaths > MAX_RECOVERIES
                 self.queued.discard(one.job_id)
                 self.quarantined.add(one.job_id)
+                self.tried.discard(one.job_id)
                 del self.deaths[one.job_id]
             else:
                 assert one.action in (RecoveryAction.RECOVERED, RecoveryAction.DELAYED)

@@ -7,11 +7,13 @@ from async_tracker.policy import InstanceState
 from async_tracker.store import Store
 from async_tracker.stored import Connections
 from async_tracker.sweep import Sweeper
+from async_tracker.watch import Watch
 from tests.harness.wait import wait_until
 
 
 def sweeper_of(store, library="arq"):
-    return Sweeper(store=store, library=library, sweep_interval=0.5, recovery_window=60.0, recoverer=None, on_event=lambda event: None)
+    watch = Watch(store=store, library=library, adapter=None, recovery_window=60.0, on_event=lambda event: None)
+    return Sweeper(store=store, library=library, sweep_interval=0.5, watch=watch, recoverer=None, on_event=lambda event: None)
 
 
 async def register(store, run_id, **fields):

@@ -25,8 +25,8 @@ ROWS = {row["key"]: row for row in table(PAGE, under="Every key")}
 SCRIPTS = ROOT / "async_tracker" / "store" / "lua"
 WRITING = {"SET", "HSET", "HSETNX", "HINCRBY", "SADD", "ZADD", "XADD"}
 DELETING = {"DEL", "HDEL", "SREM", "ZREM"}
-PASSING = {"orphans:{id}", "settled:{id}", "begun:{id}"}
-"""Written and deleted by the same sweep, unless it dies half-way; and what only dramatiq has."""
+PASSING = {"orphans:{id}", "settled:{id}", "told:{id}", "begun:{id}"}
+"""Written and deleted by the same sweep, unless it dies half-way; what nobody recovers; and what only dramatiq has."""
 
 
 def row_of(key: str) -> str:

@@ -53,18 +53,23 @@ class ArqAdapter:
     async def claims_of(self, dead: Mapping[str, Description | None]) -> AsyncIterator[Claim]:
         """Find the claims that carry the names of these instances, in the order of their queues.
 
-        The whole queue is looked at, not only what is due by the server's clock: arq claims by its worker's.
+        The whole queue is looked at, not only what is due by the server's clock: arq claims by its worker's. The first thing that
+        arq does with a job that it has claimed is to count the try: one whose tries were never counted was never started.
         """
         owners = tuple(f"{instance_id}:" for instance_id in dead)
         for queue in _queues_of(dead.values()) or [DEFAULT_QUEUE]:
             found: set[str] = set()
             async for job_ids in self._scan(queue):
                 tokens = await call(self._client, "MGET", *(IN_PROGRESS.encode() + job_id for job_id in job_ids))
-                for job_id, token in zip(job_ids, tokens, strict=True):
-                    claim = _claim(text(job_id), text(token), queue, owners) if token is not None else None
-                    if claim is not None and claim.job_id not in found:
-                        found.add(claim.job_id)
-                        yield claim
+                held = {
+                    job_id: text(token)
+                    for job_id, token in zip(job_ids, tokens, strict=True)
+                    if token is not None and text(token).startswith(owners) and text(job_id) not in found
+                }
+                tries = await call(self._client, "MGET", *(RETRY.encode() + job_id for job_id in held)) if held else []
+                for (job_id, token), count in zip(held.items(), tries, strict=True):
+                    found.add(text(job_id))
+                    yield _claim(text(job_id), token, queue, started=count is not None)
 
     async def _scan(self, queue: str) -> AsyncIterator[Sequence[bytes]]:
         """Give every id that is queued all the while, some of them twice.
@@ -174,11 +179,9 @@ def _members(scanned: Sequence[Any]) -> list[bytes]:
     return list(scanned[::2])
 
 
-def _claim(job_id: str, token: str, queue: str, owners: tuple[str, ...]) -> Claim | None:
-    if not token.startswith(owners):
-        return None
+def _claim(job_id: str, token: str, queue: str, *, started: bool) -> Claim:
     instance_id, run = token.rsplit(":", 1)
-    return Claim(job_id=job_id, instance_id=instance_id, run=run, queue=queue)
+    return Claim(job_id=job_id, instance_id=instance_id, run=run, queue=queue, started=started)
 
 
 def _depth(name: str, replies: Sequence[Any], now_ms: int) -> QueueDepth:

@@ -74,7 +74,7 @@ async def test_a_sweeper_that_cannot_recover_leaves_it_to_one_that_can(pool, sto
         recoverers = [make_recoverer(9), make_recoverer(9)]
         recoverers[0].adapter = ArqAdapter(elsewhere, receipt_key=store.redis.full_key)
         hindered, able = (
-            Sweeper(store=store, library="arq", sweep_interval=0.5, recovery_window=60.0, recoverer=recoverer, on_event=lambda event: None)
+            Sweeper(store=store, library="arq", sweep_interval=0.5, watch=recoverer.watch, recoverer=recoverer, on_event=lambda event: None)
             for recoverer in recoverers
         )
         with contextlib.suppress(StorageUnavailable):

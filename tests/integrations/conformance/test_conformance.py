@@ -75,11 +75,22 @@ async def test_what_a_killed_worker_ran_is_an_orphan_where_nobody_recovers(stage
     async def listed() -> bool:
         return [(found.job_id, found.library) for found in await stage.tracker.orphans()] == [(job_id, stage.driver.library)]
 
+    async def told() -> list[str]:
+        return [event.type for event in await stage.tracker._queries().recent_events()]
+
+    async def is_told() -> bool:
+        return "orphaned" in await told()
+
     await wait_until(listed, timeout=SECONDS, description="the job is an orphan")
+    await wait_until(is_told, timeout=SECONDS, description="that it was orphaned is told")
     await asyncio.sleep(0.9)
     assert await listed()
+    assert await told() == ["instance_dead", "orphaned"]
+    assert (await stage.tracker.stats()).orphaned == 1
     if stage.driver.recovers:
         [done] = await stage.tracker.recover()
+        assert await told() == ["instance_dead", "orphaned", "recovered"]
+        assert (await stage.tracker.stats()).orphaned == 1
         assert (done.job_id, done.library, done.action) == (job_id, stage.driver.library, RecoveryAction.RECOVERED)
         await stage.in_flight(job_id, elsewhere_than=job.instance_id)
         await stage.close()
@@ -92,7 +103,6 @@ async def test_what_a_killed_worker_ran_runs_again_once(stage: Stage):
     others = [await stage.send("hold", 0.1) for _ in range(8)]
     job = await stage.in_flight(job_id)
     await stage.kill(job.instance_id)
-    await asyncio.gather(*(stage.tracker.recover() for _ in range(3)))  # beside the sweeper of the workers
     account = await stage.succeeded()
     assert len(account.runs_of(job_id)) == 2
     assert all(len(account.runs_of(other)) <= 2 for other in others)
@@ -101,6 +111,27 @@ async def test_what_a_killed_worker_ran_runs_again_once(stage: Stage):
     stats = await stage.tracker.stats("hold")
     assert stats.orphaned >= 1
     assert stats.orphaned == stats.recovered
+
+
+@RECOVERING
+async def test_three_that_recover_by_hand_at_once_recover_each_orphan_once(stage: Stage):
+    """Nobody else does: what they say that they have done must be what there was to do, each by one of them."""
+    await stage.start_ready(1, recover=False)
+    job_id = await stage.send("hold", 1.0)
+    job = await stage.in_flight(job_id)
+    await stage.kill(job.instance_id)
+
+    async def orphaned() -> bool:
+        return [found.job_id for found in await stage.tracker.orphans()] == [job_id]
+
+    await wait_until(orphaned, timeout=SECONDS, description="the job is an orphan")
+    done = [one for part in await asyncio.gather(*(stage.tracker.recover() for _ in range(3))) for one in part]
+    assert [one.job_id for one in done] == [job_id]
+    assert (await stage.tracker.stats()).recovered == 1
+    await stage.start_ready(1, recover=False)
+    account = await stage.succeeded()
+    assert len(account.runs_of(job_id)) == 2
+    await stage.close()
 
 
 @RECOVERING

@@ -9,13 +9,16 @@ import redis.asyncio
 from dramatiq import Message
 from dramatiq.brokers.redis import RedisBroker
 
-from async_tracker import Namespace
+from async_tracker import Namespace, Tracker, keys
 from async_tracker.adapter import Claim, Released
 from async_tracker.connections import lone_connection
 from async_tracker.integrations.dramatiq.adapter import DramatiqAdapter
 from async_tracker.integrations.dramatiq.holds import Broker, Hold, other_broker
 from async_tracker.integrations.dramatiq.marks import Marks
-from async_tracker.stored import Description, RunRecord
+from async_tracker.policy import Limits
+from async_tracker.runtime import make_sweeper
+from async_tracker.store import Store
+from async_tracker.stored import Connections, Description, RunRecord, encode_description
 from tests.harness.wait import wait_until_sync
 
 
@@ -210,6 +213,27 @@ async def test_claims_are_shared_by_instances_with_one_broker_id_only(adapter: D
     assert adapter.shares_claims(described(dead), described(dead))
     assert not adapter.shares_claims(described(dead), described(other))
     other.client.close()
+
+
+async def test_who_shares_its_claims_with_one_that_lives_is_not_buried_before_that_one_is_dead(
+    adapter: DramatiqAdapter, dead: RedisBroker, redis_client: redis.asyncio.Redis, namespace: str
+):
+    """It died in the first statement of a message, so that only the broker's set knows of it, and that is the survivor's set too."""
+    proxy = Namespace(redis_client, namespace)
+    store = Store(proxy)
+    [message] = fetch(dead, 1)
+    run_id = (await redis_client.info("server"))["run_id"]
+    fields = {**encode_description(described(dead), Limits()), "state": "alive"}
+    for name, number in (("dead", 10**9), ("survivor", await redis_client.client_id())):
+        await store.register(name, 1, Connections(server=run_id, ids={number: ""}).encode(), fields)
+    await proxy.hset(keys.GONE, "dead", 1)
+    sweeper = make_sweeper(Tracker(namespace="any").settings, store, adapter, library="dramatiq", on_event=lambda event: None)
+    for _ in range(2):
+        assert await sweeper.sweep(run_id) == []
+    assert list((await store.observe("")).dead) == ["dead"]
+    await store.deregister("survivor")
+    [done] = await sweeper.sweep(run_id)
+    assert (done.job_id, done.deaths) == (message.message_id, 1)
 
 
 async def test_another_broker_than_redis_has_nothing_to_find_and_nothing_to_release(adapter: DramatiqAdapter):

@@ -90,7 +90,7 @@ class _Sorter:
             self._claims.setdefault(claim.ref, []).append(claim)
 
     def listed(self) -> list[Found]:
-        """Give the orphans that Redis lists, each with the claim that goes with it."""
+        """Give the orphans that Redis lists, each with the claim that goes with it: of a recorded run it is known that it started."""
         return [self._found(ref, self._own.get(ref), self._take_claim(ref, self._own.get(ref))) for ref in self._dead.refs]
 
     def unlisted(self) -> tuple[list[Found], list[Claim]]:
@@ -106,7 +106,8 @@ class _Sorter:
         return orphans, fetched
 
     def _take_claim(self, ref: str, record: RunRecord | None) -> Claim | None:
-        candidates = [claim for claim in self._claims.get(ref, ()) if claim.started is not False]
+        claims = self._claims.get(ref, ())
+        candidates = [claim for claim in claims if claim.started is not False or (record is not None and claim.run == record.run)]
         if record is not None:
             candidates = [claim for claim in candidates if claim.run is not None or claim.hold == record.hold]
             candidates.sort(key=lambda claim: claim.run != record.run)

@@ -45,6 +45,8 @@ class Link:
         self.name = name
         self.connection_id: int | None = None
         """The id that the server knows this connection by; None while there is none, or when it cannot be known."""
+        self.is_evidence = False
+        """Whether the server knows its connections by the names that we give them: else that it does not have one says nothing."""
         self.server_run_id = ""
         self.server_version = ""
         self.generation = 0
@@ -79,10 +81,12 @@ class Link:
             if waited is not None:
                 await waited
         self._connection = connection
-        await self._ask(connection, "CLIENT", "SETNAME", self.name)
+        named = await self._ask(connection, "CLIENT", "SETNAME", self.name)
         identity = await self._ask(connection, "CLIENT", "ID")
         info = _info(await self._ask(connection, "INFO", "server"))
-        self.connection_id = identity if isinstance(identity, int) else None
+        shown = await self._ask(connection, "CLIENT", "LIST", "ID", str(identity))
+        self.is_evidence = named is not None and isinstance(identity, int) and _shows(shown, self.name)
+        self.connection_id = identity if self.is_evidence else None
         self.server_run_id = info.get("run_id", "")
         self.server_version = info.get("valkey_version") or info.get("redis_version", "")
         self.generation += 1
@@ -138,9 +142,14 @@ class Link:
         return (host, int(port)) if isinstance(host, str) and port is not None else None
 
     def twin(self, *, name: str) -> Any:
-        """Make a synchronous client of the same Redis with one named connection, for a thread."""
+        """Make a synchronous client of the same Redis with one connection, for a thread; named where that is evidence."""
         timeout = SOCKET_TIMEOUT
-        overrides = {"client_name": name, "max_connections": 1, "socket_timeout": timeout, "decode_responses": False}
+        overrides = {
+            "client_name": name if self.is_evidence else None,
+            "max_connections": 1,
+            "socket_timeout": timeout,
+            "decode_responses": False,
+        }
         return sync_twin(self._template, address=self.address, **overrides)
 
     def socket_fileno(self) -> int | None:
@@ -182,6 +191,19 @@ def _nobody() -> None:
 def _info(reply: Any) -> dict[str, str]:
     text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else str(reply or "")
     return dict(line.split(":", 1) for line in text.splitlines() if ":" in line and not line.startswith("#"))
+
+
+def _shows(clients: Any, name: str) -> bool:
+    """Tell whether a list of clients, where there is one, has our connection as we named it.
+
+    A user may not be allowed to name it, and a proxy may have lent us one of its own.
+
+    >>> _shows(b"id=7 name=async-tracker:ab db=0", "async-tracker:ab"), _shows(b"id=7 name= db=0", "async-tracker:ab")
+    (True, False)
+    >>> _shows(None, "async-tracker:ab")
+    True
+    """
+    return not isinstance(clients, bytes) or f" name={name} ".encode() in clients
 
 
 def _after_fork_in_child() -> None:

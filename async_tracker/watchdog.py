@@ -181,7 +181,7 @@ class Watchdog:
         if self._twin is None:
             self._twin = SyncNamespace(self._link.twin(name=self._name), self._namespace)
             self._twin_id = None
-        if self._twin_id is None:
+        if self._twin_id is None and self._link.is_evidence:
             self._twin_id = self._ask_id()
         return self._twin
 

@@ -100,17 +100,27 @@ async def run_script(client: Any, script: Script, keys: Sequence[str | bytes], a
             return await client.execute_command("EVAL", script.text, *rest, **RAW)
 
 
-async def run_script_many(client: Any, script: Script, calls: Sequence[tuple[Sequence[str | bytes], Sequence[Argument]]]) -> list[Any]:
-    """Run a script several times in one round trip; in two when the server has forgotten it. Raises as `run_script`."""
+async def run_script_many(
+    client: Any,
+    script: Script,
+    calls: Sequence[tuple[Sequence[str | bytes], Sequence[Argument]]],
+    *,
+    beside: Sequence[Sequence[Argument]] = (),
+) -> list[Any]:
+    """Run a script several times in one round trip; in two when the server has forgotten it. Raises as `run_script`.
+
+    The commands ``beside`` it go in the same round trip. Their replies come first; of these a refusal is a reply.
+    """
     commands = [("EVALSHA", script.sha, len(keys), *keys, *arguments) for keys, arguments in calls]
-    replies = await call_many(client, commands) if commands else []
+    sent = await call_many(client, [*beside, *commands]) if beside or commands else []
+    replies = sent[len(beside) :]
     if any(isinstance(reply, NoScriptError) for reply in replies):
         replies = await call_many(client, [("EVAL", script.text, *command[2:]) for command in commands])
     with translated():
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
-    return replies
+    return sent[: len(beside)] + replies
 
 
 def run_script_sync(client: Any, script: Script, keys: Sequence[str | bytes], arguments: Sequence[Argument]) -> Any:

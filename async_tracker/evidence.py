@@ -23,24 +23,34 @@ class Seen:
     run_id: str
 
 
+Command = tuple[Argument, ...]
+
+
+def connections_calls(registered: Iterable[Connections], *, run_id: str) -> list[Command]:
+    """Give the commands that ask the server ``run_id`` which of these connections it has; none where it would not know them."""
+    ids = sorted({number for connections in registered if connections.server == run_id for number in connections.ids}) if run_id else []
+    return [("CLIENT", "LIST", "ID", *map(str, ids[start : start + _IDS_AT_ONCE])) for start in range(0, len(ids), _IDS_AT_ONCE)]
+
+
+def read_connections(replies: Iterable[Any], *, run_id: str) -> Seen:
+    """Read what the server answers to `connections_calls`: a refusal is an answer, of an old server or one that does not allow it."""
+    names: dict[int, str] = {}
+    for reply in replies:
+        if not isinstance(reply, bytes):
+            return Seen(None, run_id)
+        names.update((int(number), name.decode("utf-8", "replace")) for number, name in _CLIENT.findall(reply))
+    return Seen(names if run_id else None, run_id)
+
+
 async def see_connections(client: Any, registered: Iterable[Connections], *, run_id: str) -> Seen:
     """Ask the server which of these connections it has. Raises StorageUnavailable when it is away; a refusal is an answer."""
-    ids = sorted({number for connections in registered if connections.server == run_id for number in connections.ids})
-    names: dict[int, str] = {}
-    if not run_id:
-        return Seen(None, run_id)
     try:
-        for start in range(0, len(ids), _IDS_AT_ONCE):
-            command: tuple[Argument, ...] = ("CLIENT", "LIST", "ID", *map(str, ids[start : start + _IDS_AT_ONCE]))
-            reply = await call(client, *command)
-            if not isinstance(reply, bytes):
-                return Seen(None, run_id)
-            names.update((int(number), name.decode("utf-8", "replace")) for number, name in _CLIENT.findall(reply))
+        replies = [await call(client, *command) for command in connections_calls(registered, run_id=run_id)]
     except StorageUnavailable:
         raise
-    except StorageError:  # an old server, or not allowed: the heartbeat has to do
-        return Seen(None, run_id)
-    return Seen(names, run_id)
+    except StorageError as exc:
+        replies = [exc]
+    return read_connections(replies, run_id=run_id)
 
 
 ServerAndId = tuple[str, int]
@@ -127,13 +137,22 @@ class Findings:
     states: Mapping[str, Connection]
 
 
-async def find(client: Any, observation: Observation) -> Findings:
-    """Look up the connections of all instances of an observation: one round trip."""
-    registered = {name: Connections.decode(observation.connections.get(name, "")) for name in observation.instances}
-    seen = await see_connections(client, registered.values(), run_id=observation.run_id)
+def registered_in(observation: Observation) -> dict[str, Connections]:
+    """Give the connections that every registered instance has named."""
+    return {name: Connections.decode(observation.connections.get(name, "")) for name in observation.instances}
+
+
+def findings_of(observation: Observation, registered: Mapping[str, Connections], seen: Seen) -> Findings:
+    """Put together what was observed and which connections were seen."""
     shared = shared_ids(registered.values())
     states = {name: connection_state(connections, seen, shared=shared) for name, connections in registered.items()}
     return Findings(observation=observation, registered=registered, states=states)
+
+
+async def find(client: Any, observation: Observation) -> Findings:
+    """Look up the connections of all instances of an observation: one round trip."""
+    registered = registered_in(observation)
+    return findings_of(observation, registered, await see_connections(client, registered.values(), run_id=observation.run_id))
 
 
 def heartbeat_age(observation: Observation, instance_id: str) -> float:

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import chain
 from operator import attrgetter
@@ -16,7 +16,16 @@ from async_tracker.clock import from_ms, to_ms
 from async_tracker.counts import COUNTERS, parse_stats
 from async_tracker.errors import CorruptRecord
 from async_tracker.events import decode_event
-from async_tracker.evidence import Findings, find, heartbeat_age, live_hosts, weigh
+from async_tracker.evidence import (
+    Findings,
+    connections_calls,
+    findings_of,
+    heartbeat_age,
+    live_hosts,
+    read_connections,
+    registered_in,
+    weigh,
+)
 from async_tracker.policy import Connection, InstanceState, Verdict
 from async_tracker.records import Event, FunctionStats, Instance, Job, OpenJob, Orphan, Quarantined, Snapshot, Stats
 from async_tracker.recovery import field_text
@@ -26,6 +35,8 @@ from async_tracker.stored import Observation, RunRecord, StoredInstance, StoredR
 
 _EVENTS_AT_ONCE = 100
 _EVENTS_WAIT_MS = 1_000
+_INSTANCES_UNDIVIDED = 100
+"""The jobs of more are read in two halves."""
 _JOBS_IN_A_TURN = 500
 """After how many jobs somebody else on the loop has a turn: about two milliseconds."""
 _LAST_SEQUENCE = 2**64 - 1
@@ -39,7 +50,9 @@ class Picture:
     findings: Findings
     instances: Mapping[str, StoredInstance]
     verdicts: Mapping[str, Verdict]
-    held: Mapping[str, Held]
+    held: dict[str, Held]
+    unread: Sequence[str]
+    """Instances whose jobs are not in ``held`` yet."""
     reading: Reading
 
     @property
@@ -62,9 +75,10 @@ class Queries:
         """Read instances, jobs and orphans, in four round trips; in five when instances have very many jobs each."""
         began = time.monotonic()
         picture = await self._look(with_jobs=True)
+        jobs = await self._jobs(picture)
         return Snapshot(
             instances=self._instances(picture),
-            jobs=tuple(await self._jobs(picture)),
+            jobs=tuple(jobs),
             orphans=self._orphans(picture, self._orphaned(picture), {}),
             taken_at=from_ms(picture.now_ms),
             duration=time.monotonic() - began,
@@ -100,6 +114,7 @@ class Queries:
     async def orphans(self) -> list[Orphan]:
         """List the jobs in flight whose instance is dead and that are not yet recovered, the oldest first."""
         picture = await self._look(with_jobs=True)
+        picture.held.update(await picture.reading.held(picture.unread))
         orphaned = self._orphaned(picture)
         if not orphaned:
             return []
@@ -158,15 +173,24 @@ class Queries:
 
     async def _look(self, *, with_jobs: bool = False) -> Picture:
         observation = await self._observe()
-        findings = await find(self._redis.redis, observation)
+        registered = registered_in(observation)
         names = [*observation.instances, *observation.dead]
         reading = Reading(self._redis)
-        asked = await reading.ask_instances(names)
-        async with under_way(reading.held(names) if with_jobs else _nothing_held()) as held:
+        asked, replies = await reading.ask_instances(names, beside=connections_calls(registered.values(), run_id=observation.run_id))
+        half = len(names) // 2 if len(names) > _INSTANCES_UNDIVIDED else len(names)
+        async with under_way(reading.held(names[:half] if with_jobs else ())) as held:
             instances = await reading.decode_instances(asked)
+            findings = findings_of(observation, registered, read_connections(replies, run_id=observation.run_id))
             hosts = live_hosts(observation, instances)
             verdicts = {name: self._verdict(one, findings, hosts) for name, one in instances.items() if name in observation.instances}
-            return Picture(findings=findings, instances=instances, verdicts=verdicts, held=await held, reading=reading)
+            return Picture(
+                findings=findings,
+                instances=instances,
+                verdicts=verdicts,
+                held=await held,
+                unread=names[half:] if with_jobs else (),
+                reading=reading,
+            )
 
     async def _observe(self) -> Observation:
         names, arguments = observe_call("")
@@ -190,27 +214,35 @@ class Queries:
         found = [_instance(stored, picture) for stored in picture.instances.values()]
         return tuple(sorted(found, key=lambda item: (item.started_at, item.instance_id)))
 
+    async def _jobs(self, picture: Picture) -> list[Job]:
+        """Make the jobs in flight, the oldest first, and complete the picture: half of them while the server reads the other half."""
+        found: dict[str, Job] = {}
+        async with under_way(picture.reading.held(picture.unread)) as held:
+            await self._make_jobs(picture, picture.held, found)
+            rest = await held
+        await self._make_jobs(picture, rest, found)
+        picture.held.update(rest)
+        holders = Counter(chain.from_iterable(held for name, held in picture.held.items() if _is_live(picture, name)))
+        for ref in [ref for ref in found if holders[ref] > 1]:
+            found[ref] = replace(found[ref], superseded=found[ref].superseded + holders[ref] - 1)
+        return sorted(sorted(found.values(), key=attrgetter("job_id")), key=attrgetter("started_at"))
+
     @staticmethod
-    async def _jobs(picture: Picture) -> list[Job]:
-        """Make the jobs of the records that their instances hold, one after the other: what was read of a record goes at once.
+    async def _make_jobs(picture: Picture, held: Mapping[str, Held], found: dict[str, Job]) -> None:
+        """Make the jobs of these instances, by their refs, one after the other: what was read of a record goes at once.
 
         Ten thousand take some tens of milliseconds, so whoever else is on the loop has a turn after every so many.
         """
-        live = {name: held for name, held in picture.held.items() if _is_live(picture, name)}
-        holders = Counter(chain.from_iterable(live.values()))
         now_ms, stored_run = picture.now_ms, picture.reading.stored_run
-        found: list[Job] = []
-        for name, held in live.items():
-            state = _state(picture, name)
-            for ref, raw in held.items():
-                stored = stored_run(ref, raw) if raw is not None else None
-                if stored is not None and stored["instance"] == name:
-                    found.append(job_of(ref, stored, now_ms, state, others=holders[ref] - 1))
-                    if len(found) % _JOBS_IN_A_TURN == 0:
-                        await asyncio.sleep(0)
-        found.sort(key=attrgetter("job_id"))
-        found.sort(key=attrgetter("started_at"))
-        return found
+        for name, records in held.items():
+            if _is_live(picture, name):
+                state = _state(picture, name)
+                for ref, raw in records.items():
+                    stored = stored_run(ref, raw) if raw is not None else None
+                    if stored is not None and stored["instance"] == name:
+                        found[ref] = job_of(ref, stored, now_ms, state)
+                        if len(found) % _JOBS_IN_A_TURN == 0:
+                            await asyncio.sleep(0)
 
     @staticmethod
     def _orphaned(picture: Picture) -> list[RunRecord]:
@@ -227,10 +259,6 @@ class Queries:
     def _orphans(picture: Picture, orphaned: Sequence[RunRecord], deaths: Mapping[str, int]) -> tuple[Orphan, ...]:
         found = [_orphan(record, picture, deaths.get(record.ref, 0)) for record in orphaned]
         return tuple(sorted(found, key=lambda orphan: (orphan.started_at, orphan.job_id)))
-
-
-async def _nothing_held() -> dict[str, Held]:
-    return {}
 
 
 def _wait_ms(client: Any) -> int:
@@ -258,7 +286,7 @@ def _state(picture: Picture, name: str) -> InstanceState:
     return verdict.state if verdict is not None else InstanceState.DEAD
 
 
-def job_of(ref: str, stored: StoredRun, now_ms: int, state: InstanceState, *, others: int = 0) -> Job:
+def job_of(ref: str, stored: StoredRun, now_ms: int, state: InstanceState) -> Job:
     get = stored.get
     enqueued_at_ms, started_at_ms = get("enqueued_at_ms"), stored["started_at_ms"]
     job = OpenJob(
@@ -276,7 +304,7 @@ def job_of(ref: str, stored: StoredRun, now_ms: int, state: InstanceState, *, ot
         get("progress"),
         get("message"),
         get("args"),
-        get("superseded", 0) + others,
+        get("superseded", 0),
         state,
     )
     job.__class__ = Job

@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Any
 
 from async_tracker import keys
-from async_tracker.calls import call, call_many, load_script, pairs, refused, run_script_many, text
+from async_tracker.calls import Argument, call, call_many, load_script, pairs, refused, run_script_many, text
 from async_tracker.errors import CorruptRecord
 from async_tracker.stored import RunRecord, StoredInstance, StoredRun, decode_instance, decode_run, read_run, run_record
 
@@ -36,13 +36,16 @@ class Reading:
 
     async def instances(self, instance_ids: Sequence[str]) -> dict[str, StoredInstance]:
         """Read what these instances say of themselves; the ones that are no more are left out."""
-        return await self.decode_instances(await self.ask_instances(instance_ids))
+        asked, _ = await self.ask_instances(instance_ids)
+        return await self.decode_instances(asked)
 
-    async def ask_instances(self, instance_ids: Sequence[str]) -> Iterable[tuple[str, Any]]:
-        """Ask what these instances say of themselves; the answer is for `decode_instances`."""
+    async def ask_instances(
+        self, instance_ids: Sequence[str], *, beside: Sequence[Sequence[Argument]] = ()
+    ) -> tuple[Iterable[tuple[str, Any]], Sequence[Any]]:
+        """Ask what these instances say of themselves: the answer for `decode_instances`, and those of the commands that go beside it."""
         calls = [([keys.instance(name) for name in part], (self._separator,)) for part in _parts(instance_ids, _INSTANCES_AT_ONCE)]
-        replies = await run_script_many(self.redis, _READ_INSTANCES, calls)
-        return zip(instance_ids, chain.from_iterable(replies), strict=True)
+        replies = await run_script_many(self.redis, _READ_INSTANCES, calls, beside=beside)
+        return zip(instance_ids, chain.from_iterable(replies[len(beside) :]), strict=True), replies[: len(beside)]
 
     async def decode_instances(self, asked: Iterable[tuple[str, Any]]) -> dict[str, StoredInstance]:
         """Read what was answered; whoever else is on the loop has a turn after every so many."""

@@ -39,7 +39,7 @@ runs = st.builds(
 
 
 def asked_for(run: RunRecord) -> Job:
-    return job_of(run.ref, read_run(encode_run(run)), NOW_MS, InstanceState.DRAINING, others=2)
+    return job_of(run.ref, read_run(encode_run(run)), NOW_MS, InstanceState.DRAINING)
 
 
 def written_out(run: RunRecord) -> Job:
@@ -58,7 +58,7 @@ def written_out(run: RunRecord) -> Job:
         progress=run.progress,
         progress_message=run.progress_message,
         args=run.args,
-        superseded=run.superseded + 2,
+        superseded=run.superseded,
         instance_state=InstanceState.DRAINING,
     )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import chain
 from operator import attrgetter
-from typing import Any, cast
+from typing import Any
 
 from async_tracker import keys
 from async_tracker.calls import RAW, call, call_many, pairs, refused, run_script, text, translated, under_way
@@ -27,7 +27,7 @@ from async_tracker.evidence import (
     weigh,
 )
 from async_tracker.policy import Connection, InstanceState, Verdict
-from async_tracker.records import Event, FunctionStats, Instance, Job, OpenJob, Orphan, Quarantined, Snapshot, Stats
+from async_tracker.records import Event, FunctionStats, Instance, Job, OpenInstance, OpenJob, Orphan, Quarantined, Snapshot, Stats
 from async_tracker.recovery import field_text
 from async_tracker.store.reading import Held, Reading
 from async_tracker.store.store import SCRIPTS, observe_call, read_observation
@@ -72,7 +72,7 @@ class Queries:
         self._scopes = scopes
 
     async def snapshot(self) -> Snapshot:
-        """Read instances, jobs and orphans, in four round trips; in five when instances have very many jobs each."""
+        """Read instances, jobs and orphans, in at most four round trips; in six when instances have very many jobs each."""
         began = time.monotonic()
         picture = await self._look(with_jobs=True)
         jobs = await self._jobs(picture)
@@ -222,9 +222,11 @@ class Queries:
             rest = await held
         await self._make_jobs(picture, rest, found)
         picture.held.update(rest)
-        holders = Counter(chain.from_iterable(held for name, held in picture.held.items() if _is_live(picture, name)))
-        for ref in [ref for ref in found if holders[ref] > 1]:
-            found[ref] = replace(found[ref], superseded=found[ref].superseded + holders[ref] - 1)
+        refs = list(chain.from_iterable(held for name, held in picture.held.items() if _is_live(picture, name)))
+        if len(set(refs)) < len(refs):
+            for ref, holders in Counter(refs).items():
+                if holders > 1 and ref in found:
+                    found[ref] = replace(found[ref], superseded=found[ref].superseded + holders - 1)
         return sorted(sorted(found.values(), key=attrgetter("job_id")), key=attrgetter("started_at"))
 
     @staticmethod
@@ -289,7 +291,7 @@ def _state(picture: Picture, name: str) -> InstanceState:
 def job_of(ref: str, stored: StoredRun, now_ms: int, state: InstanceState) -> Job:
     get = stored.get
     enqueued_at_ms, started_at_ms = get("enqueued_at_ms"), stored["started_at_ms"]
-    job = OpenJob(
+    job: Job = OpenJob(
         job_id_of(ref, stored) if "scope" in stored else ref,
         stored["instance"],
         stored["run"],
@@ -308,7 +310,7 @@ def job_of(ref: str, stored: StoredRun, now_ms: int, state: InstanceState) -> Jo
         state,
     )
     job.__class__ = Job
-    return cast(Job, job)
+    return job
 
 
 def _instance(stored: StoredInstance, picture: Picture) -> Instance:
@@ -317,7 +319,7 @@ def _instance(stored: StoredInstance, picture: Picture) -> Instance:
     beat_ms = float(observation.instances[name]) if name in observation.instances else float(stored.died_at_ms or stored.started_at_ms)
     speaks = name in observation.watchdogs
     connections = picture.findings.registered.get(name)
-    return Instance(
+    instance: Instance = OpenInstance(
         instance_id=name,
         state=verdict.state,
         reason=verdict.reason,
@@ -347,6 +349,8 @@ def _instance(stored: StoredInstance, picture: Picture) -> Instance:
         jobs_ended=stored.jobs_ended,
         dropped=stored.dropped,
     )
+    instance.__class__ = Instance
+    return instance
 
 
 def _orphan(record: RunRecord, picture: Picture, deaths: int) -> Orphan:

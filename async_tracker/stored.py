@@ -84,6 +84,7 @@ _STORED: tuple[tuple[str, str, frozenset[type]], ...] = (
 )
 """Name in the JSON, attribute of the record, types that it may have."""
 _KINDS = {name: kinds for name, _, kinds in _STORED} | {"schema": _WHOLE}
+_JSON = frozenset({str, int, float, bool, type(None), list, dict})
 _OPTIONAL = {"function", "queue", "enqueued_at_ms", "timeout", "progress", "message", "args", "superseded", "scope", "hold"}
 
 StoredRun = Mapping[str, Any]
@@ -139,8 +140,7 @@ def read_run(raw: bytes | str) -> StoredRun:
     if type(schema) is not int or schema != RECORD_SCHEMA:  # JSON's true equals 1
         raise ValueError(f"not schema {RECORD_SCHEMA}")
     for name, value in stored.items():
-        kinds = _KINDS.get(name)
-        if kinds is not None and type(value) not in kinds:
+        if type(value) not in _KINDS.get(name, _JSON):
             raise ValueError(f"{name} has the wrong type")
     if "instance" not in stored or "run" not in stored or "started_at_ms" not in stored:
         raise ValueError("a field is missing: it must name its instance, its run and when it started")

@@ -243,7 +243,7 @@ class Tracker:
         return Queries(Namespace(self._access.client(), self.namespace), scopes=self._registry.scopes)
 
     async def snapshot(self) -> Snapshot:
-        """Read instances, jobs and orphans, in four round trips; in five when instances have very many jobs each."""
+        """Read instances, jobs and orphans, in at most four round trips; in six when instances have very many jobs each."""
         return await self._queries().snapshot()
 
     async def instances(self) -> list[Instance]:

@@ -197,12 +197,12 @@ async def test_a_question_costs_four_round_trips_whatever_there_is_to_tell_and_l
     make_server: Callable[..., EmbeddedServer], namespace: str
 ):
     url = make_server().url
-    with named_connections(url, 60) as connections:
+    with named_connections(url, 120) as connections:  # so many that their jobs are read in two halves
         client = redis.asyncio.Redis.from_url(url)
         await write_namespace(client, namespace, connections=connections, jobs_each=5)
         await client.mset({f"foreign:{number}": "" for number in range(1_000)})
         tracker = Tracker(namespace=namespace, redis=client)
-        assert len((await tracker.snapshot()).jobs) == 300
+        assert len((await tracker.snapshot()).jobs) == 600
         await client.config_resetstat()
         questions = (tracker.snapshot, tracker.instances, tracker.jobs, tracker.orphans, tracker.stats, tracker.quarantined)
         trips = {question.__name__: await count_round_trips(client, question) for question in questions}

@@ -86,6 +86,26 @@ async def test_while_many_jobs_are_read_somebody_else_has_a_turn_after_every_so_
     assert most <= queries._JOBS_IN_A_TURN
 
 
+async def test_a_job_that_runs_on_several_instances_is_one_job_with_older_runs(tracker, redis_client, namespace):
+    await write_fleet(redis_client, namespace)
+    for number in (1, 2):
+        await redis_client.sadd(f"{namespace}:jobs:h:{number}:ab", "0-7")
+    found = {job.job_id: (job.instance_id, job.superseded) for job in await tracker.jobs()}
+    assert found.pop("0-7") == ("h:0:ab", 2)
+    assert {superseded for _, superseded in found.values()} == {0}
+
+
+@pytest.mark.parametrize("undivided", [100, 1], ids=["at once", "in two halves"])
+async def test_whether_the_fleet_is_read_at_once_or_in_halves_nobody_is_left_out(tracker, redis_client, namespace, monkeypatch, undivided):
+    monkeypatch.setattr(queries, "_INSTANCES_UNDIVIDED", undivided)
+    await write_fleet(redis_client, namespace)
+    await redis_client.zadd(f"{namespace}:dead", {"h:2:ab": 5})
+    await redis_client.zrem(f"{namespace}:instances", "h:2:ab")
+    snapshot = await tracker.snapshot()
+    assert [len(snapshot.jobs), len(snapshot.orphans), len(await tracker.orphans())] == [2 * JOBS_EACH, JOBS_EACH, JOBS_EACH]
+    assert [instance.busy for instance in snapshot.instances] == [JOBS_EACH] * INSTANCES
+
+
 async def test_a_question_under_way_ends_with_whoever_asked_it():
     with pytest.raises(LookupError):
         async with under_way(asyncio.sleep(3_600)) as answer:

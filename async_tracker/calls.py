@@ -100,6 +100,27 @@ async def run_script(client: Any, script: Script, keys: Sequence[str | bytes], a
             return await client.execute_command("EVAL", script.text, *rest, **RAW)
 
 
+ScriptCall = tuple[Script, Sequence[str | bytes], Sequence[Argument]]
+"""A script, its keys and its arguments."""
+
+
+async def run_scripts(client: Any, calls: Sequence[ScriptCall], *, by_text: bool = False) -> list[Any]:
+    """Run scripts one after the other, in one round trip; one that the server refuses has its error as reply.
+
+    What the server has forgotten is run in a second one, after the others; ``by_text`` sends the scripts themselves, and keeps the
+    order whatever the server knows.
+    """
+    rests = [(len(keys), *keys, *arguments) for _, keys, arguments in calls]
+    texts = [("EVAL", script.text, *rest) for (script, _, _), rest in zip(calls, rests, strict=True)]
+    shas = [("EVALSHA", script.sha, *rest) for (script, _, _), rest in zip(calls, rests, strict=True)]
+    replies = await call_many(client, texts if by_text else shas) if calls else []
+    forgotten = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+    if forgotten:
+        for at, reply in zip(forgotten, await call_many(client, [texts[at] for at in forgotten]), strict=True):
+            replies[at] = reply
+    return replies
+
+
 async def run_script_many(
     client: Any,
     script: Script,
@@ -116,11 +137,16 @@ async def run_script_many(
     replies = sent[len(beside) :]
     if any(isinstance(reply, NoScriptError) for reply in replies):
         replies = await call_many(client, [("EVAL", script.text, *command[2:]) for command in commands])
+    return sent[: len(beside)] + raised(replies)
+
+
+def raised(replies: list[Any]) -> list[Any]:
+    """Give these replies if there is no error among them; raises the first as `run_script` does."""
     with translated():
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
-    return sent[: len(beside)] + replies
+    return replies
 
 
 def run_script_sync(client: Any, script: Script, keys: Sequence[str | bytes], arguments: Sequence[Argument]) -> Any:

@@ -12,7 +12,7 @@ from async_tracker.calls import Argument
 from async_tracker.clock import ServerClock, monotonic_ms
 from async_tracker.journal import Journal
 from async_tracker.policy import next_beat
-from async_tracker.store import Reply, Status, Store
+from async_tracker.store import Beat, Reply, Status, Store
 from async_tracker.writer import Pen
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -74,21 +74,24 @@ class Heartbeat:
     async def beat(self) -> Reply:
         """Send one heartbeat with what has changed: connections, busy, memory, lag, state, counters."""
         async with self._pen.lock:
-            counters = self._journal.unsent_counts()
             sent_at_ms = monotonic_ms()
-            connections = self._new_connections()  # before the number: what the watchdog says meanwhile has a higher one
-            reply = await self._store.beat(
-                self._pen.instance_id,
-                self._pen.next_number(),
-                connections=connections,
-                fields=self._fields(),
-                counters=counters,
-                minute=self._clock.now_ms() // 60_000,
-            )
+            beat = self.next_beat()
+            reply = await self._store.beat(self._pen.instance_id, beat)
         if reply.status is Status.WRITTEN:
             self._clock.correct(reply.now_ms, sent_at_ms=sent_at_ms, received_at_ms=monotonic_ms())
-            self._journal.acknowledge_counts(counters)
+            self._journal.acknowledge_counts(beat.counters)
         return reply
+
+    def next_beat(self) -> Beat:
+        """Make the next beat; only who holds the pen may send it."""
+        connections = self._new_connections()  # before the number: what the watchdog says meanwhile has a higher one
+        return Beat(
+            sequence=self._pen.next_number(),
+            connections=connections,
+            fields=self._fields(),
+            counters=self._journal.unsent_counts(),
+            minute=self._clock.now_ms() // 60_000,
+        )
 
     def _fields(self) -> dict[str, Argument]:
         counts = self._journal.counts

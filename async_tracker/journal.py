@@ -32,10 +32,10 @@ class Batch:
     records: list[RunRecord]
     ended: list[Ended]
 
-    @property
-    def is_full(self) -> bool:
-        """Whether there may be more that had to wait for the next write."""
-        return len(self.started) >= BATCH or len(self.ended) >= BATCH
+    def was_stored(self) -> None:
+        """Redis has taken it."""
+        for run in self.started:
+            run.stored = True
 
 
 class Journal:
@@ -49,6 +49,8 @@ class Journal:
         self._dirty: dict[str, float] = {}
         """Runs that are not stored as they are, and since when, on the monotonic clock; the longest first."""
         self._ended: dict[str, str] = {}
+        self._mixed_up: set[str] = set()
+        """Jobs in flight whose record may be that of a run whose end was forgotten."""
         self.must_compare = False
         """Redis may list jobs that this journal has forgotten: its list has to be read and compared."""
         self.dropped = 0
@@ -65,9 +67,9 @@ class Journal:
             return list(self._runs.values())
 
     def send_runs(self, count: int) -> list[Run]:
-        """Give the oldest runs in flight for a write past the journal; from here on their ends are written too."""
+        """Give the oldest runs in flight that are not stored, for a write past the journal; from here on their ends are written too."""
         with self._lock:
-            runs = list(itertools.islice(self._runs.values(), count))
+            runs = list(itertools.islice((run for run in self._runs.values() if not run.stored), count))
             for run in runs:
                 run.sent = True
             return runs
@@ -134,9 +136,14 @@ class Journal:
         self._ended[name] = ref
         if len(self._ended) > ENDED_KEPT:
             self.dropped += len(self._ended)
-            self._ended.clear()
-            self.must_compare = True
+            self._forget_ended()
         return True
+
+    def _forget_ended(self) -> None:
+        """The list in Redis will tell which jobs have ended; not so where an older run of the same job is in flight."""
+        self._mixed_up.update(ref for ref in self._ended.values() if ref in self._here)
+        self._ended.clear()
+        self.must_compare = True
 
     def count_end(self, run: Run, outcome: str, *, run_ms: int) -> None:
         """Count how a run ended, and how long it took."""
@@ -171,10 +178,10 @@ class Journal:
         with self._lock:
             return bool(self._ended) or self.must_compare or next(iter(self._dirty.values()), math.inf) <= before_ms
 
-    def take(self, *, before_ms: float = math.inf, starts_only: bool = False) -> Batch | None:
+    def take(self, *, before_ms: float = math.inf) -> Batch | None:
         """Take what is to be written next, without the runs that became what they are after ``before_ms``.
 
-        ``put_back`` returns it when the write fails.
+        ``put_back`` returns it when the write fails. Ends have to wait for a comparison where there must be one.
         """
         with self._lock:
             ripe = itertools.takewhile(lambda name: self._dirty[name] <= before_ms, self._dirty)
@@ -183,7 +190,7 @@ class Journal:
             for name in names:
                 del self._dirty[name]
             ended: list[Ended] = []
-            if not starts_only:
+            if not self.must_compare:
                 for name in list(self._ended)[:BATCH]:
                     job_id = self._ended.pop(name)
                     ended.append(Ended(job_id=job_id, run=name, last_here=job_id not in self._here))
@@ -213,17 +220,29 @@ class Journal:
                     self._ended.setdefault(end.run, end.job_id)
 
     def compare(self, listed: Iterable[str]) -> list[Ended]:
-        """Tell which of the jobs that Redis lists for this instance are not in flight; they are written off."""
+        """Tell which of the jobs that Redis lists for this instance are not in flight; they are written off.
+
+        So are records that may be those of another run than the one in flight, which is written again.
+        """
         with self._lock:
             self.must_compare = False
-            return [Ended(job_id=job_id, run=None) for job_id in listed if job_id not in self._here]
+            gone = [Ended(job_id=job_id, run=None) for job_id in listed if job_id not in self._here]
+            mixed_up, self._mixed_up = self._mixed_up & self._here.keys(), set()
+            again = {name: run.started_mono_ms for name, run in self._runs.items() if run.ref in mixed_up}
+            self._dirty = {**again, **self._dirty}
+            return gone + [Ended(job_id=job_id, run=None, last_here=False) for job_id in mixed_up]
+
+    def compare_again(self, gone: Iterable[Ended]) -> None:
+        """What was to be written off may still be there."""
+        with self._lock:
+            self.must_compare = True
+            self._mixed_up.update(end.job_id for end in gone if not end.last_here)
 
     def write_all_again(self) -> None:
         """Redis has lost what it was told: every run in flight is written again."""
         with self._lock:
-            self._ended.clear()
+            self._forget_ended()
             self._dirty = {name: run.started_mono_ms for name, run in self._runs.items()}
-            self.must_compare = True
         self._wake()
 
     def resend_counts(self) -> None:
@@ -242,6 +261,7 @@ class Journal:
             self._here.clear()
             self._dirty.clear()
             self._ended.clear()
+            self._mixed_up.clear()
             self.must_compare = False
             self.counts.start_anew()
             return lost

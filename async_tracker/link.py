@@ -8,7 +8,8 @@ otherwise keep its dead parent alive.
 
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import redis.asyncio as async_redis
@@ -16,7 +17,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
-from async_tracker.calls import call
+from async_tracker.calls import call, translated
 from async_tracker.connections import SOCKET_TIMEOUT, sync_twin
 from async_tracker.namespace import Namespace
 
@@ -134,6 +135,17 @@ class Link:
         """Connect unless connected. Raises StorageError when Redis is away."""
         if not self.is_open:
             await call(self.client, "PING")
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Wait until no command is under way, and let none begin until the block ends. Raises StorageError."""
+        alone = self.client.client()
+        with translated():
+            await alone.initialize()
+        try:
+            yield
+        finally:
+            await alone.aclose()
 
     @property
     def address(self) -> tuple[str, int] | None:

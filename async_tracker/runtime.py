@@ -374,19 +374,22 @@ class Runtime:
         if self._is_stopped:
             return
         self._is_stopped = True
+        self._state = "draining"
         self.watchdog.stop()
         if self._loop is not asyncio.get_running_loop():
             self.link.forget_in_child()  # the loop that this instance lived in is gone; its connection must not outlive it
             return
         try:
-            await bounded(self._end(first), _LEAVING_HOOK_TIMEOUTS * self._settings.hook_timeout if within is None else within)
+            seconds = _LEAVING_HOOK_TIMEOUTS * self._settings.hook_timeout if within is None else within
+            await bounded(self._end(first, seconds), seconds)
         except (StorageError, TimeoutError) as exc:
             facts = {"instance_id": self.instance_id}
-            logger.warning("deregistration failed, the sweep will find out: %s", str(exc) or "it takes too long", extra=facts)
+            logger.warning("the end could not be told in full, the sweep finds out what it must: %s", str(exc) or "it takes too long",
+                           extra=facts)  # fmt: skip
 
-    async def _end(self, first: Callable[[], Awaitable[None]] | None) -> None:
+    async def _end(self, first: Callable[[], Awaitable[None]] | None, seconds: float) -> None:
         try:
-            await _end_tasks(self._tasks)
+            await self._end_loops(seconds / 2)
             if first is not None:
                 await first()
             await self._leave()
@@ -394,14 +397,32 @@ class Runtime:
             with contextlib.suppress(OSError):  # it is closed either way
                 await self.link.aclose()
 
+    async def _end_loops(self, seconds: float) -> None:
+        """End them between two commands, if that comes within ``seconds``.
+
+        A task that is cancelled in the middle of one takes the connection with it, and another one costs several round trips.
+        """
+        try:
+            async with asyncio.timeout(seconds if self.link.is_open else 0), self.link.held():
+                for task in self._tasks:
+                    task.cancel()
+        except (StorageError, TimeoutError) as exc:
+            logger.debug("the loops are ended in the middle of a command: %s", exc)
+        finally:
+            await _end_tasks(self._tasks)
+
     async def _leave(self) -> None:
-        self._state = "draining"
-        if self._is_registered:
-            await self.writer.flush()
-            await self.heartbeat.beat()
-            if self.sweeper.is_sweeper:
-                await self.sweeper.resign(Seat(holder=holder_text(self.instance_id, self._connections()), run_id=""))
-            await self.store.deregister(self.instance_id)
+        if not self._is_registered:
+            return
+        async with self.pen.lock:
+            if self.journal.must_compare:
+                await self.writer.compare()
+            await self.store.leave(
+                self.instance_id,
+                writes=self.writer.last_writes(),
+                beat=self.heartbeat.next_beat(),
+                lease=self.sweeper.resign(Seat(holder=holder_text(self.instance_id, self._connections()), run_id="")),
+            )
 
 
 def make_sweeper(settings: Settings, store: Store, adapter: Adapter | None, *, library: str, on_event: Callable[[str], None]) -> Sweeper:

@@ -111,11 +111,12 @@ class Sweeper:
         ours, _, _ = await self.store.lease(self._lease, seat.holder, ttl_ms=self._lease_ttl_ms, replacing=holder)
         return ours
 
-    async def resign(self, seat: Seat) -> None:
-        """Give the lease back, if it is still ours."""
-        if self.is_sweeper:
-            self.is_sweeper = False
-            await self.store.release_lease(self._lease, seat.holder)
+    def resign(self, seat: Seat) -> tuple[str, str] | None:
+        """Sweep no more. Returns the lease that is to be given back, and its holder; None when there is none."""
+        if not self.is_sweeper:
+            return None
+        self.is_sweeper = False
+        return self._lease, seat.holder
 
     async def sweep(self, run_id: str, *, within: float | None = None) -> list[Recovery]:
         """Judge every instance of our library, declare the dead ones dead, recover their orphans.

@@ -189,7 +189,6 @@ class Tracker:
             await runtime.start()
             yield runtime.instance_id
         finally:
-            runtime.drain()
             await runtime.stop()
             self._runtime = None
 

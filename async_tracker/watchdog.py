@@ -65,6 +65,7 @@ class Watchdog:
         self._on_answer = on_answer
         self._loop_thread = threading.get_ident()
         self._stop = threading.Event()
+        self._numbering = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="async-tracker-watchdog", daemon=True)
         self._twin: Any = None
         self._twin_id: int | None = None
@@ -80,8 +81,13 @@ class Watchdog:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop watching; returns at once."""
-        self._stop.set()
+        """Stop watching; returns at once. From here on it takes no number for a write: what the loop writes has higher ones."""
+        with self._numbering:
+            self._stop.set()
+
+    def _next_number(self) -> int | None:
+        with self._numbering:
+            return None if self._stop.is_set() else self._pen.next_number()
 
     @property
     def has_registered(self) -> bool:
@@ -157,7 +163,9 @@ class Watchdog:
         names = [keys.INSTANCES, keys.instance(instance_id), keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS]
         connections = Connections(server=self._link.server_run_id, ids=ids).encode()
         stack = json.dumps(blocking_stack(self._loop_thread))
-        number = self._pen.next_number()  # before the word is counted: a beat that has heard of the word has a higher number than it
+        number = self._next_number()  # before the word is counted: a beat that has heard of the word has a higher number than it
+        if number is None:
+            return
         self.words += 1
         arguments = (instance_id, number, connections, stack, int(silent_for * 1000))
         _, now_ms = run_script_sync(redis, SCRIPTS["speak"], names, arguments)
@@ -168,7 +176,9 @@ class Watchdog:
 
     def _write_starts(self, redis: Any) -> None:
         """Write every run in flight: what the loop was about to send may be stuck in it."""
-        number = self._pen.next_number()  # first: whatever the loop writes of the ends of these runs has a higher one
+        number = self._next_number()  # first: whatever the loop writes of the ends of these runs has a higher one
+        if number is None:
+            return
         runs = self._journal.send_runs(BATCH)
         records = [run.record() for run in runs]
         names, arguments = write_call(self._pen.instance_id, number, started=records, ended=[])

@@ -9,13 +9,15 @@ from collections.abc import Awaitable, Callable
 
 from async_tracker.clock import ServerClock, monotonic_ms
 from async_tracker.errors import StorageError
-from async_tracker.journal import Batch, Journal
-from async_tracker.store import Ended, Reply, Status, Store
+from async_tracker.journal import BATCH, Batch, Journal
+from async_tracker.store import Ended, Reply, Status, Store, Write
 
 logger = logging.getLogger("async_tracker")
 
 RETRY_SECONDS = 0.5
 """How long the writer waits after a failed write; a beat that gets through wakes it earlier."""
+_BATCHES = 8
+"""How many batches go out in one round trip; more would keep the event loop from the jobs for longer than a few tens of milliseconds."""
 
 
 class Pen:
@@ -64,6 +66,7 @@ class Writer:
         self._due = asyncio.Event()
         self._written = asyncio.Condition()
         self.failing = False
+        self._dropped_told = 0
 
     def wake(self) -> None:
         """The journal has work. Callable from any thread, cheap when called often."""
@@ -87,7 +90,7 @@ class Writer:
 
     def kick(self) -> None:
         """Try again now: Redis has just answered."""
-        if self._journal.has_work:
+        if self._journal.has_work or self.failing:
             self._due.set()
 
     async def run(self) -> None:
@@ -101,10 +104,6 @@ class Writer:
             elif self._journal.has_work:
                 self.wake()
 
-    async def flush(self) -> bool:
-        """Write all there is, however young. Returns False when Redis did not take it."""
-        return await self._flush(before_ms=math.inf)
-
     async def _flush(self, *, before_ms: float) -> bool:
         async with self._pen.lock:
             done = await self._write_all(before_ms)
@@ -113,61 +112,76 @@ class Writer:
         return done
 
     async def _write_all(self, before_ms: float) -> bool:
-        """Write what there is. What comes while that is under way waits for its own linger, or a busy worker would write without end."""
-        while True:
-            if self._journal.must_compare and not await self._compare():
-                return False
-            batch = self._journal.take(before_ms=before_ms)
-            if batch is None:
-                return True
-            if not await self._write(batch):
-                return False
-            if not batch.is_full and before_ms < math.inf:
-                return True
+        """Write what there is, in one round trip. What comes meanwhile waits for its own linger, or a busy worker wrote without end."""
+        if self._journal.must_compare and not await self.compare():
+            return False
+        batches = self._take(_BATCHES, before_ms=before_ms)
+        if batches:
+            return await self._write(batches)
+        self._succeeded()  # Redis knows all that it is to know
+        return True
 
-    async def _write(self, batch: Batch) -> bool:
+    def _take(self, count: float, *, before_ms: float = math.inf) -> list[Batch]:
+        batches: list[Batch] = []
+        while len(batches) < count and (batch := self._journal.take(before_ms=before_ms)) is not None:
+            batches.append(batch)
+        return batches
+
+    async def _write(self, batches: list[Batch]) -> bool:
         try:
-            reply = await self._send(batch)
+            replies = await self._send(batches)
         except StorageError as exc:
-            self._journal.put_back(batch)
+            self._put_back(batches)
             self._failed(exc)
             return False
         except BaseException:  # cancelled in the middle of it: nobody knows whether it arrived
-            self._journal.put_back(batch)
+            self._put_back(batches)
             raise
-        if reply.status is not Status.WRITTEN:
-            self._journal.put_back(batch)
-            if reply.status is Status.UNKNOWN:
-                await self._on_unknown()
-            return reply.status is Status.STALE and await self._write_again()
-        for run in batch.started:
-            run.stored = True
-        self._succeeded()
+        for batch, reply in zip(batches, replies, strict=True):
+            if reply.status is Status.WRITTEN:
+                batch.was_stored()
+        refused = {reply.status for reply in replies} - {Status.WRITTEN}
+        self._put_back([batch for batch, reply in zip(batches, replies, strict=True) if reply.status is not Status.WRITTEN])
+        if Status.UNKNOWN in refused:
+            await self._on_unknown()
+            return False
+        if not refused:  # else the watchdog wrote meanwhile: with newer numbers the rest is taken, after another linger
+            self._succeeded()
         return True
 
-    async def _write_again(self) -> bool:
-        """The watchdog wrote while this batch was under way; with a newer number it is taken."""
-        batch = self._journal.take()
-        return batch is None or await self._write(batch)
+    def _put_back(self, batches: list[Batch]) -> None:
+        for batch in reversed(batches):
+            self._journal.put_back(batch)
 
-    async def _send(self, batch: Batch) -> Reply:
+    async def _send(self, batches: list[Batch]) -> list[Reply]:
         sent_at_ms = monotonic_ms()
-        reply = await self._store.write(self._pen.instance_id, self._pen.next_number(), started=batch.records, ended=batch.ended)
-        self._clock.correct(reply.now_ms, sent_at_ms=sent_at_ms, received_at_ms=monotonic_ms())
-        return reply
+        replies = await self._store.write_many(self._pen.instance_id, self._numbered(batches))
+        self._clock.correct(replies[0].now_ms, sent_at_ms=sent_at_ms, received_at_ms=monotonic_ms())
+        return replies
 
-    async def _compare(self) -> bool:
+    def _numbered(self, batches: list[Batch]) -> list[Write]:
+        return [Write(sequence=self._pen.next_number(), started=batch.records, ended=batch.ended) for batch in batches]
+
+    async def compare(self) -> bool:
+        """Read which jobs Redis lists for us, and write off those that are not in flight; False when that must be done again."""
+        gone: list[Ended] = []
         try:
             listed = await self._listed_jobs()
-            gone: list[Ended] = self._journal.compare(listed)
-            if gone:
-                reply = await self._store.write(self._pen.instance_id, self._pen.next_number(), started=[], ended=gone)
-                self._journal.must_compare = reply.status is Status.STALE  # the watchdog wrote meanwhile
-            return True
+            gone = self._journal.compare(listed)
+            parts = [Batch([], [], gone[start : start + BATCH]) for start in range(0, len(gone), BATCH)]
+            replies = await self._send(parts) if parts else []
         except StorageError as exc:
-            self._journal.must_compare = True
+            self._journal.compare_again(gone)
             self._failed(exc)
             return False
+        if all(reply.status is not Status.STALE for reply in replies):
+            return True
+        self._journal.compare_again(gone)  # the watchdog wrote meanwhile
+        return False
+
+    def last_writes(self) -> list[Write]:
+        """Take all there is, however young, for the last message of this instance; only who holds the pen may send it."""
+        return self._numbered(self._take(math.inf))
 
     async def wait_written(self, is_written: Callable[[], bool]) -> None:
         """Wait until ``is_written()``; it is asked after every flush."""
@@ -180,6 +194,14 @@ class Writer:
             logger.warning("tracking is behind, jobs run on: %s", exc, extra={"instance_id": self._pen.instance_id})
 
     def _succeeded(self) -> None:
-        if self.failing:
-            self.failing = False
-            logger.info("tracking is up to date again", extra={"instance_id": self._pen.instance_id, "dropped": self._journal.dropped})
+        if not self.failing:
+            return
+        self.failing = False
+        dropped = self._journal.dropped - self._dropped_told
+        self._dropped_told = self._journal.dropped
+        facts = {"instance_id": self._pen.instance_id, "dropped": dropped}
+        if dropped:
+            logger.warning("tracking is up to date again: %d writes were dropped, Redis was compared with what is in flight instead",
+                           dropped, extra=facts)  # fmt: skip
+        else:
+            logger.info("tracking is up to date again", extra=facts)

@@ -52,6 +52,5 @@ class Footing:
 
     async def leave(self, runtime: Runtime) -> None:
         """End the instance in order: what is left in the journal is written, and runs still in flight become orphans at once."""
-        runtime.drain()
         await runtime.stop()
         self.on_runtime(None)

@@ -1,5 +1,5 @@
 """Everything that is kept in Redis: one method per transition, one Lua file each."""
 
-from async_tracker.store.store import Ended, Judged, Reply, Settled, Settlement, Status, Store
+from async_tracker.store.store import Beat, Ended, Judged, Reply, Settled, Settlement, Status, Store, Write
 
-__all__ = ["Ended", "Judged", "Reply", "Settled", "Settlement", "Status", "Store"]
+__all__ = ["Beat", "Ended", "Judged", "Reply", "Settled", "Settlement", "Status", "Store", "Write"]

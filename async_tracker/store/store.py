@@ -7,7 +7,7 @@ from enum import IntEnum
 from typing import Any
 
 from async_tracker import keys
-from async_tracker.calls import Argument, Script, call, call_many, load_script, pairs, run_script, text
+from async_tracker.calls import Argument, Script, ScriptCall, call, call_many, load_script, pairs, raised, run_script, run_scripts, text
 from async_tracker.errors import StorageError
 from async_tracker.stored import Observation, RunRecord, encode_run
 
@@ -67,6 +67,26 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Write:
+    """What one write carries, and its number."""
+
+    sequence: int
+    started: Sequence[RunRecord] = ()
+    ended: Sequence[Ended] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """What one heartbeat carries, and its number; ``connections`` is '' when they have not changed, ``counters`` are totals."""
+
+    sequence: int
+    connections: str
+    fields: Mapping[str, Argument]
+    counters: Mapping[str, int]
+    minute: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
     """The evidence on which an instance was declared dead, as it was read."""
 
@@ -95,35 +115,52 @@ class Store:
         self.redis = redis
 
     async def _run(self, name: str, names: Sequence[str], *arguments: Argument) -> Any:
-        reply = await run_script(self.redis, SCRIPTS[name], names, arguments)
-        if not _is_answer(name, reply):
-            raise StorageError(f"Redis answers the script {name!r} with what it never returns: {reply!r:.100}")
-        return reply
+        return _checked(name, await run_script(self.redis, SCRIPTS[name], names, arguments))
 
     async def register(self, instance_id: str, sequence: int, connections: str, fields: Mapping[str, Argument]) -> Reply:
         """Make an instance known. UNKNOWN means that it was declared dead before: it must take a new id; STALE: try again."""
         names = [keys.INSTANCES, keys.instance(instance_id), keys.CONNECTIONS, keys.GONE, keys.tombstone(instance_id)]
         return _reply(await self._run("register", names, instance_id, sequence, connections, *_flat(fields)))
 
-    async def beat(
-        self, instance_id: str, sequence: int, *, connections: str, fields: Mapping[str, Argument], counters: Mapping[str, int], minute: int
-    ) -> Reply:
-        """Renew the heartbeat; ``connections`` is '' when they have not changed, ``counters`` are totals of this instance."""
-        names = [keys.INSTANCES, keys.instance(instance_id), keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS]
-        names += [keys.counters(instance_id), keys.STATS, keys.minute(minute)]
-        reply = await self._run("beat", names, instance_id, sequence, connections, len(fields), *_flat(fields), *_flat(counters))
-        return _reply(reply)
+    async def beat(self, instance_id: str, beat: Beat) -> Reply:
+        """Renew the heartbeat, and what it carries."""
+        names, arguments = _beat_call(instance_id, beat)
+        return _reply(await self._run("beat", names, *arguments))
 
     async def write(self, instance_id: str, sequence: int, *, started: Sequence[RunRecord], ended: Sequence[Ended]) -> Reply:
         """Write what the journal gathered."""
         names, arguments = write_call(instance_id, sequence, started=started, ended=ended)
         return _reply(await self._run("write", names, *arguments))
 
+    async def write_many(self, instance_id: str, writes: Sequence[Write]) -> list[Reply]:
+        """Do what `write` does several times, each a step of its own, in one round trip."""
+        if len(writes) == 1:  # nearly always, and a pipeline costs more
+            return [await self.write(instance_id, writes[0].sequence, started=writes[0].started, ended=writes[0].ended)]
+        calls = [(SCRIPTS["write"], *write_call(instance_id, each.sequence, started=each.started, ended=each.ended)) for each in writes]
+        return [_reply(_checked("write", reply)) for reply in raised(await run_scripts(self.redis, calls))]
+
     async def deregister(self, instance_id: str) -> int:
         """End an instance in order. Returns how many runs it left, which are orphans now; -1 when it was not registered."""
-        names = [keys.INSTANCES, keys.instance(instance_id), keys.jobs(instance_id), keys.counters(instance_id)]
-        names += [keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS, keys.DEAD, keys.tombstone(instance_id)]
-        return int(await self._run("deregister", names, instance_id, TOMBSTONE_MS))
+        names, arguments = _deregister_call(instance_id)
+        return int(await self._run("deregister", names, *arguments))
+
+    async def leave(self, instance_id: str, *, writes: Sequence[Write], beat: Beat, lease: tuple[str, str] | None) -> None:
+        """Write what is left, beat, give the lease (library and holder) back if it is held, and deregister, in one round trip.
+
+        It is done in order, each its own step, and to the end: what was sent is done also where nobody waits for the answer.
+        Raises StorageError where something of it was refused; the rest is done all the same.
+        """
+        calls: list[ScriptCall] = [
+            (SCRIPTS["write"], *write_call(instance_id, each.sequence, started=each.started, ended=each.ended)) for each in writes
+        ]
+        calls.append((SCRIPTS["beat"], *_beat_call(instance_id, beat)))
+        if lease is not None:
+            library, holder = lease
+            calls.append((SCRIPTS["release_lease"], [keys.lease(library)], [holder]))
+        calls.append((SCRIPTS["deregister"], *_deregister_call(instance_id)))
+        replies = await run_scripts(self.redis, calls, by_text=True)
+        for (script, _, _), reply in zip(calls, raised(replies), strict=True):
+            _checked(script.name, reply)
 
     async def lease(self, library: str, holder: str, *, ttl_ms: int, replacing: str = "") -> tuple[bool, str, int]:
         """Take or renew the sweeper's lease. Returns whether it is ours, who holds it, and how many instances there are."""
@@ -253,6 +290,25 @@ def write_call(
 def _mark_of(instance_id: str) -> str:
     """Give what stands in a record of this instance, and in no other."""
     return f'"instance":{json.dumps(instance_id)}'
+
+
+def _beat_call(instance_id: str, beat: Beat) -> tuple[list[str], list[Argument]]:
+    names = [keys.INSTANCES, keys.instance(instance_id), keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS]
+    names += [keys.counters(instance_id), keys.STATS, keys.minute(beat.minute)]
+    arguments = [instance_id, beat.sequence, beat.connections, len(beat.fields), *_flat(beat.fields), *_flat(beat.counters)]
+    return names, arguments
+
+
+def _deregister_call(instance_id: str) -> tuple[list[str], list[Argument]]:
+    names = [keys.INSTANCES, keys.instance(instance_id), keys.jobs(instance_id), keys.counters(instance_id)]
+    names += [keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS, keys.DEAD, keys.tombstone(instance_id)]
+    return names, [instance_id, TOMBSTONE_MS]
+
+
+def _checked(name: str, reply: Any) -> Any:
+    if not _is_answer(name, reply):
+        raise StorageError(f"Redis answers the script {name!r} with what it never returns: {reply!r:.100}")
+    return reply
 
 
 def _is_answer(name: str, reply: Any) -> bool:

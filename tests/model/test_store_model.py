@@ -20,7 +20,7 @@ from async_tracker.namespace import Namespace
 from async_tracker.policy import Limits
 from async_tracker.records import RecoveryAction
 from async_tracker.recovery import Policy, Recoverer, kept_payload
-from async_tracker.store import Ended, Judged, Status, Store
+from async_tracker.store import Beat, Ended, Judged, Status, Store
 from async_tracker.store.reading import Reading
 from async_tracker.stored import Connections, Description, RunRecord, encode_description
 from tests.harness.servers import leaked_keys
@@ -32,6 +32,10 @@ FIELDS = encode_description(DESCRIPTION, Limits())
 NAMESPACE = "model"
 
 picks = st.integers(min_value=0, max_value=1_000)
+
+
+def beat_of(number: int, *, busy: int, connections: str = "", counters: dict[str, int] | None = None) -> Beat:
+    return Beat(sequence=number, connections=connections, fields={"busy": busy}, counters=counters or {}, minute=0)
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -151,7 +155,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(pick=picks)
     def beat(self, pick: int) -> None:
         name = self.pick_registered(pick)
-        reply = self.run(self.store.beat(name, self.sequence(name), connections="", fields={"busy": 1}, counters={}, minute=0))
+        reply = self.run(self.store.beat(name, beat_of(self.sequence(name), busy=1)))
         assert reply.status is Status.WRITTEN
 
     @precondition(lambda self: self.registered)
@@ -198,7 +202,7 @@ class StoreMachine(RuleBasedStateMachine):
         record = RunRecord(job_id=job, instance_id=name, run="zombie", library="arq", started_at_ms=10**15)
         deeds: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
             "register": lambda: self.store.register(name, number, "", FIELDS),
-            "beat": lambda: self.store.beat(name, number, connections="x", fields={"busy": 9}, counters={"c": 1}, minute=0),
+            "beat": lambda: self.store.beat(name, beat_of(number, busy=9, connections="x", counters={"c": 1})),
             "write": lambda: self.store.write(name, number, started=[record], ended=[Ended(job_id=job, run=None)]),
             "deregister": lambda: self.store.deregister(name),
         }

@@ -5,7 +5,7 @@ from redis.asyncio import Redis
 
 from async_tracker.errors import StorageError
 from async_tracker.namespace import Namespace
-from async_tracker.store import Ended, Judged, Settlement, Status, Store
+from async_tracker.store import Beat, Ended, Judged, Settlement, Status, Store
 from async_tracker.stored import Connections, RunRecord
 from tests.harness.servers import assert_no_leaks
 
@@ -39,7 +39,7 @@ async def judged(store, instance_id="w", *, reason="it is gone"):
 
 
 async def beat(store, sequence, *, counters=None, connections=""):
-    return await store.beat("w", sequence, connections=connections, fields={"busy": 0}, counters=counters or {}, minute=1)
+    return await store.beat("w", Beat(sequence=sequence, connections=connections, fields={"busy": 0}, counters=counters or {}, minute=1))
 
 
 async def test_a_write_of_nobody_changes_nothing(store, redis_client, namespace):

@@ -50,3 +50,13 @@ async def test_a_beat_answers_only_the_words_that_it_has_heard_of(tracker):
         assert watchdog.has_registered
         watchdog.rest(watchdog.words)
         assert not watchdog.has_registered
+
+
+async def test_a_watchdog_that_was_told_to_stop_takes_no_number_before_what_the_loop_says_last(tracker):
+    async with tracker.register():
+        runtime = tracker._runtime
+        runtime.watchdog.stop()
+        number = runtime.pen.next_number()
+        runtime.watchdog._speak(1.0)  # what its thread may be in the middle of
+        assert runtime.pen.next_number() == number + 1
+        assert runtime.watchdog.words == 0

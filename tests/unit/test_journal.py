@@ -4,7 +4,7 @@ import threading
 from collections import Counter
 from dataclasses import dataclass, field
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from async_tracker.journal import BATCH, ENDED_KEPT, Batch, Journal
@@ -43,12 +43,15 @@ class Server:
 
 
 Step = tuple[str, int]
+OVERTAKEN = [("start", 0), ("start", 0), ("taken", 0), ("end", 1), ("again", 0)]
+"""The newer of two runs of a job has its record written, and its end is forgotten."""
 steps = st.lists(
     st.tuples(st.sampled_from(["start", "end", "touch", "taken", "lost", "taken in silence", "again"]), st.integers(0, 5)), max_size=60
 )
 
 
 @given(steps)
+@example(OVERTAKEN)
 def test_whatever_was_lost_on_the_way_the_list_is_what_is_in_flight(history: list[Step]):
     journal, server = Journal(wake=nobody), Server()
     flying: list[Run] = []
@@ -63,6 +66,7 @@ def test_whatever_was_lost_on_the_way_the_list_is_what_is_in_flight(history: lis
         elif what == "again":
             journal.write_all_again()
         elif what in ("taken", "lost", "taken in silence"):
+            compare(journal, server, what)
             batch = journal.take()
             if batch is not None and what != "lost":
                 server.take(batch)
@@ -78,11 +82,20 @@ def test_whatever_was_lost_on_the_way_the_list_is_what_is_in_flight(history: lis
     assert journal.busy == len(flying)
 
 
+def compare(journal: Journal, server: Server, what: str) -> None:
+    """Do what is done before a write where it must be, with the fate of that write."""
+    if journal.must_compare:
+        gone = journal.compare(sorted(server.listed))
+        if what != "lost":
+            server.end(gone)
+        if what != "taken":
+            journal.compare_again(gone)
+
+
 def drain(journal: Journal, server: Server) -> None:
     """Write until there is nothing to write, on a server that takes everything."""
     while journal.has_work:
-        if journal.must_compare:
-            server.end(journal.compare(sorted(server.listed)))
+        compare(journal, server, "taken")
         batch = journal.take()
         if batch is not None:
             server.take(batch)
@@ -115,6 +128,19 @@ def test_one_write_carries_no_more_than_a_batch_the_oldest_first():
     assert first is not None
     assert second is not None
     assert (len(first.started), [found.job_id for found in second.started]) == (BATCH, [f"job {BATCH}"])
+
+
+def test_what_is_written_past_the_journal_is_what_is_not_stored_however_many_older_runs_are():
+    journal = Journal(wake=nobody)
+    for number in range(BATCH + 1):
+        stored = run(f"job {number}", f"run {number}", at=number)
+        stored.stored = True
+        journal.start(stored)
+    assert journal.send_runs(BATCH) == []
+    blocker = run("the blocker", "r", at=BATCH + 1)
+    journal.start(blocker)
+    assert journal.send_runs(BATCH) == [blocker]
+    assert blocker.sent
 
 
 def test_in_an_outage_the_journal_is_bounded_by_what_is_in_flight_and_counts_what_it_gives_up():

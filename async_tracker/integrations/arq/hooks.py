@@ -202,7 +202,6 @@ class ArqHooks:
     async def _stop(self, runtime: Runtime) -> None:
         if self.runtime is not runtime:
             return
-        runtime.drain()
         try:
             await runtime.stop(within=self.settings.hook_timeout, first=self._end_claims)
         finally:

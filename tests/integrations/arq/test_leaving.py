@@ -4,10 +4,11 @@ import asyncio
 import os
 import signal
 
+import pytest
 from arq.worker import func
 
 from tests.harness.wait import wait_until
-from tests.integrations.arq.running import result_of
+from tests.integrations.arq.running import result_of, wait_for_end
 
 
 async def nap(ctx, seconds):
@@ -141,3 +142,23 @@ async def test_a_child_forked_after_start_up_neither_speaks_nor_holds_on(tracker
     assert await result_of(await pool.enqueue_job("nap", 0)) == "rested"
     (after,) = await observer.instances()
     assert (after.instance_id, after.connection_ids) == (before.instance_id, before.connection_ids)
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "apart"])
+async def test_where_every_answer_takes_fifty_milliseconds_a_worker_leaves_in_order_and_with_all_it_has_counted(
+    make_tracker, observer, run_worker, pool, wire, shared
+):
+    """At default settings: what has to be said at the end is said in the time of a hook."""
+    tracker = make_tracker(**({} if shared else {"redis_options": {"url": wire.url}}), heartbeat_interval=5.0, hook_timeout=0.25)
+    for attempt in range(3):
+        worker = await run_worker(tracker.install({"functions": [nap]}), **({"url": wire.url} if shared else {}))
+        await wait_until(observer.instances, description="the instance is registered")
+        wire.delay(to_client=0.05)
+        jobs = [await pool.enqueue_job("nap", 0) for _ in range(5)]
+        assert [await result_of(job) for job in jobs] == ["rested"] * 5
+        await wait_for_end(worker, 5)
+        await worker.stop()
+        wire.delay()
+        assert await observer.instances() == []
+        stats = await observer.stats()
+        assert (stats.started, stats.succeeded) == (5 * (attempt + 1), 5 * (attempt + 1))

@@ -254,3 +254,19 @@ def commands_in(folder):
 
 def asked(table):
     return {line.split()[0] for line in table.strip().splitlines()}
+
+
+async def test_what_a_journal_had_to_drop_is_shown_by_ps_and_doctor(cli, redis_client, namespace):
+    async with registered(redis_client, namespace, heartbeat_interval=0.1) as tracker:
+        tracker._runtime.journal.dropped = 2_001  # as an outage leaves it that more runs ended in than are remembered
+
+        async def is_told():
+            (instance,) = await tracker.instances()
+            return instance.dropped
+
+        await wait_until(is_told, description="a beat has told it")
+        listed = await cli.within("ps")
+        assert "2001 writes dropped" in listed.out.replace(",", "")
+        answer = await examined(cli, "--json")
+        found = finding(answer.document, tracker.instance_id)
+        assert (found["status"], found["says"].replace(",", "")) == ("warning", "2001 writes dropped")

@@ -174,14 +174,13 @@ async def written_beside(tracker: Tracker, *, job_id: str, function: str, queue:
     other = runtime.start_run("another job")
     runtime.journal.count_start(odd)
     runtime.job_handle(odd).progress(0.5, message)
-    assert await runtime.writer.flush()
+    await wait_until(lambda: odd.stored and other.stored, description="both are written")
     assert (await runtime.heartbeat.beat()).status == 1
     assert await tracker.job("another job") is not None
-    assert odd.stored
     runtime.finish_run(odd, "succeeded")
     runtime.end_run(other)
-    assert await runtime.writer.flush()
-    assert (await runtime.heartbeat.beat()).status == 1
+    await wait_until(lambda: not runtime.journal.has_work, description="the ends are taken")
+    assert (await runtime.heartbeat.beat()).status == 1  # and written: a beat waits for the pen
     assert await runtime.store.listed_jobs(runtime.instance_id) == []
 
 

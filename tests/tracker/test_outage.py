@@ -3,14 +3,11 @@
 import asyncio
 from typing import Any
 
-import pytest
-
 from async_tracker import Tracker
 from async_tracker.journal import BATCH, ENDED_KEPT
 from async_tracker.store.store import SCRIPTS
 from tests.harness.resp import Command
 from tests.harness.wait import wait_until
-from tests.harness.wire import WireProxy
 
 QUIET: dict[str, Any] = {
     "heartbeat_interval": 60.0,
@@ -31,9 +28,9 @@ async def hold(tracker: Tracker, job_id: str, over: asyncio.Event) -> None:
         await over.wait()
 
 
-async def test_thousands_of_starts_at_once_are_written_in_one_round_trip(wire: WireProxy, namespace: str, tracker: Tracker):
+async def test_thousands_of_starts_at_once_are_written_in_one_round_trip(wire, make_tracker, tracker):
     over = asyncio.Event()
-    async with Tracker(namespace=namespace, redis_options={"url": wire.url}, **QUIET) as busy, busy.register():
+    async with make_tracker(redis_options={"url": wire.url}, **QUIET) as busy, busy.register():
         wire.delay(to_client=2.0)
         tasks = [asyncio.create_task(hold(busy, f"{number}", over)) for number in range(4 * BATCH)]
         await wait_until(lambda: len([sent for sent in wire.commands if is_write(sent)]) == 4, description="every batch is on its way")
@@ -46,10 +43,10 @@ async def test_thousands_of_starts_at_once_are_written_in_one_round_trip(wire: W
 
 
 async def test_when_more_has_ended_than_is_remembered_tracking_is_up_to_date_again_all_the_same_and_says_what_was_dropped(
-    wire: WireProxy, namespace: str, tracker: Tracker, caplog: pytest.LogCaptureFixture
+    wire, make_tracker, tracker, caplog
 ):
     over = asyncio.Event()
-    async with Tracker(namespace=namespace, redis_options={"url": wire.url}, **QUIET) as busy, busy.register():
+    async with make_tracker(redis_options={"url": wire.url}, **QUIET) as busy, busy.register():
         runtime = busy._runtime
         tasks = [asyncio.create_task(hold(busy, f"{number}", over)) for number in range(ENDED_KEPT + 1)]
         await wait_until(lambda: len(tasks) == runtime.journal.busy, description="every job runs")

@@ -97,8 +97,10 @@ class Sweeper:
         return done
 
     async def _give_way(self, seat: Seat) -> None:
-        with contextlib.suppress(StorageError):  # then the lease ends by itself
-            await self.resign(seat)
+        lease = self.resign(seat)
+        if lease is not None:
+            with contextlib.suppress(StorageError):  # then it ends by itself
+                await self.store.release_lease(*lease)
 
     async def _elected(self, seat: Seat) -> bool:
         ours, holder, self.instances = await self.store.lease(self._lease, seat.holder, ttl_ms=self._lease_ttl_ms)

@@ -61,7 +61,7 @@ async def test_a_worker_whose_on_shutdown_is_never_called_is_deregistered_all_th
         return not await observer.instances()
 
     await wait_until(gone, description="the instance is gone")
-    assert tracker.instance_id is None
+    await wait_until(lambda: tracker.instance_id is None, description="the tracker knows it")
 
 
 async def test_one_tracker_serves_one_worker_after_another_in_one_process(tracker, observer, run_worker, pool):

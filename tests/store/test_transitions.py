@@ -236,6 +236,23 @@ async def test_the_server_of_a_namespace_is_not_forgotten_while_anybody_sweeps(s
     assert await redis_client.ttl(server) > 29 * 86_400
 
 
+async def test_stamps_of_the_future_are_put_back_to_now_when_the_clock_of_the_server_was(store, redis_client, namespace):
+    """Else a worker that died in the hour before would not be missed for an hour."""
+    await registered(store)
+    await store.mark_gone("w", HERE, gone=True)
+    await store.observe("first")
+    later = (await store.observe("second")).now_ms + 3_600_000
+    await redis_client.zadd(f"{namespace}:instances", {"w": later})
+    await redis_client.zadd(f"{namespace}:watchdogs", {"w": later})
+    await redis_client.hset(f"{namespace}:gone", "w", later)
+    await redis_client.hset(f"{namespace}:server", "since_ms", later)
+    await store.observe("")  # a query changes nothing
+    assert await redis_client.zscore(f"{namespace}:instances", "w") == later
+    seen = await store.observe("second")
+    stamps = [float(seen.instances["w"]), float(seen.watchdogs["w"]), seen.gone["w"], seen.server_since_ms]
+    assert stamps == [seen.now_ms] * 4
+
+
 async def test_what_no_script_returns_is_an_error_of_redis(wire, namespace):
     async with Redis.from_url(wire.url) as client:
         store = Store(Namespace(client, namespace))

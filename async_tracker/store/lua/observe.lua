@@ -17,6 +17,25 @@ if ARGV[1] ~= '' then
     redis.call('EXPIRE', KEYS[6], 2592000)
   end
 end
+if ARGV[1] ~= '' then
+  -- A clock that was put back leaves stamps of the future behind, and nobody would be missed before it has caught up with them.
+  local future = '(' .. string.format('%.0f', now)
+  for _, name in ipairs(redis.call('ZRANGE', KEYS[1], future, '+inf', 'BYSCORE')) do
+    redis.call('ZADD', KEYS[1], now, name)
+  end
+  for _, name in ipairs(redis.call('ZRANGE', KEYS[4], future, '+inf', 'BYSCORE')) do
+    redis.call('ZADD', KEYS[4], now, name)
+  end
+  local gone = redis.call('HGETALL', KEYS[3])
+  for i = 1, #gone, 2 do
+    if (tonumber(gone[i + 1]) or 0) > now then
+      redis.call('HSET', KEYS[3], gone[i], now)
+    end
+  end
+  if (tonumber(redis.call('HGET', KEYS[6], 'since_ms')) or 0) > now then
+    redis.call('HSET', KEYS[6], 'since_ms', now)
+  end
+end
 local server = redis.call('HMGET', KEYS[6], 'run_id', 'since_ms')
 return {
   now, server[1] or '', server[2] or '-1',

@@ -85,6 +85,20 @@ MUTANTS = (
         without="if false then",
         tests=("tests/crash/test_kills.py::test_a_sweeper_that_dies_half_way_is_carried_on_by_the_next",),
     ),
+    Mutant(
+        name="the book of what is settled: a sweeper that comes late settles nothing again",
+        path="async_tracker/store/lua/adopt.lua",
+        line="if not redis.call('HGET', KEYS[4], run) then",
+        without="if true then",
+        tests=("tests/store/test_transitions.py",),
+    ),
+    Mutant(
+        name="the absence: who comes back gives the others time to return",
+        path="async_tracker/evidence.py",
+        line="if heard_at_ms is not None and now_ms - heard_at_ms >= 1000.0 * self.away_after:",
+        without="if False:",
+        tests=("tests/crash/test_everything_stops.py",),
+    ),
 )
 
 

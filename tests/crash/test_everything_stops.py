@@ -26,8 +26,9 @@ async def test_a_fleet_that_is_stopped_together_with_its_server_robs_nobody_when
         os.kill(server.pid, signal.SIGSTOP)
         await asyncio.sleep(2 * SLEEPS["silence_limit"])
         os.kill(server.pid, signal.SIGCONT)
-        for worker in workers:
+        for worker in workers:  # one after the other, so that the first has the time to look before the others can beat
             worker.resume()
+            await asyncio.sleep(SLEEPS["sweep_interval"] * 1.5)
         await asyncio.sleep(SLEEPS["heartbeat_ttl"])
     await fleet.succeeded()
     assert {(await fleet.registered(worker)).instance_id for worker in workers} == ids

@@ -70,6 +70,8 @@ class Heartbeat:
         self._new_connections = new_connections
         self._state = state
         self._early = asyncio.Event()
+        self.told_state: str | None = None
+        """The state that the last beat has told that is known to have got through."""
 
     async def beat(self) -> Reply:
         """Send one heartbeat with what has changed: connections, busy, memory, lag, state, counters."""
@@ -78,6 +80,7 @@ class Heartbeat:
             beat = self.next_beat()
             reply = await self._store.beat(self._pen.instance_id, beat)
         if reply.status is Status.WRITTEN:
+            self.told_state = str(beat.fields["state"])
             self._clock.correct(reply.now_ms, sent_at_ms=sent_at_ms, received_at_ms=monotonic_ms())
             self._journal.acknowledge_counts(beat.counters)
         return reply

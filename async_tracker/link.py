@@ -16,6 +16,7 @@ import redis.asyncio as async_redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
+from redis.retry import Retry as SyncRetry
 
 from async_tracker.calls import call, translated
 from async_tracker.connections import SOCKET_TIMEOUT, sync_twin
@@ -153,15 +154,19 @@ class Link:
         host, port = getattr(self._connection, "host", None), getattr(self._connection, "port", None)
         return (host, int(port)) if isinstance(host, str) and port is not None else None
 
-    def twin(self, *, name: str) -> Any:
-        """Make a synchronous client of the same Redis with one connection, for a thread; named where that is evidence."""
-        timeout = SOCKET_TIMEOUT
-        overrides = {
+    def twin(self, *, name: str, patience: float | None = None) -> Any:
+        """Make a synchronous client of the same Redis with one connection, for a thread; named where that is evidence.
+
+        With ``patience`` it tries once, and gives up after as many seconds for connecting and for each answer.
+        """
+        overrides: dict[str, Any] = {
             "client_name": name if self.is_evidence else None,
             "max_connections": 1,
-            "socket_timeout": timeout,
+            "socket_timeout": SOCKET_TIMEOUT,
             "decode_responses": False,
         }
+        if patience is not None:
+            overrides |= {"socket_timeout": patience, "socket_connect_timeout": patience, "retry": SyncRetry(NoBackoff(), 0)}
         return sync_twin(self._template, address=self.address, **overrides)
 
     def socket_fileno(self) -> int | None:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any, Unpack
 
 from async_tracker.adapter import Adapter
-from async_tracker.calls import bounded, is_of_replica
+from async_tracker.calls import Argument, bounded, is_of_replica
 from async_tracker.clock import ServerClock, monotonic_ms
 from async_tracker.config import Settings
 from async_tracker.errors import StorageError
@@ -117,6 +117,7 @@ class Runtime:
             interval=settings.heartbeat_interval,
             is_over=self._is_over,
             on_answer=self.sweeper.presence.note,
+            last_word=self._last_word,
         )
 
     @property
@@ -160,6 +161,15 @@ class Runtime:
 
     def _is_over(self) -> bool:
         return self._loop.is_closed() or (self._main_task is not None and self._main_task.done())
+
+    def _last_word(self) -> dict[str, Argument]:
+        """What the process must still say when it ends: an end that it was asked for counts against none of its jobs.
+
+        A worker may be gone a few turns of its loop after it was told to leave, with the beat that says so behind another one.
+        """
+        is_left = self._is_registered and not self._is_stopped and self._pid == os.getpid()
+        is_unsaid = self._state == "draining" and self.heartbeat.told_state != "draining"
+        return {"state": self._state} if is_left and is_unsaid else {}
 
     # registration and beats
 

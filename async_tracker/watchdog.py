@@ -5,6 +5,7 @@ a beat, or has been cut off and does not answer, it opens a connection of its ow
 line that blocks.
 """
 
+import atexit
 import json
 import logging
 import os
@@ -13,17 +14,17 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from async_tracker import keys
-from async_tracker.calls import run_script_sync
+from async_tracker.calls import Argument, run_script_sync
 from async_tracker.errors import StorageError
 from async_tracker.heartbeat import TICK_SECONDS, Pulse
 from async_tracker.journal import BATCH, Journal
 from async_tracker.link import Link, silence
 from async_tracker.namespace import SyncNamespace
-from async_tracker.store.store import SCRIPTS, write_call
+from async_tracker.store.store import SCRIPTS, Beat, beat_call, write_call
 from async_tracker.stored import Connections
 from async_tracker.writer import Pen
 
@@ -34,6 +35,8 @@ _SILENT_SECONDS = 2 * TICK_SECONDS
 _UNWRITTEN_SECONDS = 1.0
 """From then on starts that the journal still holds are written for it: one of them may be the job that blocks."""
 _FRAMES = 12
+_LAST_WORD_SECONDS = 0.25
+"""For how long, connecting and speaking each, the end of the process may be held up for its last word."""
 
 _watchdogs: "weakref.WeakSet[Watchdog]" = weakref.WeakSet()
 
@@ -53,6 +56,7 @@ class Watchdog:
         interval: float,
         is_over: Callable[[], bool],
         on_answer: Callable[[int], None],
+        last_word: Callable[[], Mapping[str, Argument]],
     ) -> None:
         self._pulse = pulse
         self._link = link
@@ -63,6 +67,7 @@ class Watchdog:
         self._interval = interval
         self._is_over = is_over
         self._on_answer = on_answer
+        self._last_word = last_word
         self._loop_thread = threading.get_ident()
         self._stop = threading.Event()
         self._numbering = threading.Lock()
@@ -187,6 +192,21 @@ class Watchdog:
             for run in runs:
                 run.stored = True
 
+    def speak_last(self) -> None:
+        """At the end of the process, beat once more if there is something that its loop did not live to say."""
+        fields = self._last_word()
+        if not fields:
+            return
+        beat = Beat(sequence=self._pen.next_number(), connections="", fields=fields, counters={}, minute=0)
+        names, arguments = beat_call(self._pen.instance_id, beat)
+        twin = self._link.twin(name=self._name, patience=_LAST_WORD_SECONDS)
+        try:
+            run_script_sync(SyncNamespace(twin, self._namespace), SCRIPTS["beat"], names, arguments)
+        except StorageError as exc:
+            logger.debug("the last word was not heard: %s", exc)
+        finally:
+            twin.close()
+
     def _connect(self) -> Any:
         if self._twin is None:
             self._twin = SyncNamespace(self._link.twin(name=self._name), self._namespace)
@@ -223,6 +243,14 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _at_exit() -> None:
+    for watchdog in list(_watchdogs):
+        watchdog.speak_last()
+
+
+atexit.register(_at_exit)
 
 
 def blocking_stack(thread_id: int) -> list[str]:

@@ -124,7 +124,7 @@ class Store:
 
     async def beat(self, instance_id: str, beat: Beat) -> Reply:
         """Renew the heartbeat, and what it carries."""
-        names, arguments = _beat_call(instance_id, beat)
+        names, arguments = beat_call(instance_id, beat)
         return _reply(await self._run("beat", names, *arguments))
 
     async def write(self, instance_id: str, sequence: int, *, started: Sequence[RunRecord], ended: Sequence[Ended]) -> Reply:
@@ -153,7 +153,7 @@ class Store:
         calls: list[ScriptCall] = [
             (SCRIPTS["write"], *write_call(instance_id, each.sequence, started=each.started, ended=each.ended)) for each in writes
         ]
-        calls.append((SCRIPTS["beat"], *_beat_call(instance_id, beat)))
+        calls.append((SCRIPTS["beat"], *beat_call(instance_id, beat)))
         if lease is not None:
             library, holder = lease
             calls.append((SCRIPTS["release_lease"], [keys.lease(library)], [holder]))
@@ -292,7 +292,8 @@ def _mark_of(instance_id: str) -> str:
     return f'"instance":{json.dumps(instance_id)}'
 
 
-def _beat_call(instance_id: str, beat: Beat) -> tuple[list[str], list[Argument]]:
+def beat_call(instance_id: str, beat: Beat) -> tuple[list[str], list[Argument]]:
+    """Give keys and arguments of ``beat.lua``; the watchdog sends them where the process ends before its loop could."""
     names = [keys.INSTANCES, keys.instance(instance_id), keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS]
     names += [keys.counters(instance_id), keys.STATS, keys.minute(beat.minute)]
     arguments = [instance_id, beat.sequence, beat.connections, len(beat.fields), *_flat(beat.fields), *_flat(beat.counters)]

@@ -2,12 +2,15 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.crash.fleet import Fleet
+from async_tracker.store.store import SCRIPTS
+from tests.crash.fleet import Fleet, script_call
 from tests.harness.servers import assert_no_leaks
 from tests.harness.wait import wait_until
+from tests.harness.wire import WireProxy
 from tests.harness.workers import WorkerProcess
 
 PATIENT = {"max_tries": 100}
@@ -94,6 +97,26 @@ async def test_sigterm_during_a_hook_loses_nothing(fleet: Fleet, tmp_path: Path,
     await fleet.succeeded(job_id)
     assert await fleet.pool.exists(f"{fleet.namespace}:recoveries:{job_id}") == 0
     await fleet.close(doubled=1 if hook == "on_job_end" else 0)
+
+
+async def test_a_worker_that_is_gone_before_its_loop_could_say_that_it_was_asked_to_leave_blames_no_job(
+    fleet: Fleet, tmp_path: Path, wire: WireProxy
+):
+    """The beat that would say so stands behind another one, which the server has not answered. Allowed: lost 0, doubled 1."""
+    options: dict[str, Any] = {"slow_hooks": ["on_job_end"], "hook_flag": str(tmp_path / "in-the-hook"), "hook_seconds": 30.0}
+    (leaving,) = await fleet.start_ready(worker=PATIENT, redis_url=wire.url, **options)
+    job_id = await fleet.enqueue("hold", 0.1)
+    await wait_until((tmp_path / "in-the-hook").exists, timeout=30, description="the hook runs")
+    held = wire.hold(script_call(SCRIPTS["beat"]))
+    await wait_until(lambda: held.caught, timeout=30, description="a beat is under way")
+    leaving.ask_to_leave()
+    leaving.wait()
+    wire.cut()  # its connections have ended with it
+    fleet.note_deaths()
+    await fleet.start_ready(worker=PATIENT)
+    await fleet.succeeded(job_id)
+    assert await fleet.pool.exists(f"{fleet.namespace}:recoveries:{job_id}") == 0
+    await fleet.close(doubled=1)
 
 
 async def test_sigterm_at_random_moments_loses_nothing(fleet: Fleet):

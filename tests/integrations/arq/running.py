@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import signal
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from arq.connections import ArqRedis, RedisSettings, create_pool
@@ -34,31 +34,52 @@ class RunningWorker:
         handler = self.worker.handle_sig_wait_for_completion if self.worker._job_completion_wait else self.worker.handle_sig
         handler(signal.SIGTERM)
 
+    async def idle(self) -> None:
+        """Wait until none of its jobs runs: who reads a job's result may be quicker than the worker, which has yet to hear of its write."""
+        await wait_until(
+            lambda: all(job.done() for job in self.worker.tasks.values()), timeout=20, description="the worker's jobs have ended"
+        )
+
     async def stop(self) -> None:
-        """Tell it to stop unless it was told before, and close it as ``Worker.run`` does."""
+        """Wait for its jobs, tell it to stop, and close it as ``Worker.run`` does; it does not wait if it was told before."""
+        if not self._was_told:
+            await self.idle()
         if not self.task.done() and not self._was_told:
             self.terminate()
         with contextlib.suppress(asyncio.CancelledError):
             await self.wait()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # arq closes its pool in a way that redis-py has deprecated
-            await self.worker.close()
+        await self._close()
 
     async def end(self) -> None:
-        """Stop it whatever comes of it, and close its pool: arq leaves that out where a job's task was cancelled or failed."""
+        """Stop it at once whatever comes of it, its jobs too where it ended by itself, and close its pool, which arq does not always."""
         pool = self.worker._pool
+        if self.task.done():
+            self._was_told = True
+            self.worker.handle_sig(signal.SIGTERM)  # arq would wait for the jobs that it still has
+        elif not self._was_told:
+            self.terminate()
         await asyncio.gather(self.stop(), return_exceptions=True)
         if pool is not None:
             await pool.aclose()
 
     async def wait(self) -> None:
         """Wait until its main task is done, whatever it was."""
+        await self._until_done(self.task, lambda: [self.task])
+
+    async def _close(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # arq closes its pool in a way that redis-py has deprecated
+            closing = asyncio.create_task(self.worker.close())
+            await self._until_done(closing, lambda: self.worker.tasks.values())
+            await closing
+
+    async def _until_done(self, awaited: asyncio.Task[None], cancelled: Callable[[], Iterable[asyncio.Task[Any]]]) -> None:
         for _ in range(15):
-            await asyncio.wait([self.task], timeout=2)
-            if self.task.done():
+            await asyncio.wait([awaited], timeout=2)
+            if awaited.done():
                 return
-            if self._was_told:
-                self.task.cancel()  # the driver swallows a cancellation now and then, also of an arq without us: Python 3.11's timeouts do
+            for task in cancelled() if self._was_told else ():
+                task.cancel()  # the driver swallows a cancellation now and then, also of an arq without us: Python 3.11's timeouts do
         raise AssertionError("the worker did not end")
 
 

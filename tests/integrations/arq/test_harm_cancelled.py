@@ -128,6 +128,7 @@ async def assert_a_cancelled_start_is_settled(make_tracker, observer, run_worker
         assert worker.task.cancelled()
     else:
         assert await result_of(queued) == "done"
+        await worker.idle()
     await worker.end()
     assert tracker.instance_id is None
     await assert_nobody_is_left(observer)
@@ -141,6 +142,7 @@ async def assert_a_cancelled_end_is_settled(make_tracker, observer, run_worker, 
     culprit = Culprit(tracker.install({"functions": [job]}), "on_shutdown", number, kind=kind)
     worker: RunningWorker = await run_worker(culprit.settings)
     assert await result_of(await pool.enqueue_job("job")) == "done"
+    await worker.idle()
     await worker.end()
     assert tracker.instance_id is None
     await assert_nobody_is_left(observer)

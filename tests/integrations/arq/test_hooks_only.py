@@ -61,6 +61,7 @@ async def test_a_run_that_the_shutdown_ends_is_retried_and_no_orphan(tracker, ob
     worker = await run_worker(settings_of(tracker, [hold]))
     await pool.enqueue_job("hold")
     await wait_until(observer.jobs, description="the job is in flight")
+    worker.terminate()
     await worker.stop()
     stats = await observer.stats()
     assert (stats.started, stats.retried, stats.orphaned) == (1, 1, 0)

@@ -145,6 +145,7 @@ async def test_a_job_cancelled_by_the_shutdown_of_its_worker_is_cancelled_and_ru
     first = await run_worker(tracker.install({"functions": [hang]}))
     job = await pool.enqueue_job("hang")
     await wait_until(lambda: first.worker.job_tasks, description="the job runs")
+    first.terminate()
     await first.stop()
     assert outcomes_of(await observer.stats()) == {"started": 1, "cancelled": 1}
     assert await observer.orphans() == []
@@ -219,5 +220,6 @@ async def test_the_status_of_a_job_is_arqs_own_all_the_time(tracker, run_worker,
     assert (await job.status()).value in ("queued", "in_progress")
     await wait_until(lambda: worker.worker.job_tasks, description="the job runs")
     assert (await job.status()).value == "in_progress"
+    worker.terminate()
     await worker.stop()
     assert (await job.status()).value == "queued"

@@ -1,5 +1,6 @@
 """How arq holds a job, and how a dead worker's hold is given back. Payloads are pickles and stay opaque bytes."""
 
+import logging
 import pickle
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -11,6 +12,8 @@ from async_tracker.errors import StorageError
 from async_tracker.integrations.arq.names import ABORT, DEFAULT_QUEUE, IN_PROGRESS, JOB, LIBRARY, RESULT, RETRY
 from async_tracker.records import QueueDepth
 from async_tracker.stored import Description, RunRecord
+
+logger = logging.getLogger("async_tracker")
 
 _RELEASE = load_script(__package__, "release")
 _QUARANTINE = load_script(__package__, "quarantine")
@@ -194,22 +197,30 @@ def _depth(name: str, replies: Sequence[Any], now_ms: int) -> QueueDepth:
 
 
 def failed_result(orphan: RunRecord, *, queue: str, error: str, serializer: Serializer) -> bytes:
-    """Write a failed result as arq's ``serialize_result`` lays it out, without the arguments: they were never unpickled."""
+    """Write a failed result as arq's ``serialize_result`` lays it out, without the arguments: they were never unpickled.
+
+    Where the worker's serializer takes no exception, its words stand there alone, as arq does it.
+    """
     from arq.worker import JobExecutionFailed  # noqa: PLC0415 - arq is an extra; without it there is no worker whose job could be a pill
 
     now_ms = ServerClock().now_ms()
-    return serializer(
-        {
-            "t": orphan.job_try,
-            "f": orphan.function or "<unknown>",
-            "a": (),
-            "k": {},
-            "et": orphan.enqueued_at_ms or orphan.started_at_ms,
-            "s": False,
-            "r": JobExecutionFailed(error),
-            "st": orphan.started_at_ms,
-            "ft": now_ms,
-            "q": queue,
-            "id": orphan.job_id,
-        }
-    )
+    result: dict[str, Any] = {
+        "t": orphan.job_try,
+        "f": orphan.function or "<unknown>",
+        "a": (),
+        "k": {},
+        "et": orphan.enqueued_at_ms or orphan.started_at_ms,
+        "s": False,
+        "r": JobExecutionFailed(error),
+        "st": orphan.started_at_ms,
+        "ft": now_ms,
+        "q": queue,
+        "id": orphan.job_id,
+    }
+    in_words = {**result, "r": error}
+    for data in (result, in_words):
+        try:
+            return serializer(data)
+        except Exception as exc:  # somebody's serializer: the orphans beside this one must not wait for it
+            logger.info("the serializer of job %s does not take its failed result: %r", orphan.job_id, exc)
+    return pickle.dumps(in_words)

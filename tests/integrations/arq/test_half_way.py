@@ -1,10 +1,14 @@
 """What was begun by somebody who did not live to end it: whoever carries on finds what was done, and does not do it twice."""
 
 import contextlib
+import json
+import pickle
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from arq.connections import ArqRedis
+from arq.jobs import Job, SerializationError
 from redis.asyncio import Redis
 
 from async_tracker import StorageUnavailable, Tracker
@@ -81,6 +85,31 @@ async def test_a_sweeper_that_cannot_recover_leaves_it_to_one_that_can(pool, sto
             assert await hindered.step(Seat(holder="hindered {}", run_id="")) == []
         [done] = await able.step(Seat(holder="able {}", run_id=""))
         assert done.action is RecoveryAction.RECOVERED
+
+
+def refuses(data: dict[str, Any]) -> bytes:
+    raise TypeError("not with me")
+
+
+@pytest.mark.parametrize(
+    ("serializer", "deserializer", "error"),
+    [
+        pytest.param(lambda data: json.dumps(data).encode(), json.loads, SerializationError, id="no exceptions"),
+        pytest.param(refuses, pickle.loads, SerializationError, id="nothing"),
+    ],
+)
+async def test_a_serializer_that_takes_no_exception_does_not_stop_recovery(
+    pool, store, make_recoverer, die, observer, queue, serializer, deserializer, error
+):
+    """JSON and msgpack cannot write what arq raises: whoever awaits the pill is told in words, and the orphans beside it are recovered."""
+    await die("42")
+    recoverer = make_recoverer(0)
+    recoverer.adapter = ArqAdapter(pool, receipt_key=store.redis.full_key, serializer=serializer)
+    [done] = await recoverer.recover([DIES], now_ms=await now_ms(store))
+    assert done.action is RecoveryAction.QUARANTINED
+    with pytest.raises(error, match="1 workers died running it"):
+        await Job("42", pool, queue, _deserializer=deserializer).result(timeout=5, poll_delay=0.01)
+    assert await observer.drop_quarantined("42")
 
 
 async def now_ms(store: Store) -> int:

@@ -1,6 +1,8 @@
 """Counters, gathered in the process and written with the beat: totals per function and queue, so that writing them twice is harmless."""
 
+import functools
 import json
+from collections import defaultdict
 from collections.abc import Mapping
 
 COUNTERS = (
@@ -23,6 +25,7 @@ _PAIRS_KEPT = 1_000
 OTHER = "(other)"
 
 
+@functools.lru_cache(maxsize=_PAIRS_KEPT * len(COUNTERS))
 def field_name(function: str | None, queue: str | None, counter: str) -> str:
     """Name one counter as it stands in ``stats``.
 
@@ -54,27 +57,17 @@ class Counts:
     """The totals of one process. Not thread-safe: the journal counts under its lock."""
 
     def __init__(self) -> None:
-        self._totals: dict[tuple[str | None, str | None], dict[str, int]] = {}
+        self._totals: dict[tuple[str | None, str | None], defaultdict[str, int]] = {}
         self._acknowledged: dict[str, int] = {}
         self.started = 0
         self.ended = 0
 
-    def add(self, function: str | None, queue: str | None, counter: str, amount: int = 1) -> None:
-        """Count one thing, or ``amount`` of them."""
-        totals = self._of(function, queue)
-        totals[counter] = totals.get(counter, 0) + amount
-
-    def add_with_time(self, function: str | None, queue: str | None, counter: str, timer: str, amount_ms: int) -> None:
-        """Count one thing and the time that it took, at the price of one."""
-        totals = self._of(function, queue)
-        totals[counter] = totals.get(counter, 0) + 1
-        totals[timer] = totals.get(timer, 0) + amount_ms
-
-    def _of(self, function: str | None, queue: str | None) -> dict[str, int]:
+    def of(self, function: str | None, queue: str | None) -> defaultdict[str, int]:
+        """Give the totals of a function on a queue, by counter, to add to."""
         totals = self._totals.get((function, queue))
         if totals is None:
             key = (function, queue) if len(self._totals) < _PAIRS_KEPT else (OTHER, queue)
-            totals = self._totals.setdefault(key, {})
+            totals = self._totals.setdefault(key, defaultdict(int))
         return totals
 
     def unsent(self) -> dict[str, int]:

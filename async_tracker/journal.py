@@ -8,6 +8,7 @@ true, no more.
 import itertools
 import math
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -38,12 +39,17 @@ class Batch:
             run.stored = True
 
 
+def _nobody() -> None:
+    """Nobody writes yet."""
+
+
 class Journal:
     """The runs of one process. Every method may be called from any thread and returns at once."""
 
-    def __init__(self, *, wake: Callable[[], None]) -> None:
+    def __init__(self, *, wake: Callable[[], None] = _nobody) -> None:
         self._lock = threading.Lock()
-        self._wake = wake
+        self.wake = wake
+        """Called when there is something to write: from any thread, and often."""
         self._runs: dict[str, Run] = {}
         self._here: dict[str, int] = {}
         self._dirty: dict[str, float] = {}
@@ -82,7 +88,7 @@ class Journal:
             self._here[ref] = self._here.get(ref, 0) + 1
             self._dirty[name] = run.started_mono_ms
             self.counts.started += 1
-        self._wake()
+        self.wake()
 
     def resume(self, run: Run) -> None:
         """An ended run is in flight again."""
@@ -90,34 +96,28 @@ class Journal:
             self._ended.pop(run.run, None)
         self.start(run)
 
-    def count_start(self, run: Run) -> None:
-        """Count a start, once the function's name is known."""
-        waited_ms = max(run.started_at_ms - run.due_at_ms, 0) if run.due_at_ms is not None else 0
-        with self._lock:
-            self.counts.add_with_time(run.function, run.queue, "started", "wait_ms", waited_ms)
-
     def touch(self, run: Run) -> None:
         """Something that is stored of the run has changed."""
         with self._lock:
             if run.run not in self._runs:
                 return
             self._dirty.setdefault(run.run, monotonic_ms())
-        self._wake()
+        self.wake()
 
     def end(self, run: Run) -> None:
         """A run has ended. A run that was never sent leaves no trace but its count."""
         with self._lock:
             must_tell = self._end(run)
         if must_tell:
-            self._wake()
+            self.wake()
 
-    def finish(self, run: Run, outcome: str, *, run_ms: int) -> None:
+    def finish(self, run: Run, outcome: str, run_ms: int) -> None:
         """A run has ended, and how: `end` and `count_end` at the price of one."""
         with self._lock:
-            self.counts.add_with_time(run.function, run.queue, outcome, "run_ms", run_ms)
+            self._count_end(run, outcome, run_ms)
             must_tell = self._end(run)
         if must_tell:
-            self._wake()
+            self.wake()
 
     def _end(self, run: Run) -> bool:
         name, ref = run.run, run.ref
@@ -145,14 +145,28 @@ class Journal:
         self._ended.clear()
         self.must_compare = True
 
-    def count_end(self, run: Run, outcome: str, *, run_ms: int) -> None:
+    def count_end(self, run: Run, outcome: str, run_ms: int) -> None:
         """Count how a run ended, and how long it took."""
         with self._lock:
-            self.counts.add_with_time(run.function, run.queue, outcome, "run_ms", run_ms)
+            self._count_end(run, outcome, run_ms)
+
+    def _count_end(self, run: Run, outcome: str, run_ms: int) -> None:
+        totals = self.counts.of(run.function, run.queue)
+        if not run.is_start_counted:
+            _count_start(run, totals)
+        totals[outcome] += 1
+        totals["run_ms"] += run_ms
+
+    def _count_starts(self) -> None:
+        """Count the starts of the runs in flight: most runs end sooner, and are counted once, start and end."""
+        for run in self._runs.values():
+            if run.is_named and not run.is_start_counted:
+                _count_start(run, self.counts.of(run.function, run.queue))
 
     def unsent_counts(self) -> dict[str, int]:
         """Give the totals that have changed since they were last acknowledged."""
         with self._lock:
+            self._count_starts()
             return self.counts.unsent()
 
     def acknowledge_counts(self, sent: Mapping[str, int]) -> None:
@@ -166,6 +180,8 @@ class Journal:
             if run.run in self._runs:
                 self.counts.started -= 1
                 self.counts.ended -= 1
+            if run.is_start_counted:
+                _count_start(run, self.counts.of(run.function, run.queue), by=-1)
         self.end(run)
 
     @property
@@ -243,7 +259,7 @@ class Journal:
         with self._lock:
             self._forget_ended()
             self._dirty = {name: run.started_mono_ms for name, run in self._runs.items()}
-        self._wake()
+        self.wake()
 
     def resend_counts(self) -> None:
         """Redis may have lost the totals: all are sent again, and what it still has is not counted twice."""
@@ -253,6 +269,7 @@ class Journal:
     def disown(self) -> list[Run]:
         """The instance was declared dead: its runs are not ours any more. Returns them."""
         with self._lock:
+            self._count_starts()
             lost = list(self._runs.values())
             for run in lost:
                 run.owned = False
@@ -265,3 +282,10 @@ class Journal:
             self.must_compare = False
             self.counts.start_anew()
             return lost
+
+
+def _count_start(run: Run, totals: defaultdict[str, int], *, by: int = 1) -> None:
+    run.is_start_counted = True
+    totals["started"] += by
+    if run.due_at_ms is not None and run.started_at_ms > run.due_at_ms:
+        totals["wait_ms"] += by * (run.started_at_ms - run.due_at_ms)

@@ -54,6 +54,8 @@ class Link:
         self.generation = 0
         """Grows with every connection that is made."""
         self.on_lost: Callable[[], None] = _nobody
+        self.is_inherited = False
+        """This is a forked child, and the connection is its parent's."""
         self._ended = False
         self._inner_connect = client.connection_pool.connection_kwargs.get("redis_connect_func")
         self._connection: Any = None
@@ -184,6 +186,7 @@ class Link:
 
     def forget_in_child(self) -> None:
         """Let go of the inherited socket without a word to the server."""
+        self.is_inherited = True
         number = self.socket_fileno()
         self._ended = True
         self.connection_id = None

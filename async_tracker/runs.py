@@ -4,8 +4,10 @@ import os
 import random
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import ContextVar
-from typing import Any, TypedDict, Unpack
+from datetime import datetime
+from typing import Any, Protocol, TypedDict, Unpack
 
+from async_tracker.clock import to_ms
 from async_tracker.errors import LeaseLost
 from async_tracker.stored import RunRecord, job_ref
 
@@ -22,6 +24,17 @@ if hasattr(os, "register_at_fork"):
 def new_run() -> str:
     """Make the token of a run: unique, short, and free of anything that would have to be escaped. No secret."""
     return f"{_tokens.getrandbits(64):016x}"
+
+
+class Keeper(Protocol):
+    """Who keeps the runs of an instance."""
+
+    def touch(self, run: "Run") -> None:
+        """Something that is stored of the run has changed."""
+
+    async def is_still_owned(self, run: "Run") -> bool:
+        """Ask Redis whether the run's job was not given to somebody else. Raises StorageError when Redis cannot tell."""
+        ...
 
 
 class Facts(TypedDict, total=False):
@@ -48,6 +61,8 @@ class Run:
     function: str | None = None
     queue: str | None = None
     enqueued_at_ms: int | None = None
+    enqueued_at: datetime | None = None
+    """The same as the worker library tells it; made into milliseconds only for the runs that are stored."""
     due_at_ms: int | None = None
     """When it was due, for the time that it waited in its queue; not stored."""
     timeout: float | None = None
@@ -65,10 +80,16 @@ class Run:
     """A write that may have reached Redis carried this run."""
     stored: bool = False
     """A write that carried this run was taken."""
+    is_named: bool = True
+    """False while the function's name is still to come: such a start is not yet counted."""
+    is_start_counted: bool = False
+    keeper: Keeper
+    """Set by whoever puts it in flight."""
+    handle: "CurrentJob | None" = None
+    """What the job sees of it, once it has asked."""
 
     def __init__(
         self,
-        *,
         job_id: str,
         run: str,
         instance_id: str,
@@ -83,7 +104,8 @@ class Run:
         self.started_at_ms = started_at_ms
         self.started_mono_ms = started_mono_ms
         self.library = library
-        self.__dict__.update(facts)
+        if facts:
+            self.__dict__.update(facts)
         self.ref = job_ref(self.scope, job_id) if self.scope else job_id
         """What keys and sets call the job."""
 
@@ -100,7 +122,7 @@ class Run:
             function=self.function,
             queue=self.queue,
             library=self.library,
-            enqueued_at_ms=self.enqueued_at_ms,
+            enqueued_at_ms=self.enqueued_at_ms if self.enqueued_at is None else to_ms(self.enqueued_at),
             started_at_ms=self.started_at_ms,
             timeout=self.timeout,
             progress=self.progress,
@@ -127,12 +149,10 @@ _DONE = _Done()
 class CurrentJob:
     """The job in hand, from inside its run. Works in the run's tasks and under ``asyncio.to_thread``."""
 
-    __slots__ = ("_ask_owned", "_run", "_touch")
+    __slots__ = ("_run",)
 
-    def __init__(self, run: Run, *, touch: Callable[[Run], None], ask_owned: Callable[[Run], Awaitable[bool]]) -> None:
+    def __init__(self, run: Run) -> None:
         self._run = run
-        self._touch = touch
-        self._ask_owned = ask_owned
 
     @property
     def job_id(self) -> str:
@@ -174,7 +194,7 @@ class CurrentJob:
 
         Raises LeaseLost when it was given to somebody else, StorageError when Redis cannot tell.
         """
-        if not self._run.owned or not await self._ask_owned(self._run):
+        if not self._run.owned or not await self._run.keeper.is_still_owned(self._run):
             self._run.owned = False
             raise LeaseLost(f"job {self._run.job_id!r} is not ours any more: instance {self._run.instance_id} was declared dead")
 
@@ -189,19 +209,27 @@ class CurrentJob:
         self._run.progress = fraction if fraction is not None else self._run.progress
         if message is not None:
             self._run.progress_message = str(message)[:_MESSAGE_LENGTH]
-        self._touch(self._run)
+        self._run.keeper.touch(self._run)
         return _DONE
 
     def __repr__(self) -> str:
         return f"<CurrentJob {self.job_id!r} try {self.job_try} on {self.instance_id}>"
 
 
-current: ContextVar[CurrentJob | None] = ContextVar("async_tracker_current_job", default=None)
+current: ContextVar[Run | None] = ContextVar("async_tracker_current_run", default=None)
 
 
 def current_job() -> CurrentJob | None:
     """Give the job in hand from anywhere inside a tracked run, ``asyncio.to_thread`` included; elsewhere None."""
-    return current.get()
+    run = current.get()
+    return handle_of(run) if run is not None else None
+
+
+def handle_of(run: Run) -> CurrentJob:
+    """Give what the job sees of its run; made when it first asks, for most never do."""
+    if run.handle is None:
+        run.handle = CurrentJob(run)
+    return run.handle
 
 
 def shown_args(args: tuple[Any, ...], kwargs: dict[str, Any], redact: Callable[[str], str] | None) -> str:

@@ -7,7 +7,6 @@ and does not depend on being stopped in order: a process that simply ends is fou
 import asyncio
 import contextlib
 import logging
-import os
 import random
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Coroutine
@@ -24,7 +23,7 @@ from async_tracker.host import new_instance_id
 from async_tracker.journal import Journal
 from async_tracker.link import Link
 from async_tracker.recovery import Policy, Recoverer
-from async_tracker.runs import CurrentJob, Facts, Run, current, new_run
+from async_tracker.runs import Facts, Run, current, new_run
 from async_tracker.store import Status, Store
 from async_tracker.stored import Connections, Description, encode_description
 from async_tracker.sweep import Seat, Sweeper, holder_text
@@ -70,7 +69,7 @@ class Runtime:
         self.store = Store(self.link.redis)
         self.clock = ServerClock()
         self.pen = Pen(new_instance_id(settings.instance_id))
-        self.journal = Journal(wake=lambda: self.writer.wake())
+        self.journal = Journal()
         self._state = "alive"
         self._is_registered = False
         self._is_stopped = False
@@ -78,7 +77,6 @@ class Runtime:
         self._has_beaten = asyncio.Event()
         self._left_replica_at = float("-inf")
         self._sent_generation = self._beating_generation = self._beating_words = 0
-        self._pid = os.getpid()
         self._tasks: list[asyncio.Task[None]] = []
         self._compose(nonce)
 
@@ -95,6 +93,7 @@ class Runtime:
             listed_jobs=lambda: self.store.listed_jobs(self.pen.instance_id),
             on_unknown=self._unknown,
         )
+        self.journal.wake = self.writer.wake
         self.heartbeat = Heartbeat(
             store=self.store,
             pen=self.pen,
@@ -128,7 +127,7 @@ class Runtime:
     @property
     def is_running(self) -> bool:
         """Whether it was not stopped, its loop not closed, and this is no forked child of its process."""
-        return not self._is_stopped and not self._loop.is_closed() and self._pid == os.getpid()
+        return not self._is_stopped and not self.link.is_inherited and not self._loop.is_closed()
 
     @property
     def is_here(self) -> bool:
@@ -293,8 +292,23 @@ class Runtime:
             library=self._description.library,
             **facts,
         )
-        self.journal.start(started)
+        self.put_in_flight(started)
         return started
+
+    def put_in_flight(self, run: Run) -> None:
+        """What `start_run` does with the run that it has made.
+
+        A run whose claim was made under an id that was declared dead meanwhile is not ours: others are told to run that job.
+        """
+        run.keeper = self
+        if run.instance_id == self.pen.instance_id:
+            self.journal.start(run)
+        else:
+            run.owned = run.in_flight = False
+
+    def enter_run(self, run: Run) -> None:
+        """Make it the run of this context: what `current_job` gives."""
+        current.set(run)
 
     def end_run(self, run: Run) -> None:
         """Take a run out of flight; a second time changes nothing."""
@@ -306,35 +320,29 @@ class Runtime:
             run.in_flight = True
             self.journal.resume(run)
 
-    def finish_run(self, run: Run, outcome: str, *, ended_mono_ms: float | None = None) -> None:
+    def finish_run(self, run: Run, outcome: str, ended_mono_ms: float | None = None) -> None:
         """Take a run out of flight and count how it ended (by default now), each of them once.
 
         A run that was given to somebody else is counted where it was taken away.
         """
         if run.owned and run.outcome is None:
             run.outcome = outcome
-            self.journal.finish(run, outcome, run_ms=int((ended_mono_ms or monotonic_ms()) - run.started_mono_ms))
+            self.journal.finish(run, outcome, int((ended_mono_ms or monotonic_ms()) - run.started_mono_ms))
         else:
             self.journal.end(run)
 
-    def count_end(self, run: Run, outcome: str, *, ended_mono_ms: float | None = None) -> None:
+    def count_end(self, run: Run, outcome: str, ended_mono_ms: float | None = None) -> None:
         """Count how a run that is out of flight ended (by default now), once, as `finish_run` does."""
         if run.owned and run.outcome is None:
             run.outcome = outcome
-            self.journal.count_end(run, outcome, run_ms=int((ended_mono_ms or monotonic_ms()) - run.started_mono_ms))
+            self.journal.count_end(run, outcome, int((ended_mono_ms or monotonic_ms()) - run.started_mono_ms))
 
-    def job_handle(self, run: Run) -> CurrentJob:
-        """Make what the job sees of its run."""
-        return CurrentJob(run, touch=self.journal.touch, ask_owned=self._ask_owned)
+    def touch(self, run: Run) -> None:
+        """Something that is stored of the run has changed."""
+        self.journal.touch(run)
 
-    def enter_run(self, run: Run) -> CurrentJob:
-        """Make the run the current job of this context."""
-        handle = self.job_handle(run)
-        current.set(handle)
-        return handle
-
-    async def _ask_owned(self, run: Run) -> bool:
-        """Ask from whichever loop the job runs in; only ours may use our connection."""
+    async def is_still_owned(self, run: Run) -> bool:
+        """Ask Redis, from whichever loop the job runs in: only ours may use our connection."""
         if asyncio.get_running_loop() is self._loop:
             return await self._is_owned(run)
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._is_owned(run), self._loop))

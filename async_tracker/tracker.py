@@ -27,7 +27,7 @@ from async_tracker.policy import InstanceState
 from async_tracker.queries import Queries
 from async_tracker.records import Event, Instance, Job, Orphan, Quarantined, QueueDepth, Recovery, Snapshot, Stats
 from async_tracker.recovery import field_text, kept_payload
-from async_tracker.runs import CurrentJob, current
+from async_tracker.runs import CurrentJob, current, handle_of
 from async_tracker.runtime import Runtime, make_sweeper
 from async_tracker.store import Store
 from async_tracker.store.reading import Reading
@@ -222,12 +222,10 @@ class Tracker:
         if runtime is None or not runtime.is_running:
             raise TrackerError("track() needs an instance: write it inside `async with tracker.register(...)`")
         run = runtime.start_run(str(job_id), job_try=job_try, function=function, queue=queue or self.settings.queue, timeout=timeout)
-        runtime.journal.count_start(run)
-        handle = runtime.job_handle(run)
-        token = current.set(handle)
+        token = current.set(run)
         try:
             await runtime.wait_stored(run)
-            yield handle
+            yield handle_of(run)
         except BaseException as exc:
             runtime.finish_run(run, "cancelled" if isinstance(exc, asyncio.CancelledError) else "failed")
             raise

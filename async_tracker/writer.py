@@ -6,6 +6,7 @@ import logging
 import math
 import threading
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 
 from async_tracker.clock import ServerClock, monotonic_ms
 from async_tracker.errors import StorageError
@@ -13,6 +14,9 @@ from async_tracker.journal import BATCH, Batch, Journal
 from async_tracker.store import Ended, Reply, Status, Store, Write
 
 logger = logging.getLogger("async_tracker")
+
+_NO_CONTEXT = Context()
+"""Whoever wakes the writer is a job as a rule: its context is not to be kept until the writer looks."""
 
 RETRY_SECONDS = 0.5
 """How long the writer waits after a failed write; a beat that gets through wakes it earlier."""
@@ -74,7 +78,7 @@ class Writer:
             return
         self._armed = True
         if threading.get_ident() == self._thread:
-            self._loop.call_later(self._linger, self._look)
+            self._loop.call_later(self._linger, self._look, context=_NO_CONTEXT)
         elif not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._loop.call_later, self._linger, self._look)
 

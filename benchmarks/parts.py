@@ -11,7 +11,6 @@ from async_tracker.writer import Writer
 
 PARTS: tuple[tuple[str, type, str], ...] = (
     ("put the run in flight", ArqHooks, "begun"),
-    ("learn its name", ArqHooks, "named"),
     ("take it out of flight, count it", ArqHooks, "ended"),
     ("let go of it", ArqHooks, "finished"),
     ("name the claim", Claims, "claim"),

@@ -29,7 +29,8 @@ def test_what_was_counted_is_what_redis_counts(history: list[str]):
     for what in history:
         if what.startswith("count"):
             function = "other" if what.endswith("other") else "send"
-            counts.add_with_time(function, None, "failed", "run_ms", 10)
+            counts.of(function, None)["failed"] += 1
+            counts.of(function, None)["run_ms"] += 10
             expected[field_name(function, None, "failed")] = expected.get(field_name(function, None, "failed"), 0) + 1
             expected[field_name(function, None, "run_ms")] = expected.get(field_name(function, None, "run_ms"), 0) + 10
         elif what == "resend":
@@ -51,7 +52,7 @@ def test_what_was_counted_is_what_redis_counts(history: list[str]):
 
 def test_what_has_not_changed_is_not_sent():
     counts = Counts()
-    counts.add("send", "mail", "succeeded")
+    counts.of("send", "mail")["succeeded"] += 1
     counts.acknowledge(counts.unsent())
     assert counts.unsent() == {}
 
@@ -59,7 +60,7 @@ def test_what_has_not_changed_is_not_sent():
 def test_a_process_with_endless_function_names_stays_within_its_bound():
     counts = Counts()
     for number in range(5_000):
-        counts.add(f"function {number}", "mail", "started")
+        counts.of(f"function {number}", "mail")["started"] += 1
     rows = parse_stats({name: str(total) for name, total in counts.unsent().items()})
     assert len(rows) <= 1_001
     assert sum(row["started"] for row in rows.values()) == 5_000

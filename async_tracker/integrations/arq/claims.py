@@ -5,12 +5,15 @@ start-up on, the pipelines of the worker's pool write ``{instance}:{run}`` inste
 moment in which a claim has no name. Everything else goes through unchanged.
 """
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from types import FunctionType
 from typing import Any
 
+from async_tracker.integrations.arq.job_run import ArqRun
 from async_tracker.integrations.arq.names import IN_PROGRESS, RETRY
-from async_tracker.runs import new_run
+from async_tracker.runs import current, new_run
+from async_tracker.writer import Pen
 
 _UNNAMED = b"1"
 
@@ -20,40 +23,33 @@ _UNSTARTED_KEPT = 1_000
 
 
 class Claims:
-    """The claims that this process has made and whose jobs have not started yet: job id -> run token.
+    """The claims that this process has made and whose jobs have not started yet: arq's key -> instance id and run token."""
 
-    ``on_finish`` hears of every job whose last pipeline removes its tries: then arq is done with it, else it will run again.
-    """
+    def __init__(self, pen: Pen) -> None:
+        self._pen = pen
+        self._held: OrderedDict[Any, tuple[str, str]] = OrderedDict()
 
-    def __init__(self, instance_id: Callable[[], str]) -> None:
-        self._instance_id = instance_id
-        self._held: dict[str, tuple[str, str]] = {}
-        self.on_finish: Callable[[str], None] = _ignore
-
-    def claim(self, job_id: str) -> str:
+    def claim(self, key: str) -> str:
         """Name a claim that is about to be written. Returns what stands in the key."""
-        instance_id, run = self._instance_id(), new_run()
-        self._held[job_id] = (instance_id, run)
+        held = self._pen.instance_id, new_run()
+        self._held[key] = held
         if len(self._held) > _UNSTARTED_KEPT:
-            del self._held[next(iter(self._held))]
-        return f"{instance_id}:{run}"
+            self._held.popitem(last=False)
+        return ":".join(held)
 
-    def take(self, job_id: str) -> str | None:
-        """The job starts: give the run token of its claim; None when it was not claimed here."""
-        held = self._held.pop(job_id, None)
-        return held[1] if held is not None else None
+    def take(self, job_id: str) -> tuple[str, str] | None:
+        """The job starts: give the instance id and the run token of its claim; None when it was not claimed here."""
+        return self._held.pop(IN_PROGRESS + job_id, None)
 
-    def released(self, job_id: str) -> None:
-        """arq deletes the claim."""
-        self._held.pop(job_id, None)
+    def released(self, keys: Iterable[Any]) -> None:
+        """arq lets go of keys, some of which may be claims."""
+        for key in keys:
+            if isinstance(key, str):  # arq's are; a user's need not even be hashable
+                self._held.pop(key, None)
 
     def held(self) -> list[tuple[str, str, str]]:
         """Give the claims whose jobs have not started: job id, instance id, run."""
-        return [(job_id, instance_id, run) for job_id, (instance_id, run) in self._held.items()]
-
-
-def _ignore(job_id: str) -> None:
-    """Nobody asked."""
+        return [(key[len(IN_PROGRESS) :], instance_id, run) for key, (instance_id, run) in self._held.items()]
 
 
 def name_claims(pool: Any, claims: Claims) -> None:
@@ -113,22 +109,18 @@ def _naming(kind: Any, claims: Claims) -> Any:
 
     def psetex(self: Any, name: Any, time_ms: Any, value: Any) -> Any:
         if value == _UNNAMED and isinstance(name, str) and name.startswith(IN_PROGRESS):
-            value = claims.claim(name[len(IN_PROGRESS) :])
+            value = claims.claim(name)
         return kind.psetex(self, name, time_ms, value)
 
     def delete(self: Any, *names: Any) -> Any:
-        for name in names:
-            if not isinstance(name, str):
-                continue
-            if name.startswith(IN_PROGRESS):
-                claims.released(name[len(IN_PROGRESS) :])
-            elif name.startswith(RETRY):
-                claims.on_finish(name[len(RETRY) :])
+        claims.released(names)
+        run = current.get()  # arq ends a job in the context in which it started it
+        if isinstance(run, ArqRun) and run.outcome is None and RETRY + run.job_id in names:
+            run.is_finished = True
         return kind.delete(self, *names)
 
     def pexpire(self: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(name, str) and name.startswith(IN_PROGRESS):  # a cron job that has ended: arq keeps the key for a minute on purpose
-            claims.released(name[len(IN_PROGRESS) :])
+        claims.released((name,))  # a cron job that has ended: arq keeps the key for a minute on purpose
         return kind.pexpire(self, name, *args, **kwargs)
 
     return type(kind.__name__, (kind,), {"psetex": psetex, "delete": delete, "pexpire": pexpire, "__module__": kind.__module__})

@@ -9,28 +9,33 @@ import logging
 import os
 import secrets
 from collections.abc import Callable
+from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from async_tracker.calls import bounded
-from async_tracker.clock import to_ms
+from async_tracker.clock import monotonic_ms
 from async_tracker.config import Settings
 from async_tracker.connections import Access, describe
 from async_tracker.errors import StorageError
 from async_tracker.host import host_id, hostname, versions
 from async_tracker.integrations.arq.adapter import ArqAdapter, Serializer
 from async_tracker.integrations.arq.claims import Claims, name_claims, stop_naming
+from async_tracker.integrations.arq.job_run import ArqRun
 from async_tracker.integrations.arq.names import DEFAULT_QUEUE, LIBRARY
-from async_tracker.integrations.arq.outcomes import Circumstances, Ending, outcome
+from async_tracker.integrations.arq.outcomes import Circumstances, outcome
 from async_tracker.link import Link
-from async_tracker.runs import Run, current
+from async_tracker.runs import current, new_run
 from async_tracker.runtime import Runtime
 from async_tracker.stored import Description, RunRecord
 
 logger = logging.getLogger("async_tracker")
 
 Ctx = dict[str, Any]
+
+_NO_CONTEXT = Context()
+"""A callback that needs no context is given none: what it would keep is kept for as long as it waits."""
 
 _LAST_CALL_SECONDS = 1.0
 """How long a worker whose polling has ended is given to call ``on_shutdown`` before it is deregistered without it."""
@@ -49,20 +54,6 @@ class WorkerFacts:
     serializer: Serializer | None = None
     is_installed: bool = False
     """The functions are wrapped, so names and outcomes are known."""
-
-
-class ArqRun:
-    """One run between its hooks; found in arq's ctx. Made for every job, so it holds only what differs from the defaults."""
-
-    ending: Ending | None = None
-    is_finished: bool = False
-    """arq has removed the job's tries: it will not run again."""
-    is_counted: bool = False
-    task: asyncio.Task[Any] | None = None
-    """arq's own task for the job; None once it has nothing left to tell."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
 
 
 @dataclass(slots=True, eq=False)
@@ -85,7 +76,6 @@ class ArqHooks:
     hold: str | None = None
     """The queue as arq knows it, where the tracker was told to call it something else: there its jobs are recovered."""
     active: dict[asyncio.Task[Any], ArqRun] = field(default_factory=dict)
-    newest: dict[str, ArqRun] = field(default_factory=dict)
     has_failed: bool = False
     ctx_key: str = field(default_factory=lambda: f"async_tracker_run_{secrets.token_hex(4)}")
     """Under which a run stands in arq's ctx: one for each tracker, and text, so that a job may pass its ctx on as keywords."""
@@ -109,8 +99,6 @@ class ArqHooks:
         own_queue = self._own_queue(worker, pool)
         self.queue = self.settings.queue or own_queue
         self.hold = own_queue if own_queue != self.queue else None
-        claims = Claims(lambda: runtime.instance_id)
-        claims.on_finish = self._finished
         runtime = Runtime(
             settings=self.settings,
             client=self.access.client(),
@@ -120,9 +108,9 @@ class ArqHooks:
             main_task=main_task,
             is_draining=None if worker is None else lambda: not worker.allow_pick_jobs,
         )
+        claims = Claims(runtime.pen)
         self.runtime, self.claims = runtime, claims
         self.active.clear()
-        self.newest.clear()
         name_claims(pool, claims)
         ctx["async_tracker"] = self.tracker
         self.on_runtime(runtime)
@@ -244,9 +232,9 @@ class ArqHooks:
 
     async def on_job_start(self, ctx: Ctx) -> None:
         """Put the run in flight. With ``durable``, wait until it is written, for ``hook_timeout`` seconds at most."""
-        arq_run = self.begun(ctx)
-        if arq_run is not None and self.settings.durable:
-            await self.wait_stored(arq_run)
+        run = self.begun(ctx)
+        if run is not None and self.settings.durable:
+            await self.wait_stored(run)
 
     def begun(self, ctx: Ctx) -> ArqRun | None:
         """What `on_job_start` does without a chance to be cancelled."""
@@ -256,51 +244,38 @@ class ArqHooks:
             self._failed(exc)
             return None
 
-    async def wait_stored(self, arq_run: ArqRun) -> None:
+    async def wait_stored(self, run: ArqRun) -> None:
         """With ``durable``, wait until the run is written, for ``hook_timeout`` seconds at most."""
         if self.runtime is not None:
-            await self.runtime.wait_stored(arq_run.run)
+            await self.runtime.wait_stored(run)
 
     def _begin(self, ctx: Ctx) -> ArqRun | None:
-        runtime = self.runtime
-        if runtime is None or not runtime.is_running:
+        runtime, claims = self.runtime, self.claims
+        if runtime is None or claims is None or not runtime.is_running:
             return None
         job_id = ctx["job_id"]
-        run = runtime.start_run(
-            job_id,
-            job_try=ctx.get("job_try") or 1,
-            queue=self.queue,
-            run=self.claims.take(job_id) if self.claims is not None else None,
-            enqueued_at_ms=to_ms(ctx["enqueue_time"]) if ctx.get("enqueue_time") else None,
-            due_at_ms=ctx.get("score"),
-            hold=self.hold,
-        )
-        arq_run = ArqRun(run)
-        ctx[self.ctx_key] = arq_run
-        self.newest[job_id] = arq_run
+        now_mono_ms = monotonic_ms()
+        instance_id, token = claims.take(job_id) or (runtime.instance_id, new_run())
+        run = ArqRun(job_id, token, instance_id, runtime.clock.at_ms(now_mono_ms), now_mono_ms, LIBRARY)
+        run.job_try = ctx.get("job_try") or 1
+        run.queue, run.hold = self.queue, self.hold
+        run.enqueued_at, run.due_at_ms = ctx.get("enqueue_time"), ctx.get("score")
+        run.is_named = not self.facts.is_installed
+        ctx[self.ctx_key] = run
         runtime.enter_run(run)
-        if not self.facts.is_installed:
-            runtime.journal.count_start(run)
-        task = asyncio.current_task()
+        task = run.task = asyncio.current_task()
         if task is not None:
-            arq_run.task = task
-            self.active[task] = arq_run
-            task.add_done_callback(self._task_done)
-        return arq_run
+            self.active[task] = run
+            task.add_done_callback(self._task_done, context=_NO_CONTEXT)
+        runtime.put_in_flight(run)
+        return run
 
-    def named(self, run: Run) -> None:
-        """The wrapped function is about to run: now its name is known."""
-        if self.runtime is not None:
-            self.runtime.journal.count_start(run)
-            if run.sent:
-                self.runtime.journal.touch(run)
-
-    def ignore(self, arq_run: ArqRun) -> None:
+    def ignore(self, run: ArqRun) -> None:
         """The function is not to be tracked."""
-        arq_run.is_counted = True
         current.set(None)
+        self._let_go(run)
         if self.runtime is not None:
-            self.runtime.journal.discard(arq_run.run)
+            self.runtime.journal.discard(run)
 
     async def on_job_end(self, ctx: Ctx) -> None:
         """Take the run out of flight."""
@@ -309,29 +284,29 @@ class ArqHooks:
     def ended(self, ctx: Ctx) -> None:
         """What `on_job_end` does, without a chance to be cancelled."""
         try:
-            arq_run = ctx.get(self.ctx_key)
-            if arq_run is not None and self.runtime is not None:
-                ending = arq_run.ending
-                if ending is None or arq_run.is_counted:
-                    self.runtime.end_run(arq_run.run)
-                else:
-                    arq_run.is_counted = True
-                    self.runtime.finish_run(arq_run.run, self._outcome(arq_run, ending), ended_mono_ms=ending.ended_mono_ms)
+            run: ArqRun | None = ctx.get(self.ctx_key)
+            runtime = self.runtime
+            if run is None or runtime is None:
+                return
+            ended_mono_ms, ending = run.ended_mono_ms, run.ending
+            if ended_mono_ms is None:  # nothing is known of its end: what arq does next will tell
+                runtime.end_run(run)
+                return
+            how = "succeeded" if ending is None else outcome(ending, self._circumstances(run, ended_mono_ms))
+            runtime.finish_run(run, how, ended_mono_ms)
+            current.set(None)  # arq keeps the job's task, and with it all that its context knows, until it polls again
         except Exception as exc:  # the edge of a hook
             self._failed(exc)
 
-    def _outcome(self, arq_run: ArqRun, ending: Ending) -> str:
-        if ending.error is None:  # nearly always: whatever else holds, it has succeeded
-            return "succeeded"
+    def _circumstances(self, run: ArqRun, ended_mono_ms: float) -> Circumstances:
         task = asyncio.current_task()
-        now = Circumstances(
+        return Circumstances(
             worker_stops=task is not None and task.cancelling() > 0,
-            run_seconds=(ending.ended_mono_ms - arq_run.run.started_mono_ms) / 1000.0,
-            timeout=arq_run.run.timeout,
+            run_seconds=(ended_mono_ms - run.started_mono_ms) / 1000.0,
+            timeout=run.timeout,
             allow_abort_jobs=self.facts.allow_abort_jobs,
             retry_jobs=self.facts.retry_jobs,
         )
-        return outcome(ending, now)
 
     async def after_job_end(self, ctx: Ctx) -> None:
         """arq has written what became of the job: without wrapping, this is when it can be told."""
@@ -340,57 +315,39 @@ class ArqHooks:
     def finished(self, ctx: Ctx) -> None:
         """What `after_job_end` does, without a chance to be cancelled."""
         try:
-            arq_run = ctx.get(self.ctx_key)
-            if arq_run is not None:
-                self._count(arq_run, "ended" if arq_run.is_finished else "retried")
-                task = arq_run.task
-                if not arq_run.run.in_flight and task is not None:
-                    task.remove_done_callback(self._task_done)  # arq has given the claim back: the rest can only be the same
-                    self._let_go(arq_run, task)
+            run: ArqRun | None = ctx.get(self.ctx_key)
+            if run is None or self.runtime is None:
+                return
+            if run.outcome is None:
+                self.runtime.count_end(run, "ended" if run.is_finished else "retried", run.ended_mono_ms)
+            if not run.in_flight:
+                self._let_go(run)  # arq has given the claim back: its task has nothing left to tell
         except Exception as exc:  # the edge of a hook
             self._failed(exc)
 
-    def _let_go(self, arq_run: ArqRun, task: asyncio.Task[Any]) -> None:
-        arq_run.task = None
-        self.active.pop(task, None)
-        if self.newest.get(arq_run.run.job_id) is arq_run:
-            del self.newest[arq_run.run.job_id]
-
-    def _finished(self, job_id: str) -> None:
-        arq_run = self.newest.get(job_id)
-        if arq_run is not None:
-            arq_run.is_finished = True
+    def _let_go(self, run: ArqRun) -> None:
+        task, run.task = run.task, None
+        if task is not None:
+            self.active.pop(task, None)
+            task.remove_done_callback(self._task_done)
 
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         """arq's own task for the job is done, whichever hooks it called on the way."""
-        arq_run = self.active.get(task)
-        if arq_run is None:  # another worker has begun meanwhile
+        run, runtime = self.active.pop(task, None), self.runtime
+        if run is None or runtime is None:  # another worker has begun meanwhile
             return
-        self._let_go(arq_run, task)
-        run, runtime = arq_run.run, self.runtime
-        if runtime is None or (arq_run.is_counted and not run.in_flight and not _broke(task)):
-            return
-        if _broke(task):
+        run.task = None
+        if task.cancelled() or task.exception() is not None:
             # arq did not get to giving its claim back, and this worker is about to end: the job is an orphan then.
             runtime.resume_run(run)
-        else:
-            self._count(arq_run, "ended" if arq_run.is_finished else "retried")
-            runtime.end_run(run)
-
-    def _count(self, arq_run: ArqRun, how: str) -> None:
-        if not arq_run.is_counted and self.runtime is not None:
-            arq_run.is_counted = True
-            self.runtime.count_end(arq_run.run, how, ended_mono_ms=arq_run.ending.ended_mono_ms if arq_run.ending is not None else None)
+        elif run.in_flight or run.outcome is None:
+            runtime.finish_run(run, "ended" if run.is_finished else "retried", run.ended_mono_ms)
 
     def _failed(self, exc: Exception) -> None:
         """Say once that a hook failed: a defect of ours must not fill the log of a busy worker."""
         if not self.has_failed:
             self.has_failed = True
             logger.error("a hook of the tracker failed, its job runs on; further failures are not logged", exc_info=exc)
-
-
-def _broke(task: asyncio.Task[Any]) -> bool:
-    return task.cancelled() or task.exception() is not None
 
 
 def _worker_of(task: asyncio.Task[Any] | None) -> tuple[Any, asyncio.Task[Any] | None]:

@@ -11,7 +11,7 @@ from async_tracker.clock import monotonic_ms
 from async_tracker.config import unknown_names
 from async_tracker.errors import ConfigError
 from async_tracker.integrations.arq.hooks import ArqHooks, Ctx, WorkerFacts
-from async_tracker.integrations.arq.outcomes import Ending, ending_of
+from async_tracker.integrations.arq.outcomes import ending_of
 from async_tracker.runs import shown_args
 
 Hook = Callable[[Ctx], Awaitable[None]]
@@ -103,12 +103,12 @@ def _both(hooks: ArqHooks, first: Hook | None, second: Hook | None) -> Hook:
 
 def _begun(hooks: ArqHooks, user: Hook | None) -> Hook:
     """Put the run in flight, then await the user's hook. A plain call, for this is done for every job: only ``durable`` waits."""
-    is_durable = hooks.settings.durable
+    begun, is_durable = hooks.begun, hooks.settings.durable
 
     async def hook(ctx: Ctx) -> None:
-        arq_run = hooks.begun(ctx)
-        if is_durable and arq_run is not None:
-            await hooks.wait_stored(arq_run)
+        run = begun(ctx)
+        if is_durable and run is not None:
+            await hooks.wait_stored(run)
         if user is not None:
             await user(ctx)
 
@@ -144,24 +144,25 @@ def _wrapped(hooks: ArqHooks, item: Any, tracked: set[str]) -> Any:
     timeout = item.timeout_s if item.timeout_s is not None else hooks.facts.job_timeout
     if name not in tracked:
         return _ignored(hooks, coroutine)
-    settings = hooks.settings
+    settings, ctx_key = hooks.settings, hooks.ctx_key
 
     @functools.wraps(coroutine)
     async def tracked_function(ctx: Ctx, *args: Any, **kwargs: Any) -> Any:
-        arq_run = ctx.get(hooks.ctx_key)
-        if arq_run is None:
+        run = ctx.get(ctx_key)
+        if run is None:
             return await coroutine(ctx, *args, **kwargs)
-        run = arq_run.run
-        run.function, run.timeout = name, timeout
+        run.function, run.timeout, run.is_named = name, timeout, True
         if settings.record_args:
             run.args = shown_args(args, kwargs, settings.redact)
-        hooks.named(run)
+        if run.sent:
+            run.keeper.touch(run)
         try:
             result = await coroutine(ctx, *args, **kwargs)
         except BaseException as exc:
-            arq_run.ending = ending_of(exc)
+            run.ended_mono_ms = monotonic_ms()
+            run.ending = ending_of(exc)
             raise
-        arq_run.ending = Ending(None, 0, monotonic_ms())
+        run.ended_mono_ms = monotonic_ms()
         return result
 
     return tracked_function
@@ -170,9 +171,9 @@ def _wrapped(hooks: ArqHooks, item: Any, tracked: set[str]) -> Any:
 def _ignored(hooks: ArqHooks, coroutine: Any) -> Any:
     @functools.wraps(coroutine)
     async def ignored_function(ctx: Ctx, *args: Any, **kwargs: Any) -> Any:
-        arq_run = ctx.pop(hooks.ctx_key, None)
-        if arq_run is not None:
-            hooks.ignore(arq_run)
+        run = ctx.pop(hooks.ctx_key, None)
+        if run is not None:
+            hooks.ignore(run)
         return await coroutine(ctx, *args, **kwargs)
 
     return ignored_function

@@ -6,24 +6,20 @@ Nothing is guessed; what cannot be known is ``ended``.
 import asyncio
 from dataclasses import dataclass
 
-from async_tracker.clock import monotonic_ms
-
 
 @dataclass(slots=True)
 class Ending:
-    """What the wrapped function saw of its own end."""
+    """What the wrapped function saw of its own end, where it did not succeed."""
 
-    error: BaseException | None
+    error: BaseException
     cancel_requests: int
     """How often somebody had asked the function's own task to stop."""
-    ended_mono_ms: float = 0.0
-    """When, on the monotonic clock: hooks that run after it are no part of the run."""
 
 
-def ending_of(error: BaseException | None) -> Ending:
-    """Note how the function ends, from inside its task."""
+def ending_of(error: BaseException) -> Ending:
+    """Note what the function raises, from inside its task."""
     task = asyncio.current_task()
-    return Ending(error, task.cancelling() if task is not None else 0, monotonic_ms())
+    return Ending(error, task.cancelling() if task is not None else 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,19 +35,17 @@ class Circumstances:
 
 
 def outcome(ending: Ending, now: Circumstances) -> str:
-    """Tell the outcome.
+    """Tell the outcome of a run whose function raised.
 
     >>> now = Circumstances(worker_stops=False, run_seconds=300.1, timeout=300.0, allow_abort_jobs=True, retry_jobs=True)
-    >>> outcome(Ending(None, 0), now), outcome(Ending(ValueError(), 0), now)
-    ('succeeded', 'failed')
+    >>> outcome(Ending(ValueError(), 0), now)
+    'failed'
     >>> outcome(Ending(asyncio.CancelledError(), 1), now)
     'timed_out'
     >>> outcome(Ending(asyncio.CancelledError(), 0), now)
     'cancelled'
     """
     error = ending.error
-    if error is None:
-        return "succeeded"
     if isinstance(error, asyncio.CancelledError):
         return _cancelled(ending, now)
     if now.retry_jobs and type(error).__module__ == "arq.worker" and type(error).__name__ in ("Retry", "RetryJob"):

@@ -208,7 +208,6 @@ class TrackerMiddleware(Middleware):
             scope=LIBRARY,
             hold=self._hold(message),
         )
-        runtime.journal.count_start(run)
         runtime.enter_run(run)
         found = DramatiqRun(run=run, runtime=runtime, marks=self._marks, message=message, retries=retries, ending=Ending())
         if found.marks is not None:

@@ -2,9 +2,10 @@
 
 import asyncio
 
+import pytest
 from arq.worker import func
 
-from async_tracker import current_job
+from async_tracker import LeaseLost, current_job
 from tests.harness.wait import wait_until
 from tests.integrations.arq.running import result_of, wait_for_end
 
@@ -54,6 +55,31 @@ async def test_the_claim_of_a_running_job_carries_the_token_of_its_run(tracker, 
     assert claim.decode() == f"{job.instance_id}:{job.run}"
     may_end.set()
     await result_of(queued)
+
+
+async def test_a_job_whose_claim_was_made_under_an_id_that_was_declared_dead_since_is_not_owned(tracker, observer, run_worker, pool, wire):
+    """Somebody else was told to run it: the worker must not show it as its own, nor count its end."""
+    seen = []
+
+    async def send(ctx):
+        job = current_job()
+        seen.append((job.owned, job.instance_id, tracker._runtime.journal.busy))
+        with pytest.raises(LeaseLost):
+            await job.ensure_owned()
+
+    await run_worker(tracker.install({"functions": [func(send, name="send")]}), url=wire.url)
+    await wait_until(observer.instances, description="the worker is registered")
+    old = tracker.instance_id
+    held = wire.hold({"INCR", "INCRBY"})  # what arq asks between the claim and the start
+    queued = await pool.enqueue_job("send")
+    await asyncio.to_thread(held.wait_until_caught)
+    await tracker._runtime.store.deregister(old)
+    await tracker._runtime._declared_dead()
+    held.release()
+    await result_of(queued)
+    assert seen == [(False, old, 0)]
+    assert tracker.instance_id != old
+    assert tracker._runtime.journal.unsent_counts() == {}
 
 
 async def test_with_durable_the_start_is_written_before_the_first_statement_of_the_job(make_tracker, namespace, run_worker, pool):

@@ -82,13 +82,14 @@ async def test_claims_that_other_workers_won_do_not_delay_the_end(tracker, obser
     worker = await run_worker(tracker.install({"functions": [nap]}), url=wire.url)
     assert await result_of(await pool.enqueue_job("nap", 0)) == "rested"
     for number in range(500):
-        tracker._arq.claims.claim(f"lost {number}")
+        tracker._arq.claims.claim(f"arq:in-progress:lost {number}")
     job = await pool.enqueue_job("nap", 0, _defer_by=3600)
-    await redis_client.set(f"arq:in-progress:{job.job_id}", tracker._arq.claims.claim(job.job_id), px=60_000)
+    claim = f"arq:in-progress:{job.job_id}"
+    await redis_client.set(claim, tracker._arq.claims.claim(claim), px=60_000)
     wire.forget_commands()
     await worker.stop()
     assert sum(wire.command_counts().values()) < 30
-    assert await redis_client.exists(f"arq:in-progress:{job.job_id}") == 0
+    assert await redis_client.exists(claim) == 0
     assert await observer.instances() == []
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from async_tracker import ConfigError, Tracker
 from async_tracker.namespace import Namespace
+from async_tracker.runs import handle_of
 from async_tracker.store import Judged, Store
 from tests.harness.servers import assert_no_leaks
 from tests.harness.wait import wait_until
@@ -172,8 +173,7 @@ async def written_beside(tracker: Tracker, *, job_id: str, function: str, queue:
     assert runtime is not None
     odd = runtime.start_run(job_id, function=function, queue=queue, args=args)
     other = runtime.start_run("another job")
-    runtime.journal.count_start(odd)
-    runtime.job_handle(odd).progress(0.5, message)
+    handle_of(odd).progress(0.5, message)
     await wait_until(lambda: odd.stored and other.stored, description="both are written")
     assert (await runtime.heartbeat.beat()).status == 1
     assert await tracker.job("another job") is not None

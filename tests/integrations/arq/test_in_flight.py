@@ -63,6 +63,7 @@ async def test_a_job_whose_claim_was_made_under_an_id_that_was_declared_dead_sin
 
     async def send(ctx):
         job = current_job()
+        assert job is not None
         seen.append((job.owned, job.instance_id, tracker._runtime.journal.busy))
         with pytest.raises(LeaseLost):
             await job.ensure_owned()

@@ -166,6 +166,10 @@ async def test_cutting_every_connection_loses_nothing(fleet: Fleet):
     await fleet.close(doubled=2)
 
 
+PROMISED_SECONDS = 5.0
+"""How much longer than its silence limit a lost host's jobs wait at most."""
+
+
 async def test_a_lost_host_is_given_the_silence_limit_and_no_more(fleet: Fleet, wire: WireProxy):
     """No FIN reaches the server, and nobody else is seen on that host. Allowed: lost 0, doubled 0."""
     limits = {**QUICK, "silence_limit": 4.0}
@@ -181,7 +185,7 @@ async def test_a_lost_host_is_given_the_silence_limit_and_no_more(fleet: Fleet, 
     await reaches(fleet, lost, InstanceState.STALLED_SILENT)
     account = await fleet.succeeded(job_id)
     silent_for = (account.runs_of(job_id)[1].started_at_ns - killed_at_ns) / 1e9
-    assert silent_for > 4.0 - QUICK["heartbeat_interval"] - 0.1
+    assert 4.0 - QUICK["heartbeat_interval"] - 0.1 < silent_for < 4.0 + PROMISED_SECONDS
     wire.cut()
     await fleet.close()
 
@@ -199,7 +203,7 @@ async def test_a_silent_process_on_a_host_that_is_seen_is_given_ten_times_the_si
     killed_at_ns = time.monotonic_ns()
     account = await fleet.succeeded(job_id)
     silent_for = (account.runs_of(job_id)[1].started_at_ns - killed_at_ns) / 1e9
-    assert silent_for > 8.0 - 0.5
+    assert 8.0 - 0.5 < silent_for < 8.0 + PROMISED_SECONDS
     wire.cut()
     await fleet.close()
 

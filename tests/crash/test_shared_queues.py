@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from async_tracker import InstanceState, RecoveryAction
+from async_tracker import InstanceState, RecoveryAction, Tracker
 from tests.crash.conftest import MakeFleet
 from tests.crash.fleet import SWIFT, Fleet
 from tests.harness.wait import wait_until
@@ -158,33 +158,58 @@ async def test_an_orphan_that_is_queued_no_more_is_not_recovered(fleet: Fleet):
 
 
 async def test_where_arqs_redis_is_another_one_nothing_is_lost(make_server: Any, make_fleet: MakeFleet, redis_url: str):
-    """Released there first, then counted here. Allowed: lost 0, doubled 0, robbed 0."""
+    """Released there first, then counted here; the sweeper is killed as well. Allowed: lost 0, doubled 0, robbed 0."""
     apart = make_server()
     fleet = await make_fleet(redis_url, tracker_url=apart.url, arq_redis=redis_url)
+    (sweeper,) = await fleet.start_ready(tracker_url=apart.url, worker={"queue_name": "elsewhere"})
     (worker,) = await fleet.start_ready(tracker_url=apart.url)
     jobs = await fleet.enqueue_many(4, "interrupted")
     for job_id in jobs:
         await fleet.running(job_id)
     await fleet.start_ready(tracker_url=apart.url)
     worker.kill()
+    sweeper.kill()
     await fleet.succeeded()
     async with fleet.tracker.redis() as tracked:
         assert [await tracked.hlen(f"recoveries:{job_id}") for job_id in jobs] == [1, 1, 1, 1]
     await fleet.close()
 
 
+async def test_where_arqs_redis_is_another_one_a_pill_is_quarantined_there_and_listed_here(
+    make_server: Any, make_fleet: MakeFleet, redis_url: str
+):
+    """Taken out of arq's Redis, kept in the tracker's, and put back into arq's. Allowed: lost 0, doubled 0, robbed 0."""
+    apart = make_server()
+    fleet = await make_fleet(redis_url, tracker_url=apart.url, arq_redis=redis_url)
+    none: dict[str, Any] = {"tracker": {**SWIFT, "max_recoveries": 0}, "tracker_url": apart.url}
+    (worker,) = await fleet.start_ready(**none)
+    job_id = await fleet.enqueue("hold", 3.0)
+    await fleet.running(job_id)
+    await fleet.start_ready(**none)
+    worker.kill()
+    [kept] = await wait_until(fleet.tracker.quarantined, timeout=30, description="the job is quarantined")
+    assert (kept.job_id, kept.deaths) == (job_id, 1)
+    assert await fleet.pool.exists(f"arq:job:{job_id}", f"arq:in-progress:{job_id}") == 0
+    assert await fleet.tracker.retry_quarantined(job_id)
+    await fleet.succeeded(job_id)
+    await fleet.close()
+
+
 async def test_two_that_recover_at_once_recover_each_orphan_once(fleet: Fleet):
-    """The sweeper, and somebody by hand, several times. Allowed: lost 0, doubled 0, robbed 0."""
-    (worker,) = await fleet.start_ready()
+    """By hand, twice each, where nobody else does; what they say they did is all there was to do. Allowed: lost 0, doubled 0, robbed 0."""
+    (worker,) = await fleet.start_ready(tracker=NO_SWEEP)
     jobs = await fleet.enqueue_many(8, "interrupted", 0.2)
     for job_id in jobs:
         await fleet.running(job_id)
-    await fleet.start_ready()
     worker.kill()
-    await asyncio.sleep(0.8)
-    await asyncio.gather(*(fleet.tracker.recover() for _ in range(4)))
-    await fleet.succeeded()
+    await died(fleet, worker.pid)
+    async with Tracker(namespace=fleet.namespace, redis_options={"url": fleet.redis_url}) as another:
+        both = (fleet.tracker, another)
+        parts = await asyncio.gather(*(tracker.recover() for tracker in both * 2))
+    assert sorted(done.job_id for part in parts for done in part) == sorted(jobs)
     assert [await fleet.pool.hlen(f"{fleet.namespace}:recoveries:{job_id}") for job_id in jobs] == [1] * 8
     stats = await fleet.tracker.stats()
     assert (stats.orphaned, stats.recovered) == (8, 8)
+    await fleet.start_ready(tracker=NO_SWEEP)
+    await fleet.succeeded()
     await fleet.close()

@@ -1,26 +1,26 @@
 """Take one safeguard out at a time, and show that a test notices: ``python -m tests.crash.mutants``, or ``make mutants``.
 
 Each mutant is a copy of the package with one line changed, beside a copy of the tests. The copy without a change must pass all of the tests
-that are used, every other one must fail at least one of them.
+that are used; every other one must fail each of those that are named for it, by the test's own assertion.
 """
 
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("async_tracker", "tests", "pyproject.toml", "README.md", "LICENSE")
 
-PASSED, FAILED = 0, 1
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutant:
-    """One safeguard, the line that it stands on, what is left without it, and the tests of which one must fail."""
+    """One safeguard, the line that it stands on, what is left without it, and the tests that must fail, each of them."""
 
     name: str
     path: str
@@ -30,7 +30,17 @@ class Mutant:
 
 
 SHARED = "tests/crash/test_shared_queues.py::"
-MODEL = "tests/model/test_store_model.py"
+KILLS = "tests/crash/test_kills.py::"
+LIVE = "tests/crash/test_live_workers.py::"
+SERVERS = "tests/crash/test_servers_that_fail.py::"
+STORE = "tests/store/test_transitions.py::"
+QUARANTINE = "tests/integrations/arq/test_quarantine.py::"
+WATCHING = "tests/integrations/arq/test_watching.py::"
+MODEL = "tests/model/test_store_model.py::test_whatever_happens_in_whatever_order_the_store_holds_what_a_dict_would"
+
+SEQUENCE = "if seen and tonumber(seen) >= tonumber(ARGV[2]) then"
+LATE = STORE + "test_a_registration_a_beat_or_a_word_of_the_watchdog_that_comes_late_changes_nothing"
+IN_BETWEEN = STORE + "test_a_beat_a_connection_or_a_word_of_the_watchdog_in_between_saves_an_instance"
 
 MUTANTS = (
     Mutant(
@@ -45,10 +55,14 @@ MUTANTS = (
         path="async_tracker/policy.py",
         line="if evidence.connection is not Connection.GONE or evidence.gone_for < limits.disconnect_grace:",
         without="if evidence.connection is not Connection.GONE:",
-        tests=(
-            "tests/crash/test_live_workers.py::test_a_blocked_worker_whose_connections_are_cut_again_and_again_keeps_its_jobs",
-            "tests/unit/test_policy.py",
-        ),
+        tests=(LIVE + "test_a_server_that_closes_idle_connections_makes_nobody_dead",),
+    ),
+    Mutant(
+        name="the patience: time to return after an outage",
+        path="async_tracker/policy.py",
+        line="if evidence.server_age is not None and evidence.server_age < limits.heartbeat_ttl:",
+        without="if False:",
+        tests=(SERVERS + "test_an_outage_that_outlasts_every_heartbeat_makes_nobody_dead",),
     ),
     Mutant(
         name="the token check: only the dead run's own claim is released",
@@ -65,56 +79,121 @@ MUTANTS = (
         tests=(SHARED + "test_an_orphan_that_is_queued_no_more_is_not_recovered",),
     ),
     Mutant(
-        name="the sequence number: a late write changes nothing",
-        path="async_tracker/store/lua/write.lua",
-        line="if seen and tonumber(seen) >= tonumber(ARGV[2]) then",
-        without="if false then",
-        tests=("tests/crash/test_servers_that_fail.py::test_a_batch_that_is_delivered_late_changes_nothing", MODEL),
+        name="the token check of a quarantine",
+        path="async_tracker/integrations/arq/lua/quarantine.lua",
+        line="if redis.call('GET', KEYS[1]) ~= ARGV[2] or not",
+        without="if not",
+        tests=(QUARANTINE + "test_a_job_whose_claim_is_another_ones_by_now_is_not_quarantined",),
     ),
     Mutant(
-        name="the judged evidence: who has beaten since is not declared dead",
+        name="the queue check of a quarantine",
+        path="async_tracker/integrations/arq/lua/quarantine.lua",
+        line=" or not redis.call('ZSCORE', KEYS[2], ARGV[1]) then",
+        without=" then",
+        tests=(QUARANTINE + "test_a_job_that_was_taken_off_its_queue_is_not_quarantined",),
+    ),
+    Mutant(
+        name="the sequence number: a late write changes nothing",
+        path="async_tracker/store/lua/write.lua",
+        line=SEQUENCE,
+        without="if false then",
+        tests=(SERVERS + "test_a_batch_that_is_delivered_late_changes_nothing", MODEL),
+    ),
+    Mutant(
+        name="the sequence number of a beat", path="async_tracker/store/lua/beat.lua", line=SEQUENCE, without="if false then", tests=(LATE,)
+    ),
+    Mutant(
+        name="the sequence number of the watchdog's word",
+        path="async_tracker/store/lua/speak.lua",
+        line=SEQUENCE,
+        without="if false then",
+        tests=(LATE,),
+    ),
+    Mutant(
+        name="the sequence number of a registration",
+        path="async_tracker/store/lua/register.lua",
+        line=SEQUENCE,
+        without="if false then",
+        tests=(LATE,),
+    ),
+    Mutant(
+        name="the judged heartbeat: who has beaten since is not declared dead",
         path="async_tracker/store/lua/declare_dead.lua",
         line="if redis.call('ZSCORE', KEYS[1], ARGV[1]) ~= ARGV[2] then",
         without="if false then",
-        tests=(MODEL,),
+        tests=(IN_BETWEEN, MODEL),
+    ),
+    Mutant(
+        name="the judged connections: who has come back since is not declared dead",
+        path="async_tracker/store/lua/declare_dead.lua",
+        line="if (redis.call('HGET', KEYS[3], ARGV[1]) or '') ~= ARGV[3] then",
+        without="if false then",
+        tests=(IN_BETWEEN, MODEL),
+    ),
+    Mutant(
+        name="the judged word: whose watchdog has spoken since is not declared dead",
+        path="async_tracker/store/lua/declare_dead.lua",
+        line="if (redis.call('ZSCORE', KEYS[5], ARGV[1]) or '') ~= ARGV[4] then",
+        without="if false then",
+        tests=(IN_BETWEEN, MODEL),
     ),
     Mutant(
         name="the receipt: a release is known to whoever carries on",
         path="async_tracker/integrations/arq/lua/release.lua",
         line="if receipt ~= 'none' then",
         without="if false then",
-        tests=("tests/crash/test_kills.py::test_a_sweeper_that_dies_half_way_is_carried_on_by_the_next",),
+        tests=(KILLS + "test_a_sweeper_that_dies_half_way_is_carried_on_by_the_next",),
+    ),
+    Mutant(
+        name="the claims: who only tracks buries nobody whose claims stand",
+        path="async_tracker/watch.py",
+        line="if name in holding or not await",
+        without="if not await",
+        tests=(WATCHING + "test_a_job_that_was_claimed_and_never_started_is_given_back_and_no_death_counts_against_it",),
     ),
     Mutant(
         name="the book of what is settled: a sweeper that comes late settles nothing again",
         path="async_tracker/store/lua/adopt.lua",
         line="if not redis.call('HGET', KEYS[4], run) then",
         without="if true then",
-        tests=("tests/store/test_transitions.py",),
+        tests=(STORE + "test_what_is_settled_stays_settled_for_a_sweeper_that_comes_late",),
     ),
     Mutant(
         name="the absence: who comes back gives the others time to return",
         path="async_tracker/evidence.py",
         line="if heard_at_ms is not None and now_ms - heard_at_ms >= 1000.0 * self.away_after:",
         without="if False:",
-        tests=("tests/crash/test_everything_stops.py",),
+        tests=("tests/crash/test_everything_stops.py::test_a_fleet_that_is_stopped_together_with_its_server_robs_nobody_when_it_goes_on",),
     ),
 )
 
 
 def main() -> int:
-    """Run the control and every mutant; returns 0 when each of them was noticed."""
-    every_test = sorted({test for mutant in MUTANTS for test in mutant.tests})
-    outcomes = [("nothing taken out", _run(None, every_test) == PASSED)]
-    print(f"{'passes' if outcomes[0][1] else 'FAILS'}: {outcomes[0][0]}", flush=True)
-    for mutant in MUTANTS:
-        noticed = _run(mutant, mutant.tests) == FAILED
-        outcomes.append((mutant.name, noticed))
-        print(f"{'noticed' if noticed else 'SURVIVES'}: without {mutant.name}", flush=True)
-    return 0 if all(good for _, good in outcomes) else 1
+    """Run the control and every mutant, or those whose names hold the words of the command line; returns 0 when each was noticed."""
+    chosen = [mutant for mutant in MUTANTS if all(word in mutant.name for word in sys.argv[1:])]
+    unmoved = _run(None, sorted({test for mutant in chosen for test in mutant.tests}))
+    print(f"{'passes' if not unmoved.failed else 'FAILS'}: nothing taken out", flush=True)
+    all_noticed = not unmoved.failed
+    for mutant in chosen:
+        outcome = _run(mutant, mutant.tests)
+        passed = [test for test in mutant.tests if _function(test) not in outcome.asserted]
+        all_noticed = all_noticed and not passed
+        print(f"{'SURVIVES' if passed else 'noticed'}: without {mutant.name}", flush=True)
+        for test in passed:
+            print(f"  {test} has not failed by its own assertion:\n{outcome.said[-4_000:]}", flush=True)
+    return 0 if all_noticed else 1
 
 
-def _run(mutant: Mutant | None, tests: Sequence[str]) -> int:
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of some tests: whether anything failed, the functions that failed by an assertion, and what pytest said."""
+
+    failed: bool
+    asserted: frozenset[str]
+    said: str
+
+
+def _run(mutant: Mutant | None, tests: Sequence[str]) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="async-tracker-mutant-") as folder:
         copy = Path(folder)
         for name in COPIED:
@@ -125,11 +204,23 @@ def _run(mutant: Mutant | None, tests: Sequence[str]) -> int:
                 shutil.copy(source, copy / name)
         if mutant is not None:
             _take_out(mutant, copy / mutant.path)
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--no-header", *tests]
+        report = copy / "report.xml"
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-header", f"--junitxml={report}", *tests]
         ended = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
-        if ended.returncode != (PASSED if mutant is None else FAILED):
-            print(ended.stdout[-4_000:], ended.stderr[-2_000:])
-        return ended.returncode
+        asserted = frozenset(_asserted(ET.parse(report).iter("testcase"))) if report.exists() else frozenset()
+        return Outcome(failed=ended.returncode != 0, asserted=asserted, said=ended.stdout + ended.stderr)
+
+
+def _asserted(cases: Iterable[ET.Element]) -> Iterator[str]:
+    """Give the tests that failed by an assertion; one that broke, or whose fixture did, has noticed nothing."""
+    for case in cases:
+        for failure in case.iter("failure"):
+            if re.match(r"(AssertionError|assert |\S*NotReached|Failed: DID NOT RAISE)", failure.get("message", "")):
+                yield case.get("name", "").split("[")[0]
+
+
+def _function(test: str) -> str:
+    return test.rsplit("::", 1)[-1]
 
 
 def _take_out(mutant: Mutant, path: Path) -> None:

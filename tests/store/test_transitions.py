@@ -3,9 +3,12 @@
 import pytest
 from redis.asyncio import Redis
 
+from async_tracker import keys
+from async_tracker.calls import run_script
 from async_tracker.errors import StorageError
 from async_tracker.namespace import Namespace
 from async_tracker.store import Beat, Ended, Judged, Settlement, Status, Store
+from async_tracker.store.store import SCRIPTS
 from async_tracker.stored import Connections, RunRecord
 from tests.harness.servers import assert_no_leaks
 
@@ -57,6 +60,20 @@ async def test_a_write_that_comes_late_changes_nothing(store):
     assert (await store.write("w", 5, started=[record()], ended=[])).status is Status.STALE
     assert (await beat(store, 3)).status is Status.STALE
     assert await store.listed_jobs("w") == []
+
+
+async def test_a_registration_a_beat_or_a_word_of_the_watchdog_that_comes_late_changes_nothing(store, redis_client, namespace):
+    """A newer write was seen: none of them may bring back an old connection, nor say that the loop is blocked."""
+    await registered(store)
+    assert (await store.beat("w", Beat(sequence=5, connections=HERE, fields={"busy": 7}, counters={}, minute=1))).status is Status.WRITTEN
+    earlier = Connections(server="5f", ids={3: "async-tracker:earlier"}).encode()
+    assert (await store.register("w", 4, earlier, {**FIELDS, "busy": 0})).status is Status.STALE
+    assert (await beat(store, 4, connections=earlier)).status is Status.STALE
+    names = [keys.INSTANCES, keys.instance("w"), keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS]
+    assert (await run_script(store.redis, SCRIPTS["speak"], names, ("w", 4, earlier, "[]", 9)))[0] == Status.STALE
+    seen = await store.observe("")
+    assert (seen.connections, seen.watchdogs) == ({"w": HERE}, {})
+    assert await redis_client.hget(f"{namespace}:instance:w", "busy") == b"7"
 
 
 async def test_the_end_of_an_older_run_leaves_the_newer_in_place(store, redis_client, namespace):

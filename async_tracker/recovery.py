@@ -158,19 +158,20 @@ class Recoverer:
         )
 
     async def _try_carry_out(self, orphan: Found, plan: Recovery, *, now_ms: int) -> Recovery | None:
-        """Recover one orphan. Returns None when somebody else was quicker, and when Redis refuses.
+        """Recover one orphan. Returns None when somebody else was quicker, and when it cannot be done.
 
-        What Redis refuses to recover is left for the next sweep: it must not keep the others from being recovered.
+        What Redis refuses to recover, or an adapter fails at, is left for the next sweep: it must not keep the others from being recovered.
         """
         try:
             return await self._carry_out(orphan, plan, now_ms=now_ms)
         except StorageUnavailable:
             raise
-        except StorageError as exc:
+        except Exception as exc:  # the edge of the loop over all orphans: an adapter may be anybody's
             self.left_undone = True
             if orphan.record.token not in self._refused:
                 self._refused.add(orphan.record.token)
-                logger.error("job %s of dead instance %s cannot be recovered: %s", plan.job_id, plan.instance_id, exc)
+                defect = None if isinstance(exc, StorageError) else exc
+                logger.error("job %s of dead instance %s cannot be recovered: %s", plan.job_id, plan.instance_id, exc, exc_info=defect)
             return None
 
     async def _carry_out(self, orphan: Found, plan: Recovery, *, now_ms: int) -> Recovery | None:

@@ -12,6 +12,7 @@ from arq.jobs import Job, SerializationError
 from redis.asyncio import Redis
 
 from async_tracker import StorageUnavailable, Tracker
+from async_tracker.adapter import Released
 from async_tracker.integrations.arq.adapter import ArqAdapter
 from async_tracker.integrations.arq.names import IN_PROGRESS
 from async_tracker.namespace import Namespace
@@ -48,21 +49,25 @@ def make_recoverer(store: Store, adapter: ArqAdapter) -> MakeRecoverer:
 
 
 @pytest.fixture
-def die(pool: ArqRedis, store: Store, queue: str, tracker: Tracker) -> Callable[[str], Awaitable[RunRecord]]:
-    """``await die(job_id)``: enqueue a job, claim and start it, and be declared dead; gives the run."""
+def die(pool: ArqRedis, store: Store, queue: str, tracker: Tracker) -> Callable[..., Awaitable[RunRecord]]:
+    """``await die(*job_ids)``: enqueue jobs, claim and start them, and be declared dead; gives the run of the first."""
 
-    async def die(job_id: str) -> RunRecord:
-        assert await pool.enqueue_job("job", _job_id=job_id) is not None
-        record = RunRecord(job_id=job_id, instance_id=DIES, run="f00d", queue=queue, library="arq", started_at_ms=1)
-        await pool.set(IN_PROGRESS + job_id, record.token)
+    async def die(*job_ids: str) -> RunRecord:
+        records = []
+        for number, job_id in enumerate(job_ids):
+            assert await pool.enqueue_job("job", _job_id=job_id) is not None
+            records.append(
+                RunRecord(job_id=job_id, instance_id=DIES, run=f"f00d{number}", queue=queue, library="arq", started_at_ms=number + 1)
+            )
+            await pool.set(IN_PROGRESS + job_id, records[-1].token)
         description = Description(library="arq", host="h", host_id="h", pid=1, queue=queue)
         connections = Connections(server="5f", ids={7: "n"}).encode()
         await store.register(DIES, 1, connections, encode_description(description, tracker.settings.limits()))
-        await store.write(DIES, 2, started=[record], ended=[])
+        await store.write(DIES, 2, started=records, ended=[])
         seen = await store.observe("")
         judged = Judged(instance_id=DIES, heartbeat=seen.instances[DIES], connections=connections, watchdog="", reason="killed")
         assert await store.declare_dead(judged, "{}")
-        return record
+        return records[0]
 
     return die
 
@@ -85,6 +90,27 @@ async def test_a_sweeper_that_cannot_recover_leaves_it_to_one_that_can(pool, sto
             assert await hindered.step(Seat(holder="hindered {}", run_id="")) == []
         [done] = await able.step(Seat(holder="able {}", run_id=""))
         assert done.action is RecoveryAction.RECOVERED
+
+
+class FailsAt42(ArqAdapter):
+    """An adapter with a defect."""
+
+    async def release(self, orphan: RunRecord, *, delay: float) -> Released:
+        if orphan.job_id == "42":
+            raise KeyError("what was not thought of")
+        return await super().release(orphan, delay=delay)
+
+
+async def test_an_orphan_at_which_an_adapter_fails_keeps_no_other_from_being_recovered(pool, store, adapter, make_recoverer, die, caplog):
+    await die("42", "43")
+    recoverer = make_recoverer(9)
+    recoverer.adapter = FailsAt42(pool, receipt_key=store.redis.full_key)
+    for jobs in (["43"], []):
+        done = await recoverer.recover([DIES], now_ms=await now_ms(store))
+        assert [one.job_id for one in done] == jobs
+    assert caplog.text.count("cannot be recovered") == 1
+    [done] = await make_recoverer(9).recover([DIES], now_ms=await now_ms(store))
+    assert done.job_id == "42"
 
 
 def refuses(data: dict[str, Any]) -> bytes:
@@ -122,7 +148,7 @@ async def test_a_death_counts_also_where_the_sweep_that_carries_on_would_have_qu
     await adapter.release(record, delay=0.0)
     [done] = await make_recoverer(0).recover([DIES], now_ms=await now_ms(store))
     assert done.action is RecoveryAction.RECOVERED
-    assert await Reading(store.redis).deaths(["42"], since_ms=0) == {"42": ["f00d"]}
+    assert await Reading(store.redis).deaths(["42"], since_ms=0) == {"42": ["f00d0"]}
     assert await pool.exists("arq:job:42") == 1
 
 

@@ -166,7 +166,7 @@ class Runtime:
 
         A worker may be gone a few turns of its loop after it was told to leave, with the beat that says so behind another one.
         """
-        is_left = self._is_registered and not self._is_stopped and self._pid == os.getpid()
+        is_left = self._is_registered and not self._is_stopped and not self.link.is_inherited
         is_unsaid = self._state == "draining" and self.heartbeat.told_state != "draining"
         return {"state": self._state} if is_left and is_unsaid else {}
 

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import redis.asyncio
 from arq import create_pool
 from arq.connections import ArqRedis, RedisSettings
 from arq.constants import default_queue_name
@@ -14,7 +15,7 @@ from async_tracker import Instance, Tracker
 from async_tracker.calls import Script
 from tests.harness.ledger import Account, Ledger
 from tests.harness.resp import Command
-from tests.harness.servers import assert_no_leaks
+from tests.harness.servers import assert_no_leaks, leaked_keys
 from tests.harness.wait import wait_until
 from tests.harness.workers import WorkerProcess, Workers
 
@@ -31,15 +32,19 @@ DONE_SECONDS = 60.0
 class Fleet:
     """Worker processes that share one queue and one namespace. ``tracker`` and ``pool`` are the test's own."""
 
-    def __init__(self, *, workers: Workers, ledger: Ledger, redis_url: str, namespace: str, tracker: Tracker, pool: ArqRedis) -> None:
+    def __init__(
+        self, *, workers: Workers, ledger: Ledger, redis_url: str, tracker_url: str, namespace: str, tracker: Tracker, pool: ArqRedis
+    ) -> None:
         self.workers = workers
         self.ledger = ledger
         self.redis_url = redis_url
+        self.tracker_url = tracker_url
         self.namespace = namespace
         self.tracker = tracker
         self.pool = pool
         self.started: list[WorkerProcess] = []
         self.noted: set[int] = set()
+        self.recovering: set[int] = set()
 
     def start(
         self,
@@ -61,6 +66,8 @@ class Fleet:
         }
         started = self.workers.start("tests.crash.app.WorkerSettings", env={"TEST_APP": json.dumps(config), **(env or {})})
         self.started.append(started)
+        if tracker is not None and tracker.get("recover", True):
+            self.recovering.add(started.pid)
         return started
 
     async def start_ready(self, count: int = 1, **options: Any) -> list[WorkerProcess]:
@@ -158,14 +165,32 @@ class Fleet:
 
         await wait_until(empty, timeout=START_SECONDS, description="no instance is left", poll_interval=0.1)
 
+    async def tidy(self) -> None:
+        """Wait until the fleet itself has cleared away what the dead have left, where any worker of it is to do that."""
+        if not any(worker.exit_code is None and worker.pid in self.recovering for worker in self.started):
+            return
+        async with redis.asyncio.Redis.from_url(self.tracker_url) as client:
+
+            async def clear() -> bool:
+                return await leaked_keys(client, self.namespace) == []
+
+            await wait_until(clear, timeout=START_SECONDS, description="the fleet has cleared away after the dead", poll_interval=0.1)
+
     async def close(self, *, doubled: int = 0, overlapping: int = 0, allowed_keys: Sequence[str] = ()) -> Account:
-        """End the fleet, and hold it to account: nothing lost, so many doubled runs and overlaps, and no key left behind."""
+        """End the fleet, and hold it to account: nothing lost, so many doubled runs and overlaps, and no key left behind.
+
+        What is left is looked for twice: while the fleet lives, which must do without help, and when everybody is gone.
+        """
+        if not allowed_keys:
+            await self.tidy()
         await self.leave()
         account = self.ledger.read()
         assert account.lost() == frozenset()
         assert len(account.doubled()) <= doubled, f"doubled: {sorted(account.doubled())}"
         assert len(account.overlapping()) <= overlapping, f"robbed: {account.overlapping()}"
         await assert_no_leaks(self.pool, self.namespace, allowed=allowed_keys)
+        async with redis.asyncio.Redis.from_url(self.tracker_url) as client:
+            await assert_no_leaks(client, self.namespace, allowed=allowed_keys)
         return account
 
     async def aclose(self) -> None:
@@ -182,8 +207,10 @@ class Fleet:
 async def open_fleet(workers: Workers, ledger: Ledger, redis_url: str, namespace: str, **options: Any) -> Fleet:
     """Make a fleet without workers; ``options`` are the tracker's in this process."""
     pool = await create_pool(RedisSettings.from_dsn(redis_url))
-    tracker = Tracker(namespace=namespace, redis_options={"url": options.pop("tracker_url", redis_url)}, **options)
-    return Fleet(workers=workers, ledger=ledger, redis_url=redis_url, namespace=namespace, tracker=tracker, pool=pool)
+    tracker_url = options.pop("tracker_url", redis_url)
+    tracker = Tracker(namespace=namespace, redis_options={"url": tracker_url}, **options)
+    urls = {"redis_url": redis_url, "tracker_url": tracker_url}
+    return Fleet(workers=workers, ledger=ledger, **urls, namespace=namespace, tracker=tracker, pool=pool)
 
 
 def script_call(script: Script) -> Callable[[Command], bool]:

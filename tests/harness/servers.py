@@ -65,15 +65,15 @@ def database_of(url: str) -> int:
 async def leaked_keys(client: redis.asyncio.Redis, namespace: str, *, allowed: Collection[str] = ()) -> list[str]:
     """Return the keys of the namespace that nobody will ever delete, without the prefix.
 
-    A key is owned when it has a lifetime, when it is the index of instances and not empty, or when it belongs to a registered instance
+    A key is owned when it has a lifetime, when it is of all instances and there are any, or when it belongs to a registered instance
     or to a job in flight on one. ``allowed`` names keys that may stay for ever.
     """
     prefix = f"{namespace}:"
     names = [_text(key).removeprefix(prefix) async for key in client.scan_iter(match=_literal(prefix) + "*")]
     instances = [_text(member) for member in await client.zrange(f"{prefix}instances", 0, -1)]
-    owned = {"instances"} if instances else set()
+    owned = {"instances", "connections", "gone", "watchdogs"} if instances else set()
     for instance_id in instances:
-        owned |= {f"instance:{instance_id}", f"jobs:{instance_id}"}
+        owned |= {f"instance:{instance_id}", f"jobs:{instance_id}", f"counters:{instance_id}"}
         owned |= {f"job:{_text(job_id)}" async for job_id in client.sscan_iter(f"{prefix}jobs:{instance_id}")}
     return sorted([name for name in names if name not in owned | set(allowed) and await client.pttl(prefix + name) == -1])
 

@@ -24,6 +24,7 @@ CONFIG: dict[str, Any] = json.loads(os.environ["TEST_APP"]) if "TEST_APP" in os.
 LEDGER = Ledger(CONFIG["ledger"])
 
 Ctx = dict[str, Any]
+_MOUTHFUL_BYTES = 4 * 2**20
 
 
 async def hold(ctx: Ctx, seconds: float) -> None:
@@ -65,6 +66,15 @@ async def victim(ctx: Ctx, folder: str) -> None:
     with LEDGER.run(ctx["job_id"], attempt=ctx["job_try"]):
         Path(folder, f"{os.getpid()}.runs").touch()
         await asyncio.sleep(600)
+
+
+async def hungry(ctx: Ctx, limit_bytes: int) -> None:
+    """Eat memory until somebody kills the process, as the kernel does; a bound of its own keeps the machine from harm."""
+    eaten = []
+    with LEDGER.run(ctx["job_id"], attempt=ctx["job_try"]):
+        for _ in range(limit_bytes // _MOUTHFUL_BYTES):
+            eaten.append(bytearray(os.urandom(1) * _MOUTHFUL_BYTES))  # written to, so that it is really there
+            await asyncio.sleep(0.01)
 
 
 async def quits(ctx: Ctx) -> None:
@@ -134,7 +144,7 @@ async def slow_hook(ctx: Ctx) -> None:
 
 def _settings() -> type:
     attributes: dict[str, Any] = {
-        "functions": [hold, interrupted, block, stubborn, pill, victim, quits, forking, forking_blocked, careful],
+        "functions": [hold, interrupted, block, stubborn, pill, victim, hungry, quits, forking, forking_blocked, careful],
         "redis_settings": RedisSettings.from_dsn(CONFIG["redis_url"]),
         "poll_delay": 0.1,
         **CONFIG["worker"],

@@ -128,14 +128,14 @@ MUTANTS = (
         path="async_tracker/store/lua/declare_dead.lua",
         line="if (redis.call('HGET', KEYS[3], ARGV[1]) or '') ~= ARGV[3] then",
         without="if false then",
-        tests=(IN_BETWEEN, MODEL),
+        tests=(IN_BETWEEN,),
     ),
     Mutant(
         name="the judged word: whose watchdog has spoken since is not declared dead",
         path="async_tracker/store/lua/declare_dead.lua",
         line="if (redis.call('ZSCORE', KEYS[5], ARGV[1]) or '') ~= ARGV[4] then",
         without="if false then",
-        tests=(IN_BETWEEN, MODEL),
+        tests=(IN_BETWEEN,),
     ),
     Mutant(
         name="the receipt: a release is known to whoever carries on",

@@ -40,6 +40,14 @@ def hold(seconds: float) -> None:
         time.sleep(seconds)
 
 
+@dramatiq.actor
+def interrupted(again: float = 0.05) -> None:
+    """Block this thread until its process ends, however long the test takes to see to it; the next time for ``again`` seconds."""
+    is_first = not ledger.read().runs_of(message_id())
+    with ledger.run(message_id()):
+        time.sleep(60.0 if is_first else again)
+
+
 @dramatiq.actor(queue_name="slow")
 async def hold_async(seconds: float) -> None:
     with ledger.run(message_id()):

@@ -23,7 +23,7 @@ DEFAULTS: dict[str, Any] = {}
 async def test_what_a_killed_process_ran_and_had_prefetched_runs_again_long_before_dramatiq_would_see_to_it(masters: Masters):
     masters.start(processes=1, threads=2, settings=DEFAULTS)
     [victim] = await masters.registered(1)
-    running = [masters.send("hold", 4.0), masters.send("hold", 4.0)]
+    running = [masters.send("interrupted", 4.0), masters.send("interrupted", 4.0)]
     for message_id in running:
         await masters.in_flight(message_id)
     prefetched = [masters.send("hold", 0.0), masters.send("hold", 0.0)]
@@ -51,7 +51,7 @@ async def test_what_a_killed_process_ran_and_had_prefetched_runs_again_long_befo
 async def test_only_the_messages_that_had_started_are_counted_as_deaths(masters: Masters):
     masters.start(processes=1, threads=1)
     [victim] = await masters.registered(1)
-    running = masters.send("hold", 3.0)
+    running = masters.send("interrupted")
     await masters.in_flight(running)
     prefetched = masters.send("hold", 0.0)
     broker_id = await masters.broker_id(victim.instance_id)
@@ -117,13 +117,12 @@ async def test_a_message_that_kills_its_process_at_once_is_quarantined_and_its_n
 
 async def test_a_quarantined_message_can_be_let_run_again(masters: Masters):
     settings = {**QUICK, "max_recoveries": 0}
-    masters.start(processes=1, threads=1, settings=settings)
-    [victim] = await masters.registered(1)
-    message_id = masters.send("hold", 1.5)
-    await masters.in_flight(message_id)
-    masters.start(processes=1, threads=1, settings=settings)
-    await masters.registered(2)
-    masters.kill(victim.pid)
+    for _ in range(2):
+        masters.start(processes=1, threads=1, settings=settings)
+    instances = await masters.registered(2)
+    message_id = masters.send("interrupted")
+    held_by = (await masters.in_flight(message_id)).instance_id
+    masters.kill(next(instance.pid for instance in instances if instance.instance_id == held_by))
     await wait_until(masters.tracker.quarantined, timeout=DONE_SECONDS, description="the message is quarantined")
     assert await masters.tracker.retry_quarantined(message_id)
     account = await masters.succeeded()
@@ -158,7 +157,7 @@ async def test_random_kills_lose_nothing(masters: Masters):
 async def test_a_process_that_runs_out_of_time_to_leave_gives_its_message_to_another_without_blame(masters: Masters):
     masters.start(processes=1, threads=1, arguments="--worker-shutdown-timeout 100")
     [leaving] = await masters.registered(1)
-    message_id = masters.send("hold", 4.0)
+    message_id = masters.send("interrupted", 4.0)
     await masters.in_flight(message_id)
     masters.start(processes=1, threads=1)
     await masters.registered(2)
@@ -178,7 +177,7 @@ async def test_two_processes_that_share_a_broker_id_are_not_recovered_while_one_
     first, second = await masters.registered(2)
     names = sorted((first.instance_id, second.instance_id))
     assert f"what {names[0]} and {names[1]} hold cannot be told apart" in await doctor(masters)
-    message_ids = [masters.send("hold", 5.0), masters.send("hold", 5.0)]
+    message_ids = [masters.send("interrupted"), masters.send("interrupted")]
     jobs = [await masters.in_flight(message_id) for message_id in message_ids]
     victim = next(instance for instance in (first, second) if instance.instance_id == jobs[0].instance_id)
     survivor = next(instance for instance in (first, second) if instance is not victim)
@@ -201,7 +200,7 @@ async def test_two_processes_that_share_a_broker_id_are_not_recovered_while_one_
 async def test_a_process_that_is_no_worker_recovers_without_dramatiq(masters: Masters):
     masters.start(processes=1, threads=1)
     [victim] = await masters.registered(1)
-    message_id = masters.send("hold", 2.0)
+    message_id = masters.send("interrupted")
     await masters.in_flight(message_id)
     masters.kill(victim.pid)
     [planned] = await wait_until(
@@ -228,7 +227,7 @@ async def test_the_tracker_may_have_a_redis_of_its_own_and_the_messages_are_reco
         masters = Masters(workers=workers, ledger=ledger, redis_url=redis_url, namespace=namespace, tracker=tracker)
         masters.start(processes=1, threads=1, settings=settings)
         [victim] = await masters.registered(1)
-        message_id = masters.send("hold", 2.0)
+        message_id = masters.send("interrupted")
         await masters.in_flight(message_id)
         with pytest.raises(StorageError, match="TRACKER_DRAMATIQ_REDIS_URL"):
             await astray.recover()

@@ -16,7 +16,7 @@ from tests.harness.wait import wait_until
 
 STRICT = {**SWIFT, "max_recoveries": 2}
 DEATHS = range(3, 6)
-"""How often a pill of theirs may have died: more than ``max_recoveries``, and as long as others die with it as often, up to twice as many."""
+"""How often such a pill may have died: more than ``max_recoveries``, and as long as others die with it as often, up to twice as many."""
 
 WATCHING = {**SWIFT, "recover": False}
 

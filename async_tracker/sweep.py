@@ -239,9 +239,14 @@ class Sweeper:
                 continue
             try:
                 await self.step(current)
-                self.is_refused = False
+                self._got_through()
             except StorageError as exc:
                 self._put_off(exc)
+
+    def _got_through(self) -> None:
+        if self.is_refused and self.is_sweeper:  # to ask whose turn it is may be allowed where to sweep is not
+            self.is_refused = False
+            logger.info("sweeps get through again")
 
     def _put_off(self, exc: StorageError) -> None:
         """Redis away is said by the heartbeat; a refusal lasts until a person mends it, so it is said, once."""

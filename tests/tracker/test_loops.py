@@ -48,7 +48,7 @@ async def worker(close=True):
         await running.close()
     await pool.aclose()
 
-warnings.simplefilter("ignore")
+warnings.simplefilter("ignore", DeprecationWarning)  # arq closes its pool in a way that redis-py has deprecated
 run = asyncio.run
 if "uvloop" in way:
     import uvloop

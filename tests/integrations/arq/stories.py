@@ -2,10 +2,12 @@
 
 import asyncio
 import time
+import types
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from arq import Retry
@@ -18,10 +20,11 @@ from tests.integrations.arq.running import RunningWorker, result_of
 
 HOOK_TIMEOUT = 0.25
 """What the trackers of these tests are given; a quarter of a second is also the default."""
-SLOW_MACHINE = 1.0
+SLOW_MACHINE = 0.5
 """Seconds that a hook may take longer than it was given because the machine was busy; every fault lasts longer."""
 
-HOOKS = ("on_startup", "on_shutdown", "on_job_start", "on_job_end", "after_job_end")
+HOOKS_OF_A_JOB = ("on_job_start", "on_job_end", "after_job_end")
+HOOKS = ("on_startup", "on_shutdown", *HOOKS_OF_A_JOB)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,7 @@ class Company:
     def __init__(self) -> None:
         self.runs: Counter[str] = Counter()
         self.hook_seconds: dict[str, float] = {}
+        self.suspensions: Counter[str] = Counter()
         self.may_end = asyncio.Event()
 
     def settings(self, install: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
@@ -54,11 +58,11 @@ class Company:
         settings = install({"functions": functions})
         return {**settings, **{name: self._timed(name, settings[name]) for name in HOOKS if settings.get(name) is not None}}
 
-    def _timed(self, name: str, hook: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
+    def _timed(self, name: str, hook: Callable[[Any], Coroutine[Any, Any, None]]) -> Callable[[Any], Awaitable[None]]:
         async def timed(ctx: Any) -> None:
             began = time.monotonic()
             try:
-                await hook(ctx)
+                await counted(hook(ctx), lambda: self.suspensions.update([name]))
             finally:
                 self.hook_seconds[name] = max(self.hook_seconds.get(name, 0.0), time.monotonic() - began)
 
@@ -90,12 +94,34 @@ class Company:
         return "held"
 
     def assert_hooks_kept_their_time(self) -> None:
+        """Fail where a hook took longer than ``hook_timeout``, or one of a job's waited for anything at all."""
+        self.assert_no_job_waited()
+        self.assert_hooks_were_in_time()
+
+    def assert_no_job_waited(self) -> None:
+        """Fail where a hook of a job gave way to the event loop even once: by default there is nothing that it may wait for."""
+        assert [name for name in HOOKS_OF_A_JOB if self.suspensions[name]] == [], "these hooks waited"
+
+    def assert_hooks_were_in_time(self) -> None:
         """Fail where a hook took longer than ``hook_timeout``."""
         late = {name: seconds for name, seconds in self.hook_seconds.items() if seconds > HOOK_TIMEOUT + SLOW_MACHINE}
         assert late == {}, f"these hooks took longer than {HOOK_TIMEOUT} s"
 
 
-Weather = Callable[[], Any]
+@types.coroutine
+def counted(work: Coroutine[Any, Any, None], suspended: Callable[[], object]) -> Generator[Any, Any, None]:
+    """Do the work of a coroutine, and call ``suspended`` each time that it gives way to the event loop."""
+    step: Callable[[], Any] = partial(work.send, None)
+    while True:
+        try:
+            waited_for = step()
+        except StopIteration:
+            return
+        suspended()
+        try:
+            step = partial(work.send, (yield waited_for))
+        except BaseException as exc:
+            step = partial(work.throw, exc)
 
 
 @asynccontextmanager
@@ -117,9 +143,12 @@ async def story_of(
     *,
     prefix: str,
     weather: Callable[[], Any] = nothing_happens,
+    has_met_it: Callable[[], Any] = lambda: True,
     on_change: Callable[[], Awaitable[None]] | None = None,
 ) -> Story:
     """Run jobs before, in and after the weather, one of them all through it; the worker is stopped in order.
+
+    The weather lasts until those that began in it have ended, and until ``has_met_it()``.
 
     ``on_change`` is awaited when the weather has passed, while that one job still runs.
     """
@@ -131,6 +160,7 @@ async def story_of(
     async with weather():
         jobs += await enqueue_a_round(pool, f"{prefix}during")
         results = {job.job_id: repr(await result_of(job)) for job in jobs}
+        await wait_until(has_met_it, timeout=15, description="the tracker has met the fault")
     if on_change is not None:
         await on_change()
     late_jobs = await enqueue_a_round(pool, f"{prefix}after")
@@ -146,6 +176,12 @@ async def story_of(
         left=frozenset(key.decode().replace(prefix, "") for key in left),
         error=repr(worker.error),
     )
+
+
+def has_met_the_fault(tracker: Tracker) -> bool:
+    """Tell whether both a write and a heartbeat of the tracker's have failed, after whatever time that takes in the fault at hand."""
+    runtime = tracker._runtime
+    return runtime is not None and runtime.writer.failing and runtime._is_behind
 
 
 async def sees(observer: Tracker, worker_of: Tracker, job_id: str) -> bool:

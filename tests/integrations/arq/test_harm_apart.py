@@ -1,6 +1,7 @@
 """The tracker's Redis is another one than arq's, and something happens to it: no job, no hook and no worker may notice.
 
-Each fault begins while a job runs and lasts until jobs of every kind have ended in it; some are there before the worker starts.
+Each fault begins while a job runs and lasts until jobs of every kind have ended in it, and until a heartbeat and a write of the
+tracker's have failed in it, by a timeout where nothing answers; some are there before the worker starts.
 When it ends the tracker must be right again, with that job in flight and no other.
 """
 
@@ -14,15 +15,16 @@ from typing import Any
 import pytest
 
 from async_tracker import Tracker
+from async_tracker.store.store import SCRIPTS as FORGOTTEN
 from tests.harness.servers import address_of, database_of
 from tests.harness.wait import wait_until
 from tests.harness.wire import WireProxy
 from tests.integrations.arq.running import result_of
-from tests.integrations.arq.stories import HOOK_TIMEOUT, Company, sees, story_of
+from tests.integrations.arq.stories import HOOK_TIMEOUT, Company, has_met_the_fault, sees, story_of
 
 BEAT = 1.0
-RIGHT_AGAIN = 2 * BEAT * 5
-"""Two beats, on a machine that five suites share."""
+RIGHT_AGAIN = 2 * BEAT + 1.0
+"""Two beats, and a second for a machine that is busy with other tests."""
 
 SCRIPTS = {"EVALSHA", "EVAL"}
 
@@ -161,7 +163,9 @@ def apart(wire: WireProxy, make_tracker: Callable[..., Tracker]) -> Tracker:
     )
 
 
-async def assert_no_harm(tracker: Tracker, observer: Tracker, run_worker: Any, pool: Any, weather: Any) -> None:
+async def assert_no_harm(
+    tracker: Tracker, observer: Tracker, run_worker: Any, pool: Any, weather: Any, *, has_met_it: Callable[[], Any] | None = None
+) -> None:
     """Run the same jobs without the tracker, and with it in this weather; compare, and look whether it is right again."""
     untouched = Company()
     expected = await story_of(untouched, await run_worker(untouched.settings(dict)), pool, prefix="a-")
@@ -171,15 +175,21 @@ async def assert_no_harm(tracker: Tracker, observer: Tracker, run_worker: Any, p
     async def right_again() -> None:
         await wait_until(lambda: sees(observer, tracker, "b-hold"), timeout=RIGHT_AGAIN, description="the tracker is right again")
 
-    assert await story_of(company, worker, pool, prefix="b-", weather=weather, on_change=right_again) == expected
+    met = has_met_it or (lambda: has_met_the_fault(tracker))
+    assert await story_of(company, worker, pool, prefix="b-", weather=weather, has_met_it=met, on_change=right_again) == expected
     company.assert_hooks_kept_their_time()
     assert await observer.instances() == []
     assert await observer.orphans() == []
 
 
+CUT = {"cut again and again", "shakes hands with nonsense"}
+"""Faults that many a short write gets through; that they were met is told by how often the tracker had to connect."""
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_fault_of_the_trackers_redis_is_no_fault_of_a_job(apart, observer, run_worker, pool, wire, fault):
-    await assert_no_harm(apart, observer, run_worker, pool, lambda: FAULTS[fault](wire))
+    met = (lambda: apart._runtime.link.generation > 10) if fault in CUT else None
+    await assert_no_harm(apart, observer, run_worker, pool, lambda: FAULTS[fault](wire), has_met_it=met)
     stats = await observer.stats()
     assert (stats.succeeded, stats.failed, stats.retried, stats.timed_out) == (3 * 3 + 1, 3, 6, 3)
 
@@ -245,15 +255,20 @@ async def settled(observer: Tracker) -> bool:
     return not await observer.instances()
 
 
-async def test_forgotten_scripts_are_sent_again_without_a_word(apart, observer, run_worker, pool, redis_client, caplog):
+async def test_forgotten_scripts_are_sent_again_without_a_word(apart, observer, run_worker, pool, wire, redis_client, caplog):
     @asynccontextmanager
     async def forgetful() -> AsyncIterator[None]:
         await redis_client.script_flush()
+        wire.forget_commands()
         yield
         await redis_client.script_flush()
 
+    def has_met_it() -> bool:
+        sent = {command[1] for command in wire.commands if command[0] == b"EVAL"}
+        return {FORGOTTEN[name].text.encode() for name in ("beat", "write")} <= sent
+
     with caplog.at_level(logging.DEBUG, logger="async_tracker"):
-        await assert_no_harm(apart, observer, run_worker, pool, forgetful)
+        await assert_no_harm(apart, observer, run_worker, pool, forgetful, has_met_it=has_met_it)
     assert [record.message for record in caplog.records if is_ours(record) and record.levelno >= logging.WARNING] == []
 
 
@@ -267,7 +282,6 @@ async def test_a_fault_is_logged_once_and_once_that_it_is_over(apart, observer, 
     async def noticed() -> AsyncIterator[None]:
         async with FAULTS[fault](wire):
             yield
-            await wait_until(lambda: "tracking is behind" in caplog.text, description="the fault was noticed")
 
     with caplog.at_level(logging.INFO, logger="async_tracker"):
         await assert_no_harm(apart, observer, run_worker, pool, noticed)
@@ -276,4 +290,5 @@ async def test_a_fault_is_logged_once_and_once_that_it_is_over(apart, observer, 
     assert said.count("tracking is behind, jobs run on") == 1
     assert said.count("tracking is up to date again") == 1
     assert said.count("heartbeats get through again") == said.count("no heartbeat gets through, jobs run on")
-    assert len(said) <= 4, said
+    assert said.count("no sweep gets through, so nothing is recovered from here") <= 1
+    assert len(said) <= 6, said

@@ -71,6 +71,7 @@ async def test_one_tracker_serves_one_worker_after_another_in_one_process(tracke
         worker = await run_worker(settings)
         assert await result_of(await pool.enqueue_job("nap", 0)) == "rested"
         seen.add(tracker.instance_id)
+        await wait_for_end(worker, 1)
         await worker.stop()
     assert len(seen) == 2
     assert (await observer.stats()).succeeded == 2

@@ -1,19 +1,14 @@
 """kill -9 of a random worker, the sweeper among them, until another runs its jobs; beside what arq alone would have taken."""
 
 import asyncio
-import contextlib
 import dataclasses
-import json
 import os
 import random
 import signal
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +16,14 @@ import redis.asyncio
 from arq.connections import ArqRedis
 
 from async_tracker import InstanceState, Tracker
-from async_tracker.embedded import end_with_parent
+from benchmarks import hardships
 from benchmarks.ground import Ground
 from benchmarks.medians import quantile
-from benchmarks.processes import NAMESPACE, QUEUE, ROOT
+from benchmarks.processes import NAMESPACE, QUEUE
 from benchmarks.report import Bar, Chart, Report, Table
 from benchmarks.size import Size
 from benchmarks.victim import Orders
+from benchmarks.victims import Log, wait, workers
 
 WORKERS = 3
 GOAL_SECONDS = 3.0
@@ -36,7 +32,6 @@ _LONG_SECONDS = (1.0, 10.0)
 _SHORT_SECONDS = (0.001, 0.05)
 _FEED_SECONDS = 0.25
 _LONG_SHARE = 0.35  # about eight long jobs in flight: far below the thirty slots, so that one is always free
-_PATIENCE_SECONDS = 90.0
 _SEED = 4
 
 
@@ -51,56 +46,29 @@ class Kill:
     """Jobs under which a worker had died before: those are delayed on purpose."""
 
 
-@dataclass(slots=True)
-class Log:
-    """What the jobs themselves have written."""
-
-    path: Path
-    _offset: int = 0
-    starts: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
-    ended: set[str] = field(default_factory=set)
-    runs_ended: set[tuple[str, int]] = field(default_factory=set)
-
-    def read(self) -> None:
-        """Read what is new."""
-        with self.path.open("rb") as file:
-            file.seek(self._offset)
-            new = file.read()
-        new = new[: new.rfind(b"\n") + 1]
-        self._offset += len(new)
-        for line in new.decode().splitlines():
-            kind, job_id, pid, at_ns = line.split()
-            if kind == "start":
-                self.starts.setdefault(job_id, []).append((int(pid), int(at_ns)))
-            else:
-                self.ended.add(job_id)
-                self.runs_ended.add((job_id, int(pid)))
-
-    def in_hand(self, pid: int) -> list[str]:
-        """Give the jobs that a process has started and not ended."""
-        return [job_id for job_id, runs in self.starts.items() if runs[-1][0] == pid and (job_id, pid) not in self.runs_ended]
-
-    def started_elsewhere(self, job_id: str, pid: int, *, after_ns: int) -> int | None:
-        """Tell when another process started the job, in ns of the monotonic clock; None while none has."""
-        return next((at_ns for other, at_ns in self.starts[job_id] if other != pid and at_ns > after_ns), None)
-
-
 def run(ground: Ground, size: Size) -> Report:
     """Kill as often as the size says."""
     ground.empty()
     with tempfile.TemporaryDirectory(prefix="async-tracker-bench-") as folder:
         path = Path(folder, "log")
         path.touch()
-        kills, lost = asyncio.run(_killing(ground, size, Log(path)))
+        log = Log(path)
+        kills, lost = asyncio.run(_killing(ground, size, log))
+        found = asyncio.run(hardships.suffer(ground, Path(folder))) if size.hardships else []
     seconds = [second for kill in kills for second in kill.seconds]
     alone = [second for kill in kills for second in kill.arq_alone_seconds]
+    counts = {"lost": lost, "robbed": len(log.robbed), "doubled": len(log.doubled)}
     return Report(
         name="recovery",
         title="kill -9 of a worker until another runs its jobs",
-        meaning=_meaning(kills, seconds, alone, lost),
-        tables=[_table(kills, alone)],
+        meaning=_meaning(kills, seconds, alone, counts),
+        tables=[_table(kills, alone), *([hardships.table(found)] if found else [])],
         charts=[_chart(seconds, alone)],
-        data={"kills": [dataclasses.asdict(kill) for kill in kills], "lost": lost},
+        data={
+            "kills": [dataclasses.asdict(kill) for kill in kills],
+            **counts,
+            "hardships": [dataclasses.asdict(hardship) for hardship in found],
+        },
     )
 
 
@@ -110,7 +78,7 @@ async def _killing(ground: Ground, size: Size, log: Log) -> tuple[list[Kill], in
     choose = random.Random(_SEED)
     enqueued: list[str] = []
     kills = []
-    with _workers(orders) as start:
+    with workers(orders) as start:
         for _ in range(WORKERS):
             start()
         feeding = asyncio.create_task(_feed(pool, choose, enqueued))
@@ -123,24 +91,6 @@ async def _killing(ground: Ground, size: Size, log: Log) -> tuple[list[Kill], in
         lost = await _count_lost(log, enqueued)
     await pool.aclose(close_connection_pool=True)
     return kills, lost
-
-
-@contextlib.contextmanager
-def _workers(orders: Orders) -> Iterator[Callable[[], None]]:
-    """Give what starts a worker; they are all ended at the end."""
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start() -> None:
-        command = [sys.executable, "-m", "benchmarks.victim", json.dumps(dataclasses.asdict(orders))]
-        started.append(subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, preexec_fn=end_with_parent()))
-
-    try:
-        yield start
-    finally:
-        for process in started:
-            process.kill()
-        for process in started:
-            process.wait()
 
 
 async def _feed(pool: ArqRedis, choose: random.Random, enqueued: list[str]) -> None:
@@ -160,12 +110,13 @@ async def _enqueue(pool: ArqRedis, seconds: float, enqueued: list[str]) -> None:
 
 
 async def _kill_one(tracker: Tracker, pool: ArqRedis, log: Log, choose: random.Random) -> Kill:
-    await _wait(lambda: _all_alive(tracker), f"{WORKERS} workers are alive")
+    await wait(lambda: _all_alive(tracker), f"{WORKERS} workers are alive")
     await asyncio.sleep(choose.uniform(0.0, 1.0))  # anywhere between two beats and two sweeps
-    victim = await _wait(lambda: _somebody_busy(tracker, log, choose), "some worker has a job in hand that was never killed")
+    victim = await wait(lambda: _somebody_busy(tracker, log, choose), "some worker has a job in hand that was never killed")
     sweeper = (await pool.get(f"{NAMESPACE}:lease:sweep:arq") or b"").decode().split(" ")[0]
     killed_ns = time.monotonic_ns()
     os.kill(victim.pid, signal.SIGKILL)
+    log.killed.add(victim.pid)
     log.read()
     in_hand = log.in_hand(victim.pid)
     fresh = [job_id for job_id in in_hand if len(log.starts[job_id]) == 1]
@@ -195,7 +146,7 @@ async def _rerun(log: Log, job_id: str, pid: int, killed_ns: int) -> float:
         log.read()
         return log.started_elsewhere(job_id, pid, after_ns=killed_ns)
 
-    at_ns: int = await _wait(started, f"another worker runs job {job_id}")
+    at_ns: int = await wait(started, f"another worker runs job {job_id}")
     return (at_ns - killed_ns) / 1e9
 
 
@@ -204,22 +155,13 @@ async def _count_lost(log: Log, enqueued: list[str]) -> int:
 
     async def all_ended() -> bool:
         log.read()
-        return log.ended.issuperset(enqueued)
+        return log.ends.keys() >= set(enqueued)
 
     try:
-        await _wait(all_ended, "all jobs have ended")
+        await wait(all_ended, "all jobs have ended")
     except TimeoutError:
-        return len(set(enqueued) - log.ended)
+        return len(set(enqueued) - log.ends.keys())
     return 0
-
-
-async def _wait(question: Callable[[], Awaitable[Any]], description: str) -> Any:
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while not (answer := await question()):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not reached within {_PATIENCE_SECONDS} s: {description}")
-        await asyncio.sleep(0.01)
-    return answer
 
 
 def _table(kills: list[Kill], alone: list[float]) -> Table:
@@ -248,13 +190,16 @@ def _row(name: str, seconds: list[float], kills: int) -> list[str]:
     ]
 
 
-def _meaning(kills: list[Kill], seconds: list[float], alone: list[float], lost: int) -> list[str]:
+def _meaning(kills: list[Kill], seconds: list[float], alone: list[float], counts: dict[str, int]) -> list[str]:
     p99 = quantile(seconds, 0.99)
     set_aside = sum(kill.set_aside for kill in kills)
+    of_sweepers = sum(kill.was_sweeper for kill in kills)
     return [
-        f"Of {len(kills)} killed workers, {sum(kill.was_sweeper for kill in kills)} of them the sweeper, the {len(seconds)} jobs in hand "
+        f"Of {len(kills)} killed workers, {of_sweepers or 'none'} of them the sweeper{'' if of_sweepers else ' (its death is not shown)'}, "
+        f"the {len(seconds)} jobs in hand "
         f"ran again after {statistics.median(seconds):.1f} s in the median and {p99:.1f} s at p99 (goal {GOAL_SECONDS:.0f} s: "
-        f"{'reached' if p99 <= GOAL_SECONDS else 'missed'}); {lost} jobs were lost. arq alone would have waited for another "
+        f"{'reached' if p99 <= GOAL_SECONDS else 'missed'}). {counts['lost']} jobs were lost, {counts['robbed']} robbed of a live worker, "
+        f"{counts['doubled']} run twice to their end: killed before arq could write that down. arq alone would have waited for another "
         f"{statistics.median(alone):.0f} s, the rest of its claims' lifetime. "
         f"({set_aside} jobs were killed a second time; those are delayed on purpose, and not counted here.)",
         "The gem looks for orphans five seconds after a process starts, while the dead one's heartbeat of 45 s still stands, and once more "

@@ -22,6 +22,8 @@ class Size:
     instances: tuple[int, ...]
     query_rounds: int
     kills: int
+    hardships: bool
+    """Whether live workers are stopped, blocked and lost as well, which takes minutes at default settings."""
 
 
 FULL = Size(
@@ -39,7 +41,8 @@ FULL = Size(
     foreign_keys=1_000_000,
     instances=(1, 100, 1_000),
     query_rounds=15,
-    kills=40,
+    kills=100,
+    hardships=True,
 )
 
 QUICK = Size(
@@ -58,6 +61,7 @@ QUICK = Size(
     instances=(1, 100),
     query_rounds=5,
     kills=4,
+    hardships=False,
 )
 
 ONE_ROUND = Size(
@@ -76,4 +80,5 @@ ONE_ROUND = Size(
     instances=(1, 10),
     query_rounds=1,
     kills=1,
+    hardships=False,
 )

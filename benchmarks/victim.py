@@ -22,6 +22,8 @@ class Orders:
     queue: str
     namespace: str
     log_path: str
+    elsewhere: bool = False
+    """Pass for a worker on another host, as the kernel would show it there."""
 
 
 def write_line(log_path: str, *words: object) -> None:
@@ -42,8 +44,16 @@ def work(orders: Orders) -> None:
         await asyncio.sleep(seconds)
         write_line(orders.log_path, "end", ctx["job_id"], os.getpid(), time.monotonic_ns())
 
+    async def block(ctx: dict[str, Any], seconds: float) -> None:
+        write_line(orders.log_path, "start", ctx["job_id"], os.getpid(), time.monotonic_ns())
+        time.sleep(seconds if ctx["job_try"] == 1 else 0.0)  # noqa: ASYNC251 - that is what it is for
+        write_line(orders.log_path, "end", ctx["job_id"], os.getpid(), time.monotonic_ns())
+
+    if orders.elsewhere:
+        readlink = os.readlink
+        os.readlink = lambda path, **options: "pid:[1]" if path == "/proc/self/ns/pid" else readlink(path, **options)  # type: ignore[assignment]
     settings: dict[str, Any] = {
-        "functions": [func(take, name="take")],
+        "functions": [func(take, name="take"), func(block, name="block")],
         "queue_name": orders.queue,
         "redis_settings": RedisSettings.from_dsn(orders.url),
     }

@@ -1,5 +1,6 @@
 """The benchmarks stay alive: one round of each, on a real server, bounded. What they measure is no claim of a test."""
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import connections, medians, overhead, proxy, queries, recovery
+from benchmarks import connections, hardships, medians, overhead, proxy, queries, recovery
 from benchmarks.__main__ import BENCHMARKS, main, write_results
 from benchmarks.environment import environment, header
 from benchmarks.ground import DatabaseInUse, Ground, ground
@@ -38,6 +39,17 @@ def assert_says_what_it_found(report: Report, tmp_path: Path, where: dict[str, s
 def test_one_round_of_each_benchmark_says_what_it_found(module, own_ground: Ground, tmp_path: Path):
     report = module.run(own_ground, ONE_ROUND)
     assert_says_what_it_found(report, tmp_path, environment(own_ground, size=ONE_ROUND.name))
+
+
+def test_the_hardships_of_a_live_worker_are_told(own_ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """For a second each; a host is lost for a minute, which only the full run has."""
+    monkeypatch.setattr(hardships, "STOPPED_SECONDS", 1.0)
+    monkeypatch.setattr(hardships, "BLOCKED_SECONDS", 1.0)
+    found = asyncio.run(hardships.suffer(own_ground, tmp_path, hosts=False))
+    assert [(row[0], row[2], row[3]) for row in hardships.table(found).rows] == [
+        ("stopped (SIGSTOP)", "1", "0"),
+        ("event loop blocked", "1", "0"),
+    ]
 
 
 def test_the_benchmark_of_the_namespace_is_read_as_the_others_are(own_ground: Ground, tmp_path: Path):

@@ -1,10 +1,12 @@
 """SIGKILL where a worker's life begins and ends, where a job is done and not yet written down, and in the middle of a quarantine."""
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import pytest
 
+from async_tracker.embedded import EmbeddedServer
 from async_tracker.integrations.arq import adapter as arq_adapter
 from async_tracker.store.store import SCRIPTS
 from tests.crash.conftest import MakeFleet
@@ -99,6 +101,25 @@ async def test_a_kill_after_arqs_finish_and_before_the_end_is_written_runs_nothi
     account = await fleet.close()
     assert len(account.runs_of(job_id)) == 1
     assert (await fleet.tracker.stats()).recovered == 0
+
+
+async def test_a_kill_that_no_connection_tells_of_is_found_when_the_heartbeat_is_over_and_not_before(
+    make_server: Callable[..., EmbeddedServer], make_fleet: MakeFleet
+):
+    """The workers' user may not ask for connections, so their age is all there is to go by. Allowed: lost 0, doubled 0, robbed 0."""
+    server = make_server(tcp=True, extra_args=("--user", *"worker on nopass ~* &* +@all -client|list".split()))
+    fleet = await make_fleet(server.url)
+    blind = {"tracker": {**SWIFT, "heartbeat_ttl": 3.0}, "redis_url": f"redis://worker:any@127.0.0.1:{server.port}/0"}
+    (victim,) = await fleet.start_ready(**blind)
+    job_id = await fleet.enqueue("interrupted")
+    await fleet.running(job_id)
+    await fleet.start_ready(**blind)
+    victim.kill()
+    killed_at_ns = time.monotonic_ns()
+    account = await fleet.succeeded(job_id)
+    waited = (account.runs_of(job_id)[1].started_at_ns - killed_at_ns) / 1e9
+    assert 3.0 - SWIFT["heartbeat_interval"] - 0.1 < waited < 3.0 + 5.0
+    await fleet.close()
 
 
 QUARANTINES: dict[str, Callable[[Command], bool]] = {

@@ -70,7 +70,7 @@ async def test_a_server_that_is_killed_and_comes_back_with_its_data_loses_no_job
 
 
 async def test_a_server_that_comes_back_empty_knows_its_live_workers_again(make_server: Any, make_fleet: MakeFleet):
-    """What it held is gone with it, queue and all; who lives registers again, under the same id, and works on."""
+    """What it held is gone with it; who lives registers again, under the same id, and works on. Allowed: lost what was queued there."""
     server = make_server()
     fleet = await make_fleet(server.url)
     (worker,) = await fleet.start_ready(tracker=RETURNS, worker={"poll_delay": 3.0})

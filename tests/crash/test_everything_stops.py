@@ -12,7 +12,7 @@ SLEEPS: dict[str, Any] = {**QUICK, "silence_limit": 2.0}
 
 
 async def test_a_fleet_that_is_stopped_together_with_its_server_robs_nobody_when_it_goes_on(make_server: Any, make_fleet: MakeFleet):
-    """All heartbeats are as old as the pause when it ends, and whoever looks first must not take that for silence. Allowed: lost 0, robbed 0."""
+    """All heartbeats are as old as the pause when it ends: who looks first must not take that for silence. Allowed: lost 0, robbed 0."""
     server = make_server()
     fleet = await make_fleet(server.url)
     workers = await fleet.start_ready(4, tracker=SLEEPS, worker={"max_jobs": 2})

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -109,7 +110,7 @@ async def test_a_kill_that_no_connection_tells_of_is_found_when_the_heartbeat_is
     """The workers' user may not ask for connections, so their age is all there is to go by. Allowed: lost 0, doubled 0, robbed 0."""
     server = make_server(tcp=True, extra_args=("--user", *"worker on nopass ~* &* +@all -client|list".split()))
     fleet = await make_fleet(server.url)
-    blind = {"tracker": {**SWIFT, "heartbeat_ttl": 3.0}, "redis_url": f"redis://worker:any@127.0.0.1:{server.port}/0"}
+    blind: dict[str, Any] = {"tracker": {**SWIFT, "heartbeat_ttl": 3.0}, "redis_url": f"redis://worker:any@127.0.0.1:{server.port}/0"}
     (victim,) = await fleet.start_ready(**blind)
     job_id = await fleet.enqueue("interrupted")
     await fleet.running(job_id)

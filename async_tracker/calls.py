@@ -160,7 +160,7 @@ def run_script_sync(client: Any, script: Script, keys: Sequence[str | bytes], ar
 
 
 async def bounded(work: Coroutine[Any, Any, T], seconds: float) -> T:
-    """Let the driver work in a task of its own, for at most ``seconds``. Raises TimeoutError when they are over.
+    """Let the driver work in a task of its own, for at most ``seconds``. Raises Python's TimeoutError when they are over.
 
     Whoever is cancelled in here is cancelled at once. The driver itself can swallow a cancellation: on Python 3.11 ``wait_for``,
     in which it sends, does when both come together.
@@ -171,7 +171,7 @@ async def bounded(work: Coroutine[Any, Any, T], seconds: float) -> T:
     try:
         done, _ = await asyncio.wait({task}, timeout=max(seconds, 0.0))
         if not done:
-            raise TimeoutError
+            raise asyncio.TimeoutError  # Python's, not the driver's, which has the same name here
         return task.result()
     finally:
         task.cancel()

@@ -134,15 +134,19 @@ class Runtime:
         """Whether it is running in the event loop that asks; from any other it must not be awaited."""
         return self.is_running and self._loop is asyncio.get_running_loop()
 
-    async def start(self) -> None:
-        """Start the loops, and wait for the registration for at most ``hook_timeout`` seconds. It is tried again with every beat."""
+    async def start(self, *, within: float | None = None) -> None:
+        """Start the loops, and wait for the registration for at most ``within`` seconds, by default ``hook_timeout``.
+
+        It is tried again with every beat.
+        """
+        seconds = self._settings.hook_timeout if within is None else within
         self._start_loops()
         self.heartbeat.hurry()
         try:
-            async with asyncio.timeout(self._settings.hook_timeout):
+            async with asyncio.timeout(seconds):
                 await self._has_beaten.wait()
         except TimeoutError:
-            logger.warning("registration takes longer than %s s: it goes on in the background", self._settings.hook_timeout)
+            logger.warning("registration takes longer than %.2f s: it goes on in the background", max(seconds, 0.0))
 
     def _start_loops(self) -> None:
         self._spawn(lambda: self.pulse.run(self._notice_draining))

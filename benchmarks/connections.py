@@ -17,6 +17,8 @@ POOL_LIMIT = 4
 
 _NAMES = {"untracked": "arq alone", "tracked": "pooled (shared)", "dedicated": "dedicated"}
 _SLOTS = 10
+_SURE = 0.9
+"""From which coverage on an interval says anything."""
 _JOB_SECONDS = 0.01
 _MOST_JOBS = 1_000
 _SLOW_JOBS, _FEWEST_JOBS = 150, 40
@@ -112,9 +114,28 @@ def _meaning(found: dict[str, tuple[float, Rounds]]) -> list[str]:
         f"Throughput by that of arq alone, pooled and dedicated: {compared}.",
         f"Of the connections of a worker {own['tracked']:.0f} is the tracker's where it shares the pool, and {own['dedicated']:.0f} where "
         "it has one of its own (arq's own number goes up and down with the jobs at hand); it is outside the pool's count in either case, "
-        "so a pool of few connections loses none of them to it. Take a dedicated Redis to keep the tracker's load and data apart, not "
-        "for speed. Memory per job in flight is the same either way: the same records are written.",
+        f"so a pool of few connections loses none of them to it. {which_is_faster(pooled, dedicated)} "
+        "Memory per job in flight is the same either way: the same records are written.",
     ]
+
+
+def which_is_faster(pooled: dict[str, Estimate], dedicated: dict[str, Estimate]) -> str:
+    """Say where the intervals of the two lie apart: only there is one of them faster, and only if they mean something."""
+    estimates = (*pooled.values(), *dedicated.values())
+    coverage = min(found.coverage for found in estimates)
+    if coverage < _SURE:
+        return f"Which of the two is faster cannot be told from {min(found.rounds for found in estimates)} round(s) each."
+    apart = []
+    for place, one in pooled.items():
+        other = dedicated[place]
+        if one.low > other.high or other.low > one.high:
+            apart.append(f"{'pooled' if one.median > other.median else 'dedicated'} at {place}")
+    if apart:
+        return f"The intervals ({coverage:.0%}) of the two lie apart where one is faster: {', '.join(apart)}."
+    return (
+        f"Nowhere do the intervals ({coverage:.0%}) of the two lie apart: take a dedicated Redis to keep the tracker's load and data "
+        "apart, not for speed."
+    )
 
 
 def _kept(rounds: Rounds) -> dict[str, list[dict[str, Any]]]:

@@ -26,11 +26,14 @@ MEMORY_GOAL_BYTES = 512
 
 _PARTS = 10
 _IMPORT = """
-import resource, sys, time
+import os, sys, time
 import arq.worker, arq.connections
-rss, modules, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, len(sys.modules), time.perf_counter()
+def rss_bytes():
+    with open("/proc/self/statm") as file:  # not ru_maxrss: that begins with what the parent had
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+rss, modules, began = rss_bytes(), len(sys.modules), time.perf_counter()
 from async_tracker import Tracker
-print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - rss, len(sys.modules) - modules)
+print(time.perf_counter() - began, rss_bytes() - rss, len(sys.modules) - modules)
 """
 
 Ctx = dict[Any, Any]
@@ -42,7 +45,7 @@ def run(ground: Ground, size: Size) -> Report:
     ground.empty()
     rss_mb = asyncio.run(_process_memory(ground, size.runs_in_one_process))
     per_job = {way: asyncio.run(memory_per_job(ground, way, size.runs_in_flight)) for way in ("tracked", "gem")}
-    seconds, rss_kb, modules = _import_cost(size.imports)
+    seconds, rss, modules = _import_cost(size.imports)
     growth_mb = rss_mb[-1] - rss_mb[1]
     rows = [
         [f"Redis memory per job in flight, ids of 32 characters ({size.runs_in_flight:,} jobs)", f"{per_job['tracked']:.0f} bytes"],
@@ -51,7 +54,7 @@ def run(ground: Ground, size: Size) -> Report:
             f"memory of the process after {size.runs_in_one_process:,} runs, against a tenth of them",
             f"{growth_mb:+.1f} MB of {rss_mb[-1]:.0f}",
         ],
-        ["importing async_tracker where arq is imported", f"{seconds * 1000:.0f} ms, {modules:.0f} modules, {rss_kb / 1024:.1f} MB"],
+        ["importing async_tracker where arq is imported", f"{seconds * 1000:.0f} ms, {modules:.0f} modules, {rss / 2**20:.1f} MB"],
     ]
     return Report(
         name="footprint",
@@ -62,7 +65,7 @@ def run(ground: Ground, size: Size) -> Report:
             f"{seconds * 1000:.0f} ms to the start of a worker."
         ],
         tables=[Table(title="Footprint", columns=["what", "measured"], rows=rows)],
-        data={"rss_mb": rss_mb, "bytes_per_job_in_flight": per_job, "import_ms": seconds * 1000, "import_rss_kb": rss_kb},
+        data={"rss_mb": rss_mb, "bytes_per_job_in_flight": per_job, "import_ms": seconds * 1000, "import_rss_bytes": rss},
     )
 
 
@@ -180,10 +183,10 @@ def _gem_payload(job_id: str) -> str:
 
 
 def _import_cost(times: int) -> tuple[float, float, float]:
-    """Give seconds, kB and modules that importing adds to a process that has arq; medians."""
+    """Give seconds, bytes and modules that importing adds to a process that has arq; medians."""
     found: list[list[float]] = []
     for _ in range(times + 1):  # the first one may have to compile
         done = subprocess.run([sys.executable, "-c", _IMPORT], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
         found.append([float(word) for word in done.stdout.split()])
-    seconds, rss_kb, modules = (statistics.median(column) for column in zip(*found[1:], strict=True))
-    return seconds, rss_kb, modules
+    seconds, rss, modules = (statistics.median(column) for column in zip(*found[1:], strict=True))
+    return seconds, rss, modules

@@ -34,11 +34,22 @@ def run(ground: Ground, size: Size) -> Report:
 
 def _meaning(measured: dict[str, Any], goals: dict[str, float]) -> str:
     parts = [
-        f"{work}: {measured[work]['namespace']['ratio']:.3f} (goal {goal:.2f})"
+        f"{work}: {measured[work]['namespace']['ratio']:.3f} (goal {goal:.2f}: {_verdict(measured[work]['namespace'], goal)})"
         for work, goal in goals.items()
         if "namespace" in measured[work]
     ]
     return "A command through the Namespace takes this many times what it takes on the raw client; " + "; ".join(parts) + "."
+
+
+def _verdict(measured: dict[str, float], goal: float) -> str:
+    """Say whether a goal was reached, by the median, and whether the interval leaves it open.
+
+    >>> _verdict({"ratio": 1.01, "low": 1.0, "high": 1.02}, 1.03), _verdict({"ratio": 1.02, "low": 1.0, "high": 1.05}, 1.03)
+    ('reached', 'reached, though the interval, 1.000 to 1.050, leaves it open')
+    """
+    met = "reached" if measured["ratio"] <= goal else "missed"
+    is_open = measured["low"] <= goal < measured["high"]
+    return f"{met}, though the interval, {measured['low']:.3f} to {measured['high']:.3f}, leaves it open" if is_open else met
 
 
 def _goal(goals: dict[str, float], work: str) -> str:

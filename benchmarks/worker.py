@@ -7,7 +7,6 @@ processor time and the server's counters; nothing before and nothing after count
 import asyncio
 import dataclasses
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from arq.worker import Worker, func
 from redis.asyncio.connection import AbstractConnection
 
 from async_tracker import Tracker
+from async_tracker.heartbeat import rss_bytes
 from benchmarks.gem import GemTracker
 from benchmarks.ground import Reading, read_counters
 from benchmarks.parts import time_parts
@@ -92,7 +92,7 @@ class Meter:
             "calls_per_job": {name: count / jobs for name, count in counted.calls.items()},
             "tracker_connections": sum(found["name"].startswith("async-tracker") for found in self.client.client_list()),
             "connections": counted.clients - 2,  # this meter's own, and that of the program that started us
-            "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "rss_mb": rss_bytes() / 2**20,
         }
 
 

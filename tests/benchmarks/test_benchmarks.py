@@ -113,3 +113,11 @@ def test_a_run_of_the_program_prints_its_environment_before_anything_else(capsys
     assert printed.startswith("date ")
     assert printed.index("commit ") < printed.index("## queries")
     assert json.loads((tmp_path / "found.json").read_text())["environment"]["size"] == ONE_ROUND.name
+
+
+def test_which_connection_is_faster_is_said_only_where_intervals_lie_apart_and_mean_something():
+    ten = [1.0 + number / 1_000 for number in range(10)]
+    alike, slower, few = medians.estimate(ten), medians.estimate([ratio - 0.1 for ratio in ten]), medians.estimate(ten[:2])
+    assert "not for speed" in connections.which_is_faster({"near": alike}, {"near": alike})
+    assert "dedicated at 1 ms" in connections.which_is_faster({"near": alike, "1 ms": slower}, {"near": alike, "1 ms": alike})
+    assert "cannot be told from 2 round(s)" in connections.which_is_faster({"near": few}, {"near": slower})

@@ -90,8 +90,10 @@ class ArqHooks:
             logger.exception("tracking could not start; the worker runs without it")
 
     async def _start(self, ctx: Ctx) -> None:
+        """All of it within ``hook_timeout`` seconds: what comes first has parts of it, the registration has what they leave."""
+        deadline_ms = monotonic_ms() + self.settings.hook_timeout * 1000
         if self.runtime is not None:
-            await self.runtime.stop()
+            await self.runtime.stop(within=self.settings.hook_timeout / 4)
         pool = self.pool = ctx["redis"]
         if not self.access.is_explicit:
             self.access.share(pool)
@@ -116,7 +118,7 @@ class ArqHooks:
         self.on_runtime(runtime)
         if main_task is not None:
             main_task.add_done_callback(partial(self._polling_ended, runtime))
-        await runtime.start()
+        await runtime.start(within=(deadline_ms - monotonic_ms()) / 1000)
 
     def _describe(self, pool: Any, worker: Any, claims_server: str | None) -> Description:
         facts = self.facts

@@ -8,6 +8,7 @@ When it ends the tracker must be right again, with that job in flight and no oth
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -19,8 +20,8 @@ from async_tracker.store.store import SCRIPTS as FORGOTTEN
 from tests.harness.servers import address_of, database_of
 from tests.harness.wait import wait_until
 from tests.harness.wire import WireProxy
-from tests.integrations.arq.running import result_of
-from tests.integrations.arq.stories import HOOK_TIMEOUT, Company, has_met_the_fault, sees, story_of
+from tests.integrations.arq.running import open_pool, result_of
+from tests.integrations.arq.stories import HOOK_TIMEOUT, SLOW_MACHINE, Company, has_met_the_fault, sees, story_of
 
 BEAT = 1.0
 RIGHT_AGAIN = 2 * BEAT + 1.0
@@ -236,8 +237,29 @@ async def test_a_worker_that_starts_in_the_fault_works_and_is_tracked_after_it(a
     company.assert_hooks_kept_their_time()
 
 
+async def test_where_neither_redis_answers_and_another_worker_was_left_a_start_takes_no_longer_than_one_hook(
+    make_tracker, wire, redis_url, queue, caplog
+):
+    hook_timeout = 1.5
+    tracker = make_tracker(redis_options={"url": wire.url}, hook_timeout=hook_timeout)
+    with WireProxy(address_of(redis_url), database=database_of(redis_url)) as slow:
+        pool = await open_pool(slow.url, queue=queue)
+        await tracker.on_startup({"redis": pool})
+        slow.stall()
+        wire.stall()
+        began = time.monotonic()
+        await tracker.on_startup({"redis": pool})
+        assert time.monotonic() - began < hook_timeout + SLOW_MACHINE
+        assert "it goes on in the background" in caplog.text
+        slow.flow()
+        wire.flow()
+        await tracker.on_shutdown({"redis": pool})
+        assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == []
+        await pool.aclose()
+
+
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_worker_that_ends_in_the_fault_ends_in_time(apart, observer, run_worker, pool, wire, fault):
+async def test_a_worker_that_ends_in_the_fault_ends_in_time(apart, observer, run_worker, pool, wire, caplog, fault):
     company = Company()
     worker = await run_worker(company.settings(apart.install))
     company.may_end.set()
@@ -246,6 +268,7 @@ async def test_a_worker_that_ends_in_the_fault_ends_in_time(apart, observer, run
     async with FAULTS[fault](wire):
         await worker.stop()
     company.assert_hooks_kept_their_time()
+    assert [record.message for record in caplog.records if is_ours(record) and record.levelno >= logging.ERROR] == []
     await wait_until(lambda: settled(observer), timeout=30, description="nothing of the instance is left")
 
 

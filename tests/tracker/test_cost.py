@@ -4,6 +4,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -142,6 +143,62 @@ async def commands_of_a_worker(url: str, tracker: Tracker | None) -> dict[str, i
         await worker.on_shutdown(worker.ctx)
     await pool.aclose()
     return {name.removeprefix("cmdstat_"): int(found["calls"]) for name, found in stats.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What one worker cost its server: commands, those within scripts too, and bytes per job, and the tracker's own connections."""
+
+    commands: float
+    scripts: float
+    bytes: float
+    connections: int
+
+
+async def cost_of_a_worker(url: str, tracker: Tracker | None, *, job_seconds: float, jobs: int) -> Cost:
+    async def work(ctx: dict[str, Any]) -> None:
+        if job_seconds:
+            await asyncio.sleep(job_seconds)
+
+    pool, onlooker = ArqRedis.from_url(url), redis.asyncio.Redis.from_url(url)
+    for _ in range(jobs):
+        await pool.enqueue_job("work")
+    await pool.config_resetstat()
+    arguments: dict[str, Any] = {"functions": [func(work, name="work")], "redis_pool": pool, "burst": True, "poll_delay": 0.05}
+    worker = Worker(**(tracker.install(arguments) if tracker is not None else arguments), handle_signals=False)
+    task, ours = asyncio.create_task(worker.async_run()), set[str]()
+    while not task.done():
+        await asyncio.wait([task], timeout=0.05)
+        ours |= {client["id"] for client in await onlooker.client_list() if client["name"].startswith("async-tracker")}
+    await task
+    traffic, called = await pool.info("stats"), await pool.info("commandstats")
+    calls = {name.removeprefix("cmdstat_"): int(found["calls"]) for name, found in called.items()}
+    if worker.on_shutdown is not None:
+        await worker.on_shutdown(worker.ctx)
+    await pool.aclose()
+    await onlooker.aclose()
+    return Cost(
+        commands=sum(count for name, count in calls.items() if not name.startswith("client|list")) / jobs,
+        scripts=(calls.get("evalsha", 0) + calls.get("eval", 0)) / jobs,
+        bytes=int(traffic["total_net_input_bytes"]) / jobs,
+        connections=len(ours),
+    )
+
+
+@pytest.mark.parametrize(
+    ("job_seconds", "jobs", "scripts", "commands", "size"),
+    [(0.0, 300, 0.5, 2.0, 250.0), (0.05, 100, 2.2, 14.0, 1_500.0)],
+    ids=["jobs shorter than a linger", "jobs of 50 ms"],
+)
+async def test_at_default_settings_an_arq_worker_costs_no_more_than_its_budget(
+    make_server: Callable[..., EmbeddedServer], namespace: str, job_seconds: float, jobs: int, scripts: float, commands: float, size: float
+):
+    alone = await cost_of_a_worker(make_server().url, None, job_seconds=job_seconds, jobs=jobs)
+    tracked = await cost_of_a_worker(make_server().url, Tracker(namespace=namespace), job_seconds=job_seconds, jobs=jobs)
+    assert (alone.scripts, alone.connections, tracked.connections) == (0, 0, 1)
+    assert tracked.scripts <= scripts
+    assert tracked.commands - alone.commands <= commands
+    assert tracked.bytes - alone.bytes <= size
 
 
 async def test_a_job_in_flight_takes_no_more_memory_of_redis_than_its_budget(

@@ -178,7 +178,10 @@ async def assert_no_harm(
 
     met = has_met_it or (lambda: has_met_the_fault(tracker))
     assert await story_of(company, worker, pool, prefix="b-", weather=weather, has_met_it=met, on_change=right_again) == expected
-    company.assert_hooks_kept_their_time()
+    if tracker.settings.durable:
+        company.assert_hooks_were_in_time()
+    else:
+        company.assert_hooks_kept_their_time()
     assert await observer.instances() == []
     assert await observer.orphans() == []
 
@@ -193,6 +196,16 @@ async def test_a_fault_of_the_trackers_redis_is_no_fault_of_a_job(apart, observe
     await assert_no_harm(apart, observer, run_worker, pool, lambda: FAULTS[fault](wire), has_met_it=met)
     stats = await observer.stats()
     assert (stats.succeeded, stats.failed, stats.retried, stats.timed_out) == (3 * 3 + 1, 3, 6, 3)
+
+
+@pytest.mark.parametrize("fault", ["refused", "never answers", "answers late", "answers nonsense"])
+async def test_where_starts_are_durable_a_fault_costs_a_job_the_time_of_its_hook_and_nothing_else(
+    make_tracker, observer, run_worker, pool, wire, fault
+):
+    options = {"url": wire.url, "socket_timeout": 0.5, "socket_connect_timeout": 0.5}
+    durable = make_tracker(redis_options=options, heartbeat_interval=BEAT, hook_timeout=HOOK_TIMEOUT, durable=True)
+    await assert_no_harm(durable, observer, run_worker, pool, lambda: FAULTS[fault](wire))
+    assert (await observer.stats()).succeeded == 10
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)

@@ -30,13 +30,22 @@ def tracker(make_tracker):
     return make_tracker(heartbeat_interval=BEAT, hook_timeout=HOOK_TIMEOUT)
 
 
-@pytest.mark.parametrize(
-    "refusal", ["OOM command not allowed when used memory > 'maxmemory'.", "NOPERM this user has no permissions", "READONLY a replica"]
-)
+REFUSALS = {
+    "no memory": "OOM command not allowed when used memory > 'maxmemory'.",
+    "no permission": "NOPERM this user has no permissions",
+    "a replica": "READONLY a replica",
+    "loading": "LOADING Redis is loading the dataset in memory",
+    "busy": "BUSY Redis is busy running a script.",
+    "no password": "NOAUTH Authentication required.",
+    "master down": "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
 async def test_scripts_refused_on_the_shared_redis_are_no_fault_of_a_job(tracker, observer, run_worker, pool, wire, refusal):
     @asynccontextmanager
     async def refuses() -> AsyncIterator[None]:
-        rule = wire.reply_with_error(refusal, to={"EVALSHA", "EVAL", "CLIENT"})
+        rule = wire.reply_with_error(REFUSALS[refusal], to={"EVALSHA", "EVAL", "CLIENT"})
         yield
         rule.remove()
 
@@ -53,7 +62,17 @@ async def test_scripts_refused_on_the_shared_redis_are_no_fault_of_a_job(tracker
 
 
 @pytest.mark.parametrize(
-    "error", ["LOADING in progress", "OOM no memory", "READONLY a replica", "ERR no such thing", "NOAUTH Authentication required."]
+    "error",
+    [
+        "LOADING in progress",
+        "OOM no memory",
+        "READONLY a replica",
+        "ERR no such thing",
+        "NOAUTH Authentication required.",
+        "BUSY Redis is busy running a script.",
+        "NOPERM this user has no permissions",
+        "MASTERDOWN Link with MASTER is down.",
+    ],
 )
 @pytest.mark.parametrize("command", [b"WATCH", b"MULTI", b"PSETEX", b"EXEC"])
 async def test_a_fault_in_the_claim_does_to_a_worker_what_it_does_without_us(

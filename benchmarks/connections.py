@@ -111,7 +111,8 @@ def _meaning(found: dict[str, tuple[float, Rounds]]) -> list[str]:
     own = {way: _median(near[way], "tracker_connections") for way in ("tracked", "dedicated")}
     compared = "; ".join(f"{place}: {pooled[place].median:.3f} and {dedicated[place].median:.3f}" for place in found)
     return [
-        f"Throughput by that of arq alone, pooled and dedicated: {compared}.",
+        f"Throughput by that of arq alone, pooled and dedicated: {compared}. Latency is put in by a proxy in Python through which every "
+        "message of arq and of the tracker goes: far away the proxy's own work for the tracker's messages is part of what is measured.",
         f"Of the connections of a worker {own['tracked']:.0f} is the tracker's where it shares the pool, and {own['dedicated']:.0f} where "
         "it has one of its own (arq's own number goes up and down with the jobs at hand); it is outside the pool's count in either case, "
         f"so a pool of few connections loses none of them to it. {which_is_faster(pooled, dedicated)} "

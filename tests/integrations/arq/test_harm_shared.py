@@ -30,6 +30,9 @@ def tracker(make_tracker):
     return make_tracker(heartbeat_interval=BEAT, hook_timeout=HOOK_TIMEOUT)
 
 
+NONSENSE, RESET = "(nonsense)", "(reset)"
+"""Faults that are no error reply: one that nobody expects, and none, for the connection is reset before the server has seen the command."""
+
 REFUSALS = {
     "no memory": "OOM command not allowed when used memory > 'maxmemory'.",
     "no permission": "NOPERM this user has no permissions",
@@ -72,6 +75,8 @@ async def test_scripts_refused_on_the_shared_redis_are_no_fault_of_a_job(tracker
         "BUSY Redis is busy running a script.",
         "NOPERM this user has no permissions",
         "MASTERDOWN Link with MASTER is down.",
+        NONSENSE,
+        RESET,
     ],
 )
 @pytest.mark.parametrize("command", [b"WATCH", b"MULTI", b"PSETEX", b"EXEC"])
@@ -81,15 +86,15 @@ async def test_a_fault_in_the_claim_does_to_a_worker_what_it_does_without_us(
     """The wrapped claim is arq's own: refused once in the middle of it, the worker goes on, or ends, as it would have."""
 
     async def story(install):
-        # PSETEX also writes arq's own health check
-        rule = wire.reply_with_error(
-            error, to=lambda sent: sent[0] == command and (command != b"PSETEX" or IN_PROGRESS in sent[1]), times=1
-        )
+        rule = fault_in_the_claim(wire, command, error)
         worker = await run_worker(install({"functions": [job]}), url=wire.url)
         queued = await pool.enqueue_job("job", _job_id="the job")
         inner = worker.worker
         await wait_until(lambda: rule.caught, description="the claim met the fault")
-        if command == b"MULTI":  # the claim was written all the same, and arq now waits for whoever may hold it: for itself
+        if error == RESET:
+            wire.cut()
+            rule.release()
+        if command == b"MULTI" and error != RESET:  # the claim was written all the same, and arq waits for itself
             await wait_until(lambda: redis_client.exists("arq:in-progress:the job"), description="the job is claimed by nobody")
         else:
             await wait_until(lambda: ended_or_complete(worker), timeout=20, description="the worker has ended, or the job")
@@ -104,6 +109,18 @@ async def test_a_fault_in_the_claim_does_to_a_worker_what_it_does_without_us(
 
     assert await story(dict) == await story(tracker.install)
     assert await observer.jobs() == []
+
+
+def fault_in_the_claim(wire, command, error):
+    def is_meant(sent):
+        return sent[0] == command and (command != b"PSETEX" or IN_PROGRESS in sent[1])  # PSETEX also writes arq's own health check
+
+    if error == RESET:
+        return wire.hold(is_meant, times=1)
+    rule = wire.reply_with_error(error, to=is_meant, times=1)
+    if error == NONSENSE:
+        rule.reply = b"+what\r\n"
+    return rule
 
 
 def ended_or_complete(worker):

@@ -1,0 +1,30 @@
+"""What a SIGKILL takes of the counters: what was counted since the last heartbeat that got through, and nothing before it."""
+
+from tests.crash.fleet import SWIFT, Fleet
+from tests.harness.wait import wait_until
+
+SLOW_BEAT = {**SWIFT, "heartbeat_interval": 2.0, "heartbeat_ttl": 10.0}
+TOLD, UNTOLD = 20, 10
+
+
+async def test_a_kill_takes_no_count_that_a_heartbeat_has_carried_and_counts_nothing_twice(fleet: Fleet):
+    """Allowed: lost 0, doubled 0."""
+    (worker,) = await fleet.start_ready(tracker=SLOW_BEAT)
+    await fleet.succeeded(*await fleet.enqueue_many(TOLD, "hold", 0.0))
+
+    async def are_told() -> bool:
+        return (await fleet.tracker.stats()).succeeded == TOLD
+
+    await wait_until(are_told, timeout=30, description="a heartbeat has carried the counts")
+    await fleet.succeeded(*await fleet.enqueue_many(UNTOLD, "hold", 0.0))
+    worker.kill()
+    await fleet.start_ready(tracker=SWIFT)
+
+    async def is_buried() -> bool:
+        return worker.pid not in [instance.pid for instance in await fleet.tracker.instances()]
+
+    await wait_until(is_buried, timeout=30, description="the dead instance is settled")
+    stats = await fleet.tracker.stats()
+    assert TOLD <= stats.succeeded <= TOLD + UNTOLD
+    assert TOLD <= stats.started <= TOLD + UNTOLD
+    await fleet.close()

@@ -23,7 +23,7 @@ if hasattr(os, "register_at_fork"):
 
 def new_run() -> str:
     """Make the token of a run: unique, short, and free of anything that would have to be escaped. No secret."""
-    return f"{_tokens.getrandbits(64):016x}"
+    return "%016x" % _tokens.getrandbits(64)  # noqa: UP031 - twice as quick, and done for every job
 
 
 class Keeper(Protocol):
@@ -70,6 +70,8 @@ class Run:
     progress: float | None = None
     progress_message: str | None = None
     outcome: str | None = None
+    ended_mono_ms: float = 0.0
+    """When the work ended, on the monotonic clock: hooks that run after it are no part of the run. 0 until then."""
     owned: bool = True
     """False once the instance was declared dead: somebody else may run the job now."""
     in_flight: bool = True
@@ -82,7 +84,10 @@ class Run:
     """A write that carried this run was taken."""
     is_named: bool = True
     """False while the function's name is still to come: such a start is not yet counted."""
+    is_taken_in: bool = False
+    """The journal has looked at it since it started."""
     is_start_counted: bool = False
+    is_end_counted: bool = False
     keeper: Keeper
     """Set by whoever puts it in flight."""
     handle: "CurrentJob | None" = None

@@ -42,6 +42,10 @@ _LEAVING_HOOK_TIMEOUTS = 4
 """An orderly end is worth a little more than a hook's time: no job waits for it, and without it the sweep has to find out."""
 
 
+def _nothing() -> None:
+    """There is nothing to look after."""
+
+
 class Runtime:
     """One instance at work. Nothing here raises StorageError to its callers: when Redis is away, jobs run on."""
 
@@ -55,12 +59,14 @@ class Runtime:
         on_event: Callable[[str], None],
         main_task: asyncio.Task[Any] | None = None,
         is_draining: Callable[[], bool] | None = None,
+        on_pulse: Callable[[], None] = _nothing,
     ) -> None:
         self._settings = settings
         self._description = description
         self._on_event = on_event
         self._main_task = main_task
         self._is_draining = is_draining
+        self._on_pulse = on_pulse
         self._loop = asyncio.get_running_loop()
         nonce = secrets.token_hex(6)
         self.link = Link(client, namespace=settings.namespace, name=f"async-tracker:{nonce}")
@@ -149,7 +155,7 @@ class Runtime:
             logger.warning("registration takes longer than %.2f s: it goes on in the background", max(seconds, 0.0))
 
     def _start_loops(self) -> None:
-        self._spawn(lambda: self.pulse.run(self._notice_draining))
+        self._spawn(lambda: self.pulse.run(self._at_pulse))
         self._spawn(self.writer.run)
         self._spawn(lambda: self.heartbeat.run(self._beat))
         self._spawn(lambda: self.sweeper.run(self.seat))
@@ -321,25 +327,24 @@ class Runtime:
     def resume_run(self, run: Run) -> None:
         """An ended run turns out to hold its claim still: in flight again, so that the end of this instance gives it back."""
         if run.owned and not run.in_flight:
-            run.in_flight = True
             self.journal.resume(run)
 
-    def finish_run(self, run: Run, outcome: str, ended_mono_ms: float | None = None) -> None:
+    def finish_run(self, run: Run, outcome: str, *, ended_mono_ms: float = 0.0) -> None:
         """Take a run out of flight and count how it ended (by default now), each of them once.
 
         A run that was given to somebody else is counted where it was taken away.
         """
         if run.owned and run.outcome is None:
+            run.ended_mono_ms = ended_mono_ms or monotonic_ms()
             run.outcome = outcome
-            self.journal.finish(run, outcome, int((ended_mono_ms or monotonic_ms()) - run.started_mono_ms))
-        else:
-            self.journal.end(run)
+        self.journal.end(run)
 
-    def count_end(self, run: Run, outcome: str, ended_mono_ms: float | None = None) -> None:
+    def count_end(self, run: Run, outcome: str, *, ended_mono_ms: float = 0.0) -> None:
         """Count how a run that is out of flight ended (by default now), once, as `finish_run` does."""
         if run.owned and run.outcome is None:
+            run.ended_mono_ms = ended_mono_ms or monotonic_ms()
             run.outcome = outcome
-            self.journal.count_end(run, outcome, int((ended_mono_ms or monotonic_ms()) - run.started_mono_ms))
+            self.journal.count_end(run)
 
     def touch(self, run: Run) -> None:
         """Something that is stored of the run has changed."""
@@ -378,7 +383,8 @@ class Runtime:
         self._is_registered = False
         self.heartbeat.hurry()
 
-    def _notice_draining(self) -> None:
+    def _at_pulse(self) -> None:
+        self._on_pulse()
         if self._is_draining is not None and self._is_draining():
             self.drain()
 

@@ -12,7 +12,7 @@ from async_tracker.writer import Writer
 PARTS: tuple[tuple[str, type, str], ...] = (
     ("put the run in flight", ArqHooks, "begun"),
     ("take it out of flight, count it", ArqHooks, "ended"),
-    ("let go of it", ArqHooks, "finished"),
+    ("look whether arq is done with it", ArqHooks, "_look_after"),
     ("name the claim", Claims, "claim"),
     ("look for what is to be written", Writer, "_look"),
 )

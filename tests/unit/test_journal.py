@@ -106,8 +106,8 @@ def test_a_run_that_ends_before_it_was_written_is_never_written():
     short = run("42", "r")
     journal.start(short)
     journal.end(short)
-    assert not journal.has_work
     assert journal.take() is None
+    assert not journal.has_work
     assert (journal.counts.started, journal.counts.ended) == (1, 1)
 
 
@@ -116,6 +116,8 @@ def test_a_run_may_end_twice_and_is_counted_once():
     once = run("42", "r")
     journal.start(once)
     journal.end(once)
+    journal.end(once)
+    assert journal.busy == 0
     journal.end(once)
     assert journal.counts.ended == 1
 

@@ -5,7 +5,6 @@ start-up on, the pipelines of the worker's pool write ``{instance}:{run}`` inste
 moment in which a claim has no name. Everything else goes through unchanged.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from types import FunctionType
 from typing import Any
@@ -27,14 +26,15 @@ class Claims:
 
     def __init__(self, pen: Pen) -> None:
         self._pen = pen
-        self._held: OrderedDict[Any, tuple[str, str]] = OrderedDict()
+        self._held: dict[Any, tuple[str, str]] = {}
 
     def claim(self, key: str) -> str:
         """Name a claim that is about to be written. Returns what stands in the key."""
         held = self._pen.instance_id, new_run()
         self._held[key] = held
         if len(self._held) > _UNSTARTED_KEPT:
-            self._held.popitem(last=False)
+            for old in list(self._held)[: _UNSTARTED_KEPT // 2]:  # many at once: to look for the oldest each time is slow in a dict
+                del self._held[old]
         return ":".join(held)
 
     def take(self, job_id: str) -> tuple[str, str] | None:
@@ -43,9 +43,11 @@ class Claims:
 
     def released(self, keys: Iterable[Any]) -> None:
         """arq lets go of keys, some of which may be claims."""
-        for key in keys:
-            if isinstance(key, str):  # arq's are; a user's need not even be hashable
+        try:
+            for key in keys:
                 self._held.pop(key, None)
+        except TypeError:  # a user's own keys need not be hashable; arq's are
+            pass
 
     def held(self) -> list[tuple[str, str, str]]:
         """Give the claims whose jobs have not started: job id, instance id, run."""
@@ -107,17 +109,19 @@ def _quick_pipeline(pool: Any, claims: Claims) -> Callable[..., Any] | None:
 def _naming(kind: Any, claims: Claims) -> Any:
     """Make the subclass of a pipeline class that names claims and hears what becomes of them."""
 
+    plain_psetex, plain_delete = kind.psetex, kind.delete
+
     def psetex(self: Any, name: Any, time_ms: Any, value: Any) -> Any:
         if value == _UNNAMED and isinstance(name, str) and name.startswith(IN_PROGRESS):
             value = claims.claim(name)
-        return kind.psetex(self, name, time_ms, value)
+        return plain_psetex(self, name, time_ms, value)
 
     def delete(self: Any, *names: Any) -> Any:
         claims.released(names)
         run = current.get()  # arq ends a job in the context in which it started it
         if isinstance(run, ArqRun) and run.outcome is None and RETRY + run.job_id in names:
             run.is_finished = True
-        return kind.delete(self, *names)
+        return plain_delete(self, *names)
 
     def pexpire(self: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
         claims.released((name,))  # a cron job that has ended: arq keeps the key for a minute on purpose

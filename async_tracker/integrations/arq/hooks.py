@@ -9,7 +9,6 @@ import logging
 import os
 import secrets
 from collections.abc import Callable
-from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -33,9 +32,6 @@ from async_tracker.stored import Description, RunRecord
 logger = logging.getLogger("async_tracker")
 
 Ctx = dict[str, Any]
-
-_NO_CONTEXT = Context()
-"""A callback that needs no context is given none: what it would keep is kept for as long as it waits."""
 
 _LAST_CALL_SECONDS = 1.0
 """How long a worker whose polling has ended is given to call ``on_shutdown`` before it is deregistered without it."""
@@ -75,7 +71,9 @@ class ArqHooks:
     queue: str = DEFAULT_QUEUE
     hold: str | None = None
     """The queue as arq knows it, where the tracker was told to call it something else: there its jobs are recovered."""
-    active: dict[asyncio.Task[Any], ArqRun] = field(default_factory=dict)
+    unfinished: list[ArqRun] = field(default_factory=list)
+    """The runs whose task arq had not finished when it was last looked at: looked at several times a second, for a callback of each
+    costs more than all else that is done for it."""
     has_failed: bool = False
     ctx_key: str = field(default_factory=lambda: f"async_tracker_run_{secrets.token_hex(4)}")
     """Under which a run stands in arq's ctx: one for each tracker, and text, so that a job may pass its ctx on as keywords."""
@@ -109,10 +107,11 @@ class ArqHooks:
             on_event=self.on_event,
             main_task=main_task,
             is_draining=None if worker is None else lambda: not worker.allow_pick_jobs,
+            on_pulse=self._look_after,
         )
         claims = Claims(runtime.pen)
         self.runtime, self.claims = runtime, claims
-        self.active.clear()
+        self.unfinished.clear()
         name_claims(pool, claims)
         ctx["async_tracker"] = self.tracker
         self.on_runtime(runtime)
@@ -176,8 +175,9 @@ class ArqHooks:
             last._log_destroy_pending = False  # type: ignore[attr-defined]
 
     async def _stop_when_idle(self, runtime: Runtime) -> None:
-        if self.active:
-            await asyncio.wait(set(self.active))
+        running = {run.task for run in self.unfinished if run.task is not None}
+        if running:
+            await asyncio.wait(running)
         await asyncio.sleep(_LAST_CALL_SECONDS)
         await self._stop(runtime)
 
@@ -192,6 +192,7 @@ class ArqHooks:
     async def _stop(self, runtime: Runtime) -> None:
         if self.runtime is not runtime:
             return
+        self._look_after()
         try:
             await runtime.stop(within=self.settings.hook_timeout, first=self._end_claims)
         finally:
@@ -258,24 +259,22 @@ class ArqHooks:
         job_id = ctx["job_id"]
         now_mono_ms = monotonic_ms()
         instance_id, token = claims.take(job_id) or (runtime.instance_id, new_run())
-        run = ArqRun(job_id, token, instance_id, runtime.clock.at_ms(now_mono_ms), now_mono_ms, LIBRARY)
+        run = ArqRun(job_id, token, instance_id, runtime.clock.at_ms(now_mono_ms), now_mono_ms)
         run.job_try = ctx.get("job_try") or 1
         run.queue, run.hold = self.queue, self.hold
         run.enqueued_at, run.due_at_ms = ctx.get("enqueue_time"), ctx.get("score")
         run.is_named = not self.facts.is_installed
         ctx[self.ctx_key] = run
         runtime.enter_run(run)
-        task = run.task = asyncio.current_task()
-        if task is not None:
-            self.active[task] = run
-            task.add_done_callback(self._task_done, context=_NO_CONTEXT)
+        run.task = asyncio.current_task()
+        self.unfinished.append(run)
         runtime.put_in_flight(run)
         return run
 
     def ignore(self, run: ArqRun) -> None:
         """The function is not to be tracked."""
         current.set(None)
-        self._let_go(run)
+        run.task = None
         if self.runtime is not None:
             self.runtime.journal.discard(run)
 
@@ -290,21 +289,20 @@ class ArqHooks:
             runtime = self.runtime
             if run is None or runtime is None:
                 return
-            ended_mono_ms, ending = run.ended_mono_ms, run.ending
-            if ended_mono_ms is None:  # nothing is known of its end: what arq does next will tell
+            if not run.ended_mono_ms:  # nothing is known of its end: what arq does next will tell
                 runtime.end_run(run)
                 return
-            how = "succeeded" if ending is None else outcome(ending, self._circumstances(run, ended_mono_ms))
-            runtime.finish_run(run, how, ended_mono_ms)
+            how = "succeeded" if run.ending is None else outcome(run.ending, self._circumstances(run))
+            runtime.finish_run(run, how, ended_mono_ms=run.ended_mono_ms)
             current.set(None)  # arq keeps the job's task, and with it all that its context knows, until it polls again
         except Exception as exc:  # the edge of a hook
             self._failed(exc)
 
-    def _circumstances(self, run: ArqRun, ended_mono_ms: float) -> Circumstances:
+    def _circumstances(self, run: ArqRun) -> Circumstances:
         task = asyncio.current_task()
         return Circumstances(
             worker_stops=task is not None and task.cancelling() > 0,
-            run_seconds=(ended_mono_ms - run.started_mono_ms) / 1000.0,
+            run_seconds=(run.ended_mono_ms - run.started_mono_ms) / 1000.0,
             timeout=run.timeout,
             allow_abort_jobs=self.facts.allow_abort_jobs,
             retry_jobs=self.facts.retry_jobs,
@@ -321,29 +319,29 @@ class ArqHooks:
             if run is None or self.runtime is None:
                 return
             if run.outcome is None:
-                self.runtime.count_end(run, "ended" if run.is_finished else "retried", run.ended_mono_ms)
-            if not run.in_flight:
-                self._let_go(run)  # arq has given the claim back: its task has nothing left to tell
+                self.runtime.count_end(run, "ended" if run.is_finished else "retried", ended_mono_ms=run.ended_mono_ms)
         except Exception as exc:  # the edge of a hook
             self._failed(exc)
 
-    def _let_go(self, run: ArqRun) -> None:
-        task, run.task = run.task, None
-        if task is not None:
-            self.active.pop(task, None)
-            task.remove_done_callback(self._task_done)
+    def _look_after(self) -> None:
+        """Find the runs whose task arq has finished, whichever hooks it called on the way."""
+        unfinished, self.unfinished = self.unfinished, []
+        for run in unfinished:
+            task = run.task
+            if task is None:
+                continue
+            if not task.done():
+                self.unfinished.append(run)
+            elif self.runtime is not None:
+                run.task = None
+                self._task_done(task, run, self.runtime)
 
-    def _task_done(self, task: asyncio.Task[Any]) -> None:
-        """arq's own task for the job is done, whichever hooks it called on the way."""
-        run, runtime = self.active.pop(task, None), self.runtime
-        if run is None or runtime is None:  # another worker has begun meanwhile
-            return
-        run.task = None
+    def _task_done(self, task: asyncio.Task[Any], run: ArqRun, runtime: Runtime) -> None:
         if task.cancelled() or task.exception() is not None:
             # arq did not get to giving its claim back, and this worker is about to end: the job is an orphan then.
             runtime.resume_run(run)
         elif run.in_flight or run.outcome is None:
-            runtime.finish_run(run, "ended" if run.is_finished else "retried", run.ended_mono_ms)
+            runtime.finish_run(run, "ended" if run.is_finished else "retried", ended_mono_ms=run.ended_mono_ms)
 
     def _failed(self, exc: Exception) -> None:
         """Say once that a hook failed: a defect of ours must not fill the log of a busy worker."""

@@ -61,6 +61,10 @@ async def pill(ctx: Ctx) -> None:
     os._exit(3)
 
 
+async def noop(ctx: Ctx) -> None:
+    """Do nothing, and write nothing down."""
+
+
 async def victim(ctx: Ctx, folder: str) -> None:
     """Say who runs it, so that somebody can kill the process as the kernel does when memory runs out."""
     with LEDGER.run(ctx["job_id"], attempt=ctx["job_try"]):
@@ -144,7 +148,7 @@ async def slow_hook(ctx: Ctx) -> None:
 
 def _settings() -> type:
     attributes: dict[str, Any] = {
-        "functions": [hold, interrupted, block, stubborn, pill, victim, hungry, quits, forking, forking_blocked, careful],
+        "functions": [noop, hold, interrupted, block, stubborn, pill, victim, hungry, quits, forking, forking_blocked, careful],
         "redis_settings": RedisSettings.from_dsn(CONFIG["redis_url"]),
         "poll_delay": 0.1,
         **CONFIG["worker"],

@@ -21,7 +21,8 @@ from async_tracker import Tracker, current_job
 
 url, namespace, way = sys.argv[1:]
 own = {"redis_options": {"url": url}} if "own" in way else {}
-tracker = Tracker(namespace=namespace, heartbeat_interval=0.5, heartbeat_ttl=15, **own)  # before there is any loop
+interval = 5.0 if "killed" in way else 0.5
+tracker = Tracker(namespace=namespace, heartbeat_interval=interval, heartbeat_ttl=15, **own)  # before there is any loop
 
 async def job(ctx):
     return current_job().job_id
@@ -35,6 +36,18 @@ async def plain():
     assert await tracker.instances() == []
     await tracker.aclose()
 
+async def lose_connection(pool):
+    (before,) = await tracker.instances()
+    assert before.connection_ids
+    for number in before.connection_ids:
+        await pool.client_kill_filter(_id=str(number))
+    async with asyncio.timeout(interval / 2):  # no beat is due so soon: it has noticed by itself
+        while True:
+            (now,) = await tracker.instances()
+            if now.connection_ids and now.connection_ids != before.connection_ids:
+                return
+            await asyncio.sleep(0.01)
+
 async def worker(close=True):
     pool = await create_pool(RedisSettings.from_dsn(url))
     enqueued = await pool.enqueue_job("job")
@@ -44,6 +57,8 @@ async def worker(close=True):
     assert tracker.instance_id is not None, "it is not tracked"
     while not await tracker.instances():
         await asyncio.sleep(0.01)
+    if "killed" in way:
+        await lose_connection(pool)
     if close:
         await running.close()
     await pool.aclose()
@@ -85,6 +100,13 @@ async def test_a_tracker_made_at_import_serves_one_loop_after_another(tracker, r
     said = await asyncio.to_thread(run_program, redis_url, namespace, way)
     assert "Traceback" not in said, said
     assert (await tracker.stats()).succeeded == 2
+    assert await tracker.instances() == []
+
+
+@pytest.mark.parametrize("way", ["arq killed", "arq own killed", "arq uvloop killed", "arq own uvloop killed"])
+async def test_a_killed_connection_is_noticed_at_once_whatever_the_loop_is_made_of(tracker, redis_url, namespace, way):
+    said = await asyncio.to_thread(run_program, redis_url, namespace, way)
+    assert "Traceback" not in said, said
     assert await tracker.instances() == []
 
 

@@ -160,7 +160,7 @@ async def story_of(
     async with weather():
         jobs += await enqueue_a_round(pool, f"{prefix}during")
         results = {job.job_id: repr(await result_of(job)) for job in jobs}
-        await wait_until(has_met_it, timeout=15, description="the tracker has met the fault")
+        await wait_until(has_met_it, timeout=30, description="the tracker has met the fault")
     if on_change is not None:
         await on_change()
     late_jobs = await enqueue_a_round(pool, f"{prefix}after")

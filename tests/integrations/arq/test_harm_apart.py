@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from async_tracker import Tracker
+from async_tracker.connections import SOCKET_TIMEOUT
 from async_tracker.store.store import SCRIPTS as FORGOTTEN
 from tests.harness.servers import address_of, database_of
 from tests.harness.wait import wait_until
@@ -165,7 +166,14 @@ def apart(wire: WireProxy, make_tracker: Callable[..., Tracker]) -> Tracker:
 
 
 async def assert_no_harm(
-    tracker: Tracker, observer: Tracker, run_worker: Any, pool: Any, weather: Any, *, has_met_it: Callable[[], Any] | None = None
+    tracker: Tracker,
+    observer: Tracker,
+    run_worker: Any,
+    pool: Any,
+    weather: Any,
+    *,
+    has_met_it: Callable[[], Any] | None = None,
+    within: float = RIGHT_AGAIN,
 ) -> None:
     """Run the same jobs without the tracker, and with it in this weather; compare, and look whether it is right again."""
     untouched = Company()
@@ -174,7 +182,7 @@ async def assert_no_harm(
     worker = await run_worker(company.settings(tracker.install))
 
     async def right_again() -> None:
-        await wait_until(lambda: sees(observer, tracker, "b-hold"), timeout=RIGHT_AGAIN, description="the tracker is right again")
+        await wait_until(lambda: sees(observer, tracker, "b-hold"), timeout=within, description="the tracker is right again")
 
     met = has_met_it or (lambda: has_met_the_fault(tracker))
     assert await story_of(company, worker, pool, prefix="b-", weather=weather, has_met_it=met, on_change=right_again) == expected
@@ -196,6 +204,22 @@ async def test_a_fault_of_the_trackers_redis_is_no_fault_of_a_job(apart, observe
     await assert_no_harm(apart, observer, run_worker, pool, lambda: FAULTS[fault](wire), has_met_it=met)
     stats = await observer.stats()
     assert (stats.succeeded, stats.failed, stats.retried, stats.timed_out) == (3 * 3 + 1, 3, 6, 3)
+
+
+@pytest.mark.soak
+async def test_a_redis_that_answers_ten_seconds_late_is_no_fault_of_a_job_at_default_timeouts(
+    make_tracker, observer, run_worker, pool, wire
+):
+    @asynccontextmanager
+    async def ten_seconds_late() -> AsyncIterator[None]:
+        wire.delay(to_client=10.0)
+        yield
+        wire.delay()
+
+    tracker = make_tracker(redis_options={"url": wire.url}, heartbeat_interval=5.0, hook_timeout=HOOK_TIMEOUT)
+    within = 2 * 5.0 + SOCKET_TIMEOUT  # what was asked in the fault is given up by then
+    await assert_no_harm(tracker, observer, run_worker, pool, ten_seconds_late, within=within)
+    assert (await observer.stats()).succeeded == 10
 
 
 @pytest.mark.parametrize("fault", ["refused", "never answers", "answers late", "answers nonsense"])

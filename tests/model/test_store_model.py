@@ -1,11 +1,12 @@
 """The store against a model of dicts: claim, start, end, beat, die, sweep, return and retry, in any order, on a real server.
 
-The model knows who is registered, who is dead, which job is queued, claimed by which run, or quarantined. After every step the server must
-hold just that, and no job that was enqueued and has not ended may be anywhere but in the queue or in quarantine.
+The model knows who is registered, who is dead, which job is queued, claimed by which run, recorded, or quarantined. After every step the
+server must hold just that, and no job that was enqueued and has not ended may be anywhere but in the queue or in quarantine. Claims expire,
+as arq's do, so that a second run begins beside the first; and the id of an orphan, or of a quarantined job, may be enqueued anew.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import hypothesis
@@ -15,10 +16,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from async_tracker.calls import text
 from async_tracker.integrations.arq.adapter import ArqAdapter
-from async_tracker.integrations.arq.names import DEFAULT_QUEUE, IN_PROGRESS, JOB, RETRY
+from async_tracker.integrations.arq.names import DEFAULT_QUEUE, IN_PROGRESS, JOB, RESULT, RETRY
 from async_tracker.namespace import Namespace
 from async_tracker.policy import Limits
-from async_tracker.records import RecoveryAction
+from async_tracker.records import Recovery, RecoveryAction
 from async_tracker.recovery import Policy, Recoverer, kept_payload
 from async_tracker.store import Beat, Ended, Judged, Status, Store
 from async_tracker.store.reading import Reading
@@ -26,7 +27,7 @@ from async_tracker.stored import Connections, Description, RunRecord, encode_des
 from tests.harness.servers import leaked_keys
 
 JOBS = [f"j{number}" for number in range(4)]
-MAX_RECOVERIES = 2
+MAX_RECOVERIES = 1
 DESCRIPTION = Description(library="arq", host="h", host_id="h", pid=1, queue=DEFAULT_QUEUE)
 FIELDS = encode_description(DESCRIPTION, Limits())
 NAMESPACE = "model"
@@ -49,6 +50,10 @@ class StoreMachine(RuleBasedStateMachine):
         self.registered: dict[str, dict[str, str]] = {}
         self.dead: dict[str, dict[str, str]] = {}
         self.recorded: set[tuple[str, str]] = set()
+        self.records: dict[str, tuple[str, str]] = {}
+        """Job -> instance and run of the record that stands."""
+        self.claims: dict[str, str] = {}
+        """Job -> token of the claim that stands."""
         self.tried: set[str] = set()
         self.sequences: dict[str, int] = {}
         self.queued: set[str] = set()
@@ -81,9 +86,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.sequences[name] = self.sequences.get(name, 0) + 1
         return self.sequences[name]
 
-    def claimed(self) -> dict[str, str]:
-        """Give job -> token of every claim."""
-        return {job: f"{name}:{run}" for held in (self.registered, self.dead) for name, jobs in held.items() for job, run in jobs.items()}
+    def holds(self, name: str, job: str) -> bool:
+        """Tell whether the claim of a job is still that of this instance's run."""
+        return self.claims.get(job) == f"{name}:{(self.registered | self.dead)[name][job]}"
 
     def record(self, name: str, job: str) -> RunRecord:
         run = {**self.registered, **self.dead}[name][job]
@@ -101,29 +106,38 @@ class StoreMachine(RuleBasedStateMachine):
         assert reply.status is Status.WRITTEN
         self.registered[name] = {}
 
-    @rule(job=st.sampled_from(JOBS))
-    def enqueue(self, job: str) -> None:
-        """Enqueue a job unless its id is in use."""
-        if job in self.queued | self.quarantined:
-            return
+    @precondition(lambda self: set(JOBS) - self.queued - self.quarantined)
+    @rule()
+    def enqueue(self) -> None:
+        """Enqueue every job whose id is not in use."""
+        for job in sorted(set(JOBS) - self.queued - self.quarantined):
+            self.run(self._enqueue(job, b"payload"))
 
-        async def enqueue() -> None:
-            await self.client.set(JOB + job, b"payload")
-            await self.client.zadd(DEFAULT_QUEUE, {job: 1})
-
-        self.run(enqueue())
+    async def _enqueue(self, job: str, payload: bytes) -> None:
+        await self.client.set(JOB + job, payload)
+        await self.client.zadd(DEFAULT_QUEUE, {job: 1})
         self.queued.add(job)
 
-    @precondition(lambda self: self.registered and self.queued - set(self.claimed()))
-    @rule(pick=picks, lives_to=st.sampled_from(["claim", "start", "record"]))
-    def claim_and_start(self, pick: int, lives_to: str) -> None:
+    def free(self, name: str) -> list[str]:
+        """Give the jobs that an instance may claim; one that it runs already is left to others, for it has one run of each here."""
+        return sorted(self.queued - set(self.claims) - set(self.registered[name]))
+
+    @precondition(lambda self: any(self.free(name) for name in self.registered))
+    @rule(pick=picks, lives=st.lists(st.sampled_from(["record", "start", "claim"]), min_size=1, max_size=3), dies=st.booleans())
+    def claim_and_start(self, pick: int, lives: list[str], dies: bool) -> None:
         """arq claims, counts the try, and then the journal writes the record; a worker may be killed in between."""
-        name = self.pick_registered(pick)
-        free = sorted(self.queued - set(self.claimed()))
-        job = free[pick % len(free)]
+        names = [name for name in sorted(self.registered) if self.free(name)]
+        name = names[pick % len(names)]
+        for job, lives_to in zip(self.free(name), lives, strict=False):
+            self._start(name, job, lives_to)
+        if dies:
+            self._die(name)
+
+    def _start(self, name: str, job: str, lives_to: str) -> None:
         self.number += 1
         run = f"{self.number:016x}"
         self.registered[name][job] = run
+        self.claims[job] = f"{name}:{run}"
         self.run(self.client.set(IN_PROGRESS + job, f"{name}:{run}", nx=True))
         if lives_to != "claim":
             self.tried.add(job)
@@ -132,15 +146,19 @@ class StoreMachine(RuleBasedStateMachine):
             reply = self.run(self.store.write(name, self.sequence(name), started=[self.record(name, job)], ended=[]))
             assert reply.status is Status.WRITTEN
             self.recorded.add((name, job))
+            self.records[job] = (name, run)
 
     @precondition(lambda self: any(self.registered.values()))
     @rule(pick=picks)
     def end(self, pick: int) -> None:
-        """A run ends: arq takes the job off its queue, and the journal writes it."""
+        """A run ends: arq takes the job off its queue, and its claim, and the journal writes it."""
         running = sorted((name, job) for name, jobs in self.registered.items() for job in jobs)
         name, job = running[pick % len(running)]
         run = self.registered[name].pop(job)
         self.queued.discard(job)
+        self.claims.pop(job, None)  # whoever's it is by now: arq does not ask
+        if self.records.get(job) == (name, run):
+            del self.records[job]
         self.tried.discard(job)
 
         async def finish() -> None:
@@ -172,11 +190,14 @@ class StoreMachine(RuleBasedStateMachine):
         evidence = {"heartbeat": seen.instances[name], "connections": seen.connections[name], "watchdog": "", "reason": "it is gone"}
         return Judged(instance_id=name, **{**evidence, **changed})
 
-    @precondition(lambda self: self.registered)
+    @precondition(lambda self: any(self.registered.values()))
     @rule(pick=picks)
     def die(self, pick: int) -> None:
-        name = self.pick_registered(pick)
+        """One that holds something: what a worker that holds nothing leaves is soon told."""
+        holding = [name for name in sorted(self.registered) if self.registered[name]]
+        self._die(holding[pick % len(holding)])
 
+    def _die(self, name: str) -> None:
         async def die() -> bool:
             return await self.store.declare_dead(await self._judged(name), "{}")
 
@@ -209,7 +230,7 @@ class StoreMachine(RuleBasedStateMachine):
         reply = self.run(deeds[how]())
         assert reply == -1 if how == "deregister" else reply.status is Status.UNKNOWN
 
-    @precondition(lambda self: self.registered)
+    @precondition(lambda self: len(self.registered) > 2)
     @rule(pick=picks)
     def leave(self, pick: int) -> None:
         """An orderly end; what it leaves is orphaned at once, and counts against nobody."""
@@ -220,39 +241,97 @@ class StoreMachine(RuleBasedStateMachine):
         if left:
             self.dead[name] = held
         else:  # arq's expiry is all that is left for claims that nobody was told of
-            self.run(self._forget(held))
+            self.run(self._forget(name, held))
 
-    async def _forget(self, held: dict[str, str]) -> None:
-        for job in held:
-            await self.client.delete(IN_PROGRESS + job)
+    async def _forget(self, name: str, held: dict[str, str]) -> None:
+        for job, run in held.items():
+            if self.claims.get(job) == f"{name}:{run}":
+                del self.claims[job]
+                await self.client.delete(IN_PROGRESS + job)
+
+    @precondition(lambda self: self.claims)
+    @rule(pick=picks, starts_again=st.booleans())
+    def a_claim_expires(self, pick: int, starts_again: bool) -> None:
+        """The longest timeout is over, whether the run is or not: arq may start the job a second time."""
+        job = sorted(self.claims)[pick % len(self.claims)]
+        del self.claims[job]
+        self.run(self.client.delete(IN_PROGRESS + job))
+        others = [name for name in sorted(self.registered) if job in self.free(name)]
+        if starts_again and others:
+            self._start(others[pick % len(others)], job, "record")
+
+    @precondition(lambda self: any(self.dead.values()))
+    @rule(pick=picks)
+    def the_id_of_an_orphan_is_enqueued_anew(self, pick: int) -> None:
+        """Somebody has taken the old job away, claim and all, and given its id to another one."""
+        orphans = sorted({job for jobs in self.dead.values() for job in jobs})
+        job = orphans[pick % len(orphans)]
+
+        self.run(self.client.delete(IN_PROGRESS + job, RETRY + job))
+        self.run(self._enqueue(job, b"another payload"))
+        self.claims.pop(job, None)
+        self.tried.discard(job)
+
+    @precondition(lambda self: self.quarantined - self.queued)
+    @rule(pick=picks)
+    def the_id_of_a_quarantined_job_is_enqueued_anew(self, pick: int) -> None:
+        free = sorted(self.quarantined - self.queued)
+        job = free[pick % len(free)]
+
+        self.run(self.client.delete(RESULT + job))
+        self.run(self._enqueue(job, b"another payload"))
 
     @precondition(lambda self: self.dead)
-    @rule(dry_run=st.booleans())
-    def sweep(self, dry_run: bool) -> None:
-        async def sweep() -> tuple[Any, set[str]]:
+    @rule()
+    def sweep(self) -> None:
+        """What a dry run tells is what is done then, and it changes nothing."""
+
+        async def sweep(dry_run: bool) -> tuple[Any, set[str]]:
             instances = await Reading(self.store.redis).instances(sorted(self.dead))
             draining = {name for name, stored in instances.items() if stored.state == "draining"}
             return await self.recoverer.recover(sorted(self.dead), now_ms=(await self.store.observe("")).now_ms, dry_run=dry_run), draining
 
-        done, draining = self.run(sweep())
-        orphans = {(name, job) for name, jobs in self.dead.items() for job in jobs if job in self.tried}  # others were never started
-        assert {(one.instance_id, one.job_id) for one in done} == orphans
-        if dry_run:
-            return
+        expected = {(name, job): self.becomes(name, job) for name, jobs in self.dead.items() for job in jobs}
+        told = {held for held, what in expected.items() if what in ("orphan", "taken")}
+        planned, _ = self.run(sweep(dry_run=True))
+        assert {(one.instance_id, one.job_id) for one in planned} == told
+        self.run(self._compare())
+        done, draining = self.run(sweep(dry_run=False))
+        assert {(one.instance_id, one.job_id) for one in done} == told
         for one in done:
-            counted = one.instance_id not in draining
-            self.deaths[one.job_id] = self.deaths.get(one.job_id, 0) + counted
-            assert one.deaths == self.deaths[one.job_id]
-            if one.action is RecoveryAction.QUARANTINED:
-                assert one.deaths > MAX_RECOVERIES
-                self.queued.discard(one.job_id)
-                self.quarantined.add(one.job_id)
-                self.tried.discard(one.job_id)
-                del self.deaths[one.job_id]
-            else:
-                assert one.action in (RecoveryAction.RECOVERED, RecoveryAction.DELAYED)
-                assert one.deaths <= 2 * MAX_RECOVERIES or not counted
-                assert (one.delay > 0) == (one.deaths > 1)
+            self._note(one, is_orphan=expected[one.instance_id, one.job_id] == "orphan", counted=one.instance_id not in draining)
+        self._bury(expected)
+
+    def becomes(self, name: str, job: str) -> str:
+        """Tell what a sweep makes of a run of a dead instance: orphan, taken (the job is another one's), given back, or nothing."""
+        if not self.holds(name, job) or job not in self.queued:
+            return "taken" if (name, job) in self.recorded else "nothing"
+        return "orphan" if (name, job) in self.recorded or job in self.tried else "given back"
+
+    def _note(self, one: Recovery, *, is_orphan: bool, counted: bool) -> None:
+        if not is_orphan:
+            assert one.action in (RecoveryAction.TAKEN, RecoveryAction.ENDED)
+            return
+        self.deaths[one.job_id] = self.deaths.get(one.job_id, 0) + counted
+        assert one.deaths == self.deaths[one.job_id]
+        if one.action is RecoveryAction.QUARANTINED:
+            assert one.deaths > MAX_RECOVERIES
+            self.queued.discard(one.job_id)
+            self.quarantined.add(one.job_id)
+            self.tried.discard(one.job_id)
+            del self.deaths[one.job_id]
+        else:
+            assert one.action in (RecoveryAction.RECOVERED, RecoveryAction.DELAYED)
+            assert one.deaths <= 2 * MAX_RECOVERIES or not counted
+            assert (one.delay > 0) == (one.deaths > 1)
+
+    def _bury(self, expected: Mapping[tuple[str, str], str]) -> None:
+        for (name, job), what in expected.items():
+            if what in ("orphan", "given back"):
+                del self.claims[job]
+            if self.records.get(job) == (name, self.dead[name][job]):
+                del self.records[job]
+            self.recorded.discard((name, job))
         self.dead.clear()
 
     @precondition(lambda self: self.quarantined)
@@ -265,9 +344,12 @@ class StoreMachine(RuleBasedStateMachine):
             done = await self.adapter.retry(job, DEFAULT_QUEUE, kept_payload(fields))
             return done and await self.store.unquarantine(job, "{}")
 
-        assert self.run(retry())
-        self.quarantined.discard(job)
-        self.queued.add(job)
+        is_free = job not in self.queued and job not in self.claims
+        assert self.run(retry()) == is_free
+        if is_free:
+            self.quarantined.discard(job)
+            self.queued.add(job)
+            self.deaths.pop(job, None)
 
     @invariant()
     def the_server_holds_what_the_model_says(self) -> None:
@@ -279,7 +361,9 @@ class StoreMachine(RuleBasedStateMachine):
         assert members == {"instances": set(self.registered), "dead": set(self.dead), "quarantine": self.quarantined}
         assert {text(job) for job in await self.client.zrange(DEFAULT_QUEUE, 0, -1)} == self.queued
         claims = {job: await self.client.get(IN_PROGRESS + job) for job in JOBS}
-        assert {job: text(token) for job, token in claims.items() if token is not None} == self.claimed()
+        assert {job: text(token) for job, token in claims.items() if token is not None} == self.claims
+        standing = await Reading(self.store.redis).runs(JOBS)
+        assert {job: (record.instance_id, record.run) for job, record in standing.items()} == self.records
         for name, held in self.registered.items():
             listed = {text(job) for job in await self.client.smembers(f"{NAMESPACE}:jobs:{name}")}
             assert listed == {job for job in held if (name, job) in self.recorded}

@@ -266,3 +266,39 @@ def named_in(commands, jobs):
 async def wait_for_end_of(jobs):
     for queued in jobs:
         await result_of(queued)
+
+
+async def test_a_redis_that_answers_nobody_holds_up_no_hook_and_costs_no_job(tracker, observer, run_worker, pool, wire, caplog):
+    """arq waits for as long as Redis does not answer; what it goes on with then is as it was."""
+    company = Company()
+    worker = await run_worker(company.settings(tracker.install), url=wire.url)
+    held = await pool.enqueue_job("hold")
+    await wait_until(lambda: sees(observer, tracker, held.job_id), description="the job is in flight")
+    wire.stall()
+    jobs = [await pool.enqueue_job("succeed", number) for number in range(20)]
+    await wait_until(lambda: "no heartbeat gets through" in caplog.text, timeout=20, description="a heartbeat has failed")
+    wire.flow()
+    await assert_all_is_well(tracker, observer, worker, company, jobs, held)
+
+
+async def test_a_redis_that_answers_everybody_late_holds_up_no_hook_and_costs_no_job(tracker, observer, run_worker, pool, wire):
+    company = Company()
+    worker = await run_worker(company.settings(tracker.install), url=wire.url)
+    held = await pool.enqueue_job("hold")
+    await wait_until(lambda: sees(observer, tracker, held.job_id), description="the job is in flight")
+    wire.delay(to_client=0.3)
+    jobs = [await pool.enqueue_job("succeed", number) for number in range(20)]
+    assert await result_of(jobs[0]) == 0
+    wire.delay()
+    await assert_all_is_well(tracker, observer, worker, company, jobs, held)
+
+
+async def assert_all_is_well(tracker, observer, worker, company, jobs, held):
+    assert [await result_of(queued) for queued in jobs] == list(range(20))
+    await wait_until(lambda: sees(observer, tracker, held.job_id), timeout=RIGHT_AGAIN, description="the tracker is right again")
+    company.may_end.set()
+    assert await result_of(held) == "held"
+    await wait_for_end(worker, 21)
+    await worker.stop()
+    company.assert_hooks_kept_their_time()
+    assert (await observer.stats()).succeeded == 21

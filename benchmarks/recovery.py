@@ -1,6 +1,7 @@
 """kill -9 of a random worker, the sweeper among them, until another runs its jobs; beside what arq alone would have taken."""
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import random
@@ -53,11 +54,11 @@ def run(ground: Ground, size: Size) -> Report:
         path = Path(folder, "log")
         path.touch()
         log = Log(path)
-        kills, lost = asyncio.run(_killing(ground, size, log))
+        kills, lost, put_off = asyncio.run(_killing(ground, size, log))
         found = asyncio.run(hardships.suffer(ground, Path(folder))) if size.hardships else []
     seconds = [second for kill in kills for second in kill.seconds]
     alone = [second for kill in kills for second in kill.arq_alone_seconds]
-    counts = {"lost": lost, "robbed": len(log.robbed), "doubled": len(log.doubled)}
+    counts = {"lost": lost, "put_off": put_off, "robbed": len(log.robbed), "doubled": len(log.doubled)}
     return Report(
         name="recovery",
         title="kill -9 of a worker until another runs its jobs",
@@ -72,7 +73,7 @@ def run(ground: Ground, size: Size) -> Report:
     )
 
 
-async def _killing(ground: Ground, size: Size, log: Log) -> tuple[list[Kill], int]:
+async def _killing(ground: Ground, size: Size, log: Log) -> tuple[list[Kill], int, int]:
     pool = ArqRedis(redis.asyncio.ConnectionPool.from_url(ground.url), default_queue_name=QUEUE)
     orders = Orders(url=ground.url, queue=QUEUE, namespace=NAMESPACE, log_path=str(log.path))
     choose = random.Random(_SEED)
@@ -88,9 +89,9 @@ async def _killing(ground: Ground, size: Size, log: Log) -> tuple[list[Kill], in
                 start()
         feeding.cancel()
         await asyncio.gather(feeding, return_exceptions=True)
-        lost = await _count_lost(log, enqueued)
+        lost, put_off = await _count_lost(pool, log, enqueued)
     await pool.aclose(close_connection_pool=True)
-    return kills, lost
+    return kills, lost, put_off
 
 
 async def _feed(pool: ArqRedis, choose: random.Random, enqueued: list[str]) -> None:
@@ -150,18 +151,22 @@ async def _rerun(log: Log, job_id: str, pid: int, killed_ns: int) -> float:
     return (at_ns - killed_ns) / 1e9
 
 
-async def _count_lost(log: Log, enqueued: list[str]) -> int:
-    """Give the jobs that nobody has run to its end, once everything had time to."""
+async def _count_lost(pool: ArqRedis, log: Log, enqueued: list[str]) -> tuple[int, int]:
+    """Give the jobs that nobody has run to its end and nobody ever will, and those that are put off until later."""
 
-    async def all_ended() -> bool:
+    async def left() -> dict[str, float | None]:
         log.read()
-        return log.ends.keys() >= set(enqueued)
+        return {job_id: await pool.zscore(QUEUE, job_id) for job_id in set(enqueued) - log.ends.keys()}
 
-    try:
-        await wait(all_ended, "all jobs have ended")
-    except TimeoutError:
-        return len(set(enqueued) - log.ends.keys())
-    return 0
+    async def all_is_told() -> bool:
+        now_ms = time.time() * 1000.0
+        return all(due_ms is not None and due_ms > now_ms for due_ms in (await left()).values())
+
+    with contextlib.suppress(TimeoutError):
+        await wait(all_is_told, "every job has ended, or is put off")
+    waiting = await left()
+    lost = sum(due_ms is None for due_ms in waiting.values())
+    return lost, len(waiting) - lost
 
 
 def _table(kills: list[Kill], alone: list[float]) -> Table:
@@ -201,7 +206,8 @@ def _meaning(kills: list[Kill], seconds: list[float], alone: list[float], counts
         f"{'reached' if p99 <= GOAL_SECONDS else 'missed'}). {counts['lost']} jobs were lost, {counts['robbed']} robbed of a live worker, "
         f"{counts['doubled']} run twice to their end: killed before arq could write that down. arq alone would have waited for another "
         f"{statistics.median(alone):.0f} s, the rest of its claims' lifetime. "
-        f"({set_aside} jobs were killed a second time; those are delayed on purpose, and not counted here.)",
+        f"({set_aside} times a job was killed that had been killed before: such are delayed on purpose, and not counted here; "
+        f"{counts['put_off']} of these jobs waited for their time at the end.)",
         "The gem looks for orphans five seconds after a process starts, while the dead one's heartbeat of 45 s still stands, and once more "
         "after 300 s: about 305 s after a start, else never.",
     ]

@@ -13,10 +13,13 @@ from arq.worker import Worker, func
 
 from async_tracker import Tracker
 
+TIMES = 1_000
+"""How often a job may be tried, and may die with its worker: here healthy jobs are killed again and again, and none of them is a pill."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Orders:
-    """What a victim works on; all settings that are not named here are the defaults."""
+    """What a victim works on; but for `TIMES`, all settings that are not named here are the defaults."""
 
     url: str
     queue: str
@@ -56,8 +59,9 @@ def work(orders: Orders) -> None:
         "functions": [func(take, name="take"), func(block, name="block")],
         "queue_name": orders.queue,
         "redis_settings": RedisSettings.from_dsn(orders.url),
+        "max_tries": TIMES,
     }
-    Worker(**Tracker(namespace=orders.namespace).install(settings)).run()
+    Worker(**Tracker(namespace=orders.namespace, max_recoveries=TIMES).install(settings)).run()
 
 
 if __name__ == "__main__":

@@ -18,6 +18,10 @@ logger = logging.getLogger("async_tracker")
 _NO_CONTEXT = Context()
 """Whoever wakes the writer is a job as a rule: its context is not to be kept until the writer looks."""
 
+_PATIENCE = 4
+"""Lingers between two looks at jobs all of which are shorter than one: a timer that is always about to fire costs such a worker more
+than what it does when it fires."""
+
 RETRY_SECONDS = 0.5
 """How long the writer waits after a failed write; a beat that gets through wakes it earlier."""
 _BATCHES = 8
@@ -78,16 +82,20 @@ class Writer:
             return
         self._armed = True
         if threading.get_ident() == self._thread:
-            self._loop.call_later(self._linger, self._look, context=_NO_CONTEXT)
+            self._look_in(self._linger)
         elif not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._loop.call_later, self._linger, self._look)
+
+    def _look_in(self, seconds: float) -> None:
+        self._armed = True
+        self._loop.call_later(seconds, self._look, context=_NO_CONTEXT)
 
     def _look(self) -> None:
         self._armed = False
         if self._journal.is_due(before_ms=self._ripe_before_ms()):
             self._due.set()
         elif self._journal.has_work:  # what is there has only just started, and may end as soon
-            self.wake()
+            self._look_in(self._linger * _PATIENCE)
 
     def _ripe_before_ms(self) -> float:
         return monotonic_ms() - self._ripening_ms

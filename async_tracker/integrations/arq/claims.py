@@ -5,7 +5,7 @@ start-up on, the pipelines of the worker's pool write ``{instance}:{run}`` inste
 moment in which a claim has no name. Everything else goes through unchanged.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
@@ -16,16 +16,20 @@ from async_tracker.writer import Pen
 
 _UNNAMED = b"1"
 
-
 _UNSTARTED_KEPT = 1_000
 """Claims that are remembered until their job starts. A claim that another worker won leaves an entry behind: the oldest go."""
 
 
 class Claims:
-    """The claims that this process has made and whose jobs have not started yet: arq's key -> instance id and run token."""
+    """The claims that this process has made and whose jobs have not started: arq's key -> instance id and run token.
 
-    def __init__(self, pen: Pen) -> None:
+    Not all of them are held any more: another worker was quicker, or arq has given up the job before its start. Redis knows.
+    """
+
+    def __init__(self, pen: Pen, *, hears_ends: bool = True) -> None:
         self._pen = pen
+        self.hears_ends = hears_ends
+        """Whether a run is to be told that arq is done with it: `install` knows more without."""
         self._held: dict[Any, tuple[str, str]] = {}
 
     def claim(self, key: str) -> str:
@@ -41,16 +45,8 @@ class Claims:
         """The job starts: give the instance id and the run token of its claim; None when it was not claimed here."""
         return self._held.pop(IN_PROGRESS + job_id, None)
 
-    def released(self, keys: Iterable[Any]) -> None:
-        """arq lets go of keys, some of which may be claims."""
-        try:
-            for key in keys:
-                self._held.pop(key, None)
-        except TypeError:  # a user's own keys need not be hashable; arq's are
-            pass
-
     def held(self) -> list[tuple[str, str, str]]:
-        """Give the claims whose jobs have not started: job id, instance id, run."""
+        """Give the claims whose jobs have not started, as far as this process knows: job id, instance id, run."""
         return [(key[len(IN_PROGRESS) :], instance_id, run) for key, (instance_id, run) in self._held.items()]
 
 
@@ -107,24 +103,19 @@ def _quick_pipeline(pool: Any, claims: Claims) -> Callable[..., Any] | None:
 
 
 def _naming(kind: Any, claims: Claims) -> Any:
-    """Make the subclass of a pipeline class that names claims and hears what becomes of them."""
-
-    plain_psetex, plain_delete = kind.psetex, kind.delete
+    """Make the subclass of a pipeline class that names claims, and tells a run that arq is done with it where nobody else does."""
+    plain_psetex, plain_delete, claim = kind.psetex, kind.delete, claims.claim
 
     def psetex(self: Any, name: Any, time_ms: Any, value: Any) -> Any:
         if value == _UNNAMED and isinstance(name, str) and name.startswith(IN_PROGRESS):
-            value = claims.claim(name)
+            value = claim(name)
         return plain_psetex(self, name, time_ms, value)
 
     def delete(self: Any, *names: Any) -> Any:
-        claims.released(names)
         run = current.get()  # arq ends a job in the context in which it started it
         if isinstance(run, ArqRun) and run.outcome is None and RETRY + run.job_id in names:
             run.is_finished = True
         return plain_delete(self, *names)
 
-    def pexpire(self: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
-        claims.released((name,))  # a cron job that has ended: arq keeps the key for a minute on purpose
-        return kind.pexpire(self, name, *args, **kwargs)
-
-    return type(kind.__name__, (kind,), {"psetex": psetex, "delete": delete, "pexpire": pexpire, "__module__": kind.__module__})
+    changed = {"psetex": psetex, "delete": delete} if claims.hears_ends else {"psetex": psetex}
+    return type(kind.__name__, (kind,), {**changed, "__module__": kind.__module__})

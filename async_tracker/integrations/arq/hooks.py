@@ -33,6 +33,9 @@ logger = logging.getLogger("async_tracker")
 
 Ctx = dict[str, Any]
 
+_FEW = 16
+"""Runs that are not looked after before the next pulse; more of them would be kept, and in the way, long after their end."""
+
 _LAST_CALL_SECONDS = 1.0
 """How long a worker whose polling has ended is given to call ``on_shutdown`` before it is deregistered without it."""
 
@@ -72,8 +75,9 @@ class ArqHooks:
     hold: str | None = None
     """The queue as arq knows it, where the tracker was told to call it something else: there its jobs are recovered."""
     unfinished: list[ArqRun] = field(default_factory=list)
-    """The runs whose task arq had not finished when it was last looked at: looked at several times a second, for a callback of each
-    costs more than all else that is done for it."""
+    """The runs whose task arq had not finished when it was last looked at: looked at several times a second, and when they are many,
+    for a callback of each costs more than all else that is done for it."""
+    look_at: int = 0
     has_failed: bool = False
     ctx_key: str = field(default_factory=lambda: f"async_tracker_run_{secrets.token_hex(4)}")
     """Under which a run stands in arq's ctx: one for each tracker, and text, so that a job may pass its ctx on as keywords."""
@@ -109,7 +113,7 @@ class ArqHooks:
             is_draining=None if worker is None else lambda: not worker.allow_pick_jobs,
             on_pulse=self._look_after,
         )
-        claims = Claims(runtime.pen)
+        claims = Claims(runtime.pen, hears_ends=not self.facts.is_installed)
         self.runtime, self.claims = runtime, claims
         self.unfinished.clear()
         name_claims(pool, claims)
@@ -236,40 +240,39 @@ class ArqHooks:
     async def on_job_start(self, ctx: Ctx) -> None:
         """Put the run in flight. With ``durable``, wait until it is written, for ``hook_timeout`` seconds at most."""
         run = self.begun(ctx)
+        current.set(run)
         if run is not None and self.settings.durable:
             await self.wait_stored(run)
-
-    def begun(self, ctx: Ctx) -> ArqRun | None:
-        """What `on_job_start` does without a chance to be cancelled."""
-        try:
-            return self._begin(ctx)
-        except Exception as exc:  # the edge of a hook
-            self._failed(exc)
-            return None
 
     async def wait_stored(self, run: ArqRun) -> None:
         """With ``durable``, wait until the run is written, for ``hook_timeout`` seconds at most."""
         if self.runtime is not None:
             await self.runtime.wait_stored(run)
 
-    def _begin(self, ctx: Ctx) -> ArqRun | None:
-        runtime, claims = self.runtime, self.claims
-        if runtime is None or claims is None or not runtime.is_running:
+    def begun(self, ctx: Ctx) -> ArqRun | None:
+        """What `on_job_start` does without a chance to be cancelled."""
+        try:
+            runtime, claims = self.runtime, self.claims
+            if runtime is None or claims is None or not runtime.is_running:
+                return None
+            job_id = ctx["job_id"]
+            now_mono_ms = monotonic_ms()
+            instance_id, token = claims.take(job_id) or (runtime.instance_id, new_run())
+            run = ArqRun(job_id, token, instance_id, runtime.clock.at_ms(now_mono_ms), now_mono_ms)
+            run.job_try = ctx.get("job_try") or 1
+            run.queue, run.hold = self.queue, self.hold
+            run.enqueued_at, run.due_at_ms = ctx.get("enqueue_time"), ctx.get("score")
+            run.is_named = not self.facts.is_installed
+            run.task = asyncio.current_task()
+            ctx[self.ctx_key] = run
+            self.unfinished.append(run)
+            if len(self.unfinished) > self.look_at:
+                self._look_after()
+            runtime.put_in_flight(run)
+            return run
+        except Exception as exc:  # the edge of a hook
+            self._failed(exc)
             return None
-        job_id = ctx["job_id"]
-        now_mono_ms = monotonic_ms()
-        instance_id, token = claims.take(job_id) or (runtime.instance_id, new_run())
-        run = ArqRun(job_id, token, instance_id, runtime.clock.at_ms(now_mono_ms), now_mono_ms)
-        run.job_try = ctx.get("job_try") or 1
-        run.queue, run.hold = self.queue, self.hold
-        run.enqueued_at, run.due_at_ms = ctx.get("enqueue_time"), ctx.get("score")
-        run.is_named = not self.facts.is_installed
-        ctx[self.ctx_key] = run
-        runtime.enter_run(run)
-        run.task = asyncio.current_task()
-        self.unfinished.append(run)
-        runtime.put_in_flight(run)
-        return run
 
     def ignore(self, run: ArqRun) -> None:
         """The function is not to be tracked."""
@@ -287,14 +290,14 @@ class ArqHooks:
         try:
             run: ArqRun | None = ctx.get(self.ctx_key)
             runtime = self.runtime
-            if run is None or runtime is None:
+            if run is None or run.outcome is not None or runtime is None:
                 return
-            if not run.ended_mono_ms:  # nothing is known of its end: what arq does next will tell
+            if not self.facts.is_installed:  # nothing is known of its end: what arq does next will tell
                 runtime.end_run(run)
-                return
-            how = "succeeded" if run.ending is None else outcome(run.ending, self._circumstances(run))
-            runtime.finish_run(run, how, ended_mono_ms=run.ended_mono_ms)
-            current.set(None)  # arq keeps the job's task, and with it all that its context knows, until it polls again
+            elif run.ended_mono_ms and run.ending is None:
+                runtime.finish_run(run, "succeeded", ended_mono_ms=run.ended_mono_ms)
+            else:
+                runtime.finish_run(run, outcome(run.ending, self._circumstances(run)), ended_mono_ms=run.ended_mono_ms)
         except Exception as exc:  # the edge of a hook
             self._failed(exc)
 
@@ -302,7 +305,7 @@ class ArqHooks:
         task = asyncio.current_task()
         return Circumstances(
             worker_stops=task is not None and task.cancelling() > 0,
-            run_seconds=(run.ended_mono_ms - run.started_mono_ms) / 1000.0,
+            run_seconds=((run.ended_mono_ms or monotonic_ms()) - run.started_mono_ms) / 1000.0,
             timeout=run.timeout,
             allow_abort_jobs=self.facts.allow_abort_jobs,
             retry_jobs=self.facts.retry_jobs,
@@ -316,9 +319,7 @@ class ArqHooks:
         """What `after_job_end` does, without a chance to be cancelled."""
         try:
             run: ArqRun | None = ctx.get(self.ctx_key)
-            if run is None or self.runtime is None:
-                return
-            if run.outcome is None:
+            if run is not None and run.outcome is None and self.runtime is not None:
                 self.runtime.count_end(run, "ended" if run.is_finished else "retried", ended_mono_ms=run.ended_mono_ms)
         except Exception as exc:  # the edge of a hook
             self._failed(exc)
@@ -335,6 +336,7 @@ class ArqHooks:
             elif self.runtime is not None:
                 run.task = None
                 self._task_done(task, run, self.runtime)
+        self.look_at = 2 * len(self.unfinished) + _FEW
 
     def _task_done(self, task: asyncio.Task[Any], run: ArqRun, runtime: Runtime) -> None:
         if task.cancelled() or task.exception() is not None:

@@ -12,7 +12,7 @@ from async_tracker.config import unknown_names
 from async_tracker.errors import ConfigError
 from async_tracker.integrations.arq.hooks import ArqHooks, Ctx, WorkerFacts
 from async_tracker.integrations.arq.outcomes import ending_of
-from async_tracker.runs import shown_args
+from async_tracker.runs import current, shown_args
 
 Hook = Callable[[Ctx], Awaitable[None]]
 
@@ -110,6 +110,7 @@ def _begun(hooks: ArqHooks, user: Hook | None) -> Hook:
         if is_durable and run is not None:
             await hooks.wait_stored(run)
         if user is not None:
+            current.set(run)
             await user(ctx)
 
     return _marked(hooks, hook, user)
@@ -152,18 +153,18 @@ def _wrapped(hooks: ArqHooks, item: Any, tracked: set[str]) -> Any:
         if run is None:
             return await coroutine(ctx, *args, **kwargs)
         run.function, run.timeout, run.is_named = name, timeout, True
+        current.set(run)
         if settings.record_args:
             run.args = shown_args(args, kwargs, settings.redact)
         if run.sent:
             run.keeper.touch(run)
         try:
-            result = await coroutine(ctx, *args, **kwargs)
+            return await coroutine(ctx, *args, **kwargs)
         except BaseException as exc:
-            run.ended_mono_ms = monotonic_ms()
             run.ending = ending_of(exc)
             raise
-        run.ended_mono_ms = monotonic_ms()
-        return result
+        finally:
+            run.ended_mono_ms = monotonic_ms()
 
     return tracked_function
 

@@ -34,8 +34,8 @@ class Circumstances:
     retry_jobs: bool
 
 
-def outcome(ending: Ending, now: Circumstances) -> str:
-    """Tell the outcome of a run whose function raised.
+def outcome(ending: Ending | None, now: Circumstances) -> str:
+    """Tell the outcome of a run whose function raised, or, without an ending, was never called: then it was cancelled before.
 
     >>> now = Circumstances(worker_stops=False, run_seconds=300.1, timeout=300.0, allow_abort_jobs=True, retry_jobs=True)
     >>> outcome(Ending(ValueError(), 0), now)
@@ -44,7 +44,11 @@ def outcome(ending: Ending, now: Circumstances) -> str:
     'timed_out'
     >>> outcome(Ending(asyncio.CancelledError(), 0), now)
     'cancelled'
+    >>> outcome(None, now)
+    'aborted'
     """
+    if ending is None:
+        return _never_called(now)
     error = ending.error
     if isinstance(error, asyncio.CancelledError):
         return _cancelled(ending, now)
@@ -59,3 +63,9 @@ def _cancelled(ending: Ending, now: Circumstances) -> str:
     if now.timeout is not None and now.run_seconds >= now.timeout:
         return "timed_out"
     return "aborted" if now.allow_abort_jobs else "cancelled"
+
+
+def _never_called(now: Circumstances) -> str:
+    if now.worker_stops:
+        return "cancelled"
+    return "aborted" if now.allow_abort_jobs else "ended"

@@ -55,7 +55,7 @@ MUTANTS = (
         path="async_tracker/policy.py",
         line="if evidence.connection is not Connection.GONE or evidence.gone_for < limits.disconnect_grace:",
         without="if evidence.connection is not Connection.GONE:",
-        tests=(LIVE + "test_a_server_that_closes_idle_connections_makes_nobody_dead",),
+        tests=(LIVE + "test_a_worker_that_takes_a_while_to_find_its_way_back_is_within_its_grace",),
     ),
     Mutant(
         name="the patience: time to return after an outage",

@@ -153,6 +153,24 @@ async def test_a_server_that_closes_idle_connections_makes_nobody_dead(make_serv
     assert len(account.runs_of(job_id)) == 1
 
 
+async def test_a_worker_that_takes_a_while_to_find_its_way_back_is_within_its_grace(fleet: Fleet, wire: WireProxy):
+    """Its connection is gone, and who sweeps looks many times before it has another. Allowed: lost 0, doubled 0, robbed 0."""
+    patient = {**QUICK, "heartbeat_ttl": 10.0, "disconnect_grace": 4.0}
+    await fleet.start_ready(tracker=patient, worker={"queue_name": "elsewhere"})
+    (worker,) = await fleet.start_ready(tracker=patient, tracker_url=wire.url)
+    instance_id = (await fleet.registered(worker)).instance_id
+    job_id = await fleet.enqueue("hold", 4.0)
+    await fleet.running(job_id)
+    wire.refuse()
+    wire.cut()
+    await asyncio.sleep(6 * QUICK["sweep_interval"])
+    wire.accept()
+    await fleet.succeeded(job_id)
+    assert (await fleet.registered(worker)).instance_id == instance_id
+    account = await fleet.close()
+    assert len(account.runs_of(job_id)) == 1
+
+
 async def test_cutting_the_trackers_connections_of_live_workers_robs_nobody(fleet: Fleet):
     """CLIENT KILL, several times, of every connection of the tracker's. Allowed: lost 0, doubled 0, robbed 0."""
     workers = await fleet.start_ready(2, tracker=QUICK)

@@ -107,10 +107,7 @@ async def test_a_fault_in_the_claim_does_to_a_worker_what_it_does_without_us(
         await worker.end()
         rule.remove()
         result = repr(await result_of(queued)) if inner.jobs_complete else "none"
-        # what the tracker gives back at its orderly end is the one thing that may differ, and only for the better
-        keys = sorted([key async for key in redis_client.scan_iter("arq:*") if not key.startswith(b"arq:in-progress:")])
-        await redis_client.delete(pool.default_queue_name, *keys, "arq:in-progress:the job")
-        return type(ended), inner.jobs_complete, result, keys
+        return type(ended), inner.jobs_complete, result, await cleared_away(redis_client, pool)
 
     assert await story(dict) == await story(tracker.install)
     assert await observer.jobs() == []
@@ -130,6 +127,80 @@ def fault_in_the_claim(wire, command, error):
 
 def ended_or_complete(worker):
     return worker.task.done() or (worker.worker.jobs_complete and not worker.worker.tasks)
+
+
+async def cleared_away(redis_client, pool):
+    """Give the keys and the queue that arq has left behind, and delete them."""
+    # what the tracker gives back at its orderly end is the one thing that may differ, and only for the better
+    keys = sorted([key async for key in redis_client.scan_iter("arq:*") if not key.startswith(IN_PROGRESS)])
+    queued = await redis_client.zrange(pool.default_queue_name, 0, -1)
+    await redis_client.delete(pool.default_queue_name, *keys, "arq:in-progress:the job")
+    return keys, queued
+
+
+LATE, AFTER_A_BEAT, CUT, UNTOLD, NEVER = "late", "after a beat", "cut off", "done and not told", "never"
+"""How a wait for an answer ends; one that never ends is ended by who tells the worker to stop."""
+
+
+@pytest.mark.parametrize(
+    ("command", "ends"),
+    [(command, ends) for command in (b"WATCH", b"EXEC") for ends in (LATE, AFTER_A_BEAT, CUT, NEVER)] + [(b"EXEC", UNTOLD)],
+)
+async def test_a_claim_that_waits_for_its_answer_comes_to_the_end_that_it_has_without_us(
+    tracker, observer, run_worker, pool, wire, redis_client, command, ends
+):
+    """All else is answered meanwhile: the instance beats on, and is alive. What lies between WATCH and EXEC is sent together with EXEC."""
+
+    async def story(install, *, beats):
+        rule = wire.hold(lambda sent: sent[0] == command)
+        worker = await run_worker(install({"functions": [job]}), url=wire.url)
+        queued = await pool.enqueue_job("job", _job_id="the job")
+        inner = worker.worker
+        await wait_until(lambda: rule.caught, description="the claim waits for its answer")
+        await (short_wait() if ends == LATE else beats())
+        assert not inner.tasks, "nothing runs that was not claimed"
+        await end_of_the_wait(wire, rule, ends, redis_client)
+        if ends in (LATE, AFTER_A_BEAT, CUT):
+            await wait_until(lambda: ended_or_complete(worker), timeout=20, description="the worker has ended, or the job")
+        ended = worker.error
+        await worker.end()
+        wire.cut()  # what was never answered must not be done now
+        rule.release()
+        assert ends != UNTOLD or install is dict or not await redis_client.exists("arq:in-progress:the job"), "the claim was not given back"
+        result = repr(await result_of(queued)) if inner.jobs_complete else "none"
+        return type(ended), inner.jobs_complete, result, await cleared_away(redis_client, pool)
+
+    async def beats():
+        (before,) = await wait_until(observer.instances, description="the instance is there")
+        await wait_until(lambda: has_beaten_since(observer, before), description="the instance beats")
+
+    assert await story(dict, beats=short_wait) == await story(tracker.install, beats=beats)
+    assert (await observer.jobs(), await observer.instances()) == ([], [])
+
+
+async def short_wait():
+    await asyncio.sleep(0.3)
+
+
+async def has_beaten_since(observer, before):
+    (instance,) = await observer.instances()
+    assert instance.state == "alive"
+    return instance.heartbeat_at > before.heartbeat_at
+
+
+async def end_of_the_wait(wire, rule, ends, redis_client):
+    """End the wait as ``ends`` says; where it never ends, do nothing."""
+    if ends == CUT:
+        wire.cut()
+    elif ends == UNTOLD:
+        look = wire.hold({"ZRANGEBYSCORE"})  # else the worker claims it anew before the old claim has arrived
+        wire.cut_clients()
+    if ends != NEVER:
+        rule.release()
+    if ends == UNTOLD:
+        await wait_until(lambda: redis_client.exists("arq:in-progress:the job"), description="the job is claimed by nobody")
+        await wait_until(lambda: look.caught, description="the worker goes on")
+        look.release()
 
 
 async def test_the_trackers_connection_may_be_killed_and_is_back_at_once(tracker, observer, run_worker, pool, redis_client):

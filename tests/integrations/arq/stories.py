@@ -185,7 +185,10 @@ def has_met_the_fault(tracker: Tracker) -> bool:
 
 
 async def sees(observer: Tracker, worker_of: Tracker, job_id: str) -> bool:
-    """Tell whether the tracker is right: its instance alive, and this job in flight and no other."""
+    """Tell whether the tracker is right: its instance alive, this job in flight and no other, and its beats and writes get through."""
+    runtime = worker_of._runtime
+    if runtime is None or runtime._is_behind or runtime.writer.failing:
+        return False
     instances, jobs = await observer.instances(), await observer.jobs()
     alive = [instance.instance_id for instance in instances if instance.state == "alive"]
     return alive == [worker_of.instance_id] and [job.job_id for job in jobs] == [job_id]

@@ -5,6 +5,7 @@ untracked worker) and arguments for arq's worker.
 """
 
 import asyncio
+import ctypes
 import json
 import os
 import time
@@ -59,6 +60,12 @@ async def stubborn(ctx: Ctx, seconds: float) -> None:
 async def pill(ctx: Ctx) -> None:
     """End the process in the first statement."""
     os._exit(3)
+
+
+async def hold_the_lock(ctx: Ctx, seconds: int) -> None:
+    """Block the loop as an extension does that never lets go of the interpreter's lock."""
+    with LEDGER.run(ctx["job_id"], attempt=ctx["job_try"]):
+        ctypes.PyDLL(None).sleep(seconds)
 
 
 async def noop(ctx: Ctx) -> None:
@@ -148,7 +155,21 @@ async def slow_hook(ctx: Ctx) -> None:
 
 def _settings() -> type:
     attributes: dict[str, Any] = {
-        "functions": [noop, hold, interrupted, block, stubborn, pill, victim, hungry, quits, forking, forking_blocked, careful],
+        "functions": [
+            noop,
+            hold,
+            interrupted,
+            block,
+            stubborn,
+            pill,
+            victim,
+            hungry,
+            quits,
+            forking,
+            forking_blocked,
+            careful,
+            hold_the_lock,
+        ],
         "redis_settings": RedisSettings.from_dsn(CONFIG["redis_url"]),
         "poll_delay": 0.1,
         **CONFIG["worker"],

@@ -28,16 +28,20 @@ UNCOUNTED = {"max_recoveries": 1_000}
 
 
 async def kill_at_random(fleet: Fleet, *, kills: int, tracker: dict[str, Any], durations: Sequence[float], dice: random.Random) -> int:
-    """Keep three workers under load, killing one after the other; each is replaced at once. Returns how many of them were the sweeper."""
+    """Keep three workers under load, killing one after the other; each is replaced at once. Returns how many of them were the sweeper.
+
+    The first to be killed has a job in hand for certain; whether the others have is left to the dice.
+    """
     options: dict[str, Any] = {"tracker": {**tracker, **UNCOUNTED}, "worker": {"max_tries": 1_000}}
     alive = await fleet.start_ready(3, **options)
     sweepers = 0
     for number in range(kills):
+        busy = await fleet.running(await fleet.enqueue("hold", 2.0)) if number == 0 else None
         for _ in range(8):
             await fleet.enqueue("hold", dice.choice(durations))
         await asyncio.sleep(dice.uniform(0.0, 0.9))
         sweeper = await sweeping(fleet, alive)
-        victim = sweeper if sweeper is not None and number % 4 == 1 else dice.choice(alive)
+        victim = busy or (sweeper if sweeper is not None and number % 4 == 1 else dice.choice(alive))
         victim.kill()
         sweepers += victim is sweeper
         alive.remove(victim)

@@ -19,8 +19,7 @@ _NO_CONTEXT = Context()
 """Whoever wakes the writer is a job as a rule: its context is not to be kept until the writer looks."""
 
 _PATIENCE = 4
-"""Lingers between two looks at jobs all of which are shorter than one: a timer that is always about to fire costs such a worker more
-than what it does when it fires."""
+"""Lingers between two looks at jobs all of which are shorter than one: there each look finds nothing to write."""
 
 RETRY_SECONDS = 0.5
 """How long the writer waits after a failed write; a beat that gets through wakes it earlier."""
@@ -44,8 +43,8 @@ class Pen:
 class Writer:
     """Wakes when the journal has work, waits ``linger``, writes. Never raises: a failed write is put back and tried again.
 
-    Between two writes lies a linger at least. A run is written once it is older than that, so that the many that are shorter
-    cost no write; with ``writes_at_once`` it is written with the next.
+    Between two writes lies a linger at least, and a few where all runs are shorter. A run is written once it is older than that,
+    so that the many that are shorter cost no write; with ``writes_at_once`` it is written with the next.
     """
 
     def __init__(
@@ -84,10 +83,9 @@ class Writer:
         if threading.get_ident() == self._thread:
             self._look_in(self._linger)
         elif not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._loop.call_later, self._linger, self._look)
+            self._loop.call_soon_threadsafe(self._look_in, self._linger)
 
     def _look_in(self, seconds: float) -> None:
-        self._armed = True
         self._loop.call_later(seconds, self._look, context=_NO_CONTEXT)
 
     def _look(self) -> None:
@@ -95,6 +93,7 @@ class Writer:
         if self._journal.is_due(before_ms=self._ripe_before_ms()):
             self._due.set()
         elif self._journal.has_work:  # what is there has only just started, and may end as soon
+            self._armed = True
             self._look_in(self._linger * _PATIENCE)
 
     def _ripe_before_ms(self) -> float:

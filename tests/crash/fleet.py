@@ -1,5 +1,6 @@
 """Workers on one queue, what they are given to do, and the account of it: the frame of every crash test."""
 
+import asyncio
 import json
 import signal
 import uuid
@@ -17,6 +18,7 @@ from tests.harness.ledger import Account, Ledger
 from tests.harness.resp import Command
 from tests.harness.servers import assert_no_leaks, leaked_keys
 from tests.harness.wait import wait_until
+from tests.harness.wire import HoldRule, WireProxy
 from tests.harness.workers import WorkerProcess, Workers
 
 QUICK: dict[str, Any] = {"heartbeat_interval": 0.5, "heartbeat_ttl": 1.5, "silence_limit": 60.0, "sweep_interval": 0.2}
@@ -211,6 +213,16 @@ async def open_fleet(workers: Workers, ledger: Ledger, redis_url: str, namespace
     tracker = Tracker(namespace=namespace, redis_options={"url": tracker_url}, **options)
     urls = {"redis_url": redis_url, "tracker_url": tracker_url}
     return Fleet(workers=workers, ledger=ledger, **urls, namespace=namespace, tracker=tracker, pool=pool)
+
+
+async def kill_under_way(victim: WorkerProcess, wire: WireProxy, held: HoldRule, *, arrives: bool) -> None:
+    """Kill a worker whose command is held on its wire; the command arrives after its sender's death, or never."""
+    victim.kill()
+    if arrives:
+        wire.cut_clients()
+        held.release()
+        await asyncio.sleep(0.05)
+    wire.cut()
 
 
 def script_call(script: Script) -> Callable[[Command], bool]:

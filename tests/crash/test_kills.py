@@ -12,7 +12,7 @@ import pytest
 from async_tracker.integrations.arq import adapter as arq_adapter
 from async_tracker.store.store import SCRIPTS
 from tests.crash.conftest import MakeFleet
-from tests.crash.fleet import SWIFT, Fleet, script_call
+from tests.crash.fleet import SWIFT, Fleet, kill_under_way, script_call
 from tests.crash.reruns import summary, waits
 from tests.harness.resp import Command
 from tests.harness.servers import address_of, database_of
@@ -199,12 +199,7 @@ async def test_a_kill_at_an_armed_point_of_a_job_loses_nothing(fleet: Fleet, wir
     await fleet.enqueue_many(4, "hold", 0.3 if POINTS[point] is is_finish else 1.5)  # the others must not be about to end as well
     await wait_until(lambda: held.caught, timeout=60, description=f"a command is caught {point}")
     await fleet.start_ready(tracker=SLOW_START)
-    victim.kill()
-    if arrives:
-        wire.cut_clients()
-        held.release()
-        await asyncio.sleep(0.05)
-    wire.cut()
+    await kill_under_way(victim, wire, held, arrives=arrives)
     await fleet.succeeded()
     if point in NEVER_STARTED and not arrives:
         caught = held.caught[0][1].decode().rsplit(":", 1)[-1]

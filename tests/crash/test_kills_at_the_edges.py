@@ -1,6 +1,5 @@
 """SIGKILL where a worker's life begins and ends, where a job is done and not yet written down, and in the middle of a quarantine."""
 
-import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +10,7 @@ from async_tracker.embedded import EmbeddedServer
 from async_tracker.integrations.arq import adapter as arq_adapter
 from async_tracker.store.store import SCRIPTS
 from tests.crash.conftest import MakeFleet
-from tests.crash.fleet import SWIFT, Fleet, script_call
+from tests.crash.fleet import SWIFT, Fleet, kill_under_way, script_call
 from tests.harness.resp import Command
 from tests.harness.wait import wait_until
 from tests.harness.wire import HoldRule, WireProxy
@@ -31,12 +30,7 @@ def is_write_of_an_end(command: Command) -> bool:
 async def kill_at(held: HoldRule, victim: WorkerProcess, wire: WireProxy, *, arrives: bool, where: str) -> None:
     """Kill the worker once the command is under way; it arrives after its sender's death, or never."""
     await wait_until(lambda: held.caught, timeout=60, description=f"the worker is about {where}")
-    victim.kill()
-    if arrives:
-        wire.cut_clients()
-        held.release()
-        await asyncio.sleep(0.05)
-    wire.cut()
+    await kill_under_way(victim, wire, held, arrives=arrives)
 
 
 @ENDS

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from async_tracker import ConfigError, Tracker
 from async_tracker.namespace import Namespace
 from async_tracker.runs import handle_of
-from async_tracker.store import Judged, Store
+from async_tracker.store import Store
+from tests.harness.judgement import declare_dead
 from tests.harness.servers import assert_no_leaks
 from tests.harness.wait import wait_until
 
@@ -76,19 +77,7 @@ async def test_a_registration_that_arrives_late_does_not_undo_a_newer_write(trac
         assert await redis_client.hget(f"{namespace}:connections", instance_id) == connections
 
 
-async def declare_dead(store: Store, redis_client, namespace: str, instance_id: str) -> bool:
-    judged = Judged(
-        instance_id=instance_id,
-        heartbeat=str(int(await redis_client.zscore(f"{namespace}:instances", instance_id))),
-        connections=(await redis_client.hget(f"{namespace}:connections", instance_id)).decode(),
-        watchdog="",
-        reason="for a test",
-    )
-    return await store.declare_dead(judged, "{}")
-
-
 async def test_who_was_declared_dead_and_lives_counts_nothing_twice(make_tracker, redis_client, namespace):
-    store = Store(Namespace(redis_client, namespace))
     tracker: Tracker = make_tracker(**QUICK)
     async with tracker.register() as instance_id:
         for job_id in "abc":
@@ -102,7 +91,7 @@ async def test_who_was_declared_dead_and_lives_counts_nothing_twice(make_tracker
             return await counted() == 3
 
         await wait_until(three, description="the runs are counted")
-        await wait_until(lambda: declare_dead(store, redis_client, namespace, instance_id), description="it is declared dead")
+        await wait_until(lambda: declare_dead(redis_client, namespace, instance_id), description="it is declared dead")
         await wait_until(lambda: tracker.instance_id != instance_id, description="it goes on under another id")
         async with tracker.track("d", function="send"):
             pass

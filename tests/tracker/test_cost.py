@@ -20,18 +20,10 @@ from benchmarks.footprint import Hooked
 from benchmarks.queries import count_round_trips, named_connections, write_namespace
 from tests.harness.wait import wait_until
 from tests.harness.wire import WireProxy
+from tests.tracker.quiet import QUIET
 
 MEMORY_PER_JOB_BYTES = 512
 QUERY_ROUND_TRIPS = 4
-
-QUIET: dict[str, Any] = {
-    "heartbeat_interval": 60.0,
-    "heartbeat_ttl": 180.0,
-    "silence_limit": 180.0,
-    "sweep_interval": 60.0,
-    "watchdog": False,
-}
-"""Settings under which the only thing that a tracker sends within a test is what the journal writes."""
 
 
 def waits(hook: Coroutine[Any, Any, None]) -> bool:

@@ -1,22 +1,13 @@
 """What the journal makes of thousands of runs at once, and of an outage that outlasts what it can remember."""
 
 import asyncio
-from typing import Any
 
 from async_tracker import Tracker
 from async_tracker.journal import BATCH, ENDED_KEPT
 from async_tracker.store.store import SCRIPTS
 from tests.harness.resp import Command
 from tests.harness.wait import wait_until
-
-QUIET: dict[str, Any] = {
-    "heartbeat_interval": 60.0,
-    "heartbeat_ttl": 180.0,
-    "silence_limit": 180.0,
-    "sweep_interval": 60.0,
-    "watchdog": False,
-}
-"""Settings under which a tracker sends nothing but what the journal writes."""
+from tests.tracker.quiet import QUIET
 
 
 def is_write(command: Command) -> bool:

@@ -30,7 +30,7 @@ class Claims:
         self._pen = pen
         self.hears_ends = hears_ends
         """Whether a run is to be told that arq is done with it: `install` knows more without."""
-        self._held: dict[Any, tuple[str, str]] = {}
+        self._held: dict[str, tuple[str, str]] = {}
 
     def claim(self, key: str) -> str:
         """Name a claim that is about to be written. Returns what stands in the key."""

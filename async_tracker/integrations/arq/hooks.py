@@ -76,8 +76,9 @@ class ArqHooks:
     """The queue as arq knows it, where the tracker was told to call it something else: there its jobs are recovered."""
     unfinished: list[ArqRun] = field(default_factory=list)
     """The runs whose task arq had not finished when it was last looked at: looked at several times a second, and when they are many,
-    for a callback of each costs more than all else that is done for it."""
+    for a callback of each would be a good part of what tracking costs."""
     look_at: int = 0
+    """So many are looked at before the next pulse."""
     has_failed: bool = False
     ctx_key: str = field(default_factory=lambda: f"async_tracker_run_{secrets.token_hex(4)}")
     """Under which a run stands in arq's ctx: one for each tracker, and text, so that a job may pass its ctx on as keywords."""

@@ -5,24 +5,12 @@ import asyncio
 import pytest
 
 from async_tracker import RecoveryAction
-from async_tracker.namespace import Namespace
-from async_tracker.store import Judged, Store
+from tests.harness.judgement import declare_dead
 from tests.harness.wait import wait_until
 
 
 async def stay(ctx):
     await asyncio.sleep(60)
-
-
-async def declare_dead(redis_client, namespace: str, instance_id: str) -> bool:
-    judged = Judged(
-        instance_id=instance_id,
-        heartbeat=str(int(await redis_client.zscore(f"{namespace}:instances", instance_id))),
-        connections=(await redis_client.hget(f"{namespace}:connections", instance_id)).decode(),
-        watchdog="",
-        reason="for a test",
-    )
-    return await Store(Namespace(redis_client, namespace)).declare_dead(judged, "{}")
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,9 @@ class Journal:
         self._lock = threading.Lock()
         self.wake = wake
         """Called when there is something to write: from any thread, and often."""
-        self._new: list[Run] = []
+        self.new: dict[Run, Run] = {}
+        """The runs that have started and nobody has looked at, in that order. Whoever pops one must settle it: the look that takes it
+        in, or the thread that ends it and counts it in a tally of its own."""
         self._runs: dict[str, Run] = {}
         self._here: dict[str, int] = {}
         self._dirty: dict[str, float] = {}
@@ -94,27 +96,35 @@ class Journal:
 
     def start(self, run: Run) -> None:
         """A run has started."""
-        self._new.append(run)
-        if len(self._new) > _NEW_KEPT:  # in threads of which none lets the writer look
+        self.new[run] = run
+        if len(self.new) > _NEW_KEPT:  # in threads of which none lets the writer look
             with self._lock:
                 self._take_in()
         self.wake()
 
-    def _take_in(self) -> None:
-        """Sort the runs that have started since the last look into those that are in flight and those that have ended.
+    def take_in(self) -> None:
+        """Look at the runs that have started."""
+        with self._lock:
+            self._take_in()
+
+    def _take_in(self, *, before_ms: float = math.inf) -> None:
+        """Sort the new runs into those that are in flight and those that have ended, but for those that started after ``before_ms``.
 
         An end that comes at the same time, in another thread, either is seen here or sees ``is_taken_in`` and waits for the lock.
         """
-        count = len(self._new)
-        for run in self._new[:count]:
+        for run in list(self.new):
+            if run.started_mono_ms > before_ms:
+                break
+            if self.new.pop(run, None) is None:
+                continue
             run.is_taken_in = True
-            self.counts.started += 1
+            run.complete()
+            self.counts.add(started=1)
             if run.in_flight:
                 self._enter(run)
             else:
-                self.counts.ended += 1
+                self.counts.add(ended=1)
                 self._count_end(run)
-        del self._new[:count]
 
     def _enter(self, run: Run) -> None:
         self._runs[run.run] = run
@@ -126,7 +136,7 @@ class Journal:
         with self._lock:
             self._take_in()
             self._ended.pop(run.run, None)
-            self.counts.ended -= 1
+            self.counts.add(ended=-1)
             run.in_flight = True
             self._enter(run)
         self.wake()
@@ -154,7 +164,7 @@ class Journal:
         name, ref = run.run, run.ref
         if self._runs.pop(name, None) is None:
             return False
-        self.counts.ended += 1
+        self.counts.add(ended=1)
         left = self._here[ref] - 1
         if left:
             self._here[ref] = left
@@ -210,12 +220,14 @@ class Journal:
             self.counts.acknowledge(sent)
 
     def discard(self, run: Run) -> None:
-        """Not to be tracked after all: as if it had never started."""
+        """Not to be tracked after all: as if it had never started. How it ends may be counted all the same."""
+        if self.new.pop(run, None) is not None:
+            run.in_flight = False
+            run.is_taken_in = True
+            return
         with self._lock:
-            self._take_in()
             if run.run in self._runs:
-                self.counts.started -= 1
-                self.counts.ended -= 1
+                self.counts.add(started=-1, ended=-1)
             if run.is_start_counted:
                 _count_start(run, self.counts.of(run.function, run.queue), by=-1)
         self.end(run)
@@ -223,12 +235,12 @@ class Journal:
     @property
     def has_work(self) -> bool:
         """Whether there is something to write."""
-        return bool(self._new or self._dirty or self._ended or self.must_compare)
+        return bool(self.new or self._dirty or self._ended or self.must_compare)
 
     def is_due(self, *, before_ms: float) -> bool:
         """Whether there is something to write beside the runs that became what they are after ``before_ms``, on the monotonic clock."""
         with self._lock:
-            self._take_in()
+            self._take_in(before_ms=before_ms)
             return bool(self._ended) or self.must_compare or next(iter(self._dirty.values()), math.inf) <= before_ms
 
     def take(self, *, before_ms: float = math.inf) -> Batch | None:

@@ -54,6 +54,7 @@ class Link:
         self.generation = 0
         """Grows with every connection that is made."""
         self.on_lost: Callable[[], None] = _nobody
+        self.on_inherited: Callable[[], None] = _nobody
         self.is_inherited = False
         """This is a forked child, and the connection is its parent's."""
         self._ended = False
@@ -187,6 +188,7 @@ class Link:
     def forget_in_child(self) -> None:
         """Let go of the inherited socket without a word to the server."""
         self.is_inherited = True
+        self.on_inherited()
         number = self.socket_fileno()
         self._ended = True
         self.connection_id = None

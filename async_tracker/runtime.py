@@ -72,6 +72,7 @@ class Runtime:
         self.link = Link(client, namespace=settings.namespace, name=f"async-tracker:{nonce}")
         self.adapter = make_adapter(self.link)
         self.link.on_lost = self._connection_lost
+        self.link.on_inherited = self._inherited
         self.store = Store(self.link.redis)
         self.clock = ServerClock()
         self.pen = Pen(new_instance_id(settings.instance_id))
@@ -79,6 +80,8 @@ class Runtime:
         self._state = "alive"
         self._is_registered = False
         self._is_stopped = False
+        self.is_open = True
+        """Takes runs: not stopped, and no forked child of its process."""
         self._is_behind = False
         self._has_beaten = asyncio.Event()
         self._left_replica_at = float("-inf")
@@ -133,7 +136,7 @@ class Runtime:
     @property
     def is_running(self) -> bool:
         """Whether it was not stopped, its loop not closed, and this is no forked child of its process."""
-        return not self._is_stopped and not self.link.is_inherited and not self._loop.is_closed()
+        return self.is_open and not self._loop.is_closed()
 
     @property
     def is_here(self) -> bool:
@@ -240,6 +243,10 @@ class Runtime:
         has_changed = self.link.generation != self._sent_generation or self.watchdog.has_registered
         return self._connections().encode() if has_changed else ""
 
+    def _inherited(self) -> None:
+        """This is a forked child, and none of the instance."""
+        self.is_open = False
+
     def _connection_lost(self) -> None:
         """The server has closed our connection: be back with another one before anybody takes that for our end."""
         if not self._is_stopped:
@@ -269,7 +276,7 @@ class Runtime:
         """Never beat, end or recover under the old id again: from here on we are somebody else."""
         old = self.pen.instance_id
         lost = self.journal.disown()
-        self.pen.instance_id = new_instance_id(self._settings.instance_id)
+        self.pen.rename(new_instance_id(self._settings.instance_id))
         facts = {"instance_id": old, "new_instance_id": self.pen.instance_id, "jobs": [run.job_id for run in lost]}
         logger.error("instance %s was declared dead and lives: it goes on as %s; its %d jobs are not its own any more",
                      old, self.pen.instance_id, len(lost), extra=facts)  # fmt: skip
@@ -302,19 +309,9 @@ class Runtime:
             library=self._description.library,
             **facts,
         )
-        self.put_in_flight(started)
+        started.keeper = self
+        self.journal.start(started)
         return started
-
-    def put_in_flight(self, run: Run) -> None:
-        """What `start_run` does with the run that it has made.
-
-        A run whose claim was made under an id that was declared dead meanwhile is not ours: others are told to run that job.
-        """
-        run.keeper = self
-        if run.instance_id == self.pen.instance_id:
-            self.journal.start(run)
-        else:
-            run.owned = run.in_flight = False
 
     def enter_run(self, run: Run) -> None:
         """Make it the run of this context: what `current_job` gives."""
@@ -402,6 +399,7 @@ class Runtime:
         if self._is_stopped:
             return
         self._is_stopped = True
+        self.is_open = False
         self._state = "draining"
         self.watchdog.stop()
         if self._loop is not asyncio.get_running_loop():

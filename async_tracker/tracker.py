@@ -16,7 +16,7 @@ from async_tracker.errors import TrackerError
 from async_tracker.events import encode_event
 from async_tracker.host import host_id, hostname, versions
 from async_tracker.integrations.arq import ArqHooks, installed
-from async_tracker.integrations.arq.hooks import Ctx
+from async_tracker.integrations.arq.jobs import Ctx
 from async_tracker.integrations.arq.library import arq_library
 from async_tracker.integrations.dramatiq.library import dramatiq_library
 from async_tracker.integrations.footing import Footing

@@ -27,13 +27,23 @@ _BATCHES = 8
 """How many batches go out in one round trip; more would keep the event loop from the jobs for longer than a few tens of milliseconds."""
 
 
+def _nobody() -> None:
+    """Nobody minds the name."""
+
+
 class Pen:
     """Who may write for an instance: one at a time, each write with a higher number than the one before."""
 
     def __init__(self, instance_id: str) -> None:
         self.instance_id = instance_id
+        self.on_renamed: Callable[[], None] = _nobody
         self.lock = asyncio.Lock()
         self._numbers = itertools.count(1)
+
+    def rename(self, instance_id: str) -> None:
+        """Write for another instance from here on."""
+        self.instance_id = instance_id
+        self.on_renamed()
 
     def next_number(self) -> int:
         """Give the number of the next write; safe from any thread."""
@@ -69,7 +79,8 @@ class Writer:
         self._on_unknown = on_unknown
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        self._armed = False
+        self.is_awake = False
+        """It will look at the journal shortly, so that `wake` has nothing to do."""
         self._due = asyncio.Event()
         self._written = asyncio.Condition()
         self.failing = False
@@ -77,23 +88,23 @@ class Writer:
 
     def wake(self) -> None:
         """The journal has work. Callable from any thread, cheap when called often."""
-        if self._armed:
+        if self.is_awake or self._loop.is_closed():
             return
-        self._armed = True
+        self.is_awake = True
         if threading.get_ident() == self._thread:
             self._look_in(self._linger)
-        elif not self._loop.is_closed():
+        else:
             self._loop.call_soon_threadsafe(self._look_in, self._linger)
 
     def _look_in(self, seconds: float) -> None:
         self._loop.call_later(seconds, self._look, context=_NO_CONTEXT)
 
     def _look(self) -> None:
-        self._armed = False
+        self.is_awake = False
         if self._journal.is_due(before_ms=self._ripe_before_ms()):
             self._due.set()
         elif self._journal.has_work:  # what is there has only just started, and may end as soon
-            self._armed = True
+            self.is_awake = True
             self._look_in(self._linger * _PATIENCE)
 
     def _ripe_before_ms(self) -> float:

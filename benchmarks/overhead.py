@@ -126,7 +126,7 @@ def _throughput_table(slots: int, rounds: Rounds) -> Table:
 def _parts_table(parts_us: dict[str, float]) -> Table:
     rows = [[label, f"{taken:.1f}"] for label, taken in sorted(parts_us.items(), key=lambda part: -part[1])]
     return Table(
-        title="Where the microseconds of a tracked job go, timers around the parts in a worker at work (the rest: awaiting hooks, writing)",
+        title="Timers around the parts of tracking in a worker at work, their own cost included; what they miss: see the architecture page",
         columns=["part", "us/job"],
         rows=[*rows, ["together", f"{sum(parts_us.values()):.1f}"]],
     )

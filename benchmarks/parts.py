@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from async_tracker.integrations.arq.claims import Claims
-from async_tracker.integrations.arq.hooks import ArqHooks
+from async_tracker.integrations.arq.jobs import Jobs
 from async_tracker.writer import Writer
 
 PARTS: tuple[tuple[str, type, str], ...] = (
-    ("put the run in flight", ArqHooks, "begun"),
-    ("take it out of flight, count it", ArqHooks, "ended"),
-    ("look whether arq is done with it", ArqHooks, "_look_after"),
+    ("put the run in flight", Jobs, "begun"),
+    ("take it out of flight", Jobs, "ended"),
+    ("count it", Jobs, "finished"),
     ("name the claim", Claims, "claim"),
     ("look for what is to be written", Writer, "_look"),
 )

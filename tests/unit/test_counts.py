@@ -19,7 +19,9 @@ class Server:
             self.reported[name] = total
 
 
-happenings = st.lists(st.sampled_from(["count", "count other", "reported", "lost", "answer lost", "resend", "new instance"]), max_size=50)
+happenings = st.lists(
+    st.sampled_from(["count", "count other", "tally", "reported", "lost", "answer lost", "resend", "new instance"]), max_size=50
+)
 
 
 @given(happenings)
@@ -33,6 +35,11 @@ def test_what_was_counted_is_what_redis_counts(history: list[str]):
             counts.of(function, None)["run_ms"] += 10
             expected[field_name(function, None, "failed")] = expected.get(field_name(function, None, "failed"), 0) + 1
             expected[field_name(function, None, "run_ms")] = expected.get(field_name(function, None, "run_ms"), 0) + 10
+        elif what == "tally":
+            tally = counts.tally("send", None)
+            tally.runs += 1
+            tally.run_ms += 0.5
+            expected["succeeded"] = expected.get("succeeded", 0) + 1
         elif what == "resend":
             counts.resend_all()
         elif what == "new instance":
@@ -47,7 +54,13 @@ def test_what_was_counted_is_what_redis_counts(history: list[str]):
             if what == "reported":
                 counts.acknowledge(sent)
     server.take(counts.unsent())
-    assert {name: total for name, total in server.totals.items() if total} == expected
+    runs = expected.pop("succeeded", 0)
+    if runs:
+        run_ms = field_name("send", None, "run_ms")
+        expected[run_ms] = expected.get(run_ms, 0) + runs // 2
+        expected |= {field_name("send", None, "succeeded"): runs, field_name("send", None, "started"): runs}
+    assert {name: total for name, total in server.totals.items() if total} == {name: total for name, total in expected.items() if total}
+    assert (counts.started, counts.ended) == (runs, runs)
 
 
 def test_what_has_not_changed_is_not_sent():

@@ -21,7 +21,7 @@ _UNSTARTED_KEPT = 1_000
 
 
 class Claims:
-    """The claims that this process has made and whose jobs have not started: arq's key -> instance id and run token.
+    """The claims that this process has made and whose jobs have not started.
 
     Not all of them are held any more: another worker was quicker, or arq has given up the job before its start. Redis knows.
     """
@@ -30,24 +30,32 @@ class Claims:
         self._pen = pen
         self.hears_ends = hears_ends
         """Whether a run is to be told that arq is done with it: `install` knows more without."""
-        self._held: dict[str, tuple[str, str]] = {}
+        self.held: dict[str, str] = {}
+        """arq's key -> what was written there; whose job starts takes it out."""
+        self._stale: dict[str, str] = {}
+        """Those that were made under an id that was declared dead."""
+        pen.on_renamed = self._turn_over
 
     def claim(self, key: str) -> str:
-        """Name a claim that is about to be written. Returns what stands in the key."""
-        held = self._pen.instance_id, new_run()
-        self._held[key] = held
-        if len(self._held) > _UNSTARTED_KEPT:
-            for old in list(self._held)[: _UNSTARTED_KEPT // 2]:  # many at once: to look for the oldest each time is slow in a dict
-                del self._held[old]
-        return ":".join(held)
+        """Name a claim that is about to be written. Returns what is to stand in the key."""
+        claim = self.held[key] = f"{self._pen.instance_id}:{new_run()}"
+        if len(self.held) > _UNSTARTED_KEPT:
+            for old in list(self.held)[: _UNSTARTED_KEPT // 2]:  # many at once: to look for the oldest each time is slow in a dict
+                del self.held[old]
+        return claim
 
-    def take(self, job_id: str) -> tuple[str, str] | None:
-        """The job starts: give the instance id and the run token of its claim; None when it was not claimed here."""
-        return self._held.pop(IN_PROGRESS + job_id, None)
+    def _turn_over(self) -> None:
+        self._stale = dict([*self._stale.items(), *self.held.items()][-_UNSTARTED_KEPT:])
+        self.held.clear()
 
-    def held(self) -> list[tuple[str, str, str]]:
+    def otherwise(self, job_id: str) -> str:
+        """A job starts that is not in ``held``: give its claim under an earlier id of ours, or one that stands in no key."""
+        return self._stale.pop(IN_PROGRESS + job_id, None) or f"{self._pen.instance_id}:{new_run()}"
+
+    def unstarted(self) -> list[tuple[str, str, str]]:
         """Give the claims whose jobs have not started, as far as this process knows: job id, instance id, run."""
-        return [(key[len(IN_PROGRESS) :], instance_id, run) for key, (instance_id, run) in self._held.items()]
+        parts = [(key, claim.rpartition(":")) for key, claim in (*self._stale.items(), *self.held.items())]
+        return [(key[len(IN_PROGRESS) :], instance_id, run) for key, (instance_id, _, run) in parts]
 
 
 def name_claims(pool: Any, claims: Claims) -> None:

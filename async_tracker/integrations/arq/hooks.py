@@ -19,40 +19,20 @@ from async_tracker.config import Settings
 from async_tracker.connections import Access, describe
 from async_tracker.errors import StorageError
 from async_tracker.host import host_id, hostname, versions
-from async_tracker.integrations.arq.adapter import ArqAdapter, Serializer
+from async_tracker.integrations.arq.adapter import ArqAdapter
 from async_tracker.integrations.arq.claims import Claims, name_claims, stop_naming
 from async_tracker.integrations.arq.job_run import ArqRun
+from async_tracker.integrations.arq.jobs import Ctx, Jobs, WorkerFacts
 from async_tracker.integrations.arq.names import DEFAULT_QUEUE, LIBRARY
-from async_tracker.integrations.arq.outcomes import Circumstances, outcome
 from async_tracker.link import Link
-from async_tracker.runs import current, new_run
+from async_tracker.runs import current
 from async_tracker.runtime import Runtime
 from async_tracker.stored import Description, RunRecord
 
 logger = logging.getLogger("async_tracker")
 
-Ctx = dict[str, Any]
-
-_FEW = 16
-"""Runs that are not looked after before the next pulse; more of them would be kept, and in the way, long after their end."""
-
 _LAST_CALL_SECONDS = 1.0
 """How long a worker whose polling has ended is given to call ``on_shutdown`` before it is deregistered without it."""
-
-
-@dataclass(slots=True, kw_only=True)
-class WorkerFacts:
-    """What ``install`` has read of the WorkerSettings; without it, arq's defaults and what the pool tells."""
-
-    functions: tuple[str, ...] = ()
-    queue: str | None = None
-    concurrency: int | None = None
-    job_timeout: float | None = None
-    allow_abort_jobs: bool = False
-    retry_jobs: bool = True
-    serializer: Serializer | None = None
-    is_installed: bool = False
-    """The functions are wrapped, so names and outcomes are known."""
 
 
 @dataclass(slots=True, eq=False)
@@ -74,12 +54,8 @@ class ArqHooks:
     queue: str = DEFAULT_QUEUE
     hold: str | None = None
     """The queue as arq knows it, where the tracker was told to call it something else: there its jobs are recovered."""
-    unfinished: list[ArqRun] = field(default_factory=list)
-    """The runs whose task arq had not finished when it was last looked at: looked at several times a second, and when they are many,
-    for a callback of each would be a good part of what tracking costs."""
-    look_at: int = 0
-    """So many are looked at before the next pulse."""
-    has_failed: bool = False
+    jobs: Jobs | None = None
+    """The jobs in hand, from start-up to shutdown."""
     ctx_key: str = field(default_factory=lambda: f"async_tracker_run_{secrets.token_hex(4)}")
     """Under which a run stands in arq's ctx: one for each tracker, and text, so that a job may pass its ctx on as keywords."""
 
@@ -116,7 +92,14 @@ class ArqHooks:
         )
         claims = Claims(runtime.pen, hears_ends=not self.facts.is_installed)
         self.runtime, self.claims = runtime, claims
-        self.unfinished.clear()
+        self.jobs = Jobs(
+            runtime=runtime,
+            claims=claims,
+            facts=self.facts,
+            ctx_key=self.ctx_key,
+            queue=self.queue,
+            hold=self.hold,
+        )
         name_claims(pool, claims)
         ctx["async_tracker"] = self.tracker
         self.on_runtime(runtime)
@@ -180,7 +163,7 @@ class ArqHooks:
             last._log_destroy_pending = False  # type: ignore[attr-defined]
 
     async def _stop_when_idle(self, runtime: Runtime) -> None:
-        running = {run.task for run in self.unfinished if run.task is not None}
+        running = self.jobs.tasks() if self.jobs is not None else set()
         if running:
             await asyncio.wait(running)
         await asyncio.sleep(_LAST_CALL_SECONDS)
@@ -193,6 +176,10 @@ class ArqHooks:
                 await self._stop(self.runtime)
         except Exception:  # the edge of a hook
             logger.exception("tracking did not end in order; the sweep will find out")
+
+    def _look_after(self) -> None:
+        if self.jobs is not None:
+            self.jobs.look_after()
 
     async def _stop(self, runtime: Runtime) -> None:
         if self.runtime is not runtime:
@@ -209,7 +196,7 @@ class ArqHooks:
         if self.claims is not None:
             stop_naming(self.pool, self.claims)
         self.access.unshare()
-        self.runtime = None
+        self.runtime = self.jobs = None
         self.on_runtime(None)
 
     async def _end_claims(self) -> None:
@@ -231,7 +218,7 @@ class ArqHooks:
             return
         idle = [
             RunRecord(job_id=job_id, instance_id=instance_id, run=run, queue=self.queue, library=LIBRARY, started_at_ms=0, hold=self.hold)
-            for job_id, instance_id, run in self.claims.held()
+            for job_id, instance_id, run in self.claims.unstarted()
         ]
         for record in await self.adapter.still_held(idle):
             await self.adapter.release(record, delay=0.0)
@@ -240,7 +227,7 @@ class ArqHooks:
 
     async def on_job_start(self, ctx: Ctx) -> None:
         """Put the run in flight. With ``durable``, wait until it is written, for ``hook_timeout`` seconds at most."""
-        run = self.begun(ctx)
+        run = self.jobs.begun(ctx) if self.jobs is not None else None
         current.set(run)
         if run is not None and self.settings.durable:
             await self.wait_stored(run)
@@ -250,107 +237,15 @@ class ArqHooks:
         if self.runtime is not None:
             await self.runtime.wait_stored(run)
 
-    def begun(self, ctx: Ctx) -> ArqRun | None:
-        """What `on_job_start` does without a chance to be cancelled."""
-        try:
-            runtime, claims = self.runtime, self.claims
-            if runtime is None or claims is None or not runtime.is_running:
-                return None
-            job_id = ctx["job_id"]
-            now_mono_ms = monotonic_ms()
-            instance_id, token = claims.take(job_id) or (runtime.instance_id, new_run())
-            run = ArqRun(job_id, token, instance_id, runtime.clock.at_ms(now_mono_ms), now_mono_ms)
-            run.job_try = ctx.get("job_try") or 1
-            run.queue, run.hold = self.queue, self.hold
-            run.enqueued_at, run.due_at_ms = ctx.get("enqueue_time"), ctx.get("score")
-            run.is_named = not self.facts.is_installed
-            run.task = asyncio.current_task()
-            ctx[self.ctx_key] = run
-            self.unfinished.append(run)
-            if len(self.unfinished) > self.look_at:
-                self._look_after()
-            runtime.put_in_flight(run)
-            return run
-        except Exception as exc:  # the edge of a hook
-            self._failed(exc)
-            return None
-
-    def ignore(self, run: ArqRun) -> None:
-        """The function is not to be tracked."""
-        current.set(None)
-        run.task = None
-        if self.runtime is not None:
-            self.runtime.journal.discard(run)
-
     async def on_job_end(self, ctx: Ctx) -> None:
         """Take the run out of flight."""
-        self.ended(ctx)
-
-    def ended(self, ctx: Ctx) -> None:
-        """What `on_job_end` does, without a chance to be cancelled."""
-        try:
-            run: ArqRun | None = ctx.get(self.ctx_key)
-            runtime = self.runtime
-            if run is None or run.outcome is not None or runtime is None:
-                return
-            if not self.facts.is_installed:  # nothing is known of its end: what arq does next will tell
-                runtime.end_run(run)
-            elif run.ended_mono_ms and run.ending is None:
-                runtime.finish_run(run, "succeeded", ended_mono_ms=run.ended_mono_ms)
-            else:
-                runtime.finish_run(run, outcome(run.ending, self._circumstances(run)), ended_mono_ms=run.ended_mono_ms)
-        except Exception as exc:  # the edge of a hook
-            self._failed(exc)
-
-    def _circumstances(self, run: ArqRun) -> Circumstances:
-        task = asyncio.current_task()
-        return Circumstances(
-            worker_stops=task is not None and task.cancelling() > 0,
-            run_seconds=((run.ended_mono_ms or monotonic_ms()) - run.started_mono_ms) / 1000.0,
-            timeout=run.timeout,
-            allow_abort_jobs=self.facts.allow_abort_jobs,
-            retry_jobs=self.facts.retry_jobs,
-        )
+        if self.jobs is not None:
+            self.jobs.ended(ctx)
 
     async def after_job_end(self, ctx: Ctx) -> None:
         """arq has written what became of the job: without wrapping, this is when it can be told."""
-        self.finished(ctx)
-
-    def finished(self, ctx: Ctx) -> None:
-        """What `after_job_end` does, without a chance to be cancelled."""
-        try:
-            run: ArqRun | None = ctx.get(self.ctx_key)
-            if run is not None and run.outcome is None and self.runtime is not None:
-                self.runtime.count_end(run, "ended" if run.is_finished else "retried", ended_mono_ms=run.ended_mono_ms)
-        except Exception as exc:  # the edge of a hook
-            self._failed(exc)
-
-    def _look_after(self) -> None:
-        """Find the runs whose task arq has finished, whichever hooks it called on the way."""
-        unfinished, self.unfinished = self.unfinished, []
-        for run in unfinished:
-            task = run.task
-            if task is None:
-                continue
-            if not task.done():
-                self.unfinished.append(run)
-            elif self.runtime is not None:
-                run.task = None
-                self._task_done(task, run, self.runtime)
-        self.look_at = 2 * len(self.unfinished) + _FEW
-
-    def _task_done(self, task: asyncio.Task[Any], run: ArqRun, runtime: Runtime) -> None:
-        if task.cancelled() or task.exception() is not None:
-            # arq did not get to giving its claim back, and this worker is about to end: the job is an orphan then.
-            runtime.resume_run(run)
-        elif run.in_flight or run.outcome is None:
-            runtime.finish_run(run, "ended" if run.is_finished else "retried", ended_mono_ms=run.ended_mono_ms)
-
-    def _failed(self, exc: Exception) -> None:
-        """Say once that a hook failed: a defect of ours must not fill the log of a busy worker."""
-        if not self.has_failed:
-            self.has_failed = True
-            logger.error("a hook of the tracker failed, its job runs on; further failures are not logged", exc_info=exc)
+        if self.jobs is not None:
+            self.jobs.finished(ctx)
 
 
 def _worker_of(task: asyncio.Task[Any] | None) -> tuple[Any, asyncio.Task[Any] | None]:

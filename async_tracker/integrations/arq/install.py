@@ -5,12 +5,13 @@ import dataclasses
 import functools
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import timedelta
+from time import monotonic
 from typing import Any
 
-from async_tracker.clock import monotonic_ms
 from async_tracker.config import unknown_names
 from async_tracker.errors import ConfigError
-from async_tracker.integrations.arq.hooks import ArqHooks, Ctx, WorkerFacts
+from async_tracker.integrations.arq.hooks import ArqHooks
+from async_tracker.integrations.arq.jobs import Ctx, Jobs, WorkerFacts
 from async_tracker.integrations.arq.outcomes import ending_of
 from async_tracker.runs import current, shown_args
 
@@ -46,8 +47,8 @@ def _changes(hooks: ArqHooks, settings: Mapping[str, Any], only: Collection[str]
         "on_startup": _both(hooks, hooks.on_startup, settings.get("on_startup")),
         "on_shutdown": _both(hooks, settings.get("on_shutdown"), hooks.on_shutdown),
         "on_job_start": _begun(hooks, settings.get("on_job_start")),
-        "on_job_end": _settled(hooks, settings.get("on_job_end"), hooks.ended),
-        "after_job_end": _settled(hooks, settings.get("after_job_end"), hooks.finished),
+        "on_job_end": _settled(hooks, settings.get("on_job_end"), Jobs.ended),
+        "after_job_end": _settled(hooks, settings.get("after_job_end"), Jobs.finished),
     }
     if functions:
         changes["functions"] = [dataclasses.replace(item, coroutine=_wrapped(hooks, item, tracked)) for item in functions]
@@ -103,10 +104,11 @@ def _both(hooks: ArqHooks, first: Hook | None, second: Hook | None) -> Hook:
 
 def _begun(hooks: ArqHooks, user: Hook | None) -> Hook:
     """Put the run in flight, then await the user's hook. A plain call, for this is done for every job: only ``durable`` waits."""
-    begun, is_durable = hooks.begun, hooks.settings.durable
+    is_durable = hooks.settings.durable
 
     async def hook(ctx: Ctx) -> None:
-        run = begun(ctx)
+        jobs = hooks.jobs
+        run = jobs.begun(ctx) if jobs is not None else None
         if is_durable and run is not None:
             await hooks.wait_stored(run)
         if user is not None:
@@ -116,7 +118,7 @@ def _begun(hooks: ArqHooks, user: Hook | None) -> Hook:
     return _marked(hooks, hook, user)
 
 
-def _settled(hooks: ArqHooks, user: Hook | None, settle: Callable[[Ctx], None]) -> Hook:
+def _settled(hooks: ArqHooks, user: Hook | None, settle: Callable[[Jobs, Ctx], None]) -> Hook:
     """Await the user's hook, and settle our state whatever it does."""
 
     async def hook(ctx: Ctx) -> None:
@@ -124,7 +126,9 @@ def _settled(hooks: ArqHooks, user: Hook | None, settle: Callable[[Ctx], None]) 
             if user is not None:
                 await user(ctx)
         finally:
-            settle(ctx)
+            jobs = hooks.jobs
+            if jobs is not None:
+                settle(jobs, ctx)
 
     return _marked(hooks, hook, user)
 
@@ -146,25 +150,28 @@ def _wrapped(hooks: ArqHooks, item: Any, tracked: set[str]) -> Any:
     if name not in tracked:
         return _ignored(hooks, coroutine)
     settings, ctx_key = hooks.settings, hooks.ctx_key
+    record_args = settings.record_args
 
     @functools.wraps(coroutine)
     async def tracked_function(ctx: Ctx, *args: Any, **kwargs: Any) -> Any:
         run = ctx.get(ctx_key)
         if run is None:
             return await coroutine(ctx, *args, **kwargs)
-        run.function, run.timeout, run.is_named = name, timeout, True
+        run.function, run.timeout = name, timeout
         current.set(run)
-        if settings.record_args:
+        if record_args:
             run.args = shown_args(args, kwargs, settings.redact)
-        if run.sent:
-            run.keeper.touch(run)
+        if run.is_taken_in:
+            run.is_named = True
+            if run.sent:
+                run.keeper.touch(run)
         try:
             return await coroutine(ctx, *args, **kwargs)
         except BaseException as exc:
             run.ending = ending_of(exc)
             raise
         finally:
-            run.ended_mono_ms = monotonic_ms()
+            run.ended_mono_ms = monotonic() * 1000.0
 
     return tracked_function
 
@@ -173,8 +180,8 @@ def _ignored(hooks: ArqHooks, coroutine: Any) -> Any:
     @functools.wraps(coroutine)
     async def ignored_function(ctx: Ctx, *args: Any, **kwargs: Any) -> Any:
         run = ctx.pop(hooks.ctx_key, None)
-        if run is not None:
-            hooks.ignore(run)
+        if run is not None and hooks.jobs is not None:
+            hooks.jobs.ignore(run)
         return await coroutine(ctx, *args, **kwargs)
 
     return ignored_function

@@ -1,6 +1,7 @@
 """A run as the hooks of arq know it."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from async_tracker.integrations.arq.names import LIBRARY
@@ -9,10 +10,20 @@ from async_tracker.runs import Run
 
 
 class ArqRun(Run):
-    """One run between its hooks, which find it in arq's ctx."""
+    """One run between its hooks, which find it in arq's ctx.
+
+    Made for every job, and most are gone before anybody looks at them. So it starts with what the hook has at hand, and learns the
+    rest from ``ctx`` when it is asked to be complete.
+    """
 
     library: str = LIBRARY
 
+    ctx: dict[str, Any] | None
+    """arq's own facts of the job; None once they were read, or nobody wants them any more: it holds this run in its turn."""
+    claim: str
+    """The instance id and the token of this run, as arq's claim has them."""
+    learn: "Callable[[ArqRun], None]"
+    """Who reads them."""
     ending: Ending | None = None
     """What the wrapped function raised."""
     is_finished: bool = False
@@ -20,10 +31,9 @@ class ArqRun(Run):
     task: asyncio.Task[Any] | None = None
     """arq's own task for the job; None once it has nothing left to tell."""
 
-    def __init__(self, job_id: str, run: str, instance_id: str, started_at_ms: int, started_mono_ms: float) -> None:
-        """Set what every run of arq has, and nothing else: made for every job."""
-        self.job_id = self.ref = job_id
-        self.run = run
-        self.instance_id = instance_id
-        self.started_at_ms = started_at_ms
-        self.started_mono_ms = started_mono_ms
+    __init__ = object.__init__
+
+    def complete(self) -> None:
+        """Learn what is needed only where somebody looks at the run."""
+        if self.ctx is not None:
+            self.learn(self)

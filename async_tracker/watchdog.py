@@ -1,8 +1,8 @@
 """The thread that speaks for a process whose event loop cannot.
 
-It looks at the pulse a few times a second, which costs nothing that can be measured. When the loop has not run for longer than
-a beat, or has been cut off and does not answer, it opens a connection of its own and says: the process lives, and here is the
-line that blocks.
+It looks at the pulse twice a second; each look takes the interpreter from the loop, and twice as many could be measured. When
+the loop has not run for longer than a beat, or has been cut off and does not answer, it opens a connection of its own and says:
+the process lives, and here is the line that blocks.
 """
 
 import atexit
@@ -32,6 +32,8 @@ logger = logging.getLogger("async_tracker")
 
 _SILENT_SECONDS = 2 * TICK_SECONDS
 """From then on the loop is not merely late: a cut connection is looked for."""
+_MARGIN_SECONDS = 0.02
+"""By how much a pulse may be late on a machine that is busy but well."""
 _UNWRITTEN_SECONDS = 1.0
 """From then on starts that the journal still holds are written for it: one of them may be the job that blocks."""
 _FRAMES = 12
@@ -107,7 +109,7 @@ class Watchdog:
                 self._may_rest.set()
 
     def _run(self) -> None:
-        while not self._stop.wait(TICK_SECONDS):
+        while not self._stop.wait(self._pause()):
             try:
                 self._look()
             except StorageError as exc:
@@ -117,6 +119,15 @@ class Watchdog:
                 logger.exception("the watchdog failed and goes on; please report it")
                 self._hang_up()
         self._hang_up()
+
+    def _pause(self) -> float:
+        """Give the seconds until the next look: while all is well, until just after the pulse that would be the second one missed.
+
+        Each look takes the interpreter from the loop, so the fewer of them the better.
+        """
+        if self._twin is not None:
+            return TICK_SECONDS
+        return max(self._pulse.ticked_at + _SILENT_SECONDS + _MARGIN_SECONDS - time.monotonic(), TICK_SECONDS)
 
     def _look(self) -> None:
         silent_for = time.monotonic() - self._pulse.ticked_at

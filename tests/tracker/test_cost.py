@@ -15,7 +15,9 @@ from arq.worker import Worker, func
 
 from async_tracker import Tracker
 from async_tracker.embedded import EmbeddedServer
+from async_tracker.heartbeat import TICK_SECONDS
 from async_tracker.store.store import SCRIPTS
+from async_tracker.watchdog import Watchdog
 from benchmarks.footprint import Hooked
 from benchmarks.queries import count_round_trips, named_connections, write_namespace
 from tests.harness.wait import wait_until
@@ -233,6 +235,23 @@ DIGITS = 32
 
 def size_of(command: tuple[bytes, ...]) -> int:
     return sum(len(word) for word in command)
+
+
+async def test_while_the_loop_runs_the_watchdog_wakes_no_more_often_than_every_second_pulse(
+    redis_url: str, namespace: str, monkeypatch: pytest.MonkeyPatch
+):
+    looks: list[float] = []
+    look = Watchdog._look
+
+    def noted(self: Watchdog) -> None:
+        looks.append(time.monotonic())
+        look(self)
+
+    monkeypatch.setattr(Watchdog, "_look", noted)
+    settings = {**QUIET, "watchdog": True}
+    async with Tracker(namespace=namespace, redis_options={"url": redis_url}, **settings) as tracker, tracker.register():
+        await asyncio.sleep(12 * TICK_SECONDS)
+    assert 3 <= len(looks) <= 8
 
 
 async def test_a_heartbeat_is_no_larger_with_many_jobs_in_flight(wire: WireProxy, namespace: str):

@@ -113,10 +113,13 @@ def _quick_pipeline(pool: Any, claims: Claims) -> Callable[..., Any] | None:
 def _naming(kind: Any, claims: Claims) -> Any:
     """Make the subclass of a pipeline class that names claims, and tells a run that arq is done with it where nobody else does."""
     plain_psetex, plain_delete, claim = kind.psetex, kind.delete, claims.claim
+    is_own = plain_psetex.__module__ == "redis.commands.core"  # which does no more with milliseconds that are a number
 
     def psetex(self: Any, name: Any, time_ms: Any, value: Any) -> Any:
         if value == _UNNAMED and isinstance(name, str) and name.startswith(IN_PROGRESS):
             value = claim(name)
+            if is_own:
+                return self.execute_command("PSETEX", name, time_ms, value)
         return plain_psetex(self, name, time_ms, value)
 
     def delete(self: Any, *names: Any) -> Any:

@@ -85,6 +85,8 @@ class Jobs:
             run.claim = claim if claim is not None else self._claims.otherwise(job_id)
             run.started_mono_ms = monotonic() * 1000.0
             run.task = current_task(self._loop)
+            run.outcome = run.ending = None  # what the class has as well: found here it is found sooner
+            run.owned, run.is_taken_in = True, False
             ctx[self._ctx_key] = run
             self._new[run] = run  # what `Journal.start` does, without its two calls
             if not self._writer.is_awake:

@@ -28,7 +28,7 @@ class Size:
 
 FULL = Size(
     name="full",
-    rounds=25,
+    rounds=40,
     warmup=200,
     jobs=2_500,
     slots=(10, 100),

@@ -204,7 +204,7 @@ class Journal:
     def _count_starts(self) -> None:
         """Count the starts of the runs in flight: most runs end sooner, and are counted once, start and end."""
         for run in self._runs.values():
-            if run.is_named and not run.is_start_counted:
+            if not run.is_start_counted and (run.function is not None or not run.expects_name):
                 _count_start(run, self.counts.of(run.function, run.queue))
 
     def unsent_counts(self) -> dict[str, int]:

@@ -92,8 +92,8 @@ class Run:
     """A write that may have reached Redis carried this run."""
     stored: bool = False
     """A write that carried this run was taken."""
-    is_named: bool = True
-    """False while the function's name is still to come: such a start is not yet counted."""
+    expects_name: bool = False
+    """The function's name comes after the start: until then the start is not counted."""
     is_taken_in: bool = False
     """The journal has looked at it since it started."""
     is_start_counted: bool = False

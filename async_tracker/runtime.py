@@ -81,7 +81,7 @@ class Runtime:
         self._is_registered = False
         self._is_stopped = False
         self.is_open = True
-        """Takes runs: not stopped, and no forked child of its process."""
+        """Takes runs: not stopped, and no forked child of its process. Kept rather than asked for, for every job asks."""
         self._is_behind = False
         self._has_beaten = asyncio.Event()
         self._left_replica_at = float("-inf")

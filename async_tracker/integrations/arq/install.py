@@ -161,10 +161,8 @@ def _wrapped(hooks: ArqHooks, item: Any, tracked: set[str]) -> Any:
         current.set(run)
         if record_args:
             run.args = shown_args(args, kwargs, settings.redact)
-        if run.is_taken_in:
-            run.is_named = True
-            if run.sent:
-                run.keeper.touch(run)
+        if run.is_taken_in and run.sent:
+            run.keeper.touch(run)
         try:
             return await coroutine(ctx, *args, **kwargs)
         except BaseException as exc:

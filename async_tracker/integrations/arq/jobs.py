@@ -54,7 +54,7 @@ class Jobs:
         queue: str,
         hold: str | None,
     ) -> None:
-        self.runtime = runtime
+        self._runtime = runtime
         self._claims = claims
         self._held = claims.held
         self._journal = runtime.journal
@@ -70,12 +70,13 @@ class Jobs:
         self._unfinished: dict[ArqRun, None] = {}
         """The runs that were taken in and whose task arq had not finished when it was last looked at."""
         self._learn = self.learn
-        self.has_failed = False
+        """Made once: every run is told it."""
+        self._has_failed = False
 
     def begun(self, ctx: Ctx) -> ArqRun | None:
         """The job starts: put its run in flight."""
         try:
-            if not self.runtime.is_open:
+            if not self._runtime.is_open:
                 return None
             run: ArqRun = ArqRun()
             run.ctx = ctx
@@ -101,7 +102,7 @@ class Jobs:
     def _disown_if_stale(self, run: ArqRun) -> None:
         """A run whose claim was made under an id that was declared dead meanwhile is not ours: others are told to run that job."""
         run.complete()
-        if run.instance_id != self.runtime.instance_id:
+        if run.instance_id != self._runtime.instance_id:
             self._journal.discard(run)
             run.owned = False
 
@@ -116,8 +117,8 @@ class Jobs:
         run.job_try = ctx.get("job_try") or 1
         run.queue, run.hold = self._queue, self._hold
         run.enqueued_at, run.due_at_ms = ctx.get("enqueue_time"), ctx.get("score")
-        run.is_named = run.function is not None or not self._facts.is_installed
-        run.keeper = self.runtime
+        run.expects_name = self._facts.is_installed
+        run.keeper = self._runtime
         self._unfinished[run] = None
         run.ctx = None
 
@@ -147,9 +148,9 @@ class Jobs:
     def _ended_otherwise(self, run: ArqRun) -> None:
         self._journal.take_in()
         if not self._facts.is_installed:  # nothing is known of its end: what arq does next will tell
-            self.runtime.end_run(run)
+            self._runtime.end_run(run)
         else:
-            self.runtime.finish_run(run, outcome(run.ending, self._circumstances(run)), ended_mono_ms=run.ended_mono_ms)
+            self._runtime.finish_run(run, outcome(run.ending, self._circumstances(run)), ended_mono_ms=run.ended_mono_ms)
             run.ending = None  # its traceback holds the frames of the job, and they this run
 
     def _circumstances(self, run: ArqRun) -> Circumstances:
@@ -169,7 +170,7 @@ class Jobs:
             if run is None:
                 return
             if run.outcome is None:  # without wrapping, this is when it can be told
-                self.runtime.count_end(run, "ended" if run.is_finished else "retried", ended_mono_ms=run.ended_mono_ms)
+                self._runtime.count_end(run, "ended" if run.is_finished else "retried", ended_mono_ms=run.ended_mono_ms)
             elif self._new.pop(run, None) is not None:
                 tally = self._tallies.get(run.function) or self._tally(run.function)
                 tally.runs += 1
@@ -202,9 +203,9 @@ class Jobs:
     def _task_done(self, task: asyncio.Task[Any], run: ArqRun) -> None:
         if task.cancelled() or task.exception() is not None:
             # arq did not get to giving its claim back, and this worker is about to end: the job is an orphan then.
-            self.runtime.resume_run(run)
+            self._runtime.resume_run(run)
         elif run.in_flight or run.outcome is None:
-            self.runtime.finish_run(run, "ended" if run.is_finished else "retried", ended_mono_ms=run.ended_mono_ms)
+            self._runtime.finish_run(run, "ended" if run.is_finished else "retried", ended_mono_ms=run.ended_mono_ms)
 
     def tasks(self) -> set[asyncio.Task[Any]]:
         """Give arq's tasks for the jobs that it has not finished."""
@@ -213,6 +214,6 @@ class Jobs:
 
     def _failed(self, exc: Exception) -> None:
         """Say once that a hook failed: a defect of ours must not fill the log of a busy worker."""
-        if not self.has_failed:
-            self.has_failed = True
+        if not self._has_failed:
+            self._has_failed = True
             logger.error("a hook of the tracker failed, its job runs on; further failures are not logged", exc_info=exc)

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from arq.worker import func
 
 from async_tracker import current_job
+from async_tracker.counts import field_name
 from async_tracker.integrations.arq.job_run import ArqRun
 from tests.harness.wait import wait_until
 from tests.integrations.arq.running import wait_for_end
@@ -76,6 +78,21 @@ async def test_every_job_is_counted_once_whether_or_not_somebody_looks_meanwhile
         "asks": (each, each, 0),
         "fails": (each, 0, each),
     }
+
+
+async def test_a_start_is_counted_under_its_function_though_a_hook_asked_for_the_job_before(tracker, run_worker, pool, queue):
+    counted = []
+
+    async def hook(ctx):
+        assert current_job() is not None
+
+    async def counts(ctx):
+        counted.append(tracker._runtime.journal.unsent_counts())
+
+    worker = await run_worker(tracker.install({"functions": [func(counts, name="counts")], "on_job_start": hook}))
+    await pool.enqueue_job("counts")
+    await wait_for_end(worker, 1)
+    assert [found.get(field_name("counts", queue, "started")) for found in counted] == [1]
 
 
 @pytest.mark.parametrize("function", [short, asks, fails])

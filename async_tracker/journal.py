@@ -115,16 +115,24 @@ class Journal:
         for run in list(self.new):
             if run.started_mono_ms > before_ms:
                 break
-            if self.new.pop(run, None) is None:
-                continue
-            run.is_taken_in = True
-            run.complete()
-            self.counts.add(started=1)
-            if run.in_flight:
-                self._enter(run)
-            else:
-                self.counts.add(ended=1)
-                self._count_end(run)
+            if self.new.pop(run, None) is not None:
+                self._sort(run)
+
+    def take_in_run(self, run: Run) -> None:
+        """Look at this one of the runs that have started; if somebody has done so already, that does nothing."""
+        if self.new.pop(run, None) is not None:
+            with self._lock:
+                self._sort(run)
+
+    def _sort(self, run: Run) -> None:
+        run.is_taken_in = True
+        run.complete()
+        self.counts.add(started=1)
+        if run.in_flight:
+            self._enter(run)
+        else:
+            self.counts.add(ended=1)
+            self._count_end(run)
 
     def _enter(self, run: Run) -> None:
         self._runs[run.run] = run

@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any, Unpack
 
+from async_tracker import runs
 from async_tracker.adapter import Adapter
 from async_tracker.calls import Argument, bounded, is_of_replica
 from async_tracker.clock import ServerClock, monotonic_ms
@@ -23,7 +24,7 @@ from async_tracker.host import new_instance_id
 from async_tracker.journal import Journal
 from async_tracker.link import Link
 from async_tracker.recovery import Policy, Recoverer
-from async_tracker.runs import Facts, Run, current, new_run
+from async_tracker.runs import Facts, Run, current
 from async_tracker.store import Status, Store
 from async_tracker.stored import Connections, Description, encode_description
 from async_tracker.sweep import Seat, Sweeper, holder_text
@@ -60,6 +61,7 @@ class Runtime:
         main_task: asyncio.Task[Any] | None = None,
         is_draining: Callable[[], bool] | None = None,
         on_pulse: Callable[[], None] = _nothing,
+        on_closed: Callable[[], None] = _nothing,
     ) -> None:
         self._settings = settings
         self._description = description
@@ -67,12 +69,13 @@ class Runtime:
         self._main_task = main_task
         self._is_draining = is_draining
         self._on_pulse = on_pulse
+        self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
         nonce = secrets.token_hex(6)
         self.link = Link(client, namespace=settings.namespace, name=f"async-tracker:{nonce}")
         self.adapter = make_adapter(self.link)
         self.link.on_lost = self._connection_lost
-        self.link.on_inherited = self._inherited
+        self.link.on_inherited = self._close
         self.store = Store(self.link.redis)
         self.clock = ServerClock()
         self.pen = Pen(new_instance_id(settings.instance_id))
@@ -80,8 +83,7 @@ class Runtime:
         self._state = "alive"
         self._is_registered = False
         self._is_stopped = False
-        self.is_open = True
-        """Takes runs: not stopped, and no forked child of its process. Kept rather than asked for, for every job asks."""
+        self._is_open = True
         self._is_behind = False
         self._has_beaten = asyncio.Event()
         self._left_replica_at = float("-inf")
@@ -136,7 +138,7 @@ class Runtime:
     @property
     def is_running(self) -> bool:
         """Whether it was not stopped, its loop not closed, and this is no forked child of its process."""
-        return self.is_open and not self._loop.is_closed()
+        return self._is_open and not self._loop.is_closed()
 
     @property
     def is_here(self) -> bool:
@@ -243,9 +245,10 @@ class Runtime:
         has_changed = self.link.generation != self._sent_generation or self.watchdog.has_registered
         return self._connections().encode() if has_changed else ""
 
-    def _inherited(self) -> None:
-        """This is a forked child, and none of the instance."""
-        self.is_open = False
+    def _close(self) -> None:
+        """No more runs: it is being stopped, or this is a forked child, and none of the instance."""
+        self._is_open = False
+        self._on_closed()
 
     def _connection_lost(self) -> None:
         """The server has closed our connection: be back with another one before anybody takes that for our end."""
@@ -302,7 +305,7 @@ class Runtime:
         now_mono_ms = monotonic_ms()
         started = Run(
             job_id=job_id,
-            run=run or new_run(),
+            run=run or runs.new_run(),
             instance_id=self.pen.instance_id,
             started_at_ms=self.clock.at_ms(now_mono_ms),
             started_mono_ms=now_mono_ms,
@@ -399,7 +402,7 @@ class Runtime:
         if self._is_stopped:
             return
         self._is_stopped = True
-        self.is_open = False
+        self._close()
         self._state = "draining"
         self.watchdog.stop()
         if self._loop is not asyncio.get_running_loop():

@@ -5,26 +5,35 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from async_tracker.integrations.arq.claims import Claims
-from async_tracker.integrations.arq.jobs import Jobs
+from async_tracker.integrations.arq import claims
 from async_tracker.writer import Writer
 
-PARTS: tuple[tuple[str, type, str], ...] = (
-    ("put the run in flight", Jobs, "begun"),
-    ("take it out of flight", Jobs, "ended"),
-    ("count it", Jobs, "finished"),
-    ("name the claim", Claims, "claim"),
-    ("look for what is to be written", Writer, "_look"),
-)
+HOOKS = {
+    "on_job_start": "put the run in flight",
+    "on_job_end": "take it out of flight",
+    "after_job_end": "count it",
+}
+CLAIM = "name the claim, with arq's own part of it"
+LOOK = "look for what is to be written"
 
 
-def time_parts() -> dict[str, float]:
-    """Put timers around the parts; the dict that is returned grows by the seconds that each takes, the timer's own included."""
-    seconds: dict[str, float] = {}
-    for label, owner, name in PARTS:
-        seconds[label] = 0.0
-        setattr(owner, name, _timed(getattr(owner, name), label, seconds))
-    return seconds
+def time_parts(arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, float]]:
+    """Put timers around the parts of a tracked worker's arguments.
+
+    Returns the new arguments, and a dict that grows by the seconds that each part takes, the timer's own included.
+    """
+    seconds = dict.fromkeys([*HOOKS.values(), CLAIM, LOOK], 0.0)
+    setattr(Writer, "_look", _timed(Writer._look, LOOK, seconds))  # noqa: B010 - a method is not assigned where types are checked
+    name_pipelines = claims._naming
+
+    def naming(kind: Any, of: claims.Claims) -> Any:
+        named = name_pipelines(kind, of)
+        named.psetex = _timed(named.psetex, CLAIM, seconds)
+        return named
+
+    setattr(claims, "_naming", naming)  # noqa: B010
+    hooks = {name: _timed_hook(arguments[name], label, seconds) for name, label in HOOKS.items()}
+    return {**arguments, **hooks}, seconds
 
 
 def _timed(part: Callable[..., Any], label: str, seconds: dict[str, float]) -> Callable[..., Any]:
@@ -33,6 +42,18 @@ def _timed(part: Callable[..., Any], label: str, seconds: dict[str, float]) -> C
         began = time.perf_counter()
         try:
             return part(*args, **kwargs)
+        finally:
+            seconds[label] += time.perf_counter() - began
+
+    return timed
+
+
+def _timed_hook(hook: Callable[..., Any], label: str, seconds: dict[str, float]) -> Callable[..., Any]:
+    @functools.wraps(hook)
+    async def timed(ctx: Any) -> None:
+        began = time.perf_counter()
+        try:
+            await hook(ctx)
         finally:
             seconds[label] += time.perf_counter() - began
 

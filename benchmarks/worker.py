@@ -105,8 +105,11 @@ def measured(load: Load) -> dict[str, Any]:
         meter = Meter(load, client)
         if load.counts_round_trips:
             count_round_trips(meter)
-        seconds = time_parts() if load.times_parts else {}
-        worker = Worker(**worker_arguments(load, meter))
+        arguments = worker_arguments(load, meter)
+        seconds: dict[str, float] = {}
+        if load.times_parts:
+            arguments, seconds = time_parts(arguments)
+        worker = Worker(**arguments)
         time_jobs(worker, meter)
         worker.run()
         parts_us = {label: taken / meter.done * 1e6 for label, taken in seconds.items()}

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
+from async_tracker import runs
 from async_tracker.integrations.arq.job_run import ArqRun
 from async_tracker.integrations.arq.names import IN_PROGRESS, RETRY
-from async_tracker.runs import current, new_run
+from async_tracker.runs import current
 from async_tracker.writer import Pen
 
 _UNNAMED = b"1"
@@ -27,30 +28,29 @@ class Claims:
     """
 
     def __init__(self, pen: Pen, *, hears_ends: bool = True) -> None:
-        self._pen = pen
+        self.pen = pen
+        """Whose name the claims carry."""
         self.hears_ends = hears_ends
         """Whether a run is to be told that arq is done with it: `install` knows more without."""
         self.held: dict[str, str] = {}
-        """arq's key -> what was written there; whose job starts takes it out."""
+        """arq's key -> what was, or is about to be, written there; whose job starts takes it out."""
         self._stale: dict[str, str] = {}
         """Those that were made under an id that was declared dead."""
         pen.on_renamed = self._turn_over
 
-    def claim(self, key: str) -> str:
-        """Name a claim that is about to be written. Returns what is to stand in the key."""
-        claim = self.held[key] = f"{self._pen.instance_id}:{new_run()}"
-        if len(self.held) > _UNSTARTED_KEPT:
-            for old in list(self.held)[: _UNSTARTED_KEPT // 2]:  # many at once: to look for the oldest each time is slow in a dict
-                del self.held[old]
-        return claim
+    def forget_old(self) -> None:
+        """Keep no more than there is room for."""
+        for old in list(self.held)[:-_UNSTARTED_KEPT]:
+            del self.held[old]
 
     def _turn_over(self) -> None:
         self._stale = dict([*self._stale.items(), *self.held.items()][-_UNSTARTED_KEPT:])
         self.held.clear()
 
-    def otherwise(self, job_id: str) -> str:
-        """A job starts that is not in ``held``: give its claim under an earlier id of ours, or one that stands in no key."""
-        return self._stale.pop(IN_PROGRESS + job_id, None) or f"{self._pen.instance_id}:{new_run()}"
+    def take(self, job_id: str) -> str:
+        """A job starts: give its claim, be it one under an earlier id of ours, or else one that stands in no key."""
+        key = IN_PROGRESS + job_id
+        return self.held.pop(key, None) or self._stale.pop(key, None) or f"{self.pen.instance_id}:{runs.new_run()}"
 
     def unstarted(self) -> list[tuple[str, str, str]]:
         """Give the claims whose jobs have not started, as far as this process knows: job id, instance id, run."""
@@ -112,20 +112,22 @@ def _quick_pipeline(pool: Any, claims: Claims) -> Callable[..., Any] | None:
 
 def _naming(kind: Any, claims: Claims) -> Any:
     """Make the subclass of a pipeline class that names claims, and tells a run that arq is done with it where nobody else does."""
-    plain_psetex, plain_delete, claim = kind.psetex, kind.delete, claims.claim
+    plain_psetex, plain_delete = kind.psetex, kind.delete
+    held, pen = claims.held, claims.pen
     is_own = plain_psetex.__module__ == "redis.commands.core"  # which does no more with milliseconds that are a number
 
     def psetex(self: Any, name: Any, time_ms: Any, value: Any) -> Any:
         if value == _UNNAMED and isinstance(name, str) and name.startswith(IN_PROGRESS):
-            value = claim(name)
+            value = held[name] = f"{pen.instance_id}:{runs.new_run()}"
             if is_own:
                 return self.execute_command("PSETEX", name, time_ms, value)
         return plain_psetex(self, name, time_ms, value)
 
     def delete(self: Any, *names: Any) -> Any:
         run = current.get()  # arq ends a job in the context in which it started it
-        if isinstance(run, ArqRun) and run.outcome is None and RETRY + run.job_id in names:
-            run.is_finished = True
+        if isinstance(run, ArqRun) and run.outcome is None:
+            run.complete()
+            run.is_finished = run.is_finished or RETRY + run.job_id in names
         return plain_delete(self, *names)
 
     changed = {"psetex": psetex, "delete": delete} if claims.hears_ends else {"psetex": psetex}

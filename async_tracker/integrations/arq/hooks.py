@@ -21,11 +21,9 @@ from async_tracker.errors import StorageError
 from async_tracker.host import host_id, hostname, versions
 from async_tracker.integrations.arq.adapter import ArqAdapter
 from async_tracker.integrations.arq.claims import Claims, name_claims, stop_naming
-from async_tracker.integrations.arq.job_run import ArqRun
-from async_tracker.integrations.arq.jobs import Ctx, Jobs, WorkerFacts
+from async_tracker.integrations.arq.jobs import Ctx, Hook, Jobs, WorkerFacts
 from async_tracker.integrations.arq.names import DEFAULT_QUEUE, LIBRARY
 from async_tracker.link import Link
-from async_tracker.runs import current
 from async_tracker.runtime import Runtime
 from async_tracker.stored import Description, RunRecord
 
@@ -54,10 +52,19 @@ class ArqHooks:
     queue: str = DEFAULT_QUEUE
     hold: str | None = None
     """The queue as arq knows it, where the tracker was told to call it something else: there its jobs are recovered."""
-    jobs: Jobs | None = None
-    """The jobs in hand, from start-up to shutdown."""
     ctx_key: str = field(default_factory=lambda: f"async_tracker_run_{secrets.token_hex(4)}")
     """Under which a run stands in arq's ctx: one for each tracker, and text, so that a job may pass its ctx on as keywords."""
+    jobs: Jobs = field(init=False)
+    """The jobs in hand, from start-up to shutdown."""
+    _on_job_start: Hook = field(init=False)
+    _on_job_end: Hook = field(init=False)
+    _after_job_end: Hook = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.jobs = Jobs(ctx_key=self.ctx_key, is_durable=self.settings.durable)
+        self._on_job_start = self.jobs.start_hook(None, enters=True)
+        self._on_job_end = self.jobs.end_hook(None)
+        self._after_job_end = self.jobs.after_hook(None)
 
     # start-up and shutdown
 
@@ -88,17 +95,18 @@ class ArqHooks:
             on_event=self.on_event,
             main_task=main_task,
             is_draining=None if worker is None else lambda: not worker.allow_pick_jobs,
-            on_pulse=self._look_after,
+            on_pulse=self.jobs.look_after,
+            on_closed=self.jobs.close,
         )
         claims = Claims(runtime.pen, hears_ends=not self.facts.is_installed)
         self.runtime, self.claims = runtime, claims
-        self.jobs = Jobs(
+        self.jobs.open(
             runtime=runtime,
             claims=claims,
             facts=self.facts,
-            ctx_key=self.ctx_key,
             queue=self.queue,
             hold=self.hold,
+            tasks=worker.tasks if worker is not None else None,
         )
         name_claims(pool, claims)
         ctx["async_tracker"] = self.tracker
@@ -163,7 +171,7 @@ class ArqHooks:
             last._log_destroy_pending = False  # type: ignore[attr-defined]
 
     async def _stop_when_idle(self, runtime: Runtime) -> None:
-        running = self.jobs.tasks() if self.jobs is not None else set()
+        running = self.jobs.tasks()
         if running:
             await asyncio.wait(running)
         await asyncio.sleep(_LAST_CALL_SECONDS)
@@ -177,14 +185,10 @@ class ArqHooks:
         except Exception:  # the edge of a hook
             logger.exception("tracking did not end in order; the sweep will find out")
 
-    def _look_after(self) -> None:
-        if self.jobs is not None:
-            self.jobs.look_after()
-
     async def _stop(self, runtime: Runtime) -> None:
         if self.runtime is not runtime:
             return
-        self._look_after()
+        self.jobs.look_after()
         try:
             await runtime.stop(within=self.settings.hook_timeout, first=self._end_claims)
         finally:
@@ -196,7 +200,7 @@ class ArqHooks:
         if self.claims is not None:
             stop_naming(self.pool, self.claims)
         self.access.unshare()
-        self.runtime = self.jobs = None
+        self.runtime = None
         self.on_runtime(None)
 
     async def _end_claims(self) -> None:
@@ -227,25 +231,15 @@ class ArqHooks:
 
     async def on_job_start(self, ctx: Ctx) -> None:
         """Put the run in flight. With ``durable``, wait until it is written, for ``hook_timeout`` seconds at most."""
-        run = self.jobs.begun(ctx) if self.jobs is not None else None
-        current.set(run)
-        if run is not None and self.settings.durable:
-            await self.wait_stored(run)
-
-    async def wait_stored(self, run: ArqRun) -> None:
-        """With ``durable``, wait until the run is written, for ``hook_timeout`` seconds at most."""
-        if self.runtime is not None:
-            await self.runtime.wait_stored(run)
+        await self._on_job_start(ctx)
 
     async def on_job_end(self, ctx: Ctx) -> None:
         """Take the run out of flight."""
-        if self.jobs is not None:
-            self.jobs.ended(ctx)
+        await self._on_job_end(ctx)
 
     async def after_job_end(self, ctx: Ctx) -> None:
         """arq has written what became of the job: without wrapping, this is when it can be told."""
-        if self.jobs is not None:
-            self.jobs.finished(ctx)
+        await self._after_job_end(ctx)
 
 
 def _worker_of(task: asyncio.Task[Any] | None) -> tuple[Any, asyncio.Task[Any] | None]:
@@ -258,4 +252,4 @@ def _worker_of(task: asyncio.Task[Any] | None) -> tuple[Any, asyncio.Task[Any] |
     if frame is None or getattr(coroutine, "__qualname__", "") != "Worker.main":
         return None, None
     worker = frame.f_locals.get("self")
-    return (worker, task) if hasattr(worker, "allow_pick_jobs") else (None, None)
+    return (worker, task) if hasattr(worker, "allow_pick_jobs") and hasattr(worker, "tasks") else (None, None)

@@ -3,19 +3,18 @@
 import copy
 import dataclasses
 import functools
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
+from functools import partial
 from time import monotonic
 from typing import Any
 
 from async_tracker.config import unknown_names
 from async_tracker.errors import ConfigError
 from async_tracker.integrations.arq.hooks import ArqHooks
-from async_tracker.integrations.arq.jobs import Ctx, Jobs, WorkerFacts
+from async_tracker.integrations.arq.jobs import Ctx, Hook, WorkerFacts
 from async_tracker.integrations.arq.outcomes import ending_of
 from async_tracker.runs import current, shown_args
-
-Hook = Callable[[Ctx], Awaitable[None]]
 
 _ARQ_JOB_TIMEOUT = 300.0
 _ARQ_MAX_JOBS = 10
@@ -46,9 +45,9 @@ def _changes(hooks: ArqHooks, settings: Mapping[str, Any], only: Collection[str]
     changes: dict[str, Any] = {
         "on_startup": _both(hooks, hooks.on_startup, settings.get("on_startup")),
         "on_shutdown": _both(hooks, settings.get("on_shutdown"), hooks.on_shutdown),
-        "on_job_start": _begun(hooks, settings.get("on_job_start")),
-        "on_job_end": _settled(hooks, settings.get("on_job_end"), Jobs.ended),
-        "after_job_end": _settled(hooks, settings.get("after_job_end"), Jobs.finished),
+        "on_job_start": _around(hooks, settings.get("on_job_start"), partial(hooks.jobs.start_hook, enters=False)),
+        "on_job_end": _around(hooks, settings.get("on_job_end"), hooks.jobs.end_hook),
+        "after_job_end": _around(hooks, settings.get("after_job_end"), hooks.jobs.after_hook),
     }
     if functions:
         changes["functions"] = [dataclasses.replace(item, coroutine=_wrapped(hooks, item, tracked)) for item in functions]
@@ -102,35 +101,8 @@ def _both(hooks: ArqHooks, first: Hook | None, second: Hook | None) -> Hook:
     return _marked(hooks, hook, second if _is_ours(hooks, first) else first)
 
 
-def _begun(hooks: ArqHooks, user: Hook | None) -> Hook:
-    """Put the run in flight, then await the user's hook. A plain call, for this is done for every job: only ``durable`` waits."""
-    is_durable = hooks.settings.durable
-
-    async def hook(ctx: Ctx) -> None:
-        jobs = hooks.jobs
-        run = jobs.begun(ctx) if jobs is not None else None
-        if is_durable and run is not None:
-            await hooks.wait_stored(run)
-        if user is not None:
-            current.set(run)
-            await user(ctx)
-
-    return _marked(hooks, hook, user)
-
-
-def _settled(hooks: ArqHooks, user: Hook | None, settle: Callable[[Jobs, Ctx], None]) -> Hook:
-    """Await the user's hook, and settle our state whatever it does."""
-
-    async def hook(ctx: Ctx) -> None:
-        try:
-            if user is not None:
-                await user(ctx)
-        finally:
-            jobs = hooks.jobs
-            if jobs is not None:
-                settle(jobs, ctx)
-
-    return _marked(hooks, hook, user)
+def _around(hooks: ArqHooks, user: Hook | None, made: Callable[[Hook | None], Hook]) -> Hook:
+    return _marked(hooks, made(user), user)
 
 
 def _is_ours(hooks: ArqHooks, hook: Hook | None) -> bool:
@@ -161,15 +133,17 @@ def _wrapped(hooks: ArqHooks, item: Any, tracked: set[str]) -> Any:
         current.set(run)
         if record_args:
             run.args = shown_args(args, kwargs, settings.redact)
-        if run.is_taken_in and run.sent:
+        if run.ctx is None and run.is_taken_in and run.sent:
             run.keeper.touch(run)
         try:
-            return await coroutine(ctx, *args, **kwargs)
+            result = await coroutine(ctx, *args, **kwargs)
         except BaseException as exc:
+            run.ended_mono_ms = monotonic() * 1000.0
             run.ending = ending_of(exc)
             raise
-        finally:
-            run.ended_mono_ms = monotonic() * 1000.0
+        run.ended_mono_ms = monotonic() * 1000.0
+        run.went_well = True
+        return result
 
     return tracked_function
 
@@ -178,7 +152,7 @@ def _ignored(hooks: ArqHooks, coroutine: Any) -> Any:
     @functools.wraps(coroutine)
     async def ignored_function(ctx: Ctx, *args: Any, **kwargs: Any) -> Any:
         run = ctx.pop(hooks.ctx_key, None)
-        if run is not None and hooks.jobs is not None:
+        if run is not None:
             hooks.jobs.ignore(run)
         return await coroutine(ctx, *args, **kwargs)
 

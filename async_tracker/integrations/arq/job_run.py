@@ -24,6 +24,8 @@ class ArqRun(Run):
     """The instance id and the token of this run, as arq's claim has them."""
     learn: "Callable[[ArqRun], None]"
     """Who reads them."""
+    went_well: bool = False
+    """The wrapped function has returned."""
     ending: Ending | None = None
     """What the wrapped function raised."""
     is_finished: bool = False

@@ -1,29 +1,35 @@
-"""The jobs of one arq worker between their hooks. What is done here is done for every job, and nothing in it waits.
+"""The jobs of one arq worker between their hooks. What is done here is done for every job, and nothing of ours in it waits.
 
 A job passes three places: its start, its end, and arq's having written what became of it. Most pass all of them before anybody has
 looked at the run: of those nothing is kept but a tally. The others are taken in by the journal, completed, and looked after.
+
+What every job passes is written for few steps of the interpreter: between two calls of a hook a worker runs so much else that each
+step costs three times what it does in a loop of its own. So the hooks call nothing of ours, and ask a run for little.
 """
 
 import asyncio
 import logging
-from asyncio import current_task
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from async_tracker.clock import monotonic_ms
-from async_tracker.counts import Tally
+from async_tracker.clock import ServerClock, monotonic_ms
+from async_tracker.counts import Counts, Tally
 from async_tracker.integrations.arq.adapter import Serializer
 from async_tracker.integrations.arq.claims import Claims
 from async_tracker.integrations.arq.job_run import ArqRun
 from async_tracker.integrations.arq.names import IN_PROGRESS
 from async_tracker.integrations.arq.outcomes import Circumstances, outcome
-from async_tracker.runs import current
+from async_tracker.journal import Journal
+from async_tracker.runs import Run, current
 from async_tracker.runtime import Runtime
+from async_tracker.writer import Writer
 
 logger = logging.getLogger("async_tracker")
 
 Ctx = dict[str, Any]
+Hook = Callable[[Ctx], Awaitable[None]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,77 +47,184 @@ class WorkerFacts:
     """The functions are wrapped, so names and outcomes are known."""
 
 
-class Jobs:
-    """The jobs of one worker, from its start-up to its shutdown."""
+class _Tallies(dict[str | None, Tally]):
+    """function -> its tally, made when it is first asked for."""
 
-    def __init__(
+    def __init__(self, counts: Counts, queue: str) -> None:
+        super().__init__()
+        self._counts = counts
+        self._queue = queue
+
+    def __missing__(self, function: str | None) -> Tally:
+        tally = self[function] = self._counts.tally(function, self._queue)
+        return tally
+
+
+class Jobs:
+    """The jobs of one worker at a time, and the three hooks that each of them passes. Closed, it lets every job pass untracked.
+
+    Opened anew for every worker, for the hooks are made before there is one.
+    """
+
+    _runtime: Runtime
+    _claims: Claims
+    _clock: ServerClock
+    _writer: Writer
+    _journal: Journal
+    _tallies: _Tallies
+    _facts: WorkerFacts
+    _queue: str
+    _hold: str | None
+    _tasks: Mapping[str, asyncio.Task[Any]] | None
+    """arq's own: job id -> the task of its run. None where the worker is not known."""
+
+    def __init__(self, *, ctx_key: str, is_durable: bool) -> None:
+        self._ctx_key = ctx_key
+        self._is_durable = is_durable
+        self._is_open = False
+        self._has_failed = False
+        self._learn = self.learn
+        """Made once: every run is told it."""
+        self._held: dict[str, str] = {}
+        self._new: dict[Run, Run] = {}
+        self._unfinished: dict[ArqRun, None] = {}
+        """The runs that were taken in and whose task arq had not finished when it was last looked at."""
+
+    def open(
         self,
         *,
         runtime: Runtime,
         claims: Claims,
         facts: WorkerFacts,
-        ctx_key: str,
         queue: str,
         hold: str | None,
+        tasks: Mapping[str, asyncio.Task[Any]] | None,
     ) -> None:
-        self._runtime = runtime
-        self._claims = claims
-        self._held = claims.held
-        self._journal = runtime.journal
+        """A worker starts: its jobs are tracked from here on."""
+        self._runtime, self._claims, self._facts = runtime, claims, facts
+        self._clock, self._writer, self._journal = runtime.clock, runtime.writer, runtime.journal
+        self._queue, self._hold, self._tasks = queue, hold, tasks
+        self._held = claims.held if tasks is not None else {}
         self._new = runtime.journal.new
-        self._writer = runtime.writer
-        self._clock = runtime.clock
-        self._tallies: dict[str | None, Tally] = {}
-        self._facts = facts
-        self._ctx_key = ctx_key
-        self._queue = queue
-        self._hold = hold
-        self._loop = asyncio.get_running_loop()
-        self._unfinished: dict[ArqRun, None] = {}
-        """The runs that were taken in and whose task arq had not finished when it was last looked at."""
-        self._learn = self.learn
-        """Made once: every run is told it."""
+        self._tallies = _Tallies(runtime.journal.counts, queue)
+        self._unfinished = {}
         self._has_failed = False
+        self._is_open = True
 
-    def begun(self, ctx: Ctx) -> ArqRun | None:
-        """The job starts: put its run in flight."""
-        try:
-            if not self._runtime.is_open:
-                return None
-            run: ArqRun = ArqRun()
-            run.ctx = ctx
-            run.learn = self._learn
-            job_id = run.job_id = ctx["job_id"]
-            claim = self._held.pop(IN_PROGRESS + job_id, None)
-            run.claim = claim if claim is not None else self._claims.otherwise(job_id)
-            run.started_mono_ms = monotonic() * 1000.0
-            run.task = current_task(self._loop)
-            run.outcome = run.ending = None  # what the class has as well: found here it is found sooner
-            run.owned, run.is_taken_in = True, False
-            ctx[self._ctx_key] = run
-            self._new[run] = run  # what `Journal.start` does, without its two calls
-            if not self._writer.is_awake:
-                self._writer.wake()
-            if claim is None:
-                self._disown_if_stale(run)
-            return run
-        except Exception as exc:  # the edge of a hook
-            self._failed(exc)
-            return None
+    def close(self) -> None:
+        """No job is tracked from here on."""
+        self._is_open = False
 
-    def _disown_if_stale(self, run: ArqRun) -> None:
-        """A run whose claim was made under an id that was declared dead meanwhile is not ours: others are told to run that job."""
+    # what every job passes
+
+    def start_hook(self, user: Hook | None, *, enters: bool) -> Hook:
+        """Make the hook that puts a run in flight, then awaits the user's.
+
+        With ``enters``, or for the user's hook, it makes it the run of that context as well: what `current_job` gives.
+        """
+        ctx_key, is_durable, is_entered = self._ctx_key, self._is_durable, enters or user is not None
+
+        async def hook(ctx: Ctx) -> None:
+            run = None
+            try:
+                if self._is_open:
+                    claim = self._held.pop(IN_PROGRESS + ctx["job_id"], None)
+                    if claim is None:
+                        run = self._begun_otherwise(ctx)
+                    else:
+                        run = ArqRun()
+                        run.ctx = ctx
+                        run.claim = claim
+                        run.learn = self._learn
+                        run.started_mono_ms = monotonic() * 1000.0
+                        ctx[ctx_key] = run
+                        self._new[run] = run  # what `Journal.start` does, without its two calls
+                        if not self._writer.is_awake:
+                            self._writer.wake()
+            except Exception as exc:  # the edge of a hook
+                self._failed(exc)
+            if is_durable and run is not None:
+                await self._runtime.wait_stored(run)
+            if is_entered:
+                current.set(run)
+            if user is not None:
+                await user(ctx)
+
+        return hook
+
+    def end_hook(self, user: Hook | None) -> Hook:
+        """Make the hook that awaits the user's, then takes the run out of flight: arq has yet to write what became of the job."""
+        ctx_key = self._ctx_key
+
+        async def hook(ctx: Ctx) -> None:
+            try:
+                if user is not None:
+                    await user(ctx)
+            finally:
+                try:
+                    run = ctx.get(ctx_key)
+                    if run is not None:
+                        if run.went_well:
+                            run.outcome = "succeeded"
+                            run.in_flight = False
+                            if run.ctx is None:  # somebody looks or has looked at it
+                                self._ended_in_sight(run)
+                        else:
+                            self._ended_otherwise(run)
+                except Exception as exc:  # the edge of a hook
+                    self._failed(exc)
+
+        return hook
+
+    def after_hook(self, user: Hook | None) -> Hook:
+        """Make the hook that awaits the user's, then counts the run and lets go of it: arq has written what became of the job."""
+        ctx_key = self._ctx_key
+
+        async def hook(ctx: Ctx) -> None:
+            try:
+                if user is not None:
+                    await user(ctx)
+            finally:
+                try:
+                    run = ctx.pop(ctx_key, None)
+                    if run is not None:
+                        if run.ctx is None or run.outcome is None or self._new.pop(run, None) is None:
+                            self._finished_otherwise(run)
+                        else:
+                            tally = self._tallies[run.function]
+                            tally.runs += 1
+                            tally.run_ms += run.ended_mono_ms - run.started_mono_ms
+                            waited_ms = run.started_mono_ms + self._clock.offset_ms - ctx["score"]
+                            if waited_ms > 0.0:
+                                tally.wait_ms += waited_ms
+                except Exception as exc:  # the edge of a hook
+                    self._failed(exc)
+
+        return hook
+
+    # what few jobs pass
+    def _begun_otherwise(self, ctx: Ctx) -> ArqRun:
+        """A run whose claim is not at hand: it was made under an earlier id of ours, or past the worker's pool; or arq's tasks are not."""
+        run: ArqRun = ArqRun()
+        job_id = ctx["job_id"]
+        run.ctx, run.learn = ctx, self._learn
+        run.claim = self._claims.take(job_id)
+        run.started_mono_ms = monotonic_ms()
+        run.task = asyncio.current_task() if self._tasks is None else None
         run.complete()
-        if run.instance_id != self._runtime.instance_id:
-            self._journal.discard(run)
-            run.owned = False
+        ctx[self._ctx_key] = run
+        if run.instance_id == self._runtime.instance_id:
+            self._journal.start(run)
+        else:  # declared dead meanwhile: others are told to run that job
+            run.in_flight = run.owned = False
+        return run
 
     def learn(self, run: ArqRun) -> None:
         """Complete a run. May be called from several threads at once: each of them learns the same."""
         ctx = run.ctx
         if ctx is None:
             return
-        run.ref = run.job_id
+        job_id = run.job_id = run.ref = ctx["job_id"]
         run.instance_id, _, run.run = run.claim.rpartition(":")
         run.started_at_ms = self._clock.at_ms(run.started_mono_ms)
         run.job_try = ctx.get("job_try") or 1
@@ -119,6 +232,8 @@ class Jobs:
         run.enqueued_at, run.due_at_ms = ctx.get("enqueue_time"), ctx.get("score")
         run.expects_name = self._facts.is_installed
         run.keeper = self._runtime
+        if self._tasks is not None:
+            run.task = self._tasks.get(job_id)
         self._unfinished[run] = None
         run.ctx = None
 
@@ -129,24 +244,16 @@ class Jobs:
         self._journal.discard(run)
         self._unfinished.pop(run, None)
 
-    def ended(self, ctx: Ctx) -> None:
-        """The job has ended; arq has yet to write what became of it."""
-        try:
-            run: ArqRun | None = ctx.get(self._ctx_key)
-            if run is None or run.outcome is not None:
-                return
-            if run.ended_mono_ms and run.ending is None and run.owned:
-                run.outcome = "succeeded"
-                run.in_flight = False
-                if run.is_taken_in:
-                    self._journal.end(run)
-            else:
-                self._ended_otherwise(run)
-        except Exception as exc:  # the edge of a hook
-            self._failed(exc)
+    def _ended_in_sight(self, run: ArqRun) -> None:
+        if not run.owned:  # counted where it was taken away
+            run.outcome = None
+        elif run.is_taken_in:
+            self._journal.end(run)
 
     def _ended_otherwise(self, run: ArqRun) -> None:
-        self._journal.take_in()
+        if run.outcome is not None:
+            return
+        self._journal.take_in_run(run)
         if not self._facts.is_installed:  # nothing is known of its end: what arq does next will tell
             self._runtime.end_run(run)
         else:
@@ -154,7 +261,7 @@ class Jobs:
             run.ending = None  # its traceback holds the frames of the job, and they this run
 
     def _circumstances(self, run: ArqRun) -> Circumstances:
-        task = current_task(self._loop)
+        task = asyncio.current_task()
         return Circumstances(
             worker_stops=task is not None and task.cancelling() > 0,
             run_seconds=((run.ended_mono_ms or monotonic_ms()) - run.started_mono_ms) / 1000.0,
@@ -163,45 +270,27 @@ class Jobs:
             retry_jobs=self._facts.retry_jobs,
         )
 
-    def finished(self, ctx: Ctx) -> None:
-        """arq has written what became of the job."""
-        try:
-            run: ArqRun | None = ctx.pop(self._ctx_key, None)
-            if run is None:
-                return
-            if run.outcome is None:  # without wrapping, this is when it can be told
-                self._runtime.count_end(run, "ended" if run.is_finished else "retried", ended_mono_ms=run.ended_mono_ms)
-            elif self._new.pop(run, None) is not None:
-                tally = self._tallies.get(run.function) or self._tally(run.function)
-                tally.runs += 1
-                tally.run_ms += run.ended_mono_ms - run.started_mono_ms
-                due_at_ms = ctx.get("score")
-                if due_at_ms is not None:
-                    waited_ms = run.started_mono_ms + self._clock.offset_ms - due_at_ms
-                    if waited_ms > 0.0:
-                        tally.wait_ms += waited_ms
-            if run.ctx is None:  # somebody has looked at it
-                self._unfinished.pop(run, None)
-        except Exception as exc:  # the edge of a hook
-            self._failed(exc)
-
-    def _tally(self, function: str | None) -> Tally:
-        tally = self._tallies[function] = self._journal.counts.tally(function, self._queue)
-        return tally
+    def _finished_otherwise(self, run: ArqRun) -> None:
+        if run.outcome is None:  # without wrapping, this is when it can be told
+            self._runtime.count_end(run, "ended" if run.is_finished else "retried", ended_mono_ms=run.ended_mono_ms)
+        else:
+            self._journal.take_in_run(run)
+        self._unfinished.pop(run, None)
 
     def look_after(self) -> None:
         """Find the runs whose task arq has finished, whichever hooks it called on the way."""
+        self._claims.forget_old()
         self._journal.take_in()
         for run in list(self._unfinished):
             task = run.task
             if task is None or task.done():
                 del self._unfinished[run]
                 run.task = None
-                if task is not None:
-                    self._task_done(task, run)
+                self._task_done(task, run)
 
-    def _task_done(self, task: asyncio.Task[Any], run: ArqRun) -> None:
-        if task.cancelled() or task.exception() is not None:
+    def _task_done(self, task: asyncio.Task[Any] | None, run: ArqRun) -> None:
+        """The task of a run that has not passed its last hook; None where arq had let go of it before anybody looked."""
+        if task is None or task.cancelled() or task.exception() is not None:
             # arq did not get to giving its claim back, and this worker is about to end: the job is an orphan then.
             self._runtime.resume_run(run)
         elif run.in_flight or run.outcome is None:

@@ -82,16 +82,31 @@ async def test_claims_that_other_workers_won_do_not_delay_the_end(tracker, obser
     """In a busy fleet most claims are lost to somebody; they are looked at together, and only one's own is given back."""
     worker = await run_worker(tracker.install({"functions": [nap]}), url=wire.url)
     assert await result_of(await pool.enqueue_job("nap", 0)) == "rested"
+    held = tracker._arq.claims.held
     for number in range(500):
-        tracker._arq.claims.claim(f"arq:in-progress:lost {number}")
+        held[f"arq:in-progress:lost {number}"] = f"{tracker.instance_id}:lost{number}"
     job = await pool.enqueue_job("nap", 0, _defer_by=3600)
     claim = f"arq:in-progress:{job.job_id}"
-    await redis_client.set(claim, tracker._arq.claims.claim(claim), px=60_000)
+    held[claim] = f"{tracker.instance_id}:ours"
+    await redis_client.set(claim, held[claim], px=60_000)
     wire.forget_commands()
     await worker.stop()
     assert sum(wire.command_counts().values()) < 30
     assert await redis_client.exists(claim) == 0
     assert await observer.instances() == []
+
+
+async def test_claims_that_other_workers_won_are_not_kept_without_end(tracker, run_worker, pool):
+    worker = await run_worker(tracker.install({"functions": [nap]}))
+    assert await result_of(await pool.enqueue_job("nap", 0)) == "rested"
+    claims = tracker._arq.claims
+    for number in range(5_000):
+        claims.held[f"arq:in-progress:lost {number}"] = f"{tracker.instance_id}:lost{number}"
+    await wait_until(lambda: len(claims.held) <= 1_000, description="the oldest are forgotten")
+    assert "arq:in-progress:lost 4999" in claims.held
+    assert len(claims.unstarted()) == len(claims.held)
+    claims.held.clear()
+    await worker.stop()
 
 
 def start(workers, redis_url, namespace):

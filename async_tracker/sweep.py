@@ -30,6 +30,9 @@ _BUDGET = 1.0
 _BREATH = 0.02
 """Seconds between two sweeps while there is a backlog: the worker whose loop this is has jobs of its own."""
 
+_ALONE_SWEEPS = 10
+"""Of so many turns in a row an instance sweeps once while there is nobody but itself: there nobody can die."""
+
 _STALLED = (InstanceState.STALLED_BLOCKED, InstanceState.STALLED_SILENT)
 
 
@@ -73,6 +76,9 @@ class Sweeper:
     is_behind: bool = False
     """The last sweep has left orphans for the next, so as to judge in between and to keep the lease."""
     instances: int = 1
+    was_alone: bool = False
+    """The last sweep found one instance and nothing left to do."""
+    turns_alone: int = 0
 
     @property
     def _lease(self) -> str:
@@ -86,6 +92,9 @@ class Sweeper:
         """Sweep if it is our turn. Returns what was recovered. What we are refused another one may be allowed: then it is their turn."""
         self.is_sweeper = await self._elected(seat)
         if not self.is_sweeper:
+            self.was_alone = False
+            return []
+        if self._has_nothing_to_do():
             return []
         try:
             done = await self.sweep(seat.run_id, within=_BUDGET)
@@ -95,6 +104,11 @@ class Sweeper:
         if self.is_hindered:
             await self._give_way(seat)
         return done
+
+    def _has_nothing_to_do(self) -> bool:
+        """Whether this turn may be let pass: the lease has just told that there is still one instance, and that is ours."""
+        self.turns_alone = self.turns_alone + 1 if self.was_alone and self.instances == 1 else 0
+        return self.turns_alone % _ALONE_SWEEPS != 0
 
     async def _give_way(self, seat: Seat) -> None:
         lease = self.resign(seat)
@@ -125,8 +139,9 @@ class Sweeper:
 
         After ``within`` seconds of recovering the rest is left to the next sweep, and ``is_behind`` tells.
         """
-        self.is_hindered = self.is_behind = False
+        self.is_hindered = self.is_behind = self.was_alone = False
         findings, verdicts = await self.judge_all(run_id)
+        self.was_alone = len(verdicts) == 1 and not findings.observation.dead
         dead = [name for name in findings.observation.dead if self._is_ours(name)]
         for name, verdict in verdicts.items():
             if verdict.state is InstanceState.DEAD and self._is_ours(name) and await self._declare_dead(name, verdict, findings):

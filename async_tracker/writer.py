@@ -18,8 +18,8 @@ logger = logging.getLogger("async_tracker")
 _NO_CONTEXT = Context()
 """Whoever wakes the writer is a job as a rule: its context is not to be kept until the writer looks."""
 
-_PATIENCE = 4
-"""Lingers between two looks at jobs all of which are shorter than one: there each look finds nothing to write."""
+_PATIENCE_SECONDS = 0.03
+"""Between two looks at jobs all of which are shorter than a linger: each look finds nothing to write, and takes the loop from the jobs."""
 
 RETRY_SECONDS = 0.5
 """How long the writer waits after a failed write; a beat that gets through wakes it earlier."""
@@ -53,7 +53,7 @@ class Pen:
 class Writer:
     """Wakes when the journal has work, waits ``linger``, writes. Never raises: a failed write is put back and tried again.
 
-    Between two writes lies a linger at least, and a few where all runs are shorter. A run is written once it is older than that,
+    Between two writes lies a linger at least, and more where all runs are shorter. A run is written once it is older than that,
     so that the many that are shorter cost no write; with ``writes_at_once`` it is written with the next.
     """
 
@@ -81,6 +81,7 @@ class Writer:
         self._thread = threading.get_ident()
         self.is_awake = False
         """It will look at the journal shortly, so that `wake` has nothing to do."""
+        self._started_before = 0
         self._due = asyncio.Event()
         self._written = asyncio.Condition()
         self.failing = False
@@ -101,11 +102,12 @@ class Writer:
 
     def _look(self) -> None:
         self.is_awake = False
+        started_before, self._started_before = self._started_before, self._journal.counts.started
         if self._journal.is_due(before_ms=self._ripe_before_ms()):
             self._due.set()
-        elif self._journal.has_work:  # what is there has only just started, and may end as soon
+        elif self._journal.has_work or self._started_before != started_before:  # what has only just started may end as soon
             self.is_awake = True
-            self._look_in(self._linger * _PATIENCE)
+            self._look_in(max(self._linger, _PATIENCE_SECONDS))
 
     def _ripe_before_ms(self) -> float:
         return monotonic_ms() - self._ripening_ms

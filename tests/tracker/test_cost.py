@@ -18,6 +18,7 @@ from async_tracker.embedded import EmbeddedServer
 from async_tracker.heartbeat import TICK_SECONDS
 from async_tracker.store.store import SCRIPTS
 from async_tracker.watchdog import Watchdog
+from async_tracker.writer import Writer
 from benchmarks.footprint import Hooked
 from benchmarks.queries import count_round_trips, named_connections, write_namespace
 from tests.harness.wait import wait_until
@@ -89,6 +90,32 @@ async def test_jobs_shorter_than_a_linger_are_never_written_and_counted_with_the
         assert sent(wire, "write") == []
         assert (await tracker.stats(function="noop")).succeeded == 500
     assert len(sent(wire, "beat")) <= 2
+
+
+async def test_the_writer_seldom_looks_while_all_jobs_are_shorter_than_a_linger_and_soon_writes_one_that_is_not(
+    wire: WireProxy, namespace: str, monkeypatch: pytest.MonkeyPatch
+):
+    looks: list[float] = []
+    look = Writer._look
+
+    def counted(self: Writer) -> None:
+        looks.append(time.monotonic())
+        look(self)
+
+    monkeypatch.setattr(Writer, "_look", counted)
+    async with Tracker(namespace=namespace, redis_options={"url": wire.url}, linger=0.004, **QUIET) as tracker, tracker.register():
+        began = time.monotonic()
+        while time.monotonic() - began < 0.5:
+            async with tracker.track("short"):
+                pass
+            await asyncio.sleep(0)
+        assert 2 <= len(looks) <= (time.monotonic() - began) / 0.03 + 2
+        assert sent(wire, "write") == []
+        over = asyncio.Event()
+        long = asyncio.create_task(hold(tracker, "long", over))
+        await wait_until(lambda: sent(wire, "write"), timeout=1.0, description="the long one is written")
+        over.set()
+        await long
 
 
 async def test_a_worker_on_a_shared_pool_has_one_connection_more(redis_client: redis.asyncio.Redis, namespace: str):
@@ -286,3 +313,21 @@ async def test_a_question_costs_four_round_trips_whatever_there_is_to_tell_and_l
         called = {name.removeprefix("cmdstat_") for name in await client.info("commandstats")}
         assert not called & {"keys", "scan", "sscan", "hscan", "zscan"}
         await client.aclose()
+
+
+async def test_a_sweeper_without_company_seldom_judges_anybody_and_judges_at_once_whoever_comes(wire: WireProxy, namespace: str):
+    def turns() -> tuple[int, int]:
+        return len(sent(wire, "lease")), len(sent(wire, "observe"))
+
+    settings: dict[str, Any] = {**QUIET, "redis_options": {"url": wire.url}, "sweep_interval": 0.02}
+    async with Tracker(namespace=namespace, **settings) as tracker, tracker.register():
+        await wait_until(lambda: turns()[1] > 0, description="it sweeps")
+        wire.forget_commands()
+        await wait_until(lambda: turns()[0] >= 50, description="it has had fifty turns")
+        taken, judged = turns()
+        assert 1 <= judged <= taken // 10 + 1
+        wire.forget_commands()
+        async with Tracker(namespace=namespace, **{**settings, "sweep_interval": 60.0}) as other, other.register():
+            await wait_until(lambda: turns()[1] > 20, description="it sweeps at every turn")
+            taken, judged = turns()
+            assert judged >= taken - 12

@@ -32,8 +32,10 @@ Rounds = dict[str, list[dict[str, Any]]]
 def run(ground: Ground, size: Size) -> Report:
     """Measure throughput, processor time, commands, bytes, latency, memory and start-up."""
     rounds = {slots: _rounds(ground, size, slots) for slots in size.slots}
-    counted = {way: measure(ground, _load(ground, way, slots=size.slots[0], jobs=size.jobs, size=size, counts=True)) for way in WAYS}
-    timed = measure(ground, replace(_load(ground, "tracked", slots=size.slots[0], jobs=size.jobs, size=size), times_parts=True))
+    counted = {
+        way: measure(ground, _load(ground, way, slots=size.slots[0], jobs=size.jobs, warmup=size.warmup, counts=True)) for way in WAYS
+    }
+    timed = measure(ground, replace(_load(ground, "tracked", slots=size.slots[0], jobs=size.jobs, warmup=size.warmup), times_parts=True))
     paced = _paced_rounds(ground, size)
     memory = footprint.run(ground, size)
     return Report(
@@ -58,7 +60,7 @@ def run(ground: Ground, size: Size) -> Report:
     )
 
 
-def _load(ground: Ground, way: str, *, slots: int, jobs: int, size: Size, counts: bool = False, pace: float = 0.0) -> Load:
+def _load(ground: Ground, way: str, *, slots: int, jobs: int, warmup: int, counts: bool = False, pace: float = 0.0) -> Load:
     return Load(
         way=way,
         url=ground.url,
@@ -66,7 +68,7 @@ def _load(ground: Ground, way: str, *, slots: int, jobs: int, size: Size, counts
         queue=QUEUE,
         namespace=NAMESPACE,
         max_jobs=slots,
-        warmup=size.warmup,
+        warmup=warmup,
         jobs=jobs,
         counts_round_trips=counts,
         job_seconds=pace,
@@ -77,7 +79,7 @@ def _rounds(ground: Ground, size: Size, slots: int) -> Rounds:
     rounds: Rounds = {way: [] for way in WAYS}
     for number in range(size.rounds):
         for way in shuffled(WAYS, number):
-            rounds[way].append(measure(ground, _load(ground, way, slots=slots, jobs=size.jobs, size=size)))
+            rounds[way].append(measure(ground, _load(ground, way, slots=slots, jobs=size.jobs, warmup=size.warmup)))
     return rounds
 
 
@@ -86,7 +88,7 @@ def _paced_rounds(ground: Ground, size: Size) -> Rounds:
     rounds: Rounds = {way: [] for way in WAYS}
     for number in range(max(size.rounds // 3, 1)):
         for way in shuffled(WAYS, number):
-            load = _load(ground, way, slots=_ALONE, jobs=size.paced_jobs, size=size, pace=_PACE_SECONDS)
+            load = _load(ground, way, slots=_ALONE, jobs=size.paced_jobs, warmup=min(size.warmup, size.paced_jobs // 2), pace=_PACE_SECONDS)
             rounds[way].append(measure(ground, load))
     return rounds
 

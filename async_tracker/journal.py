@@ -22,7 +22,7 @@ BATCH = 500
 """Runs in one write: what the server does in well under a millisecond or two."""
 
 _NEW_KEPT = 1_000
-"""Runs that are laid down before somebody must sort them: the writer, which does it every few milliseconds, may be blocked."""
+"""Runs that are laid down before somebody must sort them: the writer, which does it within a few tens of milliseconds, may be blocked."""
 
 ENDED_KEPT = 2_000
 """Ended runs that are remembered during an outage; beyond, the list in Redis is compared once it is back."""

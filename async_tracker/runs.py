@@ -24,7 +24,9 @@ def _tokens() -> Callable[[], str]:
 
 
 new_run = _tokens()
-"""Make the token of a run: unique, short, and free of anything that would have to be escaped. No secret. To be asked of this module."""
+"""Make the token of a run: unique, short, and free of anything that would have to be escaped. No secret.
+
+To be asked of this module: a copy of it goes on with the parent's tokens in a forked child."""
 
 
 def _renew() -> None:

@@ -79,6 +79,7 @@ class Sweeper:
     was_alone: bool = False
     """The last sweep found one instance and nothing left to do."""
     turns_alone: int = 0
+    """In a row; the lease tells at each of them that there is still one instance."""
 
     @property
     def _lease(self) -> str:
@@ -94,7 +95,8 @@ class Sweeper:
         if not self.is_sweeper:
             self.was_alone = False
             return []
-        if self._has_nothing_to_do():
+        self.turns_alone = self.turns_alone + 1 if self.was_alone and self.instances == 1 else 0
+        if self.turns_alone % _ALONE_SWEEPS:
             return []
         try:
             done = await self.sweep(seat.run_id, within=_BUDGET)
@@ -104,11 +106,6 @@ class Sweeper:
         if self.is_hindered:
             await self._give_way(seat)
         return done
-
-    def _has_nothing_to_do(self) -> bool:
-        """Whether this turn may be let pass: the lease has just told that there is still one instance, and that is ours."""
-        self.turns_alone = self.turns_alone + 1 if self.was_alone and self.instances == 1 else 0
-        return self.turns_alone % _ALONE_SWEEPS != 0
 
     async def _give_way(self, seat: Seat) -> None:
         lease = self.resign(seat)

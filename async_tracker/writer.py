@@ -82,6 +82,7 @@ class Writer:
         self.is_awake = False
         """It will look at the journal shortly, so that `wake` has nothing to do."""
         self._started_before = 0
+        """Number of runs that had started when it last looked."""
         self._due = asyncio.Event()
         self._written = asyncio.Condition()
         self.failing = False

@@ -55,7 +55,7 @@ class ArqHooks:
     ctx_key: str = field(default_factory=lambda: f"async_tracker_run_{secrets.token_hex(4)}")
     """Under which a run stands in arq's ctx: one for each tracker, and text, so that a job may pass its ctx on as keywords."""
     jobs: Jobs = field(init=False)
-    """The jobs in hand, from start-up to shutdown."""
+    """The jobs in hand; open from start-up to shutdown."""
     _on_job_start: Hook = field(init=False)
     _on_job_end: Hook = field(init=False)
     _after_job_end: Hook = field(init=False)

@@ -5,7 +5,6 @@ import dataclasses
 import functools
 from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
-from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -45,7 +44,7 @@ def _changes(hooks: ArqHooks, settings: Mapping[str, Any], only: Collection[str]
     changes: dict[str, Any] = {
         "on_startup": _both(hooks, hooks.on_startup, settings.get("on_startup")),
         "on_shutdown": _both(hooks, settings.get("on_shutdown"), hooks.on_shutdown),
-        "on_job_start": _around(hooks, settings.get("on_job_start"), partial(hooks.jobs.start_hook, enters=False)),
+        "on_job_start": _around(hooks, settings.get("on_job_start"), hooks.jobs.start_hook),
         "on_job_end": _around(hooks, settings.get("on_job_end"), hooks.jobs.end_hook),
         "after_job_end": _around(hooks, settings.get("after_job_end"), hooks.jobs.after_hook),
     }
@@ -102,6 +101,7 @@ def _both(hooks: ArqHooks, first: Hook | None, second: Hook | None) -> Hook:
 
 
 def _around(hooks: ArqHooks, user: Hook | None, made: Callable[[Hook | None], Hook]) -> Hook:
+    """Make our hook around the user's."""
     return _marked(hooks, made(user), user)
 
 

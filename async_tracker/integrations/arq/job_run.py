@@ -31,7 +31,7 @@ class ArqRun(Run):
     is_finished: bool = False
     """arq has removed the job's tries: it will not run again."""
     task: asyncio.Task[Any] | None = None
-    """arq's own task for the job; None once it has nothing left to tell."""
+    """arq's own task for the job; None until somebody looks at the run, and once it has nothing left to tell."""
 
     __init__ = object.__init__
 

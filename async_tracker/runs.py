@@ -17,25 +17,39 @@ _MESSAGE_LENGTH = 200
 _ARGS_LENGTH = 200
 
 
-def _tokens() -> Callable[[], str]:
-    """Make who makes the tokens of this process, as quick as can be: every job has one."""
-    prefix = secrets.token_hex(6)
-    return map(prefix.__add__, map(str, itertools.count(1))).__next__
+_LOW_DIGITS = [f"{low:02x}" for low in range(256)]
 
 
-new_run = _tokens()
-"""Make the token of a run: unique, short, and free of anything that would have to be escaped. No secret.
+def _numbers_from(high: int) -> list[str]:
+    """Make numbers as text, so many at a time: it is not quick, and every job has one."""
+    head = f"{high:x}"
+    return [head + low for low in _LOW_DIGITS]
 
-To be asked of this module: a copy of it goes on with the parent's tokens in a forked child."""
+
+class Tokens:
+    """The tokens of this process's runs: unique, short, and free of anything that would have to be escaped. No secret.
+
+    A token is ``prefix`` and the next of ``numbers``; whoever makes one for every job puts them together where they are needed.
+    """
+
+    def __init__(self) -> None:
+        self.prefix = ""
+        self.numbers = itertools.chain.from_iterable(map(_numbers_from, itertools.count()))
+        self.renew()
+
+    def renew(self) -> None:
+        """Make others from here on: a forked child must not go on with its parent's."""
+        self.prefix = secrets.token_hex(6)
+
+    def new(self) -> str:
+        """Make the token of a run."""
+        return f"{self.prefix}{next(self.numbers)}"
 
 
-def _renew() -> None:
-    global new_run
-    new_run = _tokens()
-
+tokens = Tokens()
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew)  # else parent and child would go on with the same tokens
+    os.register_at_fork(after_in_child=tokens.renew)
 
 
 class Keeper(Protocol):

@@ -305,7 +305,7 @@ class Runtime:
         now_mono_ms = monotonic_ms()
         started = Run(
             job_id=job_id,
-            run=run or runs.new_run(),
+            run=run or runs.tokens.new(),
             instance_id=self.pen.instance_id,
             started_at_ms=self.clock.at_ms(now_mono_ms),
             started_mono_ms=now_mono_ms,

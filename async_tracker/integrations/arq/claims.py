@@ -9,10 +9,9 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
-from async_tracker import runs
 from async_tracker.integrations.arq.job_run import ArqRun
 from async_tracker.integrations.arq.names import IN_PROGRESS, RETRY
-from async_tracker.runs import current
+from async_tracker.runs import current, tokens
 from async_tracker.writer import Pen
 
 _UNNAMED = b"1"
@@ -33,9 +32,11 @@ class Claims:
         self.hears_ends = hears_ends
         """Whether a run is to be told that arq is done with it: `install` knows more without."""
         self.held: dict[str, str] = {}
-        """arq's key -> what was, or is about to be, written there; whose job starts takes it out."""
+        """job id -> what was, or is about to be, written into arq's key; whose job starts takes it out."""
         self._stale: dict[str, str] = {}
         """Those that were made under an id that was declared dead."""
+        self.prefix = f"{pen.instance_id}:"
+        """What every claim begins with."""
         pen.on_renamed = self._turn_over
 
     def forget_old(self) -> None:
@@ -46,16 +47,16 @@ class Claims:
     def _turn_over(self) -> None:
         self._stale = dict([*self._stale.items(), *self.held.items()][-_UNSTARTED_KEPT:])
         self.held.clear()
+        self.prefix = f"{self.pen.instance_id}:"
 
     def take(self, job_id: str) -> str:
         """A job starts: give its claim, be it one under an earlier id of ours, or else one that stands in no key."""
-        key = IN_PROGRESS + job_id
-        return self.held.pop(key, None) or self._stale.pop(key, None) or f"{self.pen.instance_id}:{runs.new_run()}"
+        return self.held.pop(job_id, None) or self._stale.pop(job_id, None) or self.prefix + tokens.new()
 
     def unstarted(self) -> list[tuple[str, str, str]]:
         """Give the claims whose jobs have not started, as far as this process knows: job id, instance id, run."""
-        parts = [(key, claim.rpartition(":")) for key, claim in (*self._stale.items(), *self.held.items())]
-        return [(key[len(IN_PROGRESS) :], instance_id, run) for key, (instance_id, _, run) in parts]
+        parts = [(job_id, claim.rpartition(":")) for job_id, claim in (*self._stale.items(), *self.held.items())]
+        return [(job_id, instance_id, run) for job_id, (instance_id, _, run) in parts]
 
 
 def name_claims(pool: Any, claims: Claims) -> None:
@@ -113,14 +114,17 @@ def _quick_pipeline(pool: Any, claims: Claims) -> Callable[..., Any] | None:
 def _naming(kind: Any, claims: Claims) -> Any:
     """Make the subclass of a pipeline class that names claims, and tells a run that arq is done with it where nobody else does."""
     plain_psetex, plain_delete = kind.psetex, kind.delete
-    held, pen = claims.held, claims.pen
-    is_own = plain_psetex.__module__ == "redis.commands.core"  # which does no more with milliseconds that are a number
+    held, numbers = claims.held, tokens.numbers
+    is_plain = _lays_psetex_down(kind)
 
     def psetex(self: Any, name: Any, time_ms: Any, value: Any) -> Any:
-        if value == _UNNAMED and isinstance(name, str) and name.startswith(IN_PROGRESS):
-            value = held[name] = f"{pen.instance_id}:{runs.new_run()}"
-            if is_own:
-                return self.execute_command("PSETEX", name, time_ms, value)
+        if value == _UNNAMED and type(name) is str:
+            job_id = name.removeprefix(IN_PROGRESS)
+            if job_id is not name:
+                value = held[job_id] = f"{claims.prefix}{tokens.prefix}{next(numbers)}"
+                if is_plain and self.explicit_transaction:
+                    self.command_stack.append((("PSETEX", name, time_ms, value), {}))
+                    return self
         return plain_psetex(self, name, time_ms, value)
 
     def delete(self: Any, *names: Any) -> Any:
@@ -132,3 +136,21 @@ def _naming(kind: Any, claims: Claims) -> Any:
 
     changed = {"psetex": psetex, "delete": delete} if claims.hears_ends else {"psetex": psetex}
     return type(kind.__name__, (kind,), {**changed, "__module__": kind.__module__})
+
+
+def _lays_psetex_down(kind: Any) -> bool:
+    """Whether this class of pipelines only lays the command down between MULTI and EXEC, as redis-py's own does.
+
+    Then so can we: what stands between there and here costs every job more than its name does.
+    """
+    methods = ("__init__", "multi", "execute_command", "pipeline_execute_command")
+    of_redis_py = {"psetex": "redis.commands.core", **dict.fromkeys(methods, "redis.asyncio.client")}
+    if any(getattr(getattr(kind, name, None), "__module__", "") != module for name, module in of_redis_py.items()):
+        return False
+    try:
+        probe = kind(None, {}, True, None)
+    except TypeError:  # a redis-py whose pipelines are made of something else
+        return False
+    probe.multi()
+    probe.psetex("name", 1, _UNNAMED)
+    return bool(probe.explicit_transaction and probe.command_stack == [(("PSETEX", "name", 1, _UNNAMED), {})])

@@ -125,18 +125,18 @@ def _wrapped(hooks: ArqHooks, item: Any, tracked: set[str]) -> Any:
     record_args = settings.record_args
 
     @functools.wraps(coroutine)
-    async def tracked_function(ctx: Ctx, *args: Any, **kwargs: Any) -> Any:
-        run = ctx.get(ctx_key)
+    async def tracked_function(*args: Any, **kwargs: Any) -> Any:
+        run = (args[0] if args else kwargs.get("ctx", {})).get(ctx_key)
         if run is None:
-            return await coroutine(ctx, *args, **kwargs)
+            return await coroutine(*args, **kwargs)
         run.function, run.timeout = name, timeout
         current.set(run)
         if record_args:
-            run.args = shown_args(args, kwargs, settings.redact)
+            run.args = shown_args(args[1:], kwargs, settings.redact)
         if run.ctx is None and run.is_taken_in and run.sent:
             run.keeper.touch(run)
         try:
-            result = await coroutine(ctx, *args, **kwargs)
+            result = await coroutine(*args, **kwargs)
         except BaseException as exc:
             run.ended_mono_ms = monotonic() * 1000.0
             run.ending = ending_of(exc)

@@ -19,7 +19,6 @@ from async_tracker.counts import Counts, Tally
 from async_tracker.integrations.arq.adapter import Serializer
 from async_tracker.integrations.arq.claims import Claims
 from async_tracker.integrations.arq.job_run import ArqRun
-from async_tracker.integrations.arq.names import IN_PROGRESS
 from async_tracker.integrations.arq.outcomes import Circumstances, outcome
 from async_tracker.journal import Journal
 from async_tracker.runs import Run, current
@@ -81,11 +80,12 @@ class Jobs:
     def __init__(self, *, ctx_key: str, is_durable: bool) -> None:
         self._ctx_key = ctx_key
         self._is_durable = is_durable
-        self._is_open = False
         self._has_failed = False
         self._learn = self.learn
         """Made once: every run is told it."""
         self._held: dict[str, str] = {}
+        """The claims whose jobs have not started; empty while closed, and where arq's tasks are not known."""
+        self._is_open = False
         self._new: dict[Run, Run] = {}
         self._unfinished: dict[ArqRun, None] = {}
         """The runs that were taken in and whose task arq had not finished when it was last looked at."""
@@ -114,6 +114,7 @@ class Jobs:
     def close(self) -> None:
         """No job is tracked from here on."""
         self._is_open = False
+        self._held = {}
 
     # what every job passes
 
@@ -125,28 +126,25 @@ class Jobs:
         ctx_key, is_durable, is_entered = self._ctx_key, self._is_durable, enters or user is not None
 
         async def hook(ctx: Ctx) -> None:
-            run = None
             try:
-                if self._is_open:
-                    claim = self._held.pop(IN_PROGRESS + ctx["job_id"], None)
-                    if claim is None:
-                        run = self._begun_otherwise(ctx)
-                    else:
-                        run = ArqRun()
-                        run.ctx = ctx
-                        run.claim = claim
-                        run.learn = self._learn
-                        run.started_mono_ms = monotonic() * 1000.0
-                        ctx[ctx_key] = run
-                        self._new[run] = run  # what `Journal.start` does, without its two calls
-                        if not self._writer.is_awake:
-                            self._writer.wake()
+                claim = self._held.pop(ctx["job_id"], None)
+                if claim is None:
+                    self._begun_otherwise(ctx)
+                else:
+                    run = ctx[ctx_key] = ArqRun()
+                    run.ctx = ctx
+                    run.claim = claim
+                    run.learn = self._learn
+                    run.started_mono_ms = monotonic() * 1000.0
+                    self._new[run] = run  # what `Journal.start` does, without its two calls
+                    if not self._writer.is_awake:
+                        self._writer.wake()
             except Exception as exc:  # the edge of a hook
                 self._failed(exc)
-            if is_durable and run is not None:
-                await self._runtime.wait_stored(run)
+            if is_durable and (begun := ctx.get(ctx_key)) is not None:
+                await self._runtime.wait_stored(begun)
             if is_entered:
-                current.set(run)
+                current.set(ctx.get(ctx_key))
             if user is not None:
                 await user(ctx)
 
@@ -203,8 +201,10 @@ class Jobs:
         return hook
 
     # what few jobs pass
-    def _begun_otherwise(self, ctx: Ctx) -> ArqRun:
+    def _begun_otherwise(self, ctx: Ctx) -> None:
         """A run whose claim is not at hand: it was made under an earlier id of ours, or past the worker's pool; or arq's tasks are not."""
+        if not self._is_open:
+            return
         run: ArqRun = ArqRun()
         job_id = ctx["job_id"]
         run.ctx, run.learn = ctx, self._learn
@@ -218,7 +218,6 @@ class Jobs:
             self._journal.start(run)
         else:  # declared dead meanwhile: others are told to run that job
             run.in_flight = run.owned = False
-        return run
 
     def learn(self, run: ArqRun) -> None:
         """Complete a run. May be called from several threads at once: each of them learns the same."""

@@ -4,8 +4,9 @@ import asyncio
 from typing import Any, ClassVar
 
 import pytest
-from arq import cron
+from arq import ArqRedis, cron
 from arq.worker import func
+from redis.asyncio.client import Pipeline
 
 from async_tracker import ConfigError, Tracker, current_job
 from tests.harness.wait import wait_until
@@ -257,6 +258,49 @@ async def test_a_pool_that_outlives_its_worker_makes_plain_claims_again(tracker,
     assert pool.pipeline != original
     await worker.stop()
     assert pool.pipeline == original
+
+
+class Listening(Pipeline):
+    """A pipeline of the user's own that hears of every command, as a tracing library's does."""
+
+    heard: ClassVar[list[Any]] = []
+
+    def execute_command(self, *args, **kwargs):
+        self.heard.append(args)
+        return super().execute_command(*args, **kwargs)
+
+
+class ListeningRedis(ArqRedis):
+    def pipeline(self, transaction=True, shard_hint=None):
+        return Listening(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+
+
+async def test_a_pipeline_of_the_users_own_hears_of_the_claim(tracker, run_worker, pool):
+    Listening.heard.clear()
+    listening = ListeningRedis(pool.connection_pool, default_queue_name=pool.default_queue_name)
+    await run_worker(tracker.install({"functions": [greet]}), pool=listening)
+    job = await pool.enqueue_job("greet")
+    await result_of(job)
+    (claim,) = [args for args in Listening.heard if args[0] == "PSETEX"]
+    assert claim[1] == f"arq:in-progress:{job.job_id}"
+    assert claim[3].startswith(f"{tracker.instance_id}:")
+
+
+@pytest.mark.parametrize("begins", [False, True])
+async def test_a_claim_is_named_whether_or_not_its_pipeline_was_told_to_begin(tracker, run_worker, pool, redis_client, begins):
+    """arq watches first, and begins its transaction itself; whoever claims by hand need not."""
+    await run_worker(tracker.install({"functions": [greet]}), pool=pool)
+    await wait_until(lambda: tracker.instance_id, description="the tracker has started")
+    async with pool.pipeline() as pipe:
+        if begins:
+            pipe.multi()
+        pipe.psetex("arq:in-progress:by hand", 10_000, b"1").psetex("other", 10_000, b"1").psetex(b"arq:in-progress:bytes", 10_000, b"1")
+        assert await pipe.execute() == [True, True, True]
+    claim, other, as_bytes = await redis_client.mget("arq:in-progress:by hand", "other", "arq:in-progress:bytes")
+    assert claim.decode().startswith(f"{tracker.instance_id}:")
+    assert (other, as_bytes) == (b"1", b"1")
+    assert 0 < await redis_client.pttl("arq:in-progress:by hand") <= 10_000
+    await redis_client.delete("arq:in-progress:by hand", "other", "arq:in-progress:bytes")
 
 
 async def test_functions_that_are_decorated_keep_what_their_decorator_wrote(tracker):

@@ -84,11 +84,11 @@ async def test_claims_that_other_workers_won_do_not_delay_the_end(tracker, obser
     assert await result_of(await pool.enqueue_job("nap", 0)) == "rested"
     held = tracker._arq.claims.held
     for number in range(500):
-        held[f"arq:in-progress:lost {number}"] = f"{tracker.instance_id}:lost{number}"
+        held[f"lost {number}"] = f"{tracker.instance_id}:lost{number}"
     job = await pool.enqueue_job("nap", 0, _defer_by=3600)
     claim = f"arq:in-progress:{job.job_id}"
-    held[claim] = f"{tracker.instance_id}:ours"
-    await redis_client.set(claim, held[claim], px=60_000)
+    held[job.job_id] = f"{tracker.instance_id}:ours"
+    await redis_client.set(claim, held[job.job_id], px=60_000)
     wire.forget_commands()
     await worker.stop()
     assert sum(wire.command_counts().values()) < 30
@@ -101,9 +101,9 @@ async def test_claims_that_other_workers_won_are_not_kept_without_end(tracker, r
     assert await result_of(await pool.enqueue_job("nap", 0)) == "rested"
     claims = tracker._arq.claims
     for number in range(5_000):
-        claims.held[f"arq:in-progress:lost {number}"] = f"{tracker.instance_id}:lost{number}"
+        claims.held[f"lost {number}"] = f"{tracker.instance_id}:lost{number}"
     await wait_until(lambda: len(claims.held) <= 1_000, description="the oldest are forgotten")
-    assert "arq:in-progress:lost 4999" in claims.held
+    assert "lost 4999" in claims.held
     assert len(claims.unstarted()) == len(claims.held)
     claims.held.clear()
     await worker.stop()

@@ -15,8 +15,6 @@ from async_tracker.stored import RunRecord, job_ref
 _MESSAGE_LENGTH = 200
 """Characters of a progress message that are kept; it stands in the record of every run in flight."""
 _ARGS_LENGTH = 200
-
-
 _LOW_DIGITS = [f"{low:02x}" for low in range(256)]
 
 

@@ -10,8 +10,10 @@ wire           a WireProxy before that database: ``wire.url``, ``wire.delay(...)
 ledger         where the jobs of the test write their starts and ends, past Redis
 workers        starts real worker processes, and ends them
 no_leaks       afterwards every key left in ``namespace`` must have a lifetime or an owner
+garbage        afterwards nothing is left open: a socket, a loop, a task. Of every test, asked for or not
 """
 
+import gc
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -49,6 +51,13 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--redis-url and --server-binary exclude each other")
     if config.getoption("--redis-url") and config.getoption("numprocesses", None):
         raise pytest.UsageError("--redis-url names one database, which one test at a time may use: leave out --numprocesses")
+
+
+@pytest.fixture(autouse=True)
+def garbage() -> Iterator[None]:
+    """Set up before everything else and so ended after it: what a test leaves open is found at its own end, not in another one."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -201,6 +201,7 @@ class Jobs:
         return hook
 
     # what few jobs pass
+
     def _begun_otherwise(self, ctx: Ctx) -> None:
         """A run whose claim is not at hand: it was made under an earlier id of ours, or past the worker's pool; or arq's tasks are not."""
         if not self._is_open:

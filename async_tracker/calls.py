@@ -214,7 +214,7 @@ def translated() -> Iterator[None]:
 
 
 def refused(reply: Any) -> bool:
-    """Tell whether a reply, as `call_many` or a pipeline of redis-py's gives it, is the server's refusal."""
+    """Tell whether a reply of `call_many` is the server's refusal."""
     return isinstance(reply, ResponseError)
 
 

@@ -36,7 +36,6 @@ class Settings:
     watchdog: bool = True
     linger: float = 0.002
     durable: bool = False
-    pipelined_claims: bool = True
     hook_timeout: float = 0.25
     recover: bool = True
     max_recoveries: int = 3

@@ -13,14 +13,13 @@ from benchmarks.report import Bar, Chart, Report, Table
 from benchmarks.size import Size
 from benchmarks.worker import Load
 
-WAYS = ("untracked", "control", "tracked", "unpipelined", "durable", "gem")
+WAYS = ("untracked", "control", "tracked", "durable", "gem")
 GOAL = 0.97
 
 _NAMES = {
     "untracked": "arq alone",
     "control": "arq alone, again",
     "tracked": "tracked (default)",
-    "unpipelined": "tracked (pipelined_claims=False)",
     "durable": "tracked (durable)",
     "gem": "the gem's way",
 }
@@ -186,21 +185,18 @@ def _latency_table(rounds: Rounds) -> Table:
 def _meaning(rounds: dict[int, Rounds], counted: dict[str, dict[str, Any]], paced: Rounds) -> list[str]:
     sentences = []
     for slots, found in rounds.items():
-        ours, alone, gem, noise = (ratios(found, way) for way in ("tracked", "unpipelined", "gem", "control"))
+        ours, gem, noise = ratios(found, "tracked"), ratios(found, "gem"), ratios(found, "control")
         verdict = "reached" if ours.median >= GOAL else "missed"
         sentences.append(
-            f"With max_jobs = {slots} a worker that does nothing but start and end jobs has {ours.median:.1%} of its throughput when "
-            f"it is tracked (goal {GOAL:.0%}: {verdict}): what arq asks before a claim goes out in one message instead of three. "
-            f"Tracking alone, with pipelined_claims=False, leaves {alone.median:.1%}, the gem's way "
-            f"{gem.median:.1%}; the same worker measured twice differs by {abs(1 - noise.median):.1%}, between {noise.low:.3f} and "
-            f"{noise.high:.3f}."
+            f"With max_jobs = {slots} a worker that does nothing but start and end jobs keeps {ours.median:.1%} of its throughput when "
+            f"it is tracked (goal {GOAL:.0%}: {verdict}), {gem.median:.1%} the gem's way; the same worker measured twice differs by "
+            f"{abs(1 - noise.median):.1%}, between {noise.low:.3f} and {noise.high:.3f}."
         )
     trips = {way: counted[way]["round_trips_per_job"] - counted["untracked"]["round_trips_per_job"] for way in WAYS}
     connections = counted["tracked"]["tracker_connections"]
     p50 = added_latency(paced, "tracked", "p50")
     sentences.append(
-        f"Tracking adds {max(trips['unpipelined'], 0.0):.3f} round trips per job, none of which a job waits for, and pipelined claims take "
-        f"{max(-trips['tracked'], 0.0):.3f} away "
+        f"Tracking adds {max(trips['tracked'], 0.0):.3f} round trips per job, none of which a job waits for "
         f"(durable: {trips['durable']:.3f}; the gem: {trips['gem']:.2f}, each awaited), {connections} connection(s) per worker "
         f"and {p50.median:+.2f} ms to the median job."
     )

@@ -31,7 +31,7 @@ POLL_SECONDS = 0.005
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What a worker is to do. ``way``: untracked, tracked, unpipelined, durable, dedicated or gem."""
+    """What a worker is to do. ``way``: untracked, tracked, durable, dedicated or gem."""
 
     way: str
     url: str
@@ -144,15 +144,7 @@ def _connection(load: Load) -> dict[str, Any]:
 
 
 def _ways() -> dict[str, Callable[[dict[str, Any], Load], dict[str, Any]]]:
-    return {
-        "untracked": _untracked,
-        "control": _untracked,
-        "tracked": _tracked,
-        "unpipelined": _unpipelined,
-        "durable": _durable,
-        "dedicated": _dedicated,
-        "gem": _gem,
-    }
+    return {"untracked": _untracked, "control": _untracked, "tracked": _tracked, "durable": _durable, "dedicated": _dedicated, "gem": _gem}
 
 
 def _untracked(arguments: dict[str, Any], load: Load) -> dict[str, Any]:
@@ -161,10 +153,6 @@ def _untracked(arguments: dict[str, Any], load: Load) -> dict[str, Any]:
 
 def _tracked(arguments: dict[str, Any], load: Load) -> dict[str, Any]:
     return Tracker(namespace=load.namespace).install(arguments)
-
-
-def _unpipelined(arguments: dict[str, Any], load: Load) -> dict[str, Any]:
-    return Tracker(namespace=load.namespace, pipelined_claims=False).install(arguments)
 
 
 def _durable(arguments: dict[str, Any], load: Load) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import redis
 import redis.asyncio
 from arq.connections import ArqRedis
 from arq.worker import Worker, func
+from redis.asyncio.connection import AbstractConnection
 
 from async_tracker import Tracker
 from async_tracker.embedded import EmbeddedServer
@@ -143,6 +144,25 @@ async def test_an_arq_worker_sends_for_each_job_what_it_sends_without_the_tracke
         name: pytest.approx(untracked[name], abs=JOBS // 10) for name in of_jobs if untracked.get(name, 0) >= JOBS
     }
     assert tracked.get("evalsha", 0) + tracked.get("eval", 0) < JOBS // 10
+
+
+async def test_an_arq_worker_waits_for_redis_as_often_for_each_job_as_without_the_tracker(
+    make_server: Callable[..., EmbeddedServer], namespace: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Not less often either: a worker that claims faster holds ``max_jobs`` jobs sooner, and then arq stops reading until its next poll."""
+    messages = 0
+    send = AbstractConnection.send_packed_command
+
+    async def counted(self: Any, *args: Any, **kwargs: Any) -> None:
+        nonlocal messages
+        messages += 1
+        await send(self, *args, **kwargs)
+
+    monkeypatch.setattr(AbstractConnection, "send_packed_command", counted)
+    await commands_of_a_worker(make_server().url, None)
+    untracked, messages = messages, 0
+    await commands_of_a_worker(make_server().url, Tracker(namespace=namespace, linger=5.0, **QUIET))
+    assert messages == pytest.approx(untracked, abs=JOBS // 4)
 
 
 JOBS = 200

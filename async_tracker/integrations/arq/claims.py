@@ -2,7 +2,7 @@
 
 arq marks a job that runs by writing ``b'1'`` into ``arq:in-progress:{job}`` and only ever tests whether that key exists. From
 start-up on, the pipelines of the worker's pool write ``{instance}:{run}`` instead, in the same command: no further cost, and no
-moment in which a claim has no name. Everything else goes through unchanged, in fewer messages (``pipelining.py``).
+moment in which a claim has no name. Everything else goes through unchanged.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,6 @@ from typing import Any
 
 from async_tracker.integrations.arq.job_run import ArqRun
 from async_tracker.integrations.arq.names import IN_PROGRESS, RETRY
-from async_tracker.integrations.arq.pipelining import pipelining
 from async_tracker.runs import current, tokens
 from async_tracker.writer import Pen
 
@@ -27,11 +26,9 @@ class Claims:
     Not all of them are held any more: another worker was quicker, or arq has given up the job before its start. Redis knows.
     """
 
-    def __init__(self, pen: Pen, *, is_pipelined: bool = True, hears_ends: bool = True) -> None:
+    def __init__(self, pen: Pen, *, hears_ends: bool = True) -> None:
         self.pen = pen
         """Whose name the claims carry."""
-        self.is_pipelined = is_pipelined
-        """Whether what arq asks before a claim is sent in one message."""
         self.hears_ends = hears_ends
         """Whether a run is to be told that arq is done with it: `install` knows more without."""
         self.held: dict[str, str] = {}
@@ -138,8 +135,7 @@ def _naming(kind: Any, claims: Claims) -> Any:
         return plain_delete(self, *names)
 
     changed = {"psetex": psetex, "delete": delete} if claims.hears_ends else {"psetex": psetex}
-    asking = pipelining(kind) if claims.is_pipelined else {}
-    return type(kind.__name__, (kind,), {**changed, **asking, "__module__": kind.__module__})
+    return type(kind.__name__, (kind,), {**changed, "__module__": kind.__module__})
 
 
 def _lays_psetex_down(kind: Any) -> bool:

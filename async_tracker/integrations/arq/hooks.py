@@ -98,7 +98,7 @@ class ArqHooks:
             on_pulse=self.jobs.look_after,
             on_closed=self.jobs.close,
         )
-        claims = Claims(runtime.pen, is_pipelined=self.settings.pipelined_claims, hears_ends=not self.facts.is_installed)
+        claims = Claims(runtime.pen, hears_ends=not self.facts.is_installed)
         self.runtime, self.claims = runtime, claims
         self.jobs.open(
             runtime=runtime,

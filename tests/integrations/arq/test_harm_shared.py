@@ -91,11 +91,8 @@ async def test_a_fault_in_the_claim_does_to_a_worker_what_it_does_without_us(
     """The wrapped claim is arq's own: refused once in the middle of it, the worker goes on, or ends, as it would have."""
 
     async def story(install):
-        worker = await run_worker(install({"functions": [job]}), url=wire.url)
-        await result_of(await pool.enqueue_job("job", _job_id="the job before"))  # the tracker sees what arq asks
-        await wait_until(lambda: not worker.worker.tasks, description="that job is done with")
-        worker.worker.jobs_complete = 0
         rule = fault_in_the_claim(wire, command, error)
+        worker = await run_worker(install({"functions": [job]}), url=wire.url)
         queued = await pool.enqueue_job("job", _job_id="the job")
         inner = worker.worker
         await wait_until(lambda: rule.caught, description="the claim met the fault")

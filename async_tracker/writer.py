@@ -18,6 +18,8 @@ logger = logging.getLogger("async_tracker")
 _NO_CONTEXT = Context()
 """Whoever wakes the writer is a job as a rule: its context is not to be kept until the writer looks."""
 
+_HASTE = 4
+"""Into how many parts a linger is cut where jobs wait for their starts: they hold slots, and arq reads nothing while all are held."""
 _PATIENCE_SECONDS = 0.03
 """Between two looks at jobs all of which are shorter than a linger: each look finds nothing to write, and takes the loop from the jobs."""
 
@@ -54,7 +56,8 @@ class Writer:
     """Wakes when the journal has work, waits ``linger``, writes. Never raises: a failed write is put back and tried again.
 
     Between two writes lies a linger at least, and more where all runs are shorter. A run is written once it is older than that,
-    so that the many that are shorter cost no write; with ``writes_at_once`` it is written with the next.
+    so that the many that are shorter cost no write. With ``writes_at_once``, where jobs wait for it, it is written with the next,
+    and a quarter of a linger lies between two.
     """
 
     def __init__(
@@ -73,7 +76,7 @@ class Writer:
         self._store = store
         self._pen = pen
         self._clock = clock
-        self._linger = linger
+        self._gathers = linger / _HASTE if writes_at_once else linger
         self._ripening_ms = 0.0 if writes_at_once else linger * 1000.0
         self._listed_jobs = listed_jobs
         self._on_unknown = on_unknown
@@ -94,9 +97,9 @@ class Writer:
             return
         self.is_awake = True
         if threading.get_ident() == self._thread:
-            self._look_in(self._linger)
+            self._look_in(self._gathers)
         else:
-            self._loop.call_soon_threadsafe(self._look_in, self._linger)
+            self._loop.call_soon_threadsafe(self._look_in, self._gathers)
 
     def _look_in(self, seconds: float) -> None:
         self._loop.call_later(seconds, self._look, context=_NO_CONTEXT)
@@ -106,9 +109,9 @@ class Writer:
         started_before, self._started_before = self._started_before, self._journal.counts.started
         if self._journal.is_due(before_ms=self._ripe_before_ms()):
             self._due.set()
-        elif self._journal.has_work or self._started_before != started_before:  # what has only just started may end as soon
-            self.is_awake = True
-            self._look_in(max(self._linger, _PATIENCE_SECONDS))
+        elif self._ripening_ms and (self._journal.has_work or self._started_before != started_before):
+            self.is_awake = True  # what has only just started may end as soon; where starts are written at once, each wakes for itself
+            self._look_in(max(self._gathers, _PATIENCE_SECONDS))
 
     def _ripe_before_ms(self) -> float:
         return monotonic_ms() - self._ripening_ms

@@ -165,6 +165,26 @@ async def test_an_arq_worker_waits_for_redis_as_often_for_each_job_as_without_th
     assert messages == pytest.approx(untracked, abs=JOBS // 4)
 
 
+@pytest.mark.parametrize("linger", [0.002, 0.0])
+async def test_jobs_that_wait_for_their_starts_do_not_fill_an_arq_worker(redis_url: str, namespace: str, linger: float):
+    """One that is full reads nothing for the rest of its ``poll_delay``, half a second as arq has it: ten jobs in each."""
+
+    async def noop(ctx: dict[str, Any]) -> None:
+        return None
+
+    pool = ArqRedis.from_url(redis_url)
+    await asyncio.gather(*[pool.enqueue_job("noop") for _ in range(MANY_JOBS)])
+    tracker = Tracker(namespace=namespace, durable=True, linger=linger, **QUIET)
+    worker = Worker(**tracker.install({"functions": [func(noop, name="noop")], "redis_pool": pool, "burst": True}), handle_signals=False)
+    try:
+        async with asyncio.timeout(MANY_JOBS / 10 * 0.5 / 3):
+            await worker.async_run()
+    finally:
+        await worker.on_shutdown(worker.ctx)
+        await pool.aclose()
+
+
+MANY_JOBS = 400
 JOBS = 200
 
 

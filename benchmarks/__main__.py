@@ -10,7 +10,7 @@ import redis
 
 from async_tracker.errors import ConfigError
 from benchmarks import connections, overhead, queries, recovery
-from benchmarks.charts import NoPlots, draw, picture_path
+from benchmarks.charts import NoPlots, draw, picture_path, plotting
 from benchmarks.environment import environment, header
 from benchmarks.ground import DatabaseInUse, Ground, ground
 from benchmarks.proxy import run as namespace
@@ -37,11 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = list(BENCHMARKS) if asked.what == "all" else [asked.what]
     size = QUICK if asked.quick else FULL
     try:
+        if asked.results or asked.plot is not None:
+            plotting()  # said before half an hour of measuring, not after it
         with ground(asked.redis_url) as found:
             where = environment(found, size=size.name)
             print(header(where), end="\n\n", flush=True)
             reports = [_one(name, found, size) for name in names]
-    except (DatabaseInUse, ConfigError) as exc:
+    except (DatabaseInUse, ConfigError, NoPlots) as exc:
         print(exc, file=sys.stderr)
         return USAGE
     except redis.exceptions.ConnectionError as exc:
@@ -51,15 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     if asked.json is not None:
         write_json(asked.json, where, reports)
-    try:
-        if asked.plot is not None:
-            for report in reports:
-                draw(report, picture_path(asked.plot, report, reports))
-        if asked.results:
-            write_results(RESULTS, where, reports)
-    except NoPlots as exc:
-        print(exc, file=sys.stderr)
-        return 1
+    if asked.plot is not None:
+        for report in reports:
+            draw(report, picture_path(asked.plot, report, reports))
+    if asked.results:
+        write_results(RESULTS, where, reports)
     return 0
 
 

@@ -16,14 +16,19 @@ class NoPlots(Exception):
     """matplotlib is not there; the text says how to get it."""
 
 
-def draw(report: Report, path: Path) -> None:
-    """Draw the charts of a report, one below the other. The ending of ``path`` says in which format. Raises NoPlots."""
+def plotting() -> tuple[Any, Any]:
+    """Give matplotlib and its pyplot. Raises NoPlots."""
     try:
         matplotlib: Any = importlib.import_module("matplotlib")
         matplotlib.use("Agg")
-        pyplot: Any = importlib.import_module("matplotlib.pyplot")
+        return matplotlib, importlib.import_module("matplotlib.pyplot")
     except ImportError as exc:
         raise NoPlots('plots need matplotlib: pip install "async-tracker[bench]"') from exc
+
+
+def draw(report: Report, path: Path) -> None:
+    """Draw the charts of a report, one below the other. The ending of ``path`` says in which format. Raises NoPlots."""
+    matplotlib, pyplot = plotting()
     matplotlib.rcParams["svg.hashsalt"] = report.name  # the same numbers make the same file
     heights = [_HEAD_INCHES + _BAR_INCHES * len(chart.bars) for chart in report.charts]
     figure, axes = pyplot.subplots(

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -113,6 +114,15 @@ def test_a_run_of_the_program_prints_its_environment_before_anything_else(capsys
     assert printed.startswith("date ")
     assert printed.index("commit ") < printed.index("## queries")
     assert json.loads((tmp_path / "found.json").read_text())["environment"]["size"] == ONE_ROUND.name
+
+
+@pytest.mark.parametrize("asked", [["--results"], ["--plot", "found.svg"]])
+def test_that_plots_cannot_be_drawn_is_said_before_anything_is_measured(asked, capsys: pytest.CaptureFixture[str], monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # as where it is not installed
+    assert main(["queries", *asked]) == 2
+    found = capsys.readouterr()
+    assert found.err == 'plots need matplotlib: pip install "async-tracker[bench]"\n'
+    assert found.out == ""
 
 
 def test_which_connection_is_faster_is_said_only_where_intervals_lie_apart_and_mean_something():

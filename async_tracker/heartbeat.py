@@ -96,6 +96,19 @@ class Heartbeat:
             minute=self._clock.now_ms() // 60_000,
         )
 
+    def last_beat(self) -> Beat | None:
+        """Make the beat for the end of the process, whose loop sends no more; None where the beats before have told all."""
+        state, counters = self._state(), self._journal.unsent_counts()
+        if not counters and state in ("alive", self.told_state):
+            return None
+        return Beat(
+            sequence=self._pen.next_number(),
+            connections="",  # as they were registered: they end with the process
+            fields=self._fields(),
+            counters=counters,
+            minute=self._clock.now_ms() // 60_000,
+        )
+
     def _fields(self) -> dict[str, Argument]:
         counts = self._journal.counts
         return {

@@ -14,7 +14,7 @@ from typing import Any, Unpack
 
 from async_tracker import runs
 from async_tracker.adapter import Adapter
-from async_tracker.calls import Argument, bounded, is_of_replica
+from async_tracker.calls import bounded, is_of_replica
 from async_tracker.clock import ServerClock, monotonic_ms
 from async_tracker.config import Settings
 from async_tracker.errors import StorageError
@@ -25,7 +25,7 @@ from async_tracker.journal import Journal
 from async_tracker.link import Link
 from async_tracker.recovery import Policy, Recoverer
 from async_tracker.runs import Facts, Run, current
-from async_tracker.store import Status, Store
+from async_tracker.store import Beat, Status, Store
 from async_tracker.stored import Connections, Description, encode_description
 from async_tracker.sweep import Seat, Sweeper, holder_text
 from async_tracker.watch import Watch
@@ -176,14 +176,15 @@ class Runtime:
     def _is_over(self) -> bool:
         return self._loop.is_closed() or (self._main_task is not None and self._main_task.done())
 
-    def _last_word(self) -> dict[str, Argument]:
-        """What the process must still say when it ends: an end that it was asked for counts against none of its jobs.
+    def _last_word(self) -> Beat | None:
+        """What the process must still say when it ends: its counts, and that it was asked to end, which no job is blamed for then.
 
         A worker may be gone a few turns of its loop after it was told to leave, with the beat that says so behind another one.
         """
-        is_left = self._is_registered and not self._is_stopped and not self.link.is_inherited
-        is_unsaid = self._state == "draining" and self.heartbeat.told_state != "draining"
-        return {"state": self._state} if is_left and is_unsaid else {}
+        if not self._is_registered or self._is_stopped or self.link.is_inherited:
+            return None
+        self._on_pulse()
+        return self.heartbeat.last_beat()
 
     # registration and beats
 

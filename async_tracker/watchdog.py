@@ -14,11 +14,11 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from async_tracker import keys
-from async_tracker.calls import Argument, run_script_sync
+from async_tracker.calls import run_script_sync
 from async_tracker.errors import StorageError
 from async_tracker.heartbeat import TICK_SECONDS, Pulse
 from async_tracker.journal import BATCH, Journal
@@ -58,7 +58,7 @@ class Watchdog:
         interval: float,
         is_over: Callable[[], bool],
         on_answer: Callable[[int], None],
-        last_word: Callable[[], Mapping[str, Argument]],
+        last_word: Callable[[], Beat | None],
     ) -> None:
         self._pulse = pulse
         self._link = link
@@ -205,10 +205,9 @@ class Watchdog:
 
     def speak_last(self) -> None:
         """At the end of the process, beat once more if there is something that its loop did not live to say."""
-        fields = self._last_word()
-        if not fields:
+        beat = self._last_word()
+        if beat is None:
             return
-        beat = Beat(sequence=self._pen.next_number(), connections="", fields=fields, counters={}, minute=0)
         names, arguments = beat_call(self._pen.instance_id, beat)
         twin = self._link.twin(name=self._name, patience=_LAST_WORD_SECONDS)
         try:

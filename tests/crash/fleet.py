@@ -144,6 +144,12 @@ class Fleet:
         await wait_until(done, timeout=timeout, description="every job has succeeded", poll_interval=0.05)
         return self.ledger.read()
 
+    async def counted(self, function: str, started: int) -> bool:
+        """Tell whether so many runs of a function are counted as started; more would be counted twice."""
+        found = (await self.tracker.stats(function=function)).started
+        assert found <= started
+        return found == started
+
     def note_deaths(self) -> list[WorkerProcess]:
         """Tell the ledger of workers that have ended by themselves; returns those that were not known to."""
         ended = [worker for worker in self.started if worker.exit_code is not None and worker.pid not in self.noted]

@@ -1,6 +1,7 @@
 """Whether a process is still there."""
 
 import os
+import subprocess
 from pathlib import Path
 
 _PROC = Path("/proc/self")
@@ -15,3 +16,10 @@ def lives(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except (ProcessLookupError, FileNotFoundError):
         return False
+
+
+def parent(pid: int) -> int:
+    """Give the process that has started one that is still there."""
+    if _PROC.exists():
+        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    return int(subprocess.run(["ps", "-o", "ppid=", "-p", str(pid)], check=True, capture_output=True, text=True).stdout)

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 
+from async_tracker.alarms import Alarms
 from async_tracker.calls import Argument
 from async_tracker.clock import ServerClock, monotonic_ms
 from async_tracker.journal import Journal
@@ -37,11 +38,11 @@ class Pulse:
         lag, self._lag = self._lag, 0.0
         return int(max(lag, 0.0) * 1000)
 
-    async def run(self, step: Callable[[], None]) -> None:
+    async def run(self, alarms: Alarms, step: Callable[[], None]) -> None:
         """Tick for ever, and take a step each time."""
         while True:
             due = time.monotonic() + TICK_SECONDS
-            await asyncio.sleep(TICK_SECONDS)
+            await alarms.sleep(TICK_SECONDS)
             self.tick(time.monotonic() - due)
             step()
 
@@ -69,7 +70,7 @@ class Heartbeat:
         self._interval = interval
         self._new_connections = new_connections
         self._state = state
-        self._early = asyncio.Event()
+        self._due = asyncio.Event()
         self.told_state: str | None = None
         """The state that the last beat has told that is known to have got through."""
 
@@ -123,17 +124,17 @@ class Heartbeat:
 
     def hurry(self) -> None:
         """Beat now instead of at the next interval."""
-        self._early.set()
+        self._due.set()
 
-    async def run(self, step: Callable[[], Awaitable[None]]) -> None:
+    async def run(self, alarms: Alarms, step: Callable[[], Awaitable[None]]) -> None:
         """Call ``step`` at every beat's time, and at once when hurried."""
         while True:
+            alarm = alarms.set(next_beat(self._interval, jitter=random.random()), self._due.set)
             try:
-                async with asyncio.timeout(next_beat(self._interval, jitter=random.random())):
-                    await self._early.wait()
-            except TimeoutError:
-                pass  # nobody hurried: the interval is over
-            self._early.clear()
+                await self._due.wait()
+            finally:
+                alarms.cancel(alarm)
+            self._due.clear()
             await step()
 
 

@@ -14,6 +14,7 @@ from typing import Any, Unpack
 
 from async_tracker import runs
 from async_tracker.adapter import Adapter
+from async_tracker.alarms import Alarms
 from async_tracker.calls import bounded, is_of_replica
 from async_tracker.clock import ServerClock, monotonic_ms
 from async_tracker.config import Settings
@@ -94,11 +95,13 @@ class Runtime:
     def _compose(self, nonce: str) -> None:
         settings = self._settings
         self.pulse = Pulse()
+        self.alarms = Alarms()
         self.writer = Writer(
             journal=self.journal,
             store=self.store,
             pen=self.pen,
             clock=self.clock,
+            alarms=self.alarms,
             linger=settings.linger,
             writes_at_once=settings.durable,
             listed_jobs=lambda: self.store.listed_jobs(self.pen.instance_id),
@@ -160,10 +163,10 @@ class Runtime:
             logger.warning("registration takes longer than %.2f s: it goes on in the background", max(seconds, 0.0))
 
     def _start_loops(self) -> None:
-        self._spawn(lambda: self.pulse.run(self._at_pulse))
+        self._spawn(lambda: self.pulse.run(self.alarms, self._at_pulse))
         self._spawn(self.writer.run)
-        self._spawn(lambda: self.heartbeat.run(self._beat))
-        self._spawn(lambda: self.sweeper.run(self.seat))
+        self._spawn(lambda: self.heartbeat.run(self.alarms, self._beat))
+        self._spawn(lambda: self.sweeper.run(self.alarms, self.seat))
         if self._settings.watchdog:
             self.watchdog.start()
 
@@ -214,7 +217,7 @@ class Runtime:
             self._is_behind = True
             logger.warning("no heartbeat gets through, jobs run on: %s", exc, extra={"instance_id": self.instance_id})
         # Well within disconnect_grace: when the server comes back, so must we, before anybody takes the lost connection for our end.
-        self._loop.call_later(random.uniform(0.5, 1.0) * min(self._settings.heartbeat_interval, _BACK_SECONDS), self.heartbeat.hurry)
+        self.alarms.set(random.uniform(0.5, 1.0) * min(self._settings.heartbeat_interval, _BACK_SECONDS), self.heartbeat.hurry)
 
     async def _leave_replica(self) -> None:
         """A primary that was demoted keeps its connections: only a new one is led to its successor. Once per beat, not per try."""
@@ -408,6 +411,7 @@ class Runtime:
         self.watchdog.stop()
         if self._loop is not asyncio.get_running_loop():
             self.link.forget_in_child()  # the loop that this instance lived in is gone; its connection must not outlive it
+            self.alarms.close()
             return
         try:
             seconds = _LEAVING_HOOK_TIMEOUTS * self._settings.hook_timeout if within is None else within
@@ -424,6 +428,7 @@ class Runtime:
                 await first()
             await self._leave()
         finally:
+            self.alarms.close()
             with contextlib.suppress(OSError):  # it is closed either way
                 await self.link.aclose()
 

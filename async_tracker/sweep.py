@@ -4,13 +4,13 @@ The lease ends with its holder's connection: whoever finds that gone takes over 
 costs one look more, not a lifetime of the lease.
 """
 
-import asyncio
 import contextlib
 import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from async_tracker.alarms import Alarms
 from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.events import encode_event
 from async_tracker.evidence import Findings, Presence, connection_state, find, live_hosts, see_connections, weigh
@@ -242,10 +242,10 @@ class Sweeper:
             return min(self.sweep_interval, _BREATH) if self.is_behind else self.sweep_interval
         return standby_interval(self.sweep_interval, self.instances) * random.uniform(0.5, 1.0)
 
-    async def run(self, seat: Callable[[], Seat | None]) -> None:
+    async def run(self, alarms: Alarms, seat: Callable[[], Seat | None]) -> None:
         """Step for ever; when Redis is away, or there is no seat to sweep from, try again later."""
         while True:
-            await asyncio.sleep(self.interval())
+            await alarms.sleep(self.interval())
             current = seat()
             if current is None:
                 continue

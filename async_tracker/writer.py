@@ -6,17 +6,14 @@ import logging
 import math
 import threading
 from collections.abc import Awaitable, Callable
-from contextvars import Context
 
+from async_tracker.alarms import Alarms
 from async_tracker.clock import ServerClock, monotonic_ms
 from async_tracker.errors import StorageError
 from async_tracker.journal import BATCH, Batch, Journal
 from async_tracker.store import Ended, Reply, Status, Store, Write
 
 logger = logging.getLogger("async_tracker")
-
-_NO_CONTEXT = Context()
-"""Whoever wakes the writer is a job as a rule: its context is not to be kept until the writer looks."""
 
 _HASTE = 4
 """Into how many parts a linger is cut where jobs wait for their starts: they hold slots, and arq reads nothing while all are held."""
@@ -67,6 +64,7 @@ class Writer:
         store: Store,
         pen: Pen,
         clock: ServerClock,
+        alarms: Alarms,
         linger: float,
         writes_at_once: bool = False,
         listed_jobs: Callable[[], Awaitable[list[str]]],
@@ -76,6 +74,7 @@ class Writer:
         self._store = store
         self._pen = pen
         self._clock = clock
+        self._alarms = alarms
         self._gathers = linger / _HASTE if writes_at_once else linger
         self._ripening_ms = 0.0 if writes_at_once else linger * 1000.0
         self._listed_jobs = listed_jobs
@@ -102,7 +101,7 @@ class Writer:
             self._loop.call_soon_threadsafe(self._look_in, self._gathers)
 
     def _look_in(self, seconds: float) -> None:
-        self._loop.call_later(seconds, self._look, context=_NO_CONTEXT)
+        self._alarms.set(seconds, self._look)
 
     def _look(self) -> None:
         self.is_awake = False
@@ -127,7 +126,7 @@ class Writer:
             await self._due.wait()
             self._due.clear()
             if not await self._flush(before_ms=self._ripe_before_ms()):
-                await asyncio.sleep(RETRY_SECONDS)
+                await self._alarms.sleep(RETRY_SECONDS)
                 self._due.set()
             elif self._journal.has_work:
                 self.wake()

@@ -119,6 +119,20 @@ async def test_the_writer_seldom_looks_while_all_jobs_are_shorter_than_a_linger_
         await long
 
 
+async def test_between_two_beats_no_timer_of_ours_stands_in_the_loop_of_the_jobs(redis_url: str, namespace: str):
+    """Each of them would be asked for at every turn in which a worker waits. Timers there are only where Redis is asked something."""
+    tracker = Tracker(namespace=namespace, redis_options={"url": redis_url})  # at default settings
+    loop: Any = asyncio.get_running_loop()
+    found = []
+    async with tracker.register():
+        for number in range(100):
+            async with tracker.track(f"job-{number}"):
+                await asyncio.sleep(0.01)
+            found.append([timer for timer in loop._scheduled if not timer.cancelled()])
+    await tracker.aclose()
+    assert found.count([]) > len(found) / 2, found
+
+
 async def test_a_worker_on_a_shared_pool_has_one_connection_more(redis_client: redis.asyncio.Redis, namespace: str):
     async def connections() -> int:
         return int((await redis_client.info("clients"))["connected_clients"])

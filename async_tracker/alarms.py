@@ -1,0 +1,189 @@
+"""Waiting for a time by a timer of the kernel, and not by one of the event loop, which every job of the worker would pay for.
+
+Whenever a loop has a timer ahead, however far, each wait for a reply is computed and limited by it, and the timers that arq makes and
+cancels for every job pile up behind it: two to three µs of a job's three hundred. The kernel's stands in no one's way.
+"""
+
+import asyncio
+import ctypes
+import os
+import sys
+import time
+import weakref
+from collections.abc import Callable
+from contextvars import Context
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+_SHORTEST_NANOSECONDS = 1_000
+"""A time that is over already: zero would switch the timer off."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Alarm:
+    """Rings once, at a time of the monotonic clock in seconds."""
+
+    at: float
+    ring: Callable[[], object]
+
+
+class _Timer(Protocol):
+    def set(self, seconds: float) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Alarms:
+    """The times for which the loops of one instance wait. Used only in the event loop in which it was made."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._timer = _make_timer(self._loop, self._ring)
+        self._context = Context()
+        """Whoever sets an alarm is a job as a rule: its context is not to be kept until the alarm rings."""
+        self._waiting: set[Alarm] = set()
+        self._armed_for = float("inf")
+        """When the timer rings next. Closed, it never does, and nothing that is set comes before that."""
+        _all.add(self)
+
+    def set(self, seconds: float, ring: Callable[[], object]) -> Alarm:
+        """Have ``ring`` called by the loop in so many seconds; `cancel` takes it back."""
+        alarm = Alarm(time.monotonic() + seconds, ring)
+        self._waiting.add(alarm)
+        if alarm.at < self._armed_for:
+            self._armed_for = alarm.at
+            self._timer.set(seconds)
+        return alarm
+
+    def cancel(self, alarm: Alarm) -> None:
+        """Let it not ring; one that has rung stays so."""
+        self._waiting.discard(alarm)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for so many seconds."""
+        woken = self._loop.create_future()
+        alarm = self.set(seconds, partial(_wake, woken))
+        try:
+            await woken
+        finally:
+            self.cancel(alarm)
+
+    def close(self) -> None:
+        """Ring no more, whatever is set from here on."""
+        self._waiting.clear()
+        self._armed_for = float("-inf")
+        self._timer.close()
+
+    def _ring(self) -> None:
+        now = time.monotonic()
+        due = [alarm for alarm in self._waiting if alarm.at <= now]
+        self._waiting.difference_update(due)
+        self._armed_for = min((alarm.at for alarm in self._waiting), default=float("inf"))
+        if self._waiting:
+            self._timer.set(self._armed_for - now)
+        for alarm in due:
+            self._loop.call_soon(alarm.ring, context=self._context)
+
+    def forget_in_child(self) -> None:
+        """Let go of the timer that a forked child shares with its parent: set in one, it would ring in the other."""
+        self._timer.close()
+        self._timer = _LoopTimer(self._loop, self._ring)
+
+
+def _wake(woken: asyncio.Future[None]) -> None:
+    if not woken.done():  # cancelled in the same turn
+        woken.set_result(None)
+
+
+class _LoopTimer:
+    """Where the kernel has none to give: the loop's own."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], object]) -> None:
+        self._loop = loop
+        self._ring = ring
+        self._handle: asyncio.TimerHandle | None = None
+
+    def set(self, seconds: float) -> None:
+        self.close()
+        self._handle = self._loop.call_later(seconds, self._ring)
+
+    def close(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+
+
+class _KernelTimer:
+    """A timerfd among what the loop waits for anyway. Python has it in ``os`` from 3.13 on; this is for all of them."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], object]) -> None:
+        self._loop = loop
+        self._ring = ring
+        self._pid = os.getpid()
+        self._fileno = _checked(_libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC))
+        self._end = weakref.finalize(self, os.close, self._fileno)
+        self._end.atexit = False
+        loop.add_reader(self._fileno, self._readable)
+
+    def set(self, seconds: float) -> None:
+        if self._end.alive:
+            nanoseconds = max(int(seconds * 1e9), _SHORTEST_NANOSECONDS)
+            _checked(_libc.timerfd_settime(self._fileno, 0, ctypes.byref(_Times(0, 0, *divmod(nanoseconds, 1_000_000_000))), None))
+
+    def _readable(self) -> None:
+        try:
+            os.read(self._fileno, 8)
+        except BlockingIOError:  # it was set anew after the loop had seen it ring
+            return
+        self._ring()
+
+    def close(self) -> None:
+        # In a forked child the loop's list of what it waits for is the parent's as well, and must stay as it is.
+        if self._end.alive and not self._loop.is_closed() and os.getpid() == self._pid:
+            self._loop.remove_reader(self._fileno)
+        self._end()
+
+
+class _Times(ctypes.Structure):
+    """``struct itimerspec`` where a long has 64 bits: the interval, which is zero for a timer that rings once, then the time."""
+
+    _fields_ = [(name, ctypes.c_long) for name in ("every_seconds", "every_nanoseconds", "seconds", "nanoseconds")]
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def _load_libc() -> Any:
+    """Give the C library, if it has timers to give; None where it has not."""
+    if sys.platform != "linux" or sys.maxsize <= 2**32:
+        return None
+    libc = ctypes.PyDLL(None, use_errno=True)  # it keeps the interpreter's lock: neither call waits for anything
+    return libc if hasattr(libc, "timerfd_create") else None
+
+
+_libc = _load_libc()
+
+
+def _make_timer(loop: asyncio.AbstractEventLoop, ring: Callable[[], object]) -> _Timer:
+    if _libc is not None:
+        try:
+            return _KernelTimer(loop, ring)
+        except (OSError, NotImplementedError):  # no descriptor is left, or a sandbox or a loop that knows no such thing
+            pass
+    return _LoopTimer(loop, ring)
+
+
+_all: "weakref.WeakSet[Alarms]" = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for alarms in list(_all):
+        alarms.forget_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

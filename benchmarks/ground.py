@@ -21,6 +21,8 @@ class Ground:
 
     url: str
     sync: Any
+    named_url: str | None = None
+    """The same over TCP and by the name of a host, as workers are given it as a rule; None where the url was given by whoever measures."""
 
     def empty(self) -> None:
         """Take everything away again, before the next round."""
@@ -40,8 +42,8 @@ def ground(redis_url: str | None = None) -> Iterator[Ground]:
     for name in [name for name in os.environ if name == "REDIS_URL" or name.startswith("TRACKER_")]:
         del os.environ[name]
     if redis_url is None:
-        with EmbeddedServer() as server:
-            yield from _on(server.url)
+        with EmbeddedServer(tcp=True) as server:
+            yield from _on(server.url, named_url=f"redis://localhost:{server.port}/0")
         return
     with redis.Redis.from_url(redis_url) as client:
         key_count = client.dbsize()
@@ -61,10 +63,19 @@ def where(url: str) -> str:
     return url.split("://", 1)[-1].rsplit("@", 1)[-1]
 
 
-def _on(url: str) -> Iterator[Ground]:
+def place(url: str) -> str:
+    """Name the way to a server for people, who need not know its port.
+
+    >>> place("unix:///tmp/s?db=0"), place("redis://localhost:7000/9"), place("redis://10.0.0.1:7000/9")
+    ('a unix socket', 'TCP, localhost', 'TCP, 10.0.0.1')
+    """
+    return "a unix socket" if url.startswith("unix") else f"TCP, {where(url).rsplit(':', 1)[0]}"
+
+
+def _on(url: str, *, named_url: str | None = None) -> Iterator[Ground]:
     with redis.Redis.from_url(url) as client:
         try:
-            yield Ground(url=url, sync=client)
+            yield Ground(url=url, sync=client, named_url=named_url)
         finally:
             client.flushdb()
 

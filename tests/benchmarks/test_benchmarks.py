@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,15 @@ def assert_says_what_it_found(report: Report, tmp_path: Path, where: dict[str, s
 def test_one_round_of_each_benchmark_says_what_it_found(module, own_ground: Ground, tmp_path: Path):
     report = module.run(own_ground, ONE_ROUND)
     assert_says_what_it_found(report, tmp_path, environment(own_ground, size=ONE_ROUND.name))
+
+
+def test_throughput_is_measured_by_name_over_tcp_and_over_a_unix_socket_and_where_the_url_was_given_over_that_alone(own_ground: Ground):
+    def measured_over(ground: Ground) -> list[str]:
+        titles = [table.title for table in overhead.run(ground, ONE_ROUND).tables]
+        return [title.split(", max_jobs")[0] for title in titles if title.startswith("Throughput over")]
+
+    assert measured_over(own_ground) == ["Throughput over TCP, localhost", "Throughput over a unix socket"]
+    assert measured_over(replace(own_ground, named_url=None)) == ["Throughput over a unix socket"]
 
 
 def test_the_hardships_of_a_live_worker_are_told(own_ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

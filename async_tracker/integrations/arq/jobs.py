@@ -3,8 +3,8 @@
 A job passes three places: its start, its end, and arq's having written what became of it. Most pass all of them before anybody has
 looked at the run: of those nothing is kept but a tally. The others are taken in by the journal, completed, and looked after.
 
-What every job passes is written for few steps of the interpreter: between two calls of a hook a worker runs so much else that each
-step costs about four times what it does in a loop of its own. So the hooks call nothing of ours, and ask a run for little.
+What every job passes is written to touch few objects: between two calls of a hook a worker runs so much else that ours is out of the
+processor's caches. So the hooks call nothing of ours, and ask a run for little.
 """
 
 import asyncio

@@ -5,8 +5,8 @@ cancels for every job pile up behind it: two to three µs of a job's three hundr
 """
 
 import asyncio
-import ctypes
 import os
+import struct
 import sys
 import time
 import weakref
@@ -15,6 +15,11 @@ from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
+
+try:
+    import ctypes
+except ImportError:  # a Python that was built without libffi
+    ctypes = None  # type: ignore[assignment]
 
 _SHORTEST_NANOSECONDS = 1_000
 """A time that is over already: zero would switch the timer off."""
@@ -128,7 +133,7 @@ class _KernelTimer:
     def set(self, seconds: float) -> None:
         if self._end.alive:
             nanoseconds = max(int(seconds * 1e9), _SHORTEST_NANOSECONDS)
-            _checked(_libc.timerfd_settime(self._fileno, 0, ctypes.byref(_Times(0, 0, *divmod(nanoseconds, 1_000_000_000))), None))
+            _checked(_libc.timerfd_settime(self._fileno, 0, _once_in(nanoseconds), None))
 
     def _readable(self) -> None:
         try:
@@ -144,10 +149,13 @@ class _KernelTimer:
         self._end()
 
 
-class _Times(ctypes.Structure):
-    """``struct itimerspec`` where a long has 64 bits: the interval, which is zero for a timer that rings once, then the time."""
+def _once_in(nanoseconds: int) -> bytes:
+    """Write a ``struct itimerspec``: the interval, which is zero for a timer that rings once, then the time; seconds and nanoseconds each.
 
-    _fields_ = [(name, ctypes.c_long) for name in ("every_seconds", "every_nanoseconds", "seconds", "nanoseconds")]
+    >>> struct.unpack("4l", _once_in(1_500_000_000))
+    (0, 0, 1, 500000000)
+    """
+    return struct.pack("4l", 0, 0, *divmod(nanoseconds, 1_000_000_000))
 
 
 def _checked(result: int) -> int:
@@ -159,7 +167,7 @@ def _checked(result: int) -> int:
 
 def _load_libc() -> Any:
     """Give the C library, if it has timers to give; None where it has not."""
-    if sys.platform != "linux" or sys.maxsize <= 2**32:
+    if ctypes is None or sys.platform != "linux" or sys.maxsize <= 2**32:  # with 32 bits a time may have 64 all the same
         return None
     libc = ctypes.PyDLL(None, use_errno=True)  # it keeps the interpreter's lock: neither call waits for anything
     return libc if hasattr(libc, "timerfd_create") else None

@@ -1,7 +1,7 @@
 """Waiting for a time by a timer of the kernel, and not by one of the event loop, which every job of the worker would pay for.
 
 Whenever a loop has a timer ahead, however far, each wait for a reply is computed and limited by it, and the timers that arq makes and
-cancels for every job pile up behind it: two to three µs of a job's three hundred. The kernel's stands in no one's way.
+cancels for every job pile up behind it: 2.5 to 5 µs of a job's three hundred. The kernel's stands in no one's way.
 """
 
 import asyncio
@@ -107,11 +107,12 @@ class _LoopTimer:
     def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], object]) -> None:
         self._loop = loop
         self._ring = ring
+        self._context = Context()  # as for the alarms themselves
         self._handle: asyncio.TimerHandle | None = None
 
     def set(self, seconds: float) -> None:
         self.close()
-        self._handle = self._loop.call_later(seconds, self._ring)
+        self._handle = self._loop.call_later(seconds, self._ring, context=self._context)
 
     def close(self) -> None:
         if self._handle is not None:

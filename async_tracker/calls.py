@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 from redis.exceptions import AuthenticationError, ConnectionError, NoScriptError, ReadOnlyError, RedisError, ResponseError, TimeoutError
 
 from async_tracker.errors import StorageError, StorageUnavailable, TrackerError
+from async_tracker.replies import Argument, packed
 
 T = TypeVar("T")
 
-Argument = str | bytes | int | float
 
 RAW = {"NEVER_DECODE": True}
 """The option that makes redis-py hand a reply over as bytes."""
@@ -37,37 +37,6 @@ def load_script(package: str, name: str) -> Script:
     """Read ``lua/{name}.lua`` of a package."""
     source = resources.files(package).joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
     return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
-
-
-def packed(value: Argument) -> bytes | int | float:
-    """Make UTF-8 bytes of text, whatever it is; numbers are left to the driver.
-
-    One name that is no text must not keep the others of its batch from being written.
-
-    >>> packed("é"), packed("\\udcff"), packed("\\ud800")
-    (b'\\xc3\\xa9', b'\\xff', b'\\xed\\xa0\\x80')
-    """
-    if not isinstance(value, str):
-        return value
-    try:
-        return value.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return value.encode("utf-8", "surrogatepass")
-
-
-def text(value: bytes | str) -> str:
-    """Read what `packed` wrote; anything else that is no UTF-8 comes back with surrogates instead of an error."""
-    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
-
-
-def pairs(flat: Sequence[bytes]) -> dict[str, str]:
-    """Make a dict of a flat reply of names and values.
-
-    >>> pairs([b"a", b"1", b"b", b"2"])
-    {'a': '1', 'b': '2'}
-    """
-    texts = iter([part.decode("utf-8", "surrogateescape") if isinstance(part, bytes) else part for part in flat])
-    return dict(zip(texts, texts, strict=True))
 
 
 async def call(client: Any, *command: Argument) -> Any:

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from async_tracker.calls import Argument, call
+from async_tracker.calls import call
 from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.policy import Connection, Evidence, Verdict, judge
+from async_tracker.replies import Argument
 from async_tracker.stored import Connections, Observation, StoredInstance
 
 _CLIENT = re.compile(rb"^id=(\d+) (?:(?!name=)\S+ )*?name=(\S*)", re.MULTILINE)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from async_tracker.clock import monotonic_ms
 from async_tracker.counts import Counts
 from async_tracker.runs import Run
-from async_tracker.store import Ended
+from async_tracker.store.writes import Ended
 from async_tracker.stored import RunRecord
 
 BATCH = 500

@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import Any
 
 from async_tracker import keys
-from async_tracker.calls import RAW, call, call_many, pairs, refused, run_script, text, translated, under_way
+from async_tracker.calls import RAW, call, call_many, refused, run_script, translated, under_way
 from async_tracker.clock import from_ms, to_ms
 from async_tracker.counts import COUNTERS, parse_stats
 from async_tracker.errors import CorruptRecord
@@ -28,7 +28,8 @@ from async_tracker.evidence import (
 )
 from async_tracker.policy import Connection, InstanceState, Verdict
 from async_tracker.records import Event, FunctionStats, Instance, Job, OpenInstance, OpenJob, Orphan, Quarantined, Snapshot, Stats
-from async_tracker.recovery import field_text
+from async_tracker.replies import pairs, text
+from async_tracker.store.quarantine import field_text
 from async_tracker.store.reading import Held, Reading
 from async_tracker.store.store import SCRIPTS, observe_call, read_observation
 from async_tracker.stored import Observation, RunRecord, StoredInstance, StoredRun, job_id_of, job_ref, run_record

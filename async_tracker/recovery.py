@@ -13,15 +13,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from async_tracker.adapter import Adapter, Claim, QuarantinedPayload, Released
-from async_tracker.calls import text
 from async_tracker.counts import field_name
 from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.events import encode_event
 from async_tracker.orphans import Found
 from async_tracker.policy import apart, is_poison, recovery_delay
 from async_tracker.records import Recovery, RecoveryAction
-from async_tracker.store import Settled, Settlement, Store
 from async_tracker.store.reading import Reading
+from async_tracker.store.store import Store
+from async_tracker.store.writes import Settled, Settlement
 from async_tracker.watch import Watch, facts_of, orphaned_event
 
 logger = logging.getLogger("async_tracker")
@@ -261,8 +261,3 @@ def kept_payload(fields: dict[str, bytes]) -> QuarantinedPayload:
     """Read back what `Recoverer` kept of a quarantined job."""
     extras = {name.removeprefix("extra:"): value for name, value in fields.items() if name.startswith("extra:")}
     return QuarantinedPayload(payload=fields.get("payload", b""), extras=extras)
-
-
-def field_text(fields: dict[str, bytes], name: str) -> str | None:
-    """Read one text field of a quarantined job; None when it is empty or missing."""
-    return text(fields[name]) or None if name in fields else None

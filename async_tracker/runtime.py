@@ -20,18 +20,21 @@ from async_tracker.clock import ServerClock, monotonic_ms
 from async_tracker.config import Settings
 from async_tracker.errors import StorageError
 from async_tracker.events import encode_event
-from async_tracker.heartbeat import Heartbeat, Pulse
+from async_tracker.heartbeat import Heartbeat
 from async_tracker.host import new_instance_id
 from async_tracker.journal import Journal
 from async_tracker.link import Link
+from async_tracker.pen import Pen
+from async_tracker.pulse import Pulse
 from async_tracker.recovery import Policy, Recoverer
 from async_tracker.runs import Facts, Run, current
-from async_tracker.store import Beat, Status, Store
+from async_tracker.store.store import Store
+from async_tracker.store.writes import Beat, Status
 from async_tracker.stored import Connections, Description, encode_description
 from async_tracker.sweep import Seat, Sweeper, holder_text
 from async_tracker.watch import Watch
 from async_tracker.watchdog import Watchdog
-from async_tracker.writer import Pen, Writer
+from async_tracker.writer import Writer
 
 logger = logging.getLogger("async_tracker")
 

@@ -26,11 +26,12 @@ from async_tracker.namespace import Namespace, SyncNamespace
 from async_tracker.policy import InstanceState
 from async_tracker.queries import Queries
 from async_tracker.records import Event, Instance, Job, Orphan, Quarantined, QueueDepth, Recovery, Snapshot, Stats
-from async_tracker.recovery import field_text, kept_payload
+from async_tracker.recovery import kept_payload
 from async_tracker.runs import CurrentJob, current, handle_of
 from async_tracker.runtime import Runtime, make_sweeper
-from async_tracker.store import Store
+from async_tracker.store.quarantine import field_text
 from async_tracker.store.reading import Reading
+from async_tracker.store.store import Store
 from async_tracker.stored import Description
 
 T = TypeVar("T")

@@ -11,8 +11,9 @@ from async_tracker.adapter import Adapter, Claim
 from async_tracker.counts import field_name
 from async_tracker.events import encode_event
 from async_tracker.orphans import Dead, Found, Left, sort_out
-from async_tracker.store import Settlement, Store
 from async_tracker.store.reading import Reading
+from async_tracker.store.store import Store
+from async_tracker.store.writes import Settlement
 from async_tracker.stored import RunRecord
 
 logger = logging.getLogger("async_tracker")

@@ -1,7 +1,6 @@
 """The one task that writes the journal: everything gathered within ``linger`` in one round trip."""
 
 import asyncio
-import itertools
 import logging
 import math
 import threading
@@ -11,7 +10,9 @@ from async_tracker.alarms import Alarms
 from async_tracker.clock import ServerClock, monotonic_ms
 from async_tracker.errors import StorageError
 from async_tracker.journal import BATCH, Batch, Journal
-from async_tracker.store import Ended, Reply, Status, Store, Write
+from async_tracker.pen import Pen
+from async_tracker.store.store import Store
+from async_tracker.store.writes import Ended, Reply, Status, Write
 
 logger = logging.getLogger("async_tracker")
 
@@ -24,29 +25,6 @@ RETRY_SECONDS = 0.5
 """How long the writer waits after a failed write; a beat that gets through wakes it earlier."""
 _BATCHES = 8
 """How many batches go out in one round trip; more would keep the event loop from the jobs for longer than a few tens of milliseconds."""
-
-
-def _nobody() -> None:
-    """Nobody minds the name."""
-
-
-class Pen:
-    """Who may write for an instance: one at a time, each write with a higher number than the one before."""
-
-    def __init__(self, instance_id: str) -> None:
-        self.instance_id = instance_id
-        self.on_renamed: Callable[[], None] = _nobody
-        self.lock = asyncio.Lock()
-        self._numbers = itertools.count(1)
-
-    def rename(self, instance_id: str) -> None:
-        """Write for another instance from here on."""
-        self.instance_id = instance_id
-        self.on_renamed()
-
-    def next_number(self) -> int:
-        """Give the number of the next write; safe from any thread."""
-        return next(self._numbers)
 
 
 class Writer:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from async_tracker import keys
-from async_tracker.calls import call, text
+from async_tracker.calls import call
 from async_tracker.cli.findings import Finding, Status
 from async_tracker.cli.instances import blocking_line
 from async_tracker.cli.permissions import judged, judged_for_recovery, own_name, refusals, tracker_commands
@@ -21,6 +21,7 @@ from async_tracker.namespace import Namespace
 from async_tracker.policy import InstanceState
 from async_tracker.queries import Queries
 from async_tracker.records import Instance, Snapshot
+from async_tracker.replies import text
 from async_tracker.stored import Description, StoredInstance
 from async_tracker.tracker import Tracker
 

@@ -7,8 +7,9 @@ from itertools import chain
 from typing import Any
 
 from async_tracker import keys
-from async_tracker.calls import Argument, call, call_many, load_script, pairs, refused, run_script_many, text
+from async_tracker.calls import call, call_many, load_script, refused, run_script_many
 from async_tracker.errors import CorruptRecord
+from async_tracker.replies import Argument, pairs, text
 from async_tracker.stored import RunRecord, StoredInstance, StoredRun, decode_instance, decode_run, read_run, run_record
 
 _READ_INSTANCES = load_script(__package__, "read_instances")

@@ -7,8 +7,8 @@ from async_tracker import keys
 from async_tracker.calls import run_script
 from async_tracker.errors import StorageError
 from async_tracker.namespace import Namespace
-from async_tracker.store import Beat, Ended, Judged, Settlement, Status, Store
-from async_tracker.store.store import SCRIPTS
+from async_tracker.store.store import SCRIPTS, Store
+from async_tracker.store.writes import Beat, Ended, Judged, Settlement, Status
 from async_tracker.stored import Connections, RunRecord
 from tests.harness.servers import assert_no_leaks
 

@@ -9,8 +9,9 @@ from typing import Any, Self
 from dramatiq import Message
 from dramatiq.brokers.redis import DEFAULT_HEARTBEAT_TIMEOUT, RedisBroker
 
-from async_tracker.calls import call, text
+from async_tracker.calls import call
 from async_tracker.integrations.dramatiq.names import DELAYED, acks_key, messages_key, queue_key
+from async_tracker.replies import text
 
 QUEUE = "default"
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from async_tracker.integrations.arq.job_run import ArqRun
 from async_tracker.integrations.arq.names import IN_PROGRESS, RETRY
+from async_tracker.pen import Pen
 from async_tracker.runs import current, tokens
-from async_tracker.writer import Pen
 
 _UNNAMED = b"1"
 

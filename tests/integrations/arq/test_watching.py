@@ -12,7 +12,7 @@ from async_tracker.integrations.arq.names import IN_PROGRESS, RETRY
 from async_tracker.namespace import Namespace
 from async_tracker.policy import Limits
 from async_tracker.runtime import make_sweeper
-from async_tracker.store import Store
+from async_tracker.store.store import Store
 from async_tracker.stored import Connections, Description, RunRecord, encode_description
 from async_tracker.sweep import Sweeper
 

@@ -17,7 +17,7 @@ from async_tracker.integrations.dramatiq.holds import Broker, Hold, other_broker
 from async_tracker.integrations.dramatiq.marks import Marks
 from async_tracker.policy import Limits
 from async_tracker.runtime import make_sweeper
-from async_tracker.store import Store
+from async_tracker.store.store import Store
 from async_tracker.stored import Connections, Description, RunRecord, encode_description
 from tests.harness.wait import wait_until_sync
 

@@ -23,7 +23,8 @@ from enum import StrEnum
 from typing import Protocol
 
 from async_tracker.records import QueueDepth
-from async_tracker.stored import Description, RunRecord, job_ref
+from async_tracker.store.instance_record import Description
+from async_tracker.store.run_record import RunRecord, job_ref
 
 
 class Released(StrEnum):

@@ -1,56 +1,11 @@
 """Counters, gathered in the process and written with the beat: totals per function and queue, so that writing them twice is harmless."""
 
-import functools
-import json
 from collections import defaultdict
 from collections.abc import Mapping
 
-COUNTERS = (
-    "started",
-    "succeeded",
-    "failed",
-    "retried",
-    "cancelled",
-    "timed_out",
-    "aborted",
-    "ended",
-    "orphaned",
-    "recovered",
-    "run_ms",
-    "wait_ms",
-)
+from async_tracker.store.counters import PAIRS_KEPT, field_name
 
-_PAIRS_KEPT = 1_000
-"""Functions times queues that are counted apart; what comes later is counted as `OTHER`."""
 OTHER = "(other)"
-
-
-@functools.lru_cache(maxsize=_PAIRS_KEPT * len(COUNTERS))
-def field_name(function: str | None, queue: str | None, counter: str) -> str:
-    """Name one counter as it stands in ``stats``.
-
-    >>> field_name("send_email", None, "failed")
-    '["send_email",null,"failed"]'
-    """
-    return json.dumps([function, queue, counter], separators=(",", ":"))
-
-
-def parse_stats(stored: Mapping[str, str]) -> dict[tuple[str | None, str | None], dict[str, int]]:
-    """Read the counters of ``stats`` back; what is none of ours is left out.
-
-    >>> parse_stats({'["send_email",null,"failed"]': "2", "rubbish": "1"})
-    {('send_email', None): {'failed': 2}}
-    """
-    parsed: dict[tuple[str | None, str | None], dict[str, int]] = {}
-    for name, value in stored.items():
-        try:
-            function, queue, counter = json.loads(name)
-            total = int(value)
-        except (ValueError, TypeError):
-            continue
-        if counter in COUNTERS:
-            parsed.setdefault((function, queue), {})[counter] = total
-    return parsed
 
 
 class Tally:
@@ -117,7 +72,7 @@ class Counts:
         """Give the totals of a function on a queue, by counter, to add to."""
         totals = self._totals.get((function, queue))
         if totals is None:
-            key = (function, queue) if len(self._totals) < _PAIRS_KEPT else (OTHER, queue)
+            key = (function, queue) if len(self._totals) < PAIRS_KEPT else (OTHER, queue)
             totals = self._totals.setdefault(key, defaultdict(int))
         return totals
 

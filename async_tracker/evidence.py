@@ -10,7 +10,8 @@ from async_tracker.calls import call
 from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.policy import Connection, Evidence, Verdict, judge
 from async_tracker.replies import Argument
-from async_tracker.stored import Connections, Observation, StoredInstance
+from async_tracker.store.instance_record import StoredInstance
+from async_tracker.store.observation import Connections, Observation
 
 _CLIENT = re.compile(rb"^id=(\d+) (?:(?!name=)\S+ )*?name=(\S*)", re.MULTILINE)
 _IDS_AT_ONCE = 2_000

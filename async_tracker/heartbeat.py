@@ -14,7 +14,7 @@ from async_tracker.pen import Pen
 from async_tracker.policy import next_beat
 from async_tracker.pulse import Pulse
 from async_tracker.replies import Argument
-from async_tracker.store.store import Store
+from async_tracker.store.commands import Store
 from async_tracker.store.writes import Beat, Reply, Status
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")

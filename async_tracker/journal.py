@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from async_tracker.clock import monotonic_ms
 from async_tracker.counts import Counts
 from async_tracker.runs import Run
+from async_tracker.store.run_record import RunRecord
 from async_tracker.store.writes import Ended
-from async_tracker.stored import RunRecord
 
 BATCH = 500
 """Runs in one write: what the server does in well under a millisecond or two."""

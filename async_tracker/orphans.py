@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from async_tracker.adapter import Claim
-from async_tracker.stored import RunRecord, StoredInstance
+from async_tracker.store.instance_record import StoredInstance
+from async_tracker.store.run_record import RunRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,10 +10,8 @@ from itertools import chain
 from operator import attrgetter
 from typing import Any
 
-from async_tracker import keys
 from async_tracker.calls import RAW, call, call_many, refused, run_script, translated, under_way
 from async_tracker.clock import from_ms, to_ms
-from async_tracker.counts import COUNTERS, parse_stats
 from async_tracker.errors import CorruptRecord
 from async_tracker.events import decode_event
 from async_tracker.evidence import (
@@ -29,10 +27,14 @@ from async_tracker.evidence import (
 from async_tracker.policy import Connection, InstanceState, Verdict
 from async_tracker.records import Event, FunctionStats, Instance, Job, OpenInstance, OpenJob, Orphan, Quarantined, Snapshot, Stats
 from async_tracker.replies import pairs, text
+from async_tracker.store import keys
+from async_tracker.store.counters import COUNTERS, parse_stats
+from async_tracker.store.instance_record import StoredInstance
+from async_tracker.store.observation import Observation
 from async_tracker.store.quarantine import field_text
 from async_tracker.store.reading import Held, Reading
-from async_tracker.store.store import SCRIPTS, observe_call, read_observation
-from async_tracker.stored import Observation, RunRecord, StoredInstance, StoredRun, job_id_of, job_ref, run_record
+from async_tracker.store.run_record import RunRecord, StoredRun, job_id_of, job_ref, run_record
+from async_tracker.store.scripts import SCRIPTS, observe_call, read_observation
 
 _EVENTS_AT_ONCE = 100
 _EVENTS_WAIT_MS = 1_000

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypedDict, Unpack
 
 from async_tracker.clock import to_ms
 from async_tracker.errors import LeaseLost
-from async_tracker.stored import RunRecord, job_ref
+from async_tracker.store.run_record import RunRecord, job_ref
 
 _MESSAGE_LENGTH = 200
 """Characters of a progress message that are kept; it stands in the record of every run in flight."""

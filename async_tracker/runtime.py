@@ -28,9 +28,10 @@ from async_tracker.pen import Pen
 from async_tracker.pulse import Pulse
 from async_tracker.recovery import Policy, Recoverer
 from async_tracker.runs import Facts, Run, current
-from async_tracker.store.store import Store
+from async_tracker.store.commands import Store
+from async_tracker.store.instance_record import Description, encode_description
+from async_tracker.store.observation import Connections
 from async_tracker.store.writes import Beat, Status
-from async_tracker.stored import Connections, Description, encode_description
 from async_tracker.sweep import Seat, Sweeper, holder_text
 from async_tracker.watch import Watch
 from async_tracker.watchdog import Watchdog

@@ -17,10 +17,11 @@ from async_tracker.evidence import Findings, Presence, connection_state, find, l
 from async_tracker.policy import Connection, InstanceState, Limits, Verdict, standby_interval
 from async_tracker.records import Recovery
 from async_tracker.recovery import Recoverer
+from async_tracker.store.commands import Store
+from async_tracker.store.instance_record import Description, StoredInstance, of_another_schema
+from async_tracker.store.observation import Connections, Observation
 from async_tracker.store.reading import Reading
-from async_tracker.store.store import Store
 from async_tracker.store.writes import Judged
-from async_tracker.stored import Connections, Description, Observation, StoredInstance, of_another_schema
 from async_tracker.watch import Watch
 
 logger = logging.getLogger("async_tracker")

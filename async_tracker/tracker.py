@@ -29,10 +29,10 @@ from async_tracker.records import Event, Instance, Job, Orphan, Quarantined, Que
 from async_tracker.recovery import kept_payload
 from async_tracker.runs import CurrentJob, current, handle_of
 from async_tracker.runtime import Runtime, make_sweeper
+from async_tracker.store.commands import Store
+from async_tracker.store.instance_record import Description
 from async_tracker.store.quarantine import field_text
 from async_tracker.store.reading import Reading
-from async_tracker.store.store import Store
-from async_tracker.stored import Description
 
 T = TypeVar("T")
 

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from async_tracker.adapter import Adapter, Claim
-from async_tracker.counts import field_name
 from async_tracker.events import encode_event
 from async_tracker.orphans import Dead, Found, Left, sort_out
+from async_tracker.store.commands import Store
+from async_tracker.store.counters import field_name
 from async_tracker.store.reading import Reading
-from async_tracker.store.store import Store
+from async_tracker.store.run_record import RunRecord
 from async_tracker.store.writes import Settlement
-from async_tracker.stored import RunRecord
 
 logger = logging.getLogger("async_tracker")
 

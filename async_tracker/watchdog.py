@@ -17,7 +17,6 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from async_tracker import keys
 from async_tracker.calls import run_script_sync
 from async_tracker.errors import StorageError
 from async_tracker.journal import BATCH, Journal
@@ -25,9 +24,10 @@ from async_tracker.link import Link, silence
 from async_tracker.namespace import SyncNamespace
 from async_tracker.pen import Pen
 from async_tracker.pulse import TICK_SECONDS, Pulse
-from async_tracker.store.store import SCRIPTS, beat_call, write_call
+from async_tracker.store import keys
+from async_tracker.store.observation import Connections
+from async_tracker.store.scripts import SCRIPTS, beat_call, write_call
 from async_tracker.store.writes import Beat
-from async_tracker.stored import Connections
 
 logger = logging.getLogger("async_tracker")
 

@@ -11,7 +11,7 @@ from async_tracker.clock import ServerClock, monotonic_ms
 from async_tracker.errors import StorageError
 from async_tracker.journal import BATCH, Batch, Journal
 from async_tracker.pen import Pen
-from async_tracker.store.store import Store
+from async_tracker.store.commands import Store
 from async_tracker.store.writes import Ended, Reply, Status, Write
 
 logger = logging.getLogger("async_tracker")

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from async_tracker import keys
 from async_tracker.calls import call
 from async_tracker.cli.findings import Finding, Status
 from async_tracker.cli.instances import blocking_line
@@ -22,7 +21,8 @@ from async_tracker.policy import InstanceState
 from async_tracker.queries import Queries
 from async_tracker.records import Instance, Snapshot
 from async_tracker.replies import text
-from async_tracker.stored import Description, StoredInstance
+from async_tracker.store import keys
+from async_tracker.store.instance_record import Description, StoredInstance
 from async_tracker.tracker import Tracker
 
 _OLDEST_REDIS, _OLDEST_VALKEY = (6, 2), (7, 2)

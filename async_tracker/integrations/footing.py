@@ -11,7 +11,7 @@ from async_tracker.connections import Access
 from async_tracker.integrations.registry import Registry
 from async_tracker.link import Link
 from async_tracker.runtime import Runtime
-from async_tracker.stored import Description
+from async_tracker.store.instance_record import Description
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

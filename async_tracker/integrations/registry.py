@@ -13,7 +13,7 @@ from async_tracker.connections import Access
 from async_tracker.errors import ConfigError, StorageError
 from async_tracker.integrations.rights import Rights
 from async_tracker.namespace import Namespace
-from async_tracker.stored import Description, StoredInstance
+from async_tracker.store.instance_record import Description, StoredInstance
 
 PLAIN = "asyncio"
 """What stands for the library where there is none: workers of `Tracker.register`."""

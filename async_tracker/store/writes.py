@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from async_tracker.replies import Argument
-from async_tracker.stored import RunRecord
+from async_tracker.store.run_record import RunRecord
 
 
 class Status(IntEnum):

@@ -3,7 +3,7 @@
 import redis.asyncio
 
 from async_tracker.namespace import Namespace
-from async_tracker.store.store import Store
+from async_tracker.store.commands import Store
 from async_tracker.store.writes import Judged
 
 

@@ -21,10 +21,12 @@ from async_tracker.policy import Limits
 from async_tracker.records import Recovery, RecoveryAction
 from async_tracker.recovery import Policy, Recoverer, kept_payload
 from async_tracker.replies import text
+from async_tracker.store.commands import Store
+from async_tracker.store.instance_record import Description, encode_description
+from async_tracker.store.observation import Connections
 from async_tracker.store.reading import Reading
-from async_tracker.store.store import Store
+from async_tracker.store.run_record import RunRecord
 from async_tracker.store.writes import Beat, Ended, Judged, Status
-from async_tracker.stored import Connections, Description, RunRecord, encode_description
 from tests.harness.servers import leaked_keys
 
 JOBS = [f"j{number}" for number in range(4)]

@@ -16,7 +16,7 @@ from arq.connections import ArqRedis
 from async_tracker import ConfigError, Event, Tracker
 from async_tracker.events import EVENT_TYPES
 from async_tracker.namespace import Namespace
-from async_tracker.store.store import Store
+from async_tracker.store.commands import Store
 from async_tracker.store.writes import Judged
 from tests.harness.wait import wait_until
 from tests.harness.workers import ROOT, WorkerProcess, Workers

@@ -17,7 +17,7 @@ from redis.asyncio.connection import AbstractConnection
 from async_tracker import Tracker
 from async_tracker.embedded import EmbeddedServer
 from async_tracker.pulse import TICK_SECONDS
-from async_tracker.store.store import SCRIPTS
+from async_tracker.store.scripts import SCRIPTS
 from async_tracker.watchdog import Watchdog
 from async_tracker.writer import Writer
 from benchmarks.footprint import Hooked

@@ -8,7 +8,8 @@ from async_tracker import queries
 from async_tracker.calls import under_way
 from async_tracker.policy import Limits
 from async_tracker.store import reading
-from async_tracker.stored import Description, RunRecord, encode_description, encode_run
+from async_tracker.store.instance_record import Description, encode_description
+from async_tracker.store.run_record import RunRecord, encode_run
 from tests.harness.wait import wait_until
 
 INSTANCES, JOBS_EACH = 3, 700

@@ -12,7 +12,8 @@ from async_tracker.errors import StorageError
 from async_tracker.integrations.arq.names import ABORT, DEFAULT_QUEUE, IN_PROGRESS, JOB, LIBRARY, RESULT, RETRY
 from async_tracker.records import QueueDepth
 from async_tracker.replies import text
-from async_tracker.stored import Description, RunRecord
+from async_tracker.store.instance_record import Description
+from async_tracker.store.run_record import RunRecord
 
 logger = logging.getLogger("async_tracker")
 

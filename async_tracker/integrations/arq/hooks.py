@@ -25,7 +25,8 @@ from async_tracker.integrations.arq.jobs import Ctx, Hook, Jobs, WorkerFacts
 from async_tracker.integrations.arq.names import DEFAULT_QUEUE, LIBRARY
 from async_tracker.link import Link
 from async_tracker.runtime import Runtime
-from async_tracker.stored import Description, RunRecord
+from async_tracker.store.instance_record import Description
+from async_tracker.store.run_record import RunRecord
 
 logger = logging.getLogger("async_tracker")
 

@@ -15,7 +15,8 @@ from async_tracker.integrations.dramatiq.messages import put_off, read_message, 
 from async_tracker.integrations.dramatiq.names import DELAYED, LIBRARY, messages_key, queue_key
 from async_tracker.records import QueueDepth
 from async_tracker.replies import text
-from async_tracker.stored import Description, RunRecord
+from async_tracker.store.instance_record import Description
+from async_tracker.store.run_record import RunRecord
 
 _RELEASE = load_script(__package__, "release")
 _GIVE_BACK = load_script(__package__, "give_back")

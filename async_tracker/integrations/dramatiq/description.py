@@ -15,7 +15,7 @@ from async_tracker.connections import async_twin, describe
 from async_tracker.host import host_id, hostname, versions
 from async_tracker.integrations.dramatiq.holds import Broker, other_broker
 from async_tracker.integrations.dramatiq.names import LIBRARY
-from async_tracker.stored import Description
+from async_tracker.store.instance_record import Description
 
 
 def broker_of(broker: DramatiqBroker) -> Broker | None:

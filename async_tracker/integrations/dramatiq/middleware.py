@@ -31,7 +31,7 @@ from async_tracker.integrations.footing import Footing
 from async_tracker.link import Link
 from async_tracker.runs import Run, current, shown_args
 from async_tracker.runtime import Runtime
-from async_tracker.stored import Description
+from async_tracker.store.instance_record import Description
 
 logger = logging.getLogger("async_tracker")
 

@@ -11,8 +11,8 @@ import pytest
 from arq.worker import func
 
 from async_tracker import current_job
-from async_tracker.counts import field_name
 from async_tracker.integrations.arq.job_run import ArqRun
+from async_tracker.store.counters import field_name
 from tests.harness.wait import wait_until
 from tests.integrations.arq.running import wait_for_end
 

@@ -18,10 +18,12 @@ from async_tracker.integrations.arq.names import IN_PROGRESS
 from async_tracker.namespace import Namespace
 from async_tracker.records import RecoveryAction
 from async_tracker.recovery import Policy, Recoverer, kept_payload
+from async_tracker.store.commands import Store
+from async_tracker.store.instance_record import Description, encode_description
+from async_tracker.store.observation import Connections
 from async_tracker.store.reading import Reading
-from async_tracker.store.store import Store
+from async_tracker.store.run_record import RunRecord
 from async_tracker.store.writes import Judged
-from async_tracker.stored import Connections, Description, RunRecord, encode_description
 from async_tracker.sweep import Seat, Sweeper
 
 MakeRecoverer = Callable[[int], Recoverer]

@@ -1,29 +1,27 @@
 """The transitions: one method each, one Lua file each. Nothing here reads first and writes then."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from async_tracker import keys
-from async_tracker.calls import Script, ScriptCall, call, call_many, load_script, raised, run_script, run_scripts
-from async_tracker.errors import StorageError
-from async_tracker.replies import Argument, pairs, text
-from async_tracker.store.writes import Beat, Ended, Judged, Reply, Settled, Settlement, Status, Write
-from async_tracker.stored import Observation, RunRecord, encode_run
-
-_NAMES = (
-    "register beat write speak deregister lease release_lease observe mark_gone declare_dead adopt tell settle bury unquarantine".split()
+from async_tracker.calls import ScriptCall, call, call_many, raised, run_script, run_scripts
+from async_tracker.replies import Argument, text
+from async_tracker.store import keys
+from async_tracker.store.observation import Observation
+from async_tracker.store.run_record import RunRecord, encode_run
+from async_tracker.store.scripts import (
+    EVENTS_KEPT,
+    SCRIPTS,
+    TOMBSTONE_MS,
+    beat_call,
+    checked,
+    deregister_call,
+    flat,
+    mark_of,
+    observe_call,
+    read_observation,
+    write_call,
 )
-SCRIPTS: dict[str, Script] = {name: load_script(__package__, name) for name in _NAMES}
-
-_LENGTHS = {"register": 2, "beat": 2, "write": 2, "lease": 3, "observe": 8}
-"""How many values these scripts return; the others return one number."""
-
-TOMBSTONE_MS = 7 * 86_400_000
-"""For how long an instance that was declared dead is told so when it returns."""
-
-EVENTS_KEPT = 10_000
-"""About how many events the stream keeps."""
+from async_tracker.store.writes import Beat, Ended, Judged, Reply, Settled, Settlement, Status, Write
 
 
 class Store:
@@ -33,12 +31,12 @@ class Store:
         self.redis = redis
 
     async def _run(self, name: str, names: Sequence[str], *arguments: Argument) -> Any:
-        return _checked(name, await run_script(self.redis, SCRIPTS[name], names, arguments))
+        return checked(name, await run_script(self.redis, SCRIPTS[name], names, arguments))
 
     async def register(self, instance_id: str, sequence: int, connections: str, fields: Mapping[str, Argument]) -> Reply:
         """Make an instance known. UNKNOWN means that it was declared dead before: it must take a new id; STALE: try again."""
         names = [keys.INSTANCES, keys.instance(instance_id), keys.CONNECTIONS, keys.GONE, keys.tombstone(instance_id)]
-        return _reply(await self._run("register", names, instance_id, sequence, connections, *_flat(fields)))
+        return _reply(await self._run("register", names, instance_id, sequence, connections, *flat(fields)))
 
     async def beat(self, instance_id: str, beat: Beat) -> Reply:
         """Renew the heartbeat, and what it carries."""
@@ -55,11 +53,11 @@ class Store:
         if len(writes) == 1:  # nearly always, and a pipeline costs more
             return [await self.write(instance_id, writes[0].sequence, started=writes[0].started, ended=writes[0].ended)]
         calls = [(SCRIPTS["write"], *write_call(instance_id, each.sequence, started=each.started, ended=each.ended)) for each in writes]
-        return [_reply(_checked("write", reply)) for reply in raised(await run_scripts(self.redis, calls))]
+        return [_reply(checked("write", reply)) for reply in raised(await run_scripts(self.redis, calls))]
 
     async def deregister(self, instance_id: str) -> int:
         """End an instance in order. Returns how many runs it left, which are orphans now; -1 when it was not registered."""
-        names, arguments = _deregister_call(instance_id)
+        names, arguments = deregister_call(instance_id)
         return int(await self._run("deregister", names, *arguments))
 
     async def leave(self, instance_id: str, *, writes: Sequence[Write], beat: Beat, lease: tuple[str, str] | None) -> None:
@@ -75,10 +73,10 @@ class Store:
         if lease is not None:
             library, holder = lease
             calls.append((SCRIPTS["release_lease"], [keys.lease(library)], [holder]))
-        calls.append((SCRIPTS["deregister"], *_deregister_call(instance_id)))
+        calls.append((SCRIPTS["deregister"], *deregister_call(instance_id)))
         replies = await run_scripts(self.redis, calls, by_text=True)
         for (script, _, _), reply in zip(calls, raised(replies), strict=True):
-            _checked(script.name, reply)
+            checked(script.name, reply)
 
     async def lease(self, library: str, holder: str, *, ttl_ms: int, replacing: str = "") -> tuple[bool, str, int]:
         """Take or renew the sweeper's lease. Returns whether it is ours, who holds it, and how many instances there are."""
@@ -111,7 +109,7 @@ class Store:
         names = [keys.DEAD, keys.jobs(instance_id), keys.orphans(instance_id), keys.settled(instance_id)]
         names += [keys.job(record.ref) for record in orphans]
         arguments = [part for record in orphans for part in (record.ref, record.run, encode_run(record))]
-        return int(await self._run("adopt", names, instance_id, _mark_of(instance_id), *arguments)) == 1
+        return int(await self._run("adopt", names, instance_id, mark_of(instance_id), *arguments)) == 1
 
     async def tell(self, record: RunRecord, event: str, *, counter: str, minute: int) -> bool:
         """Tell of an orphan that nobody recovers yet, once. Returns False when it was told or settled before."""
@@ -130,7 +128,7 @@ class Store:
             len(settlement.counters),
             *settlement.events,
             *settlement.counters,
-            *_flat(settlement.quarantined or {}),
+            *flat(settlement.quarantined or {}),
         ]
         return Settled(int(await self._run("settle", names, *arguments)))
 
@@ -163,81 +161,5 @@ class Store:
         return int(await self._run("unquarantine", names, job_id, EVENTS_KEPT, event)) == 1
 
 
-def observe_call(run_id: str) -> tuple[list[str], list[Argument]]:
-    """Give keys and arguments of ``observe.lua``; with '' it only reads."""
-    return [keys.INSTANCES, keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS, keys.DEAD, keys.SERVER], [run_id]
-
-
-def read_observation(reply: Sequence[Any], run_id: str) -> Observation:
-    """Read the reply of ``observe.lua`` for the server that is known to be ``run_id``.
-
-    A server that is not the one that was noted has just changed: nobody has sat down to sweep since.
-    """
-    now, noted, since, instances, connections, gone, watchdogs, dead = reply
-    since_ms = int(since) if int(since) >= 0 else None
-    if run_id and text(noted) and text(noted) != run_id:
-        since_ms = int(now)
-    return Observation(
-        now_ms=int(now),
-        server_since_ms=since_ms,
-        run_id=run_id,
-        instances=pairs(instances),
-        connections=pairs(connections),
-        gone={name: int(stamp) for name, stamp in pairs(gone).items() if stamp.isdecimal()},
-        watchdogs=pairs(watchdogs),
-        dead={name: int(float(stamp)) for name, stamp in pairs(dead).items()},
-    )
-
-
-def write_call(
-    instance_id: str, sequence: int, *, started: Sequence[RunRecord], ended: Sequence[Ended]
-) -> tuple[list[str], list[Argument]]:
-    """Give keys and arguments of ``write.lua``; the watchdog sends them over a connection of its own."""
-    names = [keys.INSTANCES, keys.instance(instance_id), keys.jobs(instance_id)]
-    arguments: list[Argument] = [instance_id, sequence, len(started), len(ended)]
-    for record in started:
-        names.append(keys.job(record.ref))
-        arguments += [record.ref, record.run, record.started_at_ms, encode_run(record)]
-    for end in ended:
-        names.append(keys.job(end.job_id))
-        mark = _mark_of(instance_id) if end.run is None else f'"run":"{end.run}"'
-        arguments += [end.job_id, mark, int(end.last_here)]
-    return names, arguments
-
-
-def _mark_of(instance_id: str) -> str:
-    """Give what stands in a record of this instance, and in no other."""
-    return f'"instance":{json.dumps(instance_id)}'
-
-
-def beat_call(instance_id: str, beat: Beat) -> tuple[list[str], list[Argument]]:
-    """Give keys and arguments of ``beat.lua``; the watchdog sends them where the process ends before its loop could."""
-    names = [keys.INSTANCES, keys.instance(instance_id), keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS]
-    names += [keys.counters(instance_id), keys.STATS, keys.minute(beat.minute)]
-    arguments = [instance_id, beat.sequence, beat.connections, len(beat.fields), *_flat(beat.fields), *_flat(beat.counters)]
-    return names, arguments
-
-
-def _deregister_call(instance_id: str) -> tuple[list[str], list[Argument]]:
-    names = [keys.INSTANCES, keys.instance(instance_id), keys.jobs(instance_id), keys.counters(instance_id)]
-    names += [keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS, keys.DEAD, keys.tombstone(instance_id)]
-    return names, [instance_id, TOMBSTONE_MS]
-
-
-def _checked(name: str, reply: Any) -> Any:
-    if not _is_answer(name, reply):
-        raise StorageError(f"Redis answers the script {name!r} with what it never returns: {reply!r:.100}")
-    return reply
-
-
-def _is_answer(name: str, reply: Any) -> bool:
-    length = _LENGTHS.get(name)
-    return type(reply) is int if length is None else isinstance(reply, list) and len(reply) == length
-
-
 def _reply(reply: Any) -> Reply:
     return Reply(Status(int(reply[0])), int(reply[1]))
-
-
-def _flat(fields: Mapping[str, Any]) -> list[Argument]:
-    return [part for pair in fields.items() for part in pair]

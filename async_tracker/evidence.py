@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from async_tracker.calls import call
+from async_tracker.connections.calls import call
+from async_tracker.connections.replies import Argument
 from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.policy import Connection, Evidence, Verdict, judge
-from async_tracker.replies import Argument
 from async_tracker.store.instance_record import StoredInstance
 from async_tracker.store.observation import Connections, Observation
 

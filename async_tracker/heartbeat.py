@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable
 
 from async_tracker.alarms import Alarms
 from async_tracker.clock import ServerClock, monotonic_ms
+from async_tracker.connections.replies import Argument
 from async_tracker.journal import Journal
 from async_tracker.pen import Pen
 from async_tracker.policy import next_beat
 from async_tracker.pulse import Pulse
-from async_tracker.replies import Argument
 from async_tracker.store.commands import Store
 from async_tracker.store.writes import Beat, Reply, Status
 

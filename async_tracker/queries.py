@@ -10,8 +10,9 @@ from itertools import chain
 from operator import attrgetter
 from typing import Any
 
-from async_tracker.calls import RAW, call, call_many, refused, run_script, translated, under_way
 from async_tracker.clock import from_ms, to_ms
+from async_tracker.connections.calls import RAW, call, call_many, refused, run_script, translated, under_way
+from async_tracker.connections.replies import pairs, text
 from async_tracker.errors import CorruptRecord
 from async_tracker.events import decode_event
 from async_tracker.evidence import (
@@ -26,7 +27,6 @@ from async_tracker.evidence import (
 )
 from async_tracker.policy import Connection, InstanceState, Verdict
 from async_tracker.records import Event, FunctionStats, Instance, Job, OpenInstance, OpenJob, Orphan, Quarantined, Snapshot, Stats
-from async_tracker.replies import pairs, text
 from async_tracker.store import keys
 from async_tracker.store.counters import COUNTERS, parse_stats
 from async_tracker.store.instance_record import StoredInstance

@@ -15,15 +15,15 @@ from typing import Any, Unpack
 from async_tracker import runs
 from async_tracker.adapter import Adapter
 from async_tracker.alarms import Alarms
-from async_tracker.calls import bounded, is_of_replica
 from async_tracker.clock import ServerClock, monotonic_ms
 from async_tracker.config import Settings
+from async_tracker.connections.calls import bounded, is_of_replica
+from async_tracker.connections.link import Link
 from async_tracker.errors import StorageError
 from async_tracker.events import encode_event
 from async_tracker.heartbeat import Heartbeat
 from async_tracker.host import new_instance_id
 from async_tracker.journal import Journal
-from async_tracker.link import Link
 from async_tracker.pen import Pen
 from async_tracker.pulse import Pulse
 from async_tracker.recovery import Policy, Recoverer

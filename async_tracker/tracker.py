@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar, overload
 
 from async_tracker.adapter import Adapter
 from async_tracker.config import SETTING_NAMES, Settings, check_text, settings_from_env, unknown_names
-from async_tracker.connections import Access, describe
+from async_tracker.connections.access import Access, describe
 from async_tracker.errors import TrackerError
 from async_tracker.events import encode_event
 from async_tracker.host import host_id, hostname, versions

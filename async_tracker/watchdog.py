@@ -17,10 +17,10 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from async_tracker.calls import run_script_sync
+from async_tracker.connections.calls import run_script_sync
+from async_tracker.connections.link import Link, silence
 from async_tracker.errors import StorageError
 from async_tracker.journal import BATCH, Journal
-from async_tracker.link import Link, silence
 from async_tracker.namespace import SyncNamespace
 from async_tracker.pen import Pen
 from async_tracker.pulse import TICK_SECONDS, Pulse

@@ -4,13 +4,13 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from async_tracker.calls import call, call_many, refused
 from async_tracker.cli.findings import Finding, Status
 from async_tracker.cli.wording import duration
+from async_tracker.connections.calls import call, call_many, refused
+from async_tracker.connections.replies import text
 from async_tracker.errors import StorageError
 from async_tracker.integrations.rights import Command, Rights, commands_of
 from async_tracker.namespace import Namespace
-from async_tracker.replies import text
 
 # string, hash, set, zset and stream stand for keys of the namespace that nobody uses. What asks comes before what writes.
 ASKING = """

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from async_tracker.adapter import Adapter
-from async_tracker.connections import Access
+from async_tracker.connections.access import Access
 from async_tracker.errors import ConfigError, StorageError
 from async_tracker.integrations.rights import Rights
 from async_tracker.namespace import Namespace

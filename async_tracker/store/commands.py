@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from async_tracker.calls import ScriptCall, call, call_many, raised, run_script, run_scripts
-from async_tracker.replies import Argument, text
+from async_tracker.connections.calls import ScriptCall, call, call_many, raised, run_script, run_scripts
+from async_tracker.connections.replies import Argument, text
 from async_tracker.store import keys
 from async_tracker.store.observation import Observation
 from async_tracker.store.run_record import RunRecord, encode_run

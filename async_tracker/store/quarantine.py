@@ -1,6 +1,6 @@
 """The fields of a quarantined job as Redis keeps them: pure."""
 
-from async_tracker.replies import text
+from async_tracker.connections.replies import text
 
 
 def field_text(fields: dict[str, bytes], name: str) -> str | None:

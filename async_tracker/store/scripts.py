@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from async_tracker.calls import Script, load_script
+from async_tracker.connections.calls import Script, load_script
+from async_tracker.connections.replies import Argument, pairs, text
 from async_tracker.errors import StorageError
-from async_tracker.replies import Argument, pairs, text
 from async_tracker.store import keys
 from async_tracker.store.observation import Observation
 from async_tracker.store.run_record import RunRecord, encode_run

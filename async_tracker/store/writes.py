@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from async_tracker.replies import Argument
+from async_tracker.connections.replies import Argument
 from async_tracker.store.run_record import RunRecord
 
 

@@ -14,13 +14,13 @@ import redis.asyncio
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
+from async_tracker.connections.replies import text
 from async_tracker.integrations.arq.adapter import ArqAdapter
 from async_tracker.integrations.arq.names import DEFAULT_QUEUE, IN_PROGRESS, JOB, RESULT, RETRY
 from async_tracker.namespace import Namespace
 from async_tracker.policy import Limits
 from async_tracker.records import Recovery, RecoveryAction
 from async_tracker.recovery import Policy, Recoverer, kept_payload
-from async_tracker.replies import text
 from async_tracker.store.commands import Store
 from async_tracker.store.instance_record import Description, encode_description
 from async_tracker.store.observation import Connections

@@ -3,7 +3,7 @@
 import pytest
 from redis.asyncio import Redis
 
-from async_tracker.calls import run_script
+from async_tracker.connections.calls import run_script
 from async_tracker.errors import StorageError
 from async_tracker.namespace import Namespace
 from async_tracker.store import keys

@@ -2,7 +2,7 @@
 
 import json
 
-from async_tracker.calls import run_script
+from async_tracker.connections.calls import run_script
 from async_tracker.namespace import Namespace
 from async_tracker.store import keys
 from async_tracker.store.scripts import SCRIPTS

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from async_tracker import queries
-from async_tracker.calls import under_way
+from async_tracker.connections.calls import under_way
 from async_tracker.policy import Limits
 from async_tracker.store import reading
 from async_tracker.store.instance_record import Description, encode_description

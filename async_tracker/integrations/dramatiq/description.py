@@ -11,7 +11,8 @@ from dramatiq.middleware import TimeLimit
 from dramatiq.worker import Worker
 
 from async_tracker.config import Settings
-from async_tracker.connections import async_twin, describe
+from async_tracker.connections.access import describe
+from async_tracker.connections.counterparts import async_counterpart
 from async_tracker.host import host_id, hostname, versions
 from async_tracker.integrations.dramatiq.holds import Broker, other_broker
 from async_tracker.integrations.dramatiq.names import LIBRARY
@@ -22,7 +23,7 @@ def broker_of(broker: DramatiqBroker) -> Broker | None:
     """Describe the broker of this process; None when it is not Redis."""
     if not isinstance(broker, RedisBroker):
         return None
-    return Broker(broker_id=broker.broker_id, namespace=broker.namespace, at=describe(async_twin(broker.client)))
+    return Broker(broker_id=broker.broker_id, namespace=broker.namespace, at=describe(async_counterpart(broker.client)))
 
 
 def describe_worker(worker: Worker, settings: Settings, *, broker: Broker | None, redis: str, claims_server: str | None) -> Description:

@@ -18,7 +18,9 @@ from dramatiq.middleware import Middleware
 from dramatiq.threading import is_gevent_active
 from dramatiq.worker import Worker
 
-from async_tracker.connections import async_twin, describe, lone_connection
+from async_tracker.connections.access import describe
+from async_tracker.connections.counterparts import async_counterpart, lone_connection
+from async_tracker.connections.link import Link
 from async_tracker.errors import StorageError
 from async_tracker.integrations.dramatiq.adapter import DramatiqAdapter
 from async_tracker.integrations.dramatiq.description import broker_of, describe_worker, time_limit
@@ -28,7 +30,6 @@ from async_tracker.integrations.dramatiq.marks import Marks
 from async_tracker.integrations.dramatiq.names import LIBRARY
 from async_tracker.integrations.dramatiq.outcomes import Ending, outcome
 from async_tracker.integrations.footing import Footing
-from async_tracker.link import Link
 from async_tracker.runs import Run, current, shown_args
 from async_tracker.runtime import Runtime
 from async_tracker.store.instance_record import Description
@@ -96,7 +97,7 @@ class TrackerMiddleware(Middleware):
             logger.warning("tracking needs a real thread, and gevent has replaced them all: the worker runs without it")
             return
         if isinstance(broker, RedisBroker) and not self._footing.access.is_explicit:
-            self._footing.access.default_to(lambda: async_twin(broker.client))
+            self._footing.access.default_to(lambda: async_counterpart(broker.client))
         if not isinstance(broker, RedisBroker):
             logger.info("%s gives back itself what a dead worker held: the tracker only tracks", type(broker).__name__)
         self._worker = worker
@@ -121,7 +122,7 @@ class TrackerMiddleware(Middleware):
         """Give a client of the broker's Redis where that is not the tracker's, else None."""
         if not isinstance(broker, RedisBroker):
             return None
-        client = async_twin(broker.client)
+        client = async_counterpart(broker.client)
         return client if describe(client) != describe(self._footing.access.client()) else None
 
     async def _server_of(self, client: Any) -> str | None:

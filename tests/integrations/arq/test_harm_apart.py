@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from async_tracker import Tracker
-from async_tracker.connections import SOCKET_TIMEOUT
+from async_tracker.connections.access import SOCKET_TIMEOUT
 from async_tracker.store.scripts import SCRIPTS as FORGOTTEN
 from tests.harness.servers import address_of, database_of
 from tests.harness.wait import wait_until

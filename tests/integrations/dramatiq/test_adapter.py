@@ -11,7 +11,7 @@ from dramatiq.brokers.redis import RedisBroker
 
 from async_tracker import Namespace, Tracker
 from async_tracker.adapter import Claim, Released
-from async_tracker.connections import lone_connection
+from async_tracker.connections.counterparts import lone_connection
 from async_tracker.integrations.dramatiq.adapter import DramatiqAdapter
 from async_tracker.integrations.dramatiq.holds import Broker, Hold, other_broker
 from async_tracker.integrations.dramatiq.marks import Marks

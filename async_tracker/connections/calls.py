@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 from redis.exceptions import AuthenticationError, ConnectionError, NoScriptError, ReadOnlyError, RedisError, ResponseError, TimeoutError
 
+from async_tracker.connections.replies import Argument, packed
 from async_tracker.errors import StorageError, StorageUnavailable, TrackerError
-from async_tracker.replies import Argument, packed
 
 T = TypeVar("T")
 

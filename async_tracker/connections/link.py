@@ -18,8 +18,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 from redis.retry import Retry as SyncRetry
 
-from async_tracker.calls import call, translated
-from async_tracker.connections import SOCKET_TIMEOUT, sync_twin
+from async_tracker.connections.access import SOCKET_TIMEOUT
+from async_tracker.connections.calls import call, translated
+from async_tracker.connections.counterparts import sync_counterpart
 from async_tracker.namespace import Namespace
 
 _NOT_INHERITED = {
@@ -170,7 +171,7 @@ class Link:
         }
         if patience is not None:
             overrides |= {"socket_timeout": patience, "socket_connect_timeout": patience, "retry": SyncRetry(NoBackoff(), 0)}
-        return sync_twin(self._template, address=self.address, **overrides)
+        return sync_counterpart(self._template, address=self.address, **overrides)
 
     def socket_fileno(self) -> int | None:
         """The descriptor of the connection; None while there is none."""

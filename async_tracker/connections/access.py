@@ -1,10 +1,9 @@
 """How the tracker gets to Redis: whose client, which options, and synchronous clients of the same Redis.
 
-The connection that speaks for an instance is made of such a client, in `async_tracker.link`.
+The connection that speaks for an instance is made of such a client, in `async_tracker.connections.link`.
 """
 
 import asyncio
-import inspect
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,19 +12,11 @@ from urllib.parse import quote
 import redis as sync_redis
 import redis.asyncio as async_redis
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
-from redis.backoff import NoBackoff
-from redis.connection import SSLConnection as SyncSSLConnection
-from redis.retry import Retry
-from redis.sentinel import Sentinel as SyncSentinel
-from redis.sentinel import SentinelConnectionPool as SyncSentinelConnectionPool
+from redis.asyncio.sentinel import SentinelConnectionPool
 
 from async_tracker.config import DEFAULT_REDIS_URL, unknown_names
+from async_tracker.connections.counterparts import KNOWN_OPTIONS, sync_counterpart, sync_options
 from async_tracker.errors import ConfigError
-
-_KNOWN_OPTIONS = set(inspect.signature(async_redis.Redis.__init__).parameters) - {"self", "connection_pool", "event_dispatcher"}
-_SYNC_OPTIONS = set(inspect.signature(sync_redis.Redis.__init__).parameters) - {"self", "connection_pool", "event_dispatcher"}
-_ONE_KIND_ONLY = {"retry", "redis_connect_func", "connection_pool"}
 
 SOCKET_TIMEOUT = 5.0
 """Seconds that the tracker waits for a reply of its own before it takes Redis for unreachable."""
@@ -40,9 +31,9 @@ def redis_options(options: Mapping[str, Any]) -> dict[str, Any]:
     [('db', 2), ('host', 'tracker'), ('port', 6379)]
     """
     explicit = {name: value for name, value in options.items() if name != "url"}
-    unknown_names(explicit, _KNOWN_OPTIONS | {"url"}, what="redis option")
+    unknown_names(explicit, KNOWN_OPTIONS | {"url"}, what="redis option")
     merged = _from_url(options["url"]) if options.get("url") is not None else {}
-    unknown_names(merged, _KNOWN_OPTIONS, what="option in the redis url")
+    unknown_names(merged, KNOWN_OPTIONS, what="option in the redis url")
     if "unix_socket_path" in merged and {"host", "port"} & set(explicit):
         del merged["unix_socket_path"]
     merged.update(explicit)
@@ -158,10 +149,10 @@ class Access:
     def sync_client(self) -> sync_redis.Redis:
         """Make a synchronous client of the same Redis; whoever asks for it closes it."""
         if self._shared is not None:
-            return sync_twin(self._shared)
+            return sync_counterpart(self._shared)
         if self._make is not None:
-            return sync_twin(self._make())
-        return sync_redis.Redis(**_sync_options(self._options))
+            return sync_counterpart(self._make())
+        return sync_redis.Redis(**sync_options(self._options))
 
     async def aclose(self) -> None:
         """Close the client of our own; a shared one stays open."""
@@ -169,67 +160,3 @@ class Access:
         self._own = self._own_loop = None
         if own is not None and loop is asyncio.get_running_loop():
             await own.aclose()
-
-
-def sync_twin(client: Any, *, address: tuple[str, int] | None = None, **overrides: Any) -> sync_redis.Redis:
-    """Make a synchronous client with the options of an asynchronous one.
-
-    ``address`` is where a Sentinel-managed connection is connected to at present, when that is known.
-    """
-    pool = client.connection_pool
-    options = _options_of(pool, SSLConnection)
-    if isinstance(pool, SentinelConnectionPool):
-        if address is None:
-            return _sync_master(pool, overrides)
-        options["host"], options["port"] = address
-    return sync_redis.Redis(**{**_sync_options(options), **overrides})
-
-
-def async_twin(client: sync_redis.Redis) -> Any:
-    """Make an asynchronous client with the options of a synchronous one."""
-    pool = client.connection_pool
-    if isinstance(pool, SyncSentinelConnectionPool):
-        sentinels = [sentinel.connection_pool.connection_kwargs for sentinel in pool.sentinel_manager.sentinels]
-        manager = Sentinel([(kwargs["host"], kwargs["port"]) for kwargs in sentinels])  # type: ignore[no-untyped-call]
-        return manager.master_for(pool.service_name, **_async_options(pool.connection_kwargs))
-    return async_redis.Redis(**_async_options(_options_of(pool, SyncSSLConnection)))
-
-
-def lone_connection(client: sync_redis.Redis, *, timeout: float) -> Any:
-    """Make one connection like those of a synchronous client's pool, but outside of its count. It connects once, without trying again."""
-    pool = client.connection_pool
-    own: dict[str, Any] = {"socket_timeout": timeout, "retry": Retry(NoBackoff(), 0)}
-    if "path" not in pool.connection_kwargs:
-        own["socket_connect_timeout"] = timeout
-    return pool.connection_class(**{**pool.connection_kwargs, **own})
-
-
-def _options_of(pool: Any, ssl_class: type) -> dict[str, Any]:
-    """Give the options of a pool's connections as keywords of a client."""
-    options = dict(pool.connection_kwargs)
-    if "path" in options:
-        options["unix_socket_path"] = options.pop("path")
-    elif issubclass(pool.connection_class, ssl_class):
-        options["ssl"] = True
-    return options
-
-
-def _async_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name in _KNOWN_OPTIONS and name not in _ONE_KIND_ONLY}
-
-
-def _sync_master(pool: SentinelConnectionPool, overrides: Mapping[str, Any]) -> sync_redis.Redis:
-    sentinels = []
-    for watcher in pool.sentinel_manager.sentinels:
-        kwargs = watcher.connection_pool.connection_kwargs
-        sentinels.append((kwargs["host"], kwargs["port"]))
-    options = {**_sync_options(pool.connection_kwargs), **overrides}
-    master: sync_redis.Redis = SyncSentinel(sentinels).master_for(pool.service_name, **options)  # type: ignore[no-untyped-call]
-    return master
-
-
-def _sync_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in options.items() if name in _SYNC_OPTIONS and name not in _ONE_KIND_ONLY}
-    if isinstance(kept.get("retry_on_error"), list):
-        kept["retry_on_error"] = list(kept["retry_on_error"])
-    return kept

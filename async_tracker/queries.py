@@ -14,17 +14,9 @@ from async_tracker.clock import from_ms, to_ms
 from async_tracker.connections.calls import RAW, call, call_many, refused, run_script, translated, under_way
 from async_tracker.connections.replies import pairs, text
 from async_tracker.errors import CorruptRecord
-from async_tracker.events import decode_event
-from async_tracker.evidence import (
-    Findings,
-    connections_calls,
-    findings_of,
-    heartbeat_age,
-    live_hosts,
-    read_connections,
-    registered_in,
-    weigh,
-)
+from async_tracker.events.encoding import decode_event
+from async_tracker.liveness.evidence import Findings, findings_of, heartbeat_age, live_hosts, registered_in, weigh
+from async_tracker.liveness.lookup import connections_calls, read_connections
 from async_tracker.policy import Connection, InstanceState, Verdict
 from async_tracker.records import Event, FunctionStats, Instance, Job, OpenInstance, OpenJob, Orphan, Quarantined, Snapshot, Stats
 from async_tracker.store import keys

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from async_tracker.adapter import Adapter, Claim, QuarantinedPayload, Released
 from async_tracker.errors import StorageError, StorageUnavailable
-from async_tracker.events import encode_event
+from async_tracker.events.encoding import encode_event, facts_of, orphaned_event
 from async_tracker.orphans import Found
 from async_tracker.policy import apart, is_poison, recovery_delay
 from async_tracker.records import Recovery, RecoveryAction
@@ -22,7 +22,7 @@ from async_tracker.store.commands import Store
 from async_tracker.store.counters import field_name
 from async_tracker.store.reading import Reading
 from async_tracker.store.writes import Settled, Settlement
-from async_tracker.watch import Watch, facts_of, orphaned_event
+from async_tracker.watch import Watch
 
 logger = logging.getLogger("async_tracker")
 

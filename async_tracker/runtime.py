@@ -20,7 +20,7 @@ from async_tracker.config import Settings
 from async_tracker.connections.calls import bounded, is_of_replica
 from async_tracker.connections.link import Link
 from async_tracker.errors import StorageError
-from async_tracker.events import encode_event
+from async_tracker.events.encoding import encode_event
 from async_tracker.heartbeat import Heartbeat
 from async_tracker.host import new_instance_id
 from async_tracker.journal import Journal

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 
 from async_tracker.alarms import Alarms
 from async_tracker.errors import StorageError, StorageUnavailable
-from async_tracker.events import encode_event
-from async_tracker.evidence import Findings, Presence, connection_state, find, live_hosts, see_connections, weigh
+from async_tracker.events.encoding import encode_event
+from async_tracker.liveness.evidence import Findings, connection_state, live_hosts, weigh
+from async_tracker.liveness.lookup import find, see_connections
+from async_tracker.liveness.presence import Presence
 from async_tracker.policy import Connection, InstanceState, Limits, Verdict, standby_interval
 from async_tracker.records import Recovery
 from async_tracker.recovery import Recoverer

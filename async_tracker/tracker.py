@@ -13,7 +13,8 @@ from async_tracker.adapter import Adapter
 from async_tracker.config import SETTING_NAMES, Settings, check_text, settings_from_env, unknown_names
 from async_tracker.connections.access import Access, describe
 from async_tracker.errors import TrackerError
-from async_tracker.events import encode_event
+from async_tracker.events.encoding import encode_event
+from async_tracker.events.listeners import Listener, Listeners
 from async_tracker.host import host_id, hostname, versions
 from async_tracker.integrations.arq import ArqHooks, installed
 from async_tracker.integrations.arq.jobs import Ctx
@@ -21,7 +22,6 @@ from async_tracker.integrations.arq.library import arq_library
 from async_tracker.integrations.dramatiq.library import dramatiq_library
 from async_tracker.integrations.footing import Footing
 from async_tracker.integrations.registry import PLAIN, Registry
-from async_tracker.listeners import Listener, Listeners
 from async_tracker.namespace import Namespace, SyncNamespace
 from async_tracker.policy import InstanceState
 from async_tracker.queries import Queries

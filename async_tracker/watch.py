@@ -5,10 +5,9 @@ It changes nothing of the worker library's, so it does for instances that only t
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from async_tracker.adapter import Adapter, Claim
-from async_tracker.events import encode_event
+from async_tracker.events.encoding import orphaned_event
 from async_tracker.orphans import Dead, Found, Left, sort_out
 from async_tracker.store.commands import Store
 from async_tracker.store.counters import field_name
@@ -107,19 +106,3 @@ class Watch:
                     record = RunRecord(job_id=ref, instance_id=instance_id, run="-", started_at_ms=now_ms)
                 await self._store.settle(Settlement(record=record), window_ms=self._window_ms, minute=now_ms // 60_000)
             await self._store.bury(instance_id)
-
-
-def facts_of(record: RunRecord) -> dict[str, Any]:
-    """Give what every event of a job says of it."""
-    return {
-        "job_id": record.job_id,
-        "instance_id": record.instance_id,
-        "function": record.function,
-        "queue": record.queue,
-        "library": record.library,
-    }
-
-
-def orphaned_event(record: RunRecord, *, reason: str) -> str:
-    """Write that a dead instance has left this run."""
-    return encode_event("orphaned", **facts_of(record), reason=reason, job_try=record.job_try)

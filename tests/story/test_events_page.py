@@ -14,7 +14,7 @@ import pytest
 from arq.connections import ArqRedis
 
 from async_tracker import ConfigError, Event, Tracker
-from async_tracker.events import EVENT_TYPES
+from async_tracker.events.encoding import EVENT_TYPES
 from async_tracker.namespace import Namespace
 from async_tracker.store.commands import Store
 from async_tracker.store.writes import Judged

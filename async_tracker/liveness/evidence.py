@@ -1,20 +1,11 @@
 """From what Redis holds to a verdict: which connections the server still has, and what that says of each instance."""
 
-import math
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
-from async_tracker.connections.calls import call
-from async_tracker.connections.replies import Argument
-from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.policy import Connection, Evidence, Verdict, judge
 from async_tracker.store.instance_record import StoredInstance
 from async_tracker.store.observation import Connections, Observation
-
-_CLIENT = re.compile(rb"^id=(\d+) (?:(?!name=)\S+ )*?name=(\S*)", re.MULTILINE)
-_IDS_AT_ONCE = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,36 +14,6 @@ class Seen:
 
     names: Mapping[int, str] | None
     run_id: str
-
-
-Command = tuple[Argument, ...]
-
-
-def connections_calls(registered: Iterable[Connections], *, run_id: str) -> list[Command]:
-    """Give the commands that ask the server ``run_id`` which of these connections it has; none where it would not know them."""
-    ids = sorted({number for connections in registered if connections.server == run_id for number in connections.ids}) if run_id else []
-    return [("CLIENT", "LIST", "ID", *map(str, ids[start : start + _IDS_AT_ONCE])) for start in range(0, len(ids), _IDS_AT_ONCE)]
-
-
-def read_connections(replies: Iterable[Any], *, run_id: str) -> Seen:
-    """Read what the server answers to `connections_calls`: a refusal is an answer, of an old server or one that does not allow it."""
-    names: dict[int, str] = {}
-    for reply in replies:
-        if not isinstance(reply, bytes):
-            return Seen(None, run_id)
-        names.update((int(number), name.decode("utf-8", "replace")) for number, name in _CLIENT.findall(reply))
-    return Seen(names if run_id else None, run_id)
-
-
-async def see_connections(client: Any, registered: Iterable[Connections], *, run_id: str) -> Seen:
-    """Ask the server which of these connections it has. Raises StorageUnavailable when it is away; a refusal is an answer."""
-    try:
-        replies = [await call(client, *command) for command in connections_calls(registered, run_id=run_id)]
-    except StorageUnavailable:
-        raise
-    except StorageError as exc:
-        replies = [exc]
-    return read_connections(replies, run_id=run_id)
 
 
 ServerAndId = tuple[str, int]
@@ -97,39 +58,6 @@ def connection_state(registered: Connections, seen: Seen, *, shared: set[ServerA
     return Connection.GONE
 
 
-@dataclass(slots=True, kw_only=True)
-class Presence:
-    """When this process last heard from the server, by the server's clock, and when it came back after it had not for too long.
-
-    What stops a sweeper may have stopped everybody: a host that sleeps, a machine that is paused, a clock that is put forward. Then
-    all heartbeats are old when it goes on, and whoever looks first would take that for silence.
-
-    >>> presence = Presence(away_after=15.0)
-    >>> for now_ms in (1_000, 9_000, 90_000, 91_000):
-    ...     presence.note(now_ms)
-    >>> presence.back_at_ms
-    90000
-    """
-
-    away_after: float = math.inf
-    """Seconds."""
-    back_at_ms: int | None = None
-    heard_at_ms: int | None = None
-
-    def note(self, now_ms: int) -> None:
-        """The server has just answered, and it was that late there. From any thread."""
-        heard_at_ms, self.heard_at_ms = self.heard_at_ms, now_ms
-        if heard_at_ms is not None and now_ms - heard_at_ms >= 1000.0 * self.away_after:
-            self.back_at_ms = now_ms
-
-    def seen_from_here(self, observation: Observation) -> Observation:
-        """Void the evidence of an observation from the time before this process was back, as a change of the server does."""
-        self.note(observation.now_ms)
-        if self.back_at_ms is None or self.back_at_ms <= (observation.server_since_ms or 0):
-            return observation
-        return replace(observation, server_since_ms=self.back_at_ms)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
     """The connections of every registered instance, beside the observation they were looked up for."""
@@ -149,12 +77,6 @@ def findings_of(observation: Observation, registered: Mapping[str, Connections],
     shared = shared_ids(registered.values())
     states = {name: connection_state(connections, seen, shared=shared) for name, connections in registered.items()}
     return Findings(observation=observation, registered=registered, states=states)
-
-
-async def find(client: Any, observation: Observation) -> Findings:
-    """Look up the connections of all instances of an observation: one round trip."""
-    registered = registered_in(observation)
-    return findings_of(observation, registered, await see_connections(client, registered.values(), run_id=observation.run_id))
 
 
 def heartbeat_age(observation: Observation, instance_id: str) -> float:

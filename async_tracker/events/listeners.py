@@ -8,7 +8,7 @@ from typing import Any
 
 from async_tracker.clock import ServerClock
 from async_tracker.config import unknown_names
-from async_tracker.events import EVENT_TYPES, decode_event
+from async_tracker.events.encoding import EVENT_TYPES, decode_event
 from async_tracker.records import Event
 
 logger = logging.getLogger("async_tracker")

@@ -7,6 +7,7 @@ from typing import Any
 from async_tracker.clock import from_ms
 from async_tracker.errors import CorruptRecord
 from async_tracker.records import EVENT_SCHEMA, Event
+from async_tracker.store.run_record import RunRecord
 
 EVENT_TYPES = ("orphaned", "recovered", "quarantined", "stalled", "instance_dead", "ownership_lost", "unquarantined")
 """``on()`` and the stream know these. ``recovered`` covers a delayed recovery: its delay is in the details."""
@@ -42,3 +43,19 @@ def decode_event(event_id: str, raw: bytes | str) -> Event:
         )
     except (ValueError, KeyError, TypeError) as exc:
         raise CorruptRecord(f"events {event_id}", f"not an event: {exc}") from exc
+
+
+def facts_of(record: RunRecord) -> dict[str, Any]:
+    """Give what every event of a job says of it."""
+    return {
+        "job_id": record.job_id,
+        "instance_id": record.instance_id,
+        "function": record.function,
+        "queue": record.queue,
+        "library": record.library,
+    }
+
+
+def orphaned_event(record: RunRecord, *, reason: str) -> str:
+    """Write that a dead instance has left this run."""
+    return encode_event("orphaned", **facts_of(record), reason=reason, job_try=record.job_try)

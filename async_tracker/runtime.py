@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any, Unpack
 
 from async_tracker import runs
-from async_tracker.adapter import Adapter
 from async_tracker.alarms import Alarms
 from async_tracker.clock import ServerClock, monotonic_ms
 from async_tracker.config import Settings
@@ -26,14 +25,16 @@ from async_tracker.host import new_instance_id
 from async_tracker.journal import Journal
 from async_tracker.pen import Pen
 from async_tracker.pulse import Pulse
-from async_tracker.recovery import Policy, Recoverer
+from async_tracker.recovery.adapter import Adapter
+from async_tracker.recovery.lease import Seat, holder_text
+from async_tracker.recovery.leftovers import Watch
+from async_tracker.recovery.recoverer import Policy, Recoverer
+from async_tracker.recovery.sweeper import Sweeper
 from async_tracker.runs import Facts, Run, current
 from async_tracker.store.commands import Store
 from async_tracker.store.instance_record import Description, encode_description
 from async_tracker.store.observation import Connections
 from async_tracker.store.writes import Beat, Status
-from async_tracker.sweep import Seat, Sweeper, holder_text
-from async_tracker.watch import Watch
 from async_tracker.watchdog import Watchdog
 from async_tracker.writer import Writer
 

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from typing import Any, Self, TypeVar, overload
 
-from async_tracker.adapter import Adapter
 from async_tracker.config import SETTING_NAMES, Settings, check_text, settings_from_env, unknown_names
 from async_tracker.connections.access import Access, describe
 from async_tracker.errors import TrackerError
@@ -24,9 +23,10 @@ from async_tracker.integrations.footing import Footing
 from async_tracker.integrations.registry import PLAIN, Registry
 from async_tracker.namespace import Namespace, SyncNamespace
 from async_tracker.policy import InstanceState
-from async_tracker.queries import Queries
+from async_tracker.queries.questions import Queries
 from async_tracker.records import Event, Instance, Job, Orphan, Quarantined, QueueDepth, Recovery, Snapshot, Stats
-from async_tracker.recovery import kept_payload
+from async_tracker.recovery.adapter import Adapter
+from async_tracker.recovery.quarantine import kept_payload
 from async_tracker.runs import CurrentJob, current, handle_of
 from async_tracker.runtime import Runtime, make_sweeper
 from async_tracker.store.commands import Store

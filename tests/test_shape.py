@@ -147,7 +147,7 @@ def decisions_by_library(source: str) -> list[int]:
 
 def test_nothing_outside_the_integrations_asks_which_library_a_worker_is_of():
     outside = [path for path in python_files("async_tracker") if PACKAGE / "integrations" not in path.parents]
-    assert PACKAGE / "sweep.py" in outside
+    assert PACKAGE / "recovery/sweeper.py" in outside
     found = {str(path.relative_to(ROOT)): decisions_by_library(path.read_text()) for path in outside}
     assert {name: lines for name, lines in found.items() if lines} == {}
 

@@ -19,7 +19,7 @@ from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.integrations.registry import Library, Registry, has_claims
 from async_tracker.namespace import Namespace
 from async_tracker.policy import InstanceState
-from async_tracker.queries import Queries
+from async_tracker.queries.questions import Queries
 from async_tracker.records import Instance, Snapshot
 from async_tracker.store import keys
 from async_tracker.store.instance_record import Description, StoredInstance

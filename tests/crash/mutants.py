@@ -146,7 +146,7 @@ MUTANTS = (
     ),
     Mutant(
         name="the claims: who only tracks buries nobody whose claims stand",
-        path="async_tracker/watch.py",
+        path="async_tracker/recovery/leftovers.py",
         line="if name in holding or not await",
         without="if not await",
         tests=(WATCHING + "test_a_job_that_was_claimed_and_never_started_is_given_back_and_no_death_counts_against_it",),

@@ -20,7 +20,8 @@ from async_tracker.integrations.arq.names import DEFAULT_QUEUE, IN_PROGRESS, JOB
 from async_tracker.namespace import Namespace
 from async_tracker.policy import Limits
 from async_tracker.records import Recovery, RecoveryAction
-from async_tracker.recovery import Policy, Recoverer, kept_payload
+from async_tracker.recovery.quarantine import kept_payload
+from async_tracker.recovery.recoverer import Policy, Recoverer
 from async_tracker.store.commands import Store
 from async_tracker.store.instance_record import Description, encode_description
 from async_tracker.store.observation import Connections

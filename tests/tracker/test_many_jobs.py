@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from async_tracker import queries
 from async_tracker.connections.calls import under_way
 from async_tracker.policy import Limits
+from async_tracker.queries import questions as queries
 from async_tracker.store import reading
 from async_tracker.store.instance_record import Description, encode_description
 from async_tracker.store.run_record import RunRecord, encode_run

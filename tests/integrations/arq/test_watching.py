@@ -11,13 +11,13 @@ from async_tracker.integrations.arq.adapter import ArqAdapter
 from async_tracker.integrations.arq.names import IN_PROGRESS, RETRY
 from async_tracker.namespace import Namespace
 from async_tracker.policy import Limits
+from async_tracker.recovery.sweeper import Sweeper
 from async_tracker.runtime import make_sweeper
 from async_tracker.store import keys
 from async_tracker.store.commands import Store
 from async_tracker.store.instance_record import Description, encode_description
 from async_tracker.store.observation import Connections
 from async_tracker.store.run_record import RunRecord
-from async_tracker.sweep import Sweeper
 
 
 @dataclass

@@ -10,12 +10,12 @@ from dramatiq import Message
 from dramatiq.brokers.redis import RedisBroker
 
 from async_tracker import Namespace, Tracker
-from async_tracker.adapter import Claim, Released
 from async_tracker.connections.counterparts import lone_connection
 from async_tracker.integrations.dramatiq.adapter import DramatiqAdapter
 from async_tracker.integrations.dramatiq.holds import Broker, Hold, other_broker
 from async_tracker.integrations.dramatiq.marks import Marks
 from async_tracker.policy import Limits
+from async_tracker.recovery.adapter import Claim, Released
 from async_tracker.runtime import make_sweeper
 from async_tracker.store import keys
 from async_tracker.store.commands import Store

@@ -18,13 +18,14 @@ from async_tracker.liveness.lookup import find, see_connections
 from async_tracker.liveness.presence import Presence
 from async_tracker.policy import Connection, InstanceState, Limits, Verdict, standby_interval
 from async_tracker.records import Recovery
-from async_tracker.recovery import Recoverer
+from async_tracker.recovery.lease import Seat, holder_connections
+from async_tracker.recovery.leftovers import Watch
+from async_tracker.recovery.recoverer import Recoverer
 from async_tracker.store.commands import Store
 from async_tracker.store.instance_record import Description, StoredInstance, of_another_schema
-from async_tracker.store.observation import Connections, Observation
+from async_tracker.store.observation import Observation
 from async_tracker.store.reading import Reading
 from async_tracker.store.writes import Judged
-from async_tracker.watch import Watch
 
 logger = logging.getLogger("async_tracker")
 
@@ -38,23 +39,6 @@ _ALONE_SWEEPS = 10
 """Of so many turns in a row an instance sweeps once while there is nobody but itself: there nobody can die."""
 
 _STALLED = (InstanceState.STALLED_BLOCKED, InstanceState.STALLED_SILENT)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seat:
-    """From where a sweep is made: the lease's holder as a text, and the server that is swept."""
-
-    holder: str
-    run_id: str
-
-
-def holder_text(instance_id: str, connections: Connections) -> str:
-    """Write who holds the lease, with the connections that prove it to be there."""
-    return f"{instance_id} {connections.encode()}"
-
-
-def _holder_connections(holder: str) -> Connections:
-    return Connections.decode(holder.rsplit(" ", 1)[-1])
 
 
 @dataclass(slots=True, kw_only=True)
@@ -121,7 +105,7 @@ class Sweeper:
         ours, holder, self.instances = await self.store.lease(self._lease, seat.holder, ttl_ms=self._lease_ttl_ms)
         if ours:
             return True
-        registered = _holder_connections(holder)
+        registered = holder_connections(holder)
         seen = await see_connections(self.store.redis.redis, [registered], run_id=seat.run_id)
         if connection_state(registered, seen, shared=set()) is not Connection.GONE:
             return False

@@ -12,17 +12,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from async_tracker.adapter import Adapter, Claim, QuarantinedPayload, Released
 from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.events.encoding import encode_event, facts_of, orphaned_event
-from async_tracker.orphans import Found
 from async_tracker.policy import apart, is_poison, recovery_delay
 from async_tracker.records import Recovery, RecoveryAction
+from async_tracker.recovery.adapter import Adapter, Claim, QuarantinedPayload, Released
+from async_tracker.recovery.leftovers import Watch
+from async_tracker.recovery.orphans import Found
+from async_tracker.recovery.quarantine import quarantine_error, quarantined_fields
 from async_tracker.store.commands import Store
 from async_tracker.store.counters import field_name
 from async_tracker.store.reading import Reading
 from async_tracker.store.writes import Settled, Settlement
-from async_tracker.watch import Watch
 
 logger = logging.getLogger("async_tracker")
 
@@ -197,7 +198,7 @@ class Recoverer:
             counts=acted and orphan.counts,
             events=_events(orphan, result) if counters else (),
             counters=tuple(field_name(result.function, result.queue, counter) for counter in counters),
-            quarantined=_quarantined_fields(result, kept) if kept is not None else None,
+            quarantined=quarantined_fields(result, kept) if kept is not None else None,
         )
         window_ms = int(self._policy.recovery_window * 1000)
         settled = await self._store.settle(settlement, window_ms=window_ms, minute=now_ms // 60_000)
@@ -213,11 +214,6 @@ def _deaths_of(orphan: Found, runs: Sequence[str]) -> int:
     """Count under how many runs of a job a worker has died, the present one included once, where it counts."""
     before = [run for run in runs if run != orphan.record.run]
     return len(before) + (1 if orphan.counts else 0)
-
-
-def quarantine_error(plan: Recovery) -> str:
-    """Say to whoever awaits the job why it will not come."""
-    return f"job {plan.job_id} was quarantined: {plan.deaths} workers died running it ({plan.reason})"
 
 
 def _replaced(plan: Recovery, action: RecoveryAction) -> Recovery:
@@ -240,24 +236,3 @@ def _events(orphan: Found, result: Recovery) -> tuple[str, ...]:
         return (orphaned,)
     kind = "quarantined" if result.action is RecoveryAction.QUARANTINED else "recovered"
     return (orphaned, encode_event(kind, **facts_of(orphan.record), deaths=result.deaths, delay=result.delay))
-
-
-def _quarantined_fields(result: Recovery, kept: QuarantinedPayload) -> dict[str, str | bytes | int]:
-    fields: dict[str, str | bytes | int] = {
-        "library": result.library,
-        "job_id": result.job_id,
-        "queue": result.queue or "",
-        "function": result.function or "",
-        "instance_id": result.instance_id,
-        "deaths": result.deaths,
-        "reason": result.reason,
-        "payload": kept.payload,
-    }
-    fields.update({f"extra:{name}": value for name, value in kept.extras.items()})
-    return fields
-
-
-def kept_payload(fields: dict[str, bytes]) -> QuarantinedPayload:
-    """Read back what `Recoverer` kept of a quarantined job."""
-    extras = {name.removeprefix("extra:"): value for name, value in fields.items() if name.startswith("extra:")}
-    return QuarantinedPayload(payload=fields.get("payload", b""), extras=extras)

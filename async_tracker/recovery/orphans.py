@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from async_tracker.adapter import Claim
+from async_tracker.recovery.adapter import Claim
 from async_tracker.store.instance_record import StoredInstance
 from async_tracker.store.run_record import RunRecord
 

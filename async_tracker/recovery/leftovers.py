@@ -6,9 +6,9 @@ It changes nothing of the worker library's, so it does for instances that only t
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-from async_tracker.adapter import Adapter, Claim
 from async_tracker.events.encoding import orphaned_event
-from async_tracker.orphans import Dead, Found, Left, sort_out
+from async_tracker.recovery.adapter import Adapter, Claim
+from async_tracker.recovery.orphans import Dead, Found, Left, sort_out
 from async_tracker.store.commands import Store
 from async_tracker.store.counters import field_name
 from async_tracker.store.reading import Reading

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from itertools import chain
 from operator import attrgetter
@@ -17,15 +17,16 @@ from async_tracker.errors import CorruptRecord
 from async_tracker.events.encoding import decode_event
 from async_tracker.liveness.evidence import Findings, findings_of, heartbeat_age, live_hosts, registered_in, weigh
 from async_tracker.liveness.lookup import connections_calls, read_connections
-from async_tracker.policy import Connection, InstanceState, Verdict
-from async_tracker.records import Event, FunctionStats, Instance, Job, OpenInstance, OpenJob, Orphan, Quarantined, Snapshot, Stats
+from async_tracker.policy import Connection, Verdict
+from async_tracker.queries.answers import function_stats_of, instance_of, job_of, orphan_of, quarantined_of
+from async_tracker.queries.picture import Picture, is_live, state_of
+from async_tracker.records import Event, Instance, Job, Orphan, Quarantined, Snapshot, Stats
 from async_tracker.store import keys
 from async_tracker.store.counters import COUNTERS, parse_stats
 from async_tracker.store.instance_record import StoredInstance
 from async_tracker.store.observation import Observation
-from async_tracker.store.quarantine import field_text
 from async_tracker.store.reading import Held, Reading
-from async_tracker.store.run_record import RunRecord, StoredRun, job_id_of, job_ref, run_record
+from async_tracker.store.run_record import RunRecord, job_ref, run_record
 from async_tracker.store.scripts import SCRIPTS, observe_call, read_observation
 
 _EVENTS_AT_ONCE = 100
@@ -36,24 +37,6 @@ _JOBS_IN_A_TURN = 500
 """After how many jobs somebody else on the loop has a turn: about two milliseconds."""
 _LAST_SEQUENCE = 2**64 - 1
 """The highest number that an event of one millisecond can have."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Picture:
-    """The namespace as one question found it."""
-
-    findings: Findings
-    instances: Mapping[str, StoredInstance]
-    verdicts: Mapping[str, Verdict]
-    held: dict[str, Held]
-    unread: Sequence[str]
-    """Instances whose jobs are not in ``held`` yet."""
-    reading: Reading
-
-    @property
-    def now_ms(self) -> int:
-        """The server's time when the evidence was read."""
-        return self.findings.observation.now_ms
 
 
 class Queries:
@@ -104,7 +87,7 @@ class Queries:
             return None
         ref, stored = max(found, key=lambda entry: entry[1]["started_at_ms"])
         picture = await self._look()
-        return job_of(ref, stored, picture.now_ms, _state(picture, stored["instance"]))
+        return job_of(ref, stored, picture.now_ms, state_of(picture, stored["instance"]))
 
     async def orphans(self) -> list[Orphan]:
         """List the jobs in flight whose instance is dead and that are not yet recovered, the oldest first."""
@@ -119,7 +102,7 @@ class Queries:
     async def stats(self, function: str | None = None) -> Stats:
         """Read the counters, of one function or of all."""
         parsed = parse_stats(await Reading(self._redis).stats())
-        rows = [_function_stats(name, queue, counters) for (name, queue), counters in parsed.items() if function in (None, name)]
+        rows = [function_stats_of(name, queue, counters) for (name, queue), counters in parsed.items() if function in (None, name)]
         rows.sort(key=lambda row: (row.function or "", row.queue or ""))
         names = [counter for counter in COUNTERS if not counter.endswith("_ms")]
         sums = {name: sum(getattr(row, name) for row in rows) for name in names}
@@ -127,7 +110,7 @@ class Queries:
 
     async def quarantined(self) -> list[Quarantined]:
         """List the poison pills, the longest quarantined first."""
-        return [_quarantined(ref, fields) for ref, fields in (await Reading(self._redis).quarantined()).items()]
+        return [quarantined_of(ref, fields) for ref, fields in (await Reading(self._redis).quarantined()).items()]
 
     async def events(self, since: str | datetime | None = None) -> AsyncIterator[Event]:
         """Follow the events, for ever. ``since``: an event id or a datetime to replay from; None for what comes from now on."""
@@ -206,7 +189,7 @@ class Queries:
         return weigh(findings, stored, gone_since_ms=gone_since_ms, hosts=hosts, draining=stored.state == "draining")
 
     def _instances(self, picture: Picture) -> tuple[Instance, ...]:
-        found = [_instance(stored, picture) for stored in picture.instances.values()]
+        found = [instance_of(stored, picture) for stored in picture.instances.values()]
         return tuple(sorted(found, key=lambda item: (item.started_at, item.instance_id)))
 
     async def _jobs(self, picture: Picture) -> list[Job]:
@@ -217,7 +200,7 @@ class Queries:
             rest = await held
         await self._make_jobs(picture, rest, found)
         picture.held.update(rest)
-        refs = list(chain.from_iterable(held for name, held in picture.held.items() if _is_live(picture, name)))
+        refs = list(chain.from_iterable(held for name, held in picture.held.items() if is_live(picture, name)))
         if len(set(refs)) < len(refs):
             for ref, holders in Counter(refs).items():
                 if holders > 1 and ref in found:
@@ -232,8 +215,8 @@ class Queries:
         """
         now_ms, stored_run = picture.now_ms, picture.reading.stored_run
         for name, records in held.items():
-            if _is_live(picture, name):
-                state = _state(picture, name)
+            if is_live(picture, name):
+                state = state_of(picture, name)
                 for ref, raw in records.items():
                     stored = stored_run(ref, raw) if raw is not None else None
                     if stored is not None and stored["instance"] == name:
@@ -245,7 +228,7 @@ class Queries:
     def _orphaned(picture: Picture) -> list[RunRecord]:
         found = []
         for name, held in picture.held.items():
-            if not _is_live(picture, name):
+            if not is_live(picture, name):
                 for ref, raw in held.items():
                     stored = picture.reading.stored_run(ref, raw) if raw is not None else None
                     if stored is not None and stored["instance"] == name:
@@ -254,7 +237,7 @@ class Queries:
 
     @staticmethod
     def _orphans(picture: Picture, orphaned: Sequence[RunRecord], deaths: Mapping[str, int]) -> tuple[Orphan, ...]:
-        found = [_orphan(record, picture, deaths.get(record.ref, 0)) for record in orphaned]
+        found = [orphan_of(record, picture, deaths.get(record.ref, 0)) for record in orphaned]
         return tuple(sorted(found, key=lambda orphan: (orphan.started_at, orphan.job_id)))
 
 
@@ -269,122 +252,6 @@ def _run_id(info: Any) -> str:
         return str(info.get("run_id", ""))
     lines = text(info).splitlines() if isinstance(info, bytes | str) else []
     return next((line[7:] for line in lines if line.startswith("run_id:")), "")
-
-
-def _is_live(picture: Picture, name: str) -> bool:
-    verdict = picture.verdicts.get(name)
-    if name in picture.findings.observation.dead:
-        return False
-    return verdict is None or verdict.state is not InstanceState.DEAD
-
-
-def _state(picture: Picture, name: str) -> InstanceState:
-    verdict = picture.verdicts.get(name)
-    return verdict.state if verdict is not None else InstanceState.DEAD
-
-
-def job_of(ref: str, stored: StoredRun, now_ms: int, state: InstanceState) -> Job:
-    get = stored.get
-    enqueued_at_ms, started_at_ms = get("enqueued_at_ms"), stored["started_at_ms"]
-    job: Job = OpenJob(
-        job_id_of(ref, stored) if "scope" in stored else ref,
-        stored["instance"],
-        stored["run"],
-        get("try", 1),
-        get("function"),
-        get("queue"),
-        get("library", "asyncio"),
-        from_ms(enqueued_at_ms) if enqueued_at_ms is not None else None,
-        from_ms(started_at_ms),
-        (now_ms - started_at_ms) / 1000.0 if now_ms > started_at_ms else 0.0,
-        get("timeout"),
-        get("progress"),
-        get("message"),
-        get("args"),
-        get("superseded", 0),
-        state,
-    )
-    job.__class__ = Job
-    return job
-
-
-def _instance(stored: StoredInstance, picture: Picture) -> Instance:
-    observation, name, description = picture.findings.observation, stored.instance_id, stored.description
-    verdict = picture.verdicts.get(name) or Verdict(state=InstanceState.DEAD, reason=stored.death_reason)
-    beat_ms = float(observation.instances[name]) if name in observation.instances else float(stored.died_at_ms or stored.started_at_ms)
-    speaks = name in observation.watchdogs
-    connections = picture.findings.registered.get(name)
-    instance: Instance = OpenInstance(
-        instance_id=name,
-        state=verdict.state,
-        reason=verdict.reason,
-        library=description.library,
-        host=description.host,
-        pid=description.pid,
-        label=description.label,
-        queue=description.queue,
-        queues=description.queues or ((description.queue,) if description.queue else ()),
-        functions=description.functions,
-        concurrency=description.concurrency,
-        busy=stored.busy if not picture.held else len(picture.held.get(name, ())),
-        started_at=from_ms(stored.started_at_ms),
-        heartbeat_at=from_ms(beat_ms),
-        heartbeat_age=max(observation.now_ms - beat_ms, 0.0) / 1000.0,
-        died_at=from_ms(stored.died_at_ms) if stored.died_at_ms else None,
-        rss_bytes=stored.rss_bytes,
-        loop_lag=stored.loop_lag_ms / 1000.0,
-        blocked_at=stored.blocked_at if speaks else (),
-        blocked_for=(observation.now_ms - stored.blocked_since_ms) / 1000.0 if speaks and stored.blocked_since_ms else None,
-        tags=description.tags,
-        versions=description.versions,
-        redis=description.redis,
-        connection_ids=tuple(connections.ids) if connections is not None else (),
-        host_id=description.host_id,
-        jobs_started=stored.jobs_started,
-        jobs_ended=stored.jobs_ended,
-        dropped=stored.dropped,
-    )
-    instance.__class__ = Instance
-    return instance
-
-
-def _orphan(record: RunRecord, picture: Picture, deaths: int) -> Orphan:
-    stored, verdict = picture.instances.get(record.instance_id), picture.verdicts.get(record.instance_id)
-    died_ms = picture.findings.observation.dead.get(record.instance_id, picture.now_ms)
-    return Orphan(
-        job_id=record.job_id,
-        instance_id=record.instance_id,
-        run=record.run,
-        job_try=record.job_try,
-        function=record.function,
-        queue=record.queue,
-        library=record.library,
-        started_at=from_ms(record.started_at_ms),
-        orphaned_at=from_ms(died_ms),
-        orphaned_for=max(picture.now_ms - died_ms, 0) / 1000.0,
-        reason=verdict.reason if verdict is not None else stored.death_reason if stored is not None else "",
-        deaths=deaths,
-    )
-
-
-def _function_stats(function: str | None, queue: str | None, counters: Mapping[str, int]) -> FunctionStats:
-    plain = {name: value for name, value in counters.items() if not name.endswith("_ms")}
-    run_time, queue_wait = counters.get("run_ms", 0) / 1000.0, counters.get("wait_ms", 0) / 1000.0
-    return FunctionStats(function=function, queue=queue, run_time=run_time, queue_wait=queue_wait, **plain)
-
-
-def _quarantined(ref: str, fields: dict[str, bytes]) -> Quarantined:
-    return Quarantined(
-        job_id=field_text(fields, "job_id") or ref,
-        library=field_text(fields, "library") or "",
-        queue=field_text(fields, "queue"),
-        function=field_text(fields, "function"),
-        instance_id=field_text(fields, "instance_id") or "",
-        deaths=int(fields.get("deaths", b"0")),
-        reason=field_text(fields, "reason") or "",
-        quarantined_at=from_ms(int(fields.get("quarantined_at_ms", b"0"))),
-        payload_bytes=len(fields.get("payload", b"")),
-    )
 
 
 def _entries(reply: Any) -> list[tuple[str, Mapping[str, str]]]:

@@ -14,7 +14,9 @@ from async_tracker.connections.access import Access, describe
 from async_tracker.errors import TrackerError
 from async_tracker.events.encoding import encode_event
 from async_tracker.events.listeners import Listener, Listeners
-from async_tracker.host import host_id, hostname, versions
+from async_tracker.instance.host import host_id, hostname, versions
+from async_tracker.instance.runs import CurrentJob, current, handle_of
+from async_tracker.instance.runtime import Runtime
 from async_tracker.integrations.arq import ArqHooks, installed
 from async_tracker.integrations.arq.jobs import Ctx
 from async_tracker.integrations.arq.library import arq_library
@@ -27,8 +29,7 @@ from async_tracker.queries.questions import Queries
 from async_tracker.records import Event, Instance, Job, Orphan, Quarantined, QueueDepth, Recovery, Snapshot, Stats
 from async_tracker.recovery.adapter import Adapter
 from async_tracker.recovery.quarantine import kept_payload
-from async_tracker.runs import CurrentJob, current, handle_of
-from async_tracker.runtime import Runtime, make_sweeper
+from async_tracker.recovery.sweeper import make_sweeper
 from async_tracker.store.commands import Store
 from async_tracker.store.instance_record import Description
 from async_tracker.store.quarantine import field_text

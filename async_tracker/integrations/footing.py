@@ -8,9 +8,9 @@ from typing import Any
 from async_tracker.config import Settings
 from async_tracker.connections.access import Access
 from async_tracker.connections.link import Link
+from async_tracker.instance.runtime import Runtime
 from async_tracker.integrations.registry import Registry
 from async_tracker.recovery.adapter import Adapter
-from async_tracker.runtime import Runtime
 from async_tracker.store.instance_record import Description
 
 

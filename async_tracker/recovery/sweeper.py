@@ -10,17 +10,18 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from async_tracker.alarms import Alarms
-from async_tracker.errors import StorageError, StorageUnavailable
+from async_tracker.config import Settings
+from async_tracker.errors import StorageError
 from async_tracker.events.encoding import encode_event
 from async_tracker.liveness.evidence import Findings, connection_state, live_hosts, weigh
 from async_tracker.liveness.lookup import find, see_connections
 from async_tracker.liveness.presence import Presence
 from async_tracker.policy import Connection, InstanceState, Limits, Verdict, standby_interval
 from async_tracker.records import Recovery
+from async_tracker.recovery.adapter import Adapter
 from async_tracker.recovery.lease import Seat, holder_connections
 from async_tracker.recovery.leftovers import Watch
-from async_tracker.recovery.recoverer import Recoverer
+from async_tracker.recovery.recoverer import Policy, Recoverer
 from async_tracker.store.commands import Store
 from async_tracker.store.instance_record import Description, StoredInstance, of_another_schema
 from async_tracker.store.observation import Observation
@@ -57,8 +58,6 @@ class Sweeper:
     stalled: set[str] = field(default_factory=set)
     untold: set[str] = field(default_factory=set)
     is_sweeper: bool = False
-    is_refused: bool = False
-    """Redis did not let the last sweep through, and that was said."""
     is_hindered: bool = False
     """The last sweep had to leave something undone."""
     is_behind: bool = False
@@ -230,34 +229,20 @@ class Sweeper:
             return min(self.sweep_interval, _BREATH) if self.is_behind else self.sweep_interval
         return standby_interval(self.sweep_interval, self.instances) * random.uniform(0.5, 1.0)
 
-    async def run(self, alarms: Alarms, seat: Callable[[], Seat | None]) -> None:
-        """Step for ever; when Redis is away, or there is no seat to sweep from, try again later."""
-        while True:
-            await alarms.sleep(self.interval())
-            current = seat()
-            if current is None:
-                continue
-            try:
-                await self.step(current)
-                self._got_through()
-            except StorageError as exc:
-                self._put_off(exc)
-
-    def _got_through(self) -> None:
-        if self.is_refused and self.is_sweeper:  # to ask whose turn it is may be allowed where to sweep is not
-            self.is_refused = False
-            logger.info("sweeps get through again")
-
-    def _put_off(self, exc: StorageError) -> None:
-        """Redis away is said by the heartbeat; a refusal lasts until a person mends it, so it is said, once."""
-        if isinstance(exc, StorageUnavailable) or self.is_refused:
-            logger.debug("sweep put off: %s", exc)
-        else:
-            self.is_refused = True
-            logger.warning("no sweep gets through, so nothing is recovered from here: %s", exc)
-
 
 def _nameless(name: str, library: str) -> StoredInstance:
     """Stand in for an instance whose record is missing or no hash: judged by the defaults, so that it goes some day."""
     description = Description(library=library, host="?", host_id=f"?{name}", pid=0)
     return StoredInstance(instance_id=name, description=description, limits=Limits(), started_at_ms=0)
+
+
+def make_sweeper(settings: Settings, store: Store, adapter: Adapter | None, *, library: str, on_event: Callable[[str], None]) -> Sweeper:
+    """Compose a sweeper; without an adapter, or with ``recover=False``, it only watches."""
+    recoverer = None
+    if adapter is not None and settings.recover:
+        policy = Policy(max_recoveries=settings.max_recoveries, recovery_window=settings.recovery_window)
+        recoverer = Recoverer(store=store, adapter=adapter, policy=policy, on_event=on_event)
+    watch = Watch(store=store, library=library, adapter=adapter, recovery_window=settings.recovery_window, on_event=on_event)
+    return Sweeper(
+        store=store, library=library, sweep_interval=settings.sweep_interval, watch=watch, recoverer=recoverer, on_event=on_event
+    )

@@ -19,12 +19,12 @@ from async_tracker.connections.access import Access, describe
 from async_tracker.connections.calls import bounded
 from async_tracker.connections.link import Link
 from async_tracker.errors import StorageError
-from async_tracker.host import host_id, hostname, versions
+from async_tracker.instance.host import host_id, hostname, versions
+from async_tracker.instance.runtime import Runtime
 from async_tracker.integrations.arq.adapter import ArqAdapter
 from async_tracker.integrations.arq.claims import Claims, name_claims, stop_naming
 from async_tracker.integrations.arq.jobs import Ctx, Hook, Jobs, WorkerFacts
 from async_tracker.integrations.arq.names import DEFAULT_QUEUE, LIBRARY
-from async_tracker.runtime import Runtime
 from async_tracker.store.instance_record import Description
 from async_tracker.store.run_record import RunRecord
 

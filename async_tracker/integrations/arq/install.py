@@ -10,10 +10,10 @@ from typing import Any
 
 from async_tracker.config import unknown_names
 from async_tracker.errors import ConfigError
+from async_tracker.instance.runs import current, shown_args
 from async_tracker.integrations.arq.hooks import ArqHooks
 from async_tracker.integrations.arq.jobs import Ctx, Hook, WorkerFacts
 from async_tracker.integrations.arq.outcomes import ending_of
-from async_tracker.runs import current, shown_args
 
 _ARQ_JOB_TIMEOUT = 300.0
 _ARQ_MAX_JOBS = 10

@@ -13,7 +13,7 @@ from dramatiq.worker import Worker
 from async_tracker.config import Settings
 from async_tracker.connections.access import describe
 from async_tracker.connections.counterparts import async_counterpart
-from async_tracker.host import host_id, hostname, versions
+from async_tracker.instance.host import host_id, hostname, versions
 from async_tracker.integrations.dramatiq.holds import Broker, other_broker
 from async_tracker.integrations.dramatiq.names import LIBRARY
 from async_tracker.store.instance_record import Description

@@ -22,6 +22,8 @@ from async_tracker.connections.access import describe
 from async_tracker.connections.counterparts import async_counterpart, lone_connection
 from async_tracker.connections.link import Link
 from async_tracker.errors import StorageError
+from async_tracker.instance.runs import Run, current, shown_args
+from async_tracker.instance.runtime import Runtime
 from async_tracker.integrations.dramatiq.adapter import DramatiqAdapter
 from async_tracker.integrations.dramatiq.description import broker_of, describe_worker, time_limit
 from async_tracker.integrations.dramatiq.holds import Broker
@@ -30,8 +32,6 @@ from async_tracker.integrations.dramatiq.marks import Marks
 from async_tracker.integrations.dramatiq.names import LIBRARY
 from async_tracker.integrations.dramatiq.outcomes import Ending, outcome
 from async_tracker.integrations.footing import Footing
-from async_tracker.runs import Run, current, shown_args
-from async_tracker.runtime import Runtime
 from async_tracker.store.instance_record import Description
 
 logger = logging.getLogger("async_tracker")

@@ -11,8 +11,7 @@ from async_tracker.integrations.arq.adapter import ArqAdapter
 from async_tracker.integrations.arq.names import IN_PROGRESS, RETRY
 from async_tracker.namespace import Namespace
 from async_tracker.policy import Limits
-from async_tracker.recovery.sweeper import Sweeper
-from async_tracker.runtime import make_sweeper
+from async_tracker.recovery.sweeper import Sweeper, make_sweeper
 from async_tracker.store import keys
 from async_tracker.store.commands import Store
 from async_tracker.store.instance_record import Description, encode_description

@@ -16,7 +16,7 @@ from async_tracker.integrations.dramatiq.holds import Broker, Hold, other_broker
 from async_tracker.integrations.dramatiq.marks import Marks
 from async_tracker.policy import Limits
 from async_tracker.recovery.adapter import Claim, Released
-from async_tracker.runtime import make_sweeper
+from async_tracker.recovery.sweeper import make_sweeper
 from async_tracker.store import keys
 from async_tracker.store.commands import Store
 from async_tracker.store.instance_record import Description, encode_description

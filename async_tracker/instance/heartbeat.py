@@ -1,23 +1,19 @@
 """The periodic proof that an instance lives: one small write, whatever the number of jobs."""
 
 import asyncio
-import os
 import random
-import resource
-import sys
 from collections.abc import Awaitable, Callable
 
-from async_tracker.alarms import Alarms
 from async_tracker.clock import ServerClock, monotonic_ms
 from async_tracker.connections.replies import Argument
-from async_tracker.journal import Journal
-from async_tracker.pen import Pen
+from async_tracker.instance.alarms import Alarms
+from async_tracker.instance.host import rss_bytes
+from async_tracker.instance.journal import Journal
+from async_tracker.instance.pen import Pen
+from async_tracker.instance.pulse import Pulse
 from async_tracker.policy import next_beat
-from async_tracker.pulse import Pulse
 from async_tracker.store.commands import Store
 from async_tracker.store.writes import Beat, Reply, Status
-
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Heartbeat:
@@ -109,13 +105,3 @@ class Heartbeat:
                 alarms.cancel(alarm)
             self._due.clear()
             await step()
-
-
-def rss_bytes() -> int:
-    """Memory of this process in bytes; where /proc is missing, the most that it ever had."""
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * _PAGE_BYTES
-    except OSError:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024

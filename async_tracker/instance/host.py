@@ -4,8 +4,10 @@ import contextlib
 import hashlib
 import os
 import platform
+import resource
 import secrets
 import socket
+import sys
 import uuid
 from importlib import metadata
 from pathlib import Path
@@ -45,3 +47,16 @@ def versions(*distributions: str) -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):  # not installed: nothing to say
             found[name] = metadata.version(name)
     return found
+
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+def rss_bytes() -> int:
+    """Memory of this process in bytes; where /proc is missing, the most that it ever had."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * _PAGE_BYTES
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024

@@ -20,10 +20,10 @@ from typing import Any
 from async_tracker.connections.calls import run_script_sync
 from async_tracker.connections.link import Link, silence
 from async_tracker.errors import StorageError
-from async_tracker.journal import BATCH, Journal
+from async_tracker.instance.journal import BATCH, Journal
+from async_tracker.instance.pen import Pen
+from async_tracker.instance.pulse import TICK_SECONDS, Pulse
 from async_tracker.namespace import SyncNamespace
-from async_tracker.pen import Pen
-from async_tracker.pulse import TICK_SECONDS, Pulse
 from async_tracker.store import keys
 from async_tracker.store.observation import Connections
 from async_tracker.store.scripts import SCRIPTS, beat_call, write_call

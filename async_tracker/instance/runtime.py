@@ -12,31 +12,30 @@ import secrets
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any, Unpack
 
-from async_tracker import runs
-from async_tracker.alarms import Alarms
 from async_tracker.clock import ServerClock, monotonic_ms
 from async_tracker.config import Settings
 from async_tracker.connections.calls import bounded, is_of_replica
 from async_tracker.connections.link import Link
 from async_tracker.errors import StorageError
 from async_tracker.events.encoding import encode_event
-from async_tracker.heartbeat import Heartbeat
-from async_tracker.host import new_instance_id
-from async_tracker.journal import Journal
-from async_tracker.pen import Pen
-from async_tracker.pulse import Pulse
+from async_tracker.instance import runs
+from async_tracker.instance.alarms import Alarms
+from async_tracker.instance.heartbeat import Heartbeat
+from async_tracker.instance.host import new_instance_id
+from async_tracker.instance.journal import Journal
+from async_tracker.instance.pen import Pen
+from async_tracker.instance.pulse import Pulse
+from async_tracker.instance.runs import Facts, Run, current
+from async_tracker.instance.sweep_loop import SweepLoop
+from async_tracker.instance.watchdog import Watchdog
+from async_tracker.instance.writer import Writer
 from async_tracker.recovery.adapter import Adapter
 from async_tracker.recovery.lease import Seat, holder_text
-from async_tracker.recovery.leftovers import Watch
-from async_tracker.recovery.recoverer import Policy, Recoverer
-from async_tracker.recovery.sweeper import Sweeper
-from async_tracker.runs import Facts, Run, current
+from async_tracker.recovery.sweeper import make_sweeper
 from async_tracker.store.commands import Store
 from async_tracker.store.instance_record import Description, encode_description
 from async_tracker.store.observation import Connections
 from async_tracker.store.writes import Beat, Status
-from async_tracker.watchdog import Watchdog
-from async_tracker.writer import Writer
 
 logger = logging.getLogger("async_tracker")
 
@@ -125,6 +124,7 @@ class Runtime:
         )
         self.sweeper = make_sweeper(settings, self.store, self.adapter, library=self._description.library, on_event=self.tell)
         self.sweeper.presence.away_after = settings.heartbeat_ttl
+        self.sweep_loop = SweepLoop(sweeper=self.sweeper, alarms=self.alarms, seat=self.seat)
         self.watchdog = Watchdog(
             pulse=self.pulse,
             link=self.link,
@@ -171,7 +171,7 @@ class Runtime:
         self._spawn(lambda: self.pulse.run(self.alarms, self._at_pulse))
         self._spawn(self.writer.run)
         self._spawn(lambda: self.heartbeat.run(self.alarms, self._beat))
-        self._spawn(lambda: self.sweeper.run(self.alarms, self.seat))
+        self._spawn(self.sweep_loop.run)
         if self._settings.watchdog:
             self.watchdog.start()
 
@@ -463,18 +463,6 @@ class Runtime:
                 beat=self.heartbeat.next_beat(),
                 lease=self.sweeper.resign(Seat(holder=holder_text(self.instance_id, self._connections()), run_id="")),
             )
-
-
-def make_sweeper(settings: Settings, store: Store, adapter: Adapter | None, *, library: str, on_event: Callable[[str], None]) -> Sweeper:
-    """Compose a sweeper; without an adapter, or with ``recover=False``, it only watches."""
-    recoverer = None
-    if adapter is not None and settings.recover:
-        policy = Policy(max_recoveries=settings.max_recoveries, recovery_window=settings.recovery_window)
-        recoverer = Recoverer(store=store, adapter=adapter, policy=policy, on_event=on_event)
-    watch = Watch(store=store, library=library, adapter=adapter, recovery_window=settings.recovery_window, on_event=on_event)
-    return Sweeper(
-        store=store, library=library, sweep_interval=settings.sweep_interval, watch=watch, recoverer=recoverer, on_event=on_event
-    )
 
 
 async def _end_tasks(tasks: Collection[asyncio.Task[None]]) -> None:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from async_tracker.clock import monotonic_ms
-from async_tracker.counts import Counts
-from async_tracker.runs import Run
+from async_tracker.instance.counts import Counts
+from async_tracker.instance.runs import Run
 from async_tracker.store.run_record import RunRecord
 from async_tracker.store.writes import Ended
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from async_tracker.alarms import Alarms
+from async_tracker.instance.alarms import Alarms
 
 TICK_SECONDS = 0.25
 """How often the loop shows that it runs; the watchdog takes the missing of it for a blocked loop."""

@@ -6,11 +6,11 @@ import math
 import threading
 from collections.abc import Awaitable, Callable
 
-from async_tracker.alarms import Alarms
 from async_tracker.clock import ServerClock, monotonic_ms
 from async_tracker.errors import StorageError
-from async_tracker.journal import BATCH, Batch, Journal
-from async_tracker.pen import Pen
+from async_tracker.instance.alarms import Alarms
+from async_tracker.instance.journal import BATCH, Batch, Journal
+from async_tracker.instance.pen import Pen
 from async_tracker.store.commands import Store
 from async_tracker.store.writes import Ended, Reply, Status, Write
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import async_tracker
+from tests.crash.mutants import MUTANTS
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "async_tracker"
@@ -187,6 +188,75 @@ def test_every_script_is_headed_by_its_keys_its_arguments_and_what_it_returns():
         parts = [re.search(rf"^-- {part}: \S", head, re.MULTILINE) for part in ("KEYS", "ARGV", "Returns")]
         assert all(parts), f"{script.relative_to(ROOT)} does not say its KEYS, ARGV and Returns in its first comment"
         assert re.fullmatch(r"[a-z]+(_[a-z]+)*", script.stem)
+
+
+LUA_NAMING = r"^local ([\w, ]+) = ((?:(?:tonumber\()?(?:KEYS|ARGV)\[\d+\]\)?(?:, )?)+)$"
+
+
+def naming_and_rest(script: str) -> tuple[list[tuple[str, str]], str]:
+    """Return what a script calls its KEYS and ARGV, as pairs of name and place, and what follows the lines that say so."""
+    lines = script.splitlines()
+    body = next(number for number, line in enumerate(lines) if not line.startswith("--"))
+    pairs: list[tuple[str, str]] = []
+    while (match := re.match(LUA_NAMING, lines[body])) is not None:
+        pairs += zip(match[1].split(", "), re.findall(r"\w+\[\d+\]", match[2]), strict=True)
+        body += 1
+    return pairs, "\n".join(lines[body:])
+
+
+def numbered(script: str) -> list[str]:
+    """Return where a script speaks of its KEYS or ARGV by number instead of by name, or gives names to only some of them, or in vain."""
+    pairs, rest = naming_and_rest(script)
+    found = re.findall(r"(?:KEYS|ARGV)\[\d+\]", rest)
+    for kind in ("KEYS", "ARGV"):
+        places = [place for _, place in pairs if place.startswith(kind)]
+        if places != [f"{kind}[{number}]" for number in range(1, len(places) + 1)]:
+            found.append(f"{kind}: {places}")
+        if not places and not re.search(rf"#{kind}\b|ipairs\({kind}\)", rest):
+            found.append(f"{kind}: no name")
+    return found + [name for name, _ in pairs if not re.search(rf"\b{name}\b", rest)]
+
+
+def names_made(script: str) -> list[str]:
+    """Return the key names that a script makes by itself: what a command begins with and is no name of its KEYS, nor a loop's."""
+    pairs, rest = naming_and_rest(script)
+    given = {name for name, place in pairs if place.startswith("KEYS")}
+    loops = set(re.findall(r"local (\w+)(?:, \w+)* = KEYS\[", rest) + re.findall(r"for \w+, (\w+) in ipairs\(KEYS\)", rest))
+    functions = set(re.findall(r"local function \w+\((key)\)", rest))
+    used = re.findall(r"redis\.p?call\('[A-Z]+', ((?:[^,()]|\([^()]*\))*)", rest)
+    return [key for key in used if key not in {*given, *loops, *functions, "unpack(KEYS)"}]
+
+
+def test_every_script_begins_by_naming_its_keys_and_arguments_and_uses_the_names():
+    found = {str(script.relative_to(ROOT)): numbered(script.read_text()) for script in PACKAGE.rglob("*.lua")}
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+
+
+def test_no_script_makes_the_name_of_a_key():
+    found = {str(script.relative_to(ROOT)): names_made(script.read_text()) for script in PACKAGE.rglob("*.lua")}
+    assert {name: made for name, made in found.items() if made} == {}
+
+
+@pytest.mark.parametrize(
+    ("script", "by_number", "made"),
+    [
+        ("-- KEYS\nlocal a = KEYS[1]\nlocal b = ARGV[1]\n\nredis.call('SET', a, b)", [], []),
+        ("-- KEYS\nlocal a, c = KEYS[1], tonumber(KEYS[2])\nfor i = 1, #ARGV do redis.call('GET', a, c) end", [], []),
+        ("-- KEYS\nlocal a = KEYS[1]\nlocal b = ARGV[1]\n\nredis.call('SET', a, b, ARGV[2])", ["ARGV[2]"], []),
+        ("-- KEYS\nlocal a, c = KEYS[1], KEYS[2]\nlocal b = ARGV[1]\n\nredis.call('SET', a, b)", ["c"], []),
+        ("-- KEYS\nlocal a = KEYS[2]\nlocal b = ARGV[1]\n\nredis.call('SET', a, b)", ["KEYS: ['KEYS[2]']"], []),
+        ("-- KEYS\nlocal a = KEYS[1]\nlocal b = ARGV[1]\n\nredis.call('GET', a .. b)", [], ["a .. b"]),
+        ("-- KEYS\nlocal a = KEYS[1]\nlocal b = ARGV[1]\n\nlocal c = a .. b\nredis.call('MGET', unpack({c}))", [], ["unpack({c})"]),
+        ("-- KEYS\nlocal a = KEYS[1]\nlocal b = ARGV[1]\n\nredis.call('GET', 'stats')", ["a", "b"], ["'stats'"]),
+    ],
+)
+def test_a_number_in_place_of_a_name_and_a_key_that_is_made_are_known(script: str, by_number: list[str], made: list[str]):
+    assert (numbered(script), names_made(script)) == (by_number, made)
+
+
+def test_each_mutant_finds_its_line_once():
+    texts = {mutant.path: (ROOT / mutant.path).read_text() for mutant in MUTANTS}
+    assert [mutant.name for mutant in MUTANTS if texts[mutant.path].count(mutant.line) != 1] == []
 
 
 def test_every_script_is_named_in_the_code_that_runs_it():

@@ -63,7 +63,6 @@ class Heartbeat:
             connections=connections,
             fields=self._fields(),
             counters=self._journal.unsent_counts(),
-            minute=self._clock.now_ms() // 60_000,
         )
 
     def last_beat(self) -> Beat | None:
@@ -76,7 +75,6 @@ class Heartbeat:
             connections="",  # as they were registered: they end with the process
             fields=self._fields(),
             counters=counters,
-            minute=self._clock.now_ms() // 60_000,
         )
 
     def _fields(self) -> dict[str, Argument]:

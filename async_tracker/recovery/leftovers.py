@@ -87,7 +87,7 @@ class Watch:
         record = orphan.record
         event = orphaned_event(record, reason=orphan.reason)
         counter = field_name(record.function, record.queue, "orphaned")
-        if await self._store.tell(record, event, counter=counter, minute=now_ms // 60_000):
+        if await self._store.announce(record, event, counter=counter):
             facts = {"job_id": record.job_id, "instance_id": record.instance_id}
             logger.warning("job %s was left by dead instance %s, and is not recovered from here", *facts.values(), extra=facts)
             self._on_event(event)
@@ -104,5 +104,5 @@ class Watch:
                 record = runs.get(ref)
                 if record is None or record.instance_id != instance_id:  # what stands there is another run's, and stays
                     record = RunRecord(job_id=ref, instance_id=instance_id, run="-", started_at_ms=now_ms)
-                await self._store.settle(Settlement(record=record), window_ms=self._window_ms, minute=now_ms // 60_000)
+                await self._store.settle(Settlement(record=record), window_ms=self._window_ms)
             await self._store.bury(instance_id)

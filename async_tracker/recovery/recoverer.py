@@ -201,11 +201,11 @@ class Recoverer:
             quarantined=quarantined_fields(result, kept) if kept is not None else None,
         )
         window_ms = int(self._policy.recovery_window * 1000)
-        settled = await self._store.settle(settlement, window_ms=window_ms, minute=now_ms // 60_000)
+        settled = await self._store.settle(settlement, window_ms=window_ms)
         if settled:
             facts = {"job_id": result.job_id, "instance_id": result.instance_id, "action": str(result.action), "delay": result.delay}
             logger.warning("job %s was left by dead instance %s: %s", result.job_id, result.instance_id, result.action, extra=facts)
-            for event in settlement.events[1 if settled is Settled.TOLD else 0 :]:
+            for event in settlement.events[1 if settled is Settled.ANNOUNCED else 0 :]:
                 self._on_event(event)
         return settled is not Settled.BEFORE
 

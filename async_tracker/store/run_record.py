@@ -112,6 +112,34 @@ def encode_run(record: RunRecord) -> bytes:
     return _write_json(stored).encode("ascii")
 
 
+# The scripts do not parse a record: they look for these marks in it. Inside a JSON text each quotation mark has a backslash before
+# it, so no argument and no id, whatever it holds, can contain a mark.
+
+ANY_MARK = '"instance":"'
+"""Stands in every record, once, and in nothing that is none."""
+
+BEFORE_START = '"started_at_ms":'
+"""Stands in every record before the moment at which its run started."""
+
+
+def run_mark(run: str) -> str:
+    """Give what stands in a record of this run, and in no other's.
+
+    >>> run_mark("f00d")
+    '"run":"f00d"'
+    """
+    return f'"run":{_write_json(run)}'
+
+
+def instance_mark(instance_id: str) -> str:
+    """Give what stands in a record of this instance, and in no other's.
+
+    >>> instance_mark("web:1:ab")
+    '"instance":"web:1:ab"'
+    """
+    return f'"instance":{_write_json(instance_id)}'
+
+
 def decode_run(key: str, ref: str, raw: bytes | str) -> RunRecord:
     """Read what `encode_run` wrote under the job's ``ref``. Raises CorruptRecord for anything else, another schema included.
 

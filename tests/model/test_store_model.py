@@ -40,7 +40,7 @@ picks = st.integers(min_value=0, max_value=1_000)
 
 
 def beat_of(number: int, *, busy: int, connections: str = "", counters: dict[str, int] | None = None) -> Beat:
-    return Beat(sequence=number, connections=connections, fields={"busy": busy}, counters=counters or {}, minute=0)
+    return Beat(sequence=number, connections=connections, fields={"busy": busy}, counters=counters or {})
 
 
 class StoreMachine(RuleBasedStateMachine):

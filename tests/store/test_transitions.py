@@ -44,7 +44,7 @@ async def judged(store, instance_id="w", *, reason="it is gone"):
 
 
 async def beat(store, sequence, *, counters=None, connections=""):
-    return await store.beat("w", Beat(sequence=sequence, connections=connections, fields={"busy": 0}, counters=counters or {}, minute=1))
+    return await store.beat("w", Beat(sequence=sequence, connections=connections, fields={"busy": 0}, counters=counters or {}))
 
 
 async def test_a_write_of_nobody_changes_nothing(store, redis_client, namespace):
@@ -67,7 +67,7 @@ async def test_a_write_that_comes_late_changes_nothing(store):
 async def test_a_registration_a_beat_or_a_word_of_the_watchdog_that_comes_late_changes_nothing(store, redis_client, namespace):
     """A newer write was seen: none of them may bring back an old connection, nor say that the loop is blocked."""
     await registered(store)
-    assert (await store.beat("w", Beat(sequence=5, connections=HERE, fields={"busy": 7}, counters={}, minute=1))).status is Status.WRITTEN
+    assert (await store.beat("w", Beat(sequence=5, connections=HERE, fields={"busy": 7}, counters={}))).status is Status.WRITTEN
     earlier = Connections(server="5f", ids={3: "async-tracker:earlier"}).encode()
     assert (await store.register("w", 4, earlier, {**FIELDS, "busy": 0})).status is Status.STALE
     assert (await beat(store, 4, connections=earlier)).status is Status.STALE
@@ -103,7 +103,6 @@ async def test_a_report_of_counters_counts_once_however_often_it_comes(store, re
         await beat(store, sequence, counters={"a": 5})
     await beat(store, 5, counters={"a": 7, "b": 1})
     assert await redis_client.hgetall(f"{namespace}:stats") == {b"a": b"7", b"b": b"1"}
-    assert await redis_client.hgetall(f"{namespace}:stats:minute:1") == {b"a": b"7", b"b": b"1"}
 
 
 async def test_an_orderly_end_leaves_nothing_but_what_has_a_lifetime(store, redis_client, namespace):
@@ -184,8 +183,8 @@ async def test_an_orphan_is_settled_once_and_its_instance_buried_after_its_last(
     await store.declare_dead(await judged(store), "{}")
     assert not await store.bury("w")
     settlement = Settlement(record=record(), counts=True, events=("{}",), counters=("c",))
-    assert await store.settle(settlement, window_ms=60_000, minute=1)
-    assert not await store.settle(settlement, window_ms=60_000, minute=1)
+    assert await store.settle(settlement, window_ms=60_000)
+    assert not await store.settle(settlement, window_ms=60_000)
     assert await redis_client.hget(f"{namespace}:stats", "c") == b"1"
     assert await store.bury("w")
     await assert_no_leaks(redis_client, namespace)
@@ -212,12 +211,12 @@ async def test_what_is_settled_stays_settled_for_a_sweeper_that_comes_late(store
     await dead_with_orphan(store)
     settlement = Settlement(record=record(), counts=True, events=("{}",), counters=("c",))
     assert await store.adopt("w", [record(), record("43", "r9")])
-    assert await store.settle(settlement, window_ms=60_000, minute=1)
+    assert await store.settle(settlement, window_ms=60_000)
     assert await store.adopt("w", [record(), record("43", "r9")])
-    assert not await store.settle(settlement, window_ms=60_000, minute=1)
+    assert not await store.settle(settlement, window_ms=60_000)
     assert await redis_client.hget(f"{namespace}:stats", "c") == b"1"
     assert await redis_client.exists(f"{namespace}:job:42") == 0
-    assert await store.settle(Settlement(record=record("43", "r9")), window_ms=60_000, minute=1)
+    assert await store.settle(Settlement(record=record("43", "r9")), window_ms=60_000)
     assert await store.bury("w")
     await assert_no_leaks(redis_client, namespace)
 
@@ -228,7 +227,7 @@ async def test_an_orphan_that_its_instance_did_not_live_to_record_is_seen_and_se
     await redis_client.set(f"{namespace}:job:42", "{}")  # what names nobody is in nobody's way
     assert await store.adopt("w", [record()])
     assert b'"run":"r1"' in await redis_client.get(f"{namespace}:job:42")
-    assert await store.settle(Settlement(record=record()), window_ms=60_000, minute=1)
+    assert await store.settle(Settlement(record=record()), window_ms=60_000)
     assert await store.bury("w")
     await assert_no_leaks(redis_client, namespace)
 

@@ -22,9 +22,9 @@ from async_tracker.instance.writer import Writer
 from async_tracker.store.scripts import SCRIPTS
 from benchmarks.footprint import Hooked
 from benchmarks.queries import count_round_trips, named_connections, write_namespace
+from tests.harness.settings import QUIET
 from tests.harness.wait import wait_until
 from tests.harness.wire import WireProxy
-from tests.tracker.quiet import QUIET
 
 MEMORY_PER_JOB_BYTES = 512
 QUERY_ROUND_TRIPS = 4

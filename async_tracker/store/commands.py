@@ -108,13 +108,13 @@ class Store:
         """Keep the orphans of a dead instance until they are settled, also those that it did not live to record."""
         names = [keys.DEAD, keys.jobs(instance_id), keys.orphans(instance_id), keys.settled(instance_id)]
         names += [keys.job(record.ref) for record in orphans]
-        arguments = [part for record in orphans for part in (record.ref, record.run, encode_run(record))]
+        arguments = [part for record in orphans for part in (record.ref, record.token, encode_run(record))]
         return int(await self._run("adopt", names, instance_id, mark_of(instance_id), *arguments)) == 1
 
     async def tell(self, record: RunRecord, event: str, *, counter: str, minute: int) -> bool:
         """Tell of an orphan that nobody recovers yet, once. Returns False when it was told or settled before."""
         names = [keys.DEAD, keys.settled(record.instance_id), keys.told(record.instance_id), keys.EVENTS, keys.STATS, keys.minute(minute)]
-        return int(await self._run("tell", names, record.instance_id, record.ref, record.run, EVENTS_KEPT, event, counter)) == 1
+        return int(await self._run("tell", names, record.instance_id, record.ref, record.token, EVENTS_KEPT, event, counter)) == 1
 
     async def settle(self, settlement: Settlement, *, window_ms: int, minute: int) -> Settled:
         """Close the book on one orphan, once."""
@@ -122,7 +122,7 @@ class Store:
         names = [keys.DEAD, keys.jobs(record.instance_id), keys.job(record.ref), keys.recoveries(record.ref), keys.EVENTS]
         names += [keys.STATS, keys.minute(minute), keys.QUARANTINE, keys.quarantined(record.ref)]
         names += [keys.orphans(record.instance_id), keys.settled(record.instance_id), keys.told(record.instance_id)]
-        arguments: list[Argument] = [record.instance_id, record.ref, record.run, int(settlement.counts), window_ms, EVENTS_KEPT]
+        arguments: list[Argument] = [record.instance_id, record.ref, record.token, int(settlement.counts), window_ms, EVENTS_KEPT]
         arguments += [
             len(settlement.events),
             len(settlement.counters),

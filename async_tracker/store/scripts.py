@@ -18,7 +18,7 @@ _NAMES = (
 
 SCRIPTS: dict[str, Script] = {name: load_script(__package__, name) for name in _NAMES}
 
-_LENGTHS = {"register": 2, "beat": 2, "write": 2, "lease": 3, "observe": 8}
+_LENGTHS = {"register": 2, "beat": 2, "write": 2, "speak": 2, "lease": 3, "observe": 8}
 """How many values these scripts return; the others return one number."""
 
 TOMBSTONE_MS = 7 * 86_400_000
@@ -62,10 +62,10 @@ def write_call(
     arguments: list[Argument] = [instance_id, sequence, len(started), len(ended)]
     for record in started:
         names.append(keys.job(record.ref))
-        arguments += [record.ref, record.run, record.started_at_ms, encode_run(record)]
+        arguments += [record.ref, record.token, record.started_at_ms, encode_run(record)]
     for end in ended:
         names.append(keys.job(end.job_id))
-        mark = mark_of(instance_id) if end.run is None else f'"run":"{end.run}"'
+        mark = mark_of(instance_id) if end.token is None else f'"run":"{end.token}"'
         arguments += [end.job_id, mark, int(end.last_here)]
     return names, arguments
 

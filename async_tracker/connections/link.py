@@ -1,9 +1,9 @@
 """The connection that speaks for an instance.
 
-It is made like those of a pool (same address, user, encryption), and outside the pool's count: a pool that is limited keeps all
-its connections for the jobs, and a pool that is used up never silences a healthy instance. It carries a name and an id by which
-the server can be asked whether it is still there, notices at once when it is cut, and is closed in a forked child, which would
-otherwise keep its dead parent alive.
+It is made like the connections of a pool (same address, user and TLS) and does not count as one of them: a limited pool keeps all
+its connections for the jobs, and an exhausted pool never silences a healthy instance. It has a name and an id by which the server
+can be asked whether it is still there. It notices at once when it is cut. A forked child closes it: otherwise the child would keep
+its dead parent alive.
 """
 
 import os
@@ -206,9 +206,9 @@ class Link:
 
 
 def silence(number: int | None) -> None:
-    """Put nothing in the place of an inherited socket; None is none.
+    """Put the null device in the place of an inherited socket; does nothing for None.
 
-    The number stays taken: were it closed, whoever still thinks to own it would close a stranger's file.
+    The descriptor stays in use: if it were closed, the object that still holds its number could later close another file.
     """
     if number is not None:
         devnull = os.open(os.devnull, os.O_RDWR)

@@ -76,7 +76,7 @@ class Facts(TypedDict, total=False):
 class Run:
     """One run in flight. Owned by the journal; the hooks fill it in as they learn more.
 
-    Made for every job, so it holds only what is not as it nearly always is: the rest are the defaults of the class.
+    It is made for every job, so an object holds only what differs from the defaults of the class.
     """
 
     job_try: int = 1
@@ -111,7 +111,7 @@ class Run:
     is_start_counted: bool = False
     is_end_counted: bool = False
     keeper: Keeper
-    """The instance that it is a run of."""
+    """What keeps it. A run that is made with few facts, for speed, has none until `complete`."""
     handle: "CurrentJob | None" = None
     """What the job sees of it, once it has asked."""
 
@@ -167,7 +167,7 @@ class Run:
 
 
 class _Done:
-    """What is done already: awaiting it costs nothing, and not awaiting it loses nothing."""
+    """An awaitable that is done already: awaiting it costs nothing, and it may also be left unawaited."""
 
     __slots__ = ()
 
@@ -258,7 +258,7 @@ def current_job() -> CurrentJob | None:
 
 
 def handle_of(run: Run) -> CurrentJob:
-    """Give what the job sees of its run; made when it first asks, for most never do."""
+    """Give what the job sees of its run; made when the job first asks, which most never do."""
     if run.handle is None:
         run.complete()
         run.handle = CurrentJob(run)

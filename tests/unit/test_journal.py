@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from async_tracker.instance.journal import BATCH, ENDED_KEPT, Batch, Journal
 from async_tracker.instance.runs import Run
 from async_tracker.store.writes import Ended
-from tests.unit.unkept import UNKEPT
+from tests.instance.unkept import UNKEPT
 
 
 def nobody():

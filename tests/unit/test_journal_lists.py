@@ -4,7 +4,7 @@ import math
 
 from async_tracker.instance.journal import Journal
 from async_tracker.instance.runs import Run
-from tests.unit.unkept import UNKEPT
+from tests.instance.unkept import UNKEPT
 
 
 def journal() -> Journal:

@@ -39,14 +39,16 @@ def somebody_looks(tracker) -> Iterator[None]:
     over = threading.Event()
 
     def look() -> None:
-        while not over.is_set():
+        while not over.wait(0.0005):  # all the time would leave a busy machine no time for the jobs
             tracker._runtime.journal.runs()
 
     thread = threading.Thread(target=look)
     thread.start()
-    yield
-    over.set()
-    thread.join()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def kept() -> int:

@@ -1,6 +1,5 @@
 """The commands, their options and their help; click and nothing else. What a command does is loaded when it is run."""
 
-import dataclasses
 import functools
 import sys
 from collections.abc import Callable
@@ -12,12 +11,12 @@ import click
 from async_tracker import __version__
 from async_tracker.cli.endings import Ending
 from async_tracker.cli.target import Target
+from async_tracker.integrations.known import KNOWN, redis_option, redis_option_help
 
 _EPILOG = (
     "Exit codes: 0 ok, 1 the answer is bad or Redis refuses, 2 usage, 3 Redis cannot be reached, 4 not found, 130 interrupted. "
     "Without options the Redis is TRACKER_REDIS_URL, then REDIS_URL, then redis://localhost:6379/0."
 )
-_TARGET = tuple(item.name for item in dataclasses.fields(Target))
 
 
 def run(arguments: list[str]) -> int:
@@ -39,18 +38,35 @@ def _do(where: str, target: Target, **options: Any) -> int:
     return code
 
 
+def _parameter(library: str) -> str:
+    return f"{library}_redis_url"
+
+
+def _library_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command one option for each known worker library, with the url of its Redis."""
+    for library in reversed(KNOWN):
+        option = click.option(redis_option(library.name), _parameter(library.name), metavar="URL", help=redis_option_help(library.name))
+        command = option(command)
+    return command
+
+
 def _reaching(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that say which Redis and namespace, as its ``target``; they may stand before the command too."""
 
     @click.option("--redis-url", metavar="URL", help="The tracker's Redis. [TRACKER_REDIS_URL, then REDIS_URL]")
     @click.option("--namespace", metavar="NAME", help="What all its keys begin with. [TRACKER_NAMESPACE, then async_tracker]")
-    @click.option("--arq-redis-url", metavar="URL", help="arq's Redis, where it is another one. [TRACKER_ARQ_REDIS_URL]")
-    @click.option("--dramatiq-redis-url", metavar="URL", help="dramatiq's Redis, where it is another one. [TRACKER_DRAMATIQ_REDIS_URL]")
+    @_library_options
     @click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
     @click.pass_context
     @functools.wraps(command)
     def with_target(context: click.Context, /, **given: Any) -> Any:
-        nearer = Target(**{name: given.pop(name) for name in _TARGET})
+        urls = {library.name: given.pop(_parameter(library.name)) for library in KNOWN}
+        nearer = Target(
+            redis_url=given.pop("redis_url"),
+            namespace=given.pop("namespace"),
+            library_urls={name: url for name, url in urls.items() if url is not None},
+            as_json=given.pop("as_json"),
+        )
         outer = context.parent.obj if context.parent is not None and context.parent.obj is not None else Target()
         context.obj = outer.under(nearer)
         return command(context.obj, **given)

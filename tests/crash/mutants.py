@@ -33,9 +33,10 @@ SHARED = "tests/crash/test_shared_queues.py::"
 KILLS = "tests/crash/test_kills.py::"
 LIVE = "tests/crash/test_live_workers.py::"
 SERVERS = "tests/crash/test_servers_that_fail.py::"
+STOPPED = "tests/crash/test_workers_stopped_with_their_server.py::"
 STORE = "tests/store/test_transitions.py::"
 QUARANTINE = "tests/integrations/arq/test_quarantine.py::"
-WATCHING = "tests/integrations/arq/test_watching.py::"
+WATCHING = "tests/recovery/test_orphans_kept_and_recovered.py::"
 MODEL = "tests/model/test_store_model.py::test_whatever_happens_in_whatever_order_the_store_holds_what_a_dict_would"
 
 SEQUENCE = "if seen and tonumber(seen) >= tonumber(ARGV[2]) then"
@@ -163,7 +164,7 @@ MUTANTS = (
         path="async_tracker/liveness/evidence.py",
         line="if heard_at_ms is not None and now_ms - heard_at_ms >= 1000.0 * self.away_after:",
         without="if False:",
-        tests=("tests/crash/test_everything_stops.py::test_a_fleet_that_is_stopped_together_with_its_server_robs_nobody_when_it_goes_on",),
+        tests=(STOPPED + "test_a_fleet_that_is_stopped_together_with_its_server_robs_nobody_when_it_goes_on",),
     ),
 )
 

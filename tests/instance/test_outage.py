@@ -6,8 +6,8 @@ from async_tracker import Tracker
 from async_tracker.instance.journal import BATCH, ENDED_KEPT
 from async_tracker.store.scripts import SCRIPTS
 from tests.harness.resp import Command
+from tests.harness.settings import QUIET
 from tests.harness.wait import wait_until
-from tests.tracker.quiet import QUIET
 
 
 def is_write(command: Command) -> bool:

@@ -1,4 +1,4 @@
-"""What `doctor` found: one thing, how good it is, and how to mend it."""
+"""What the doctor found: one thing, how good it is, and what to do about it."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,7 +9,7 @@ class Status(StrEnum):
 
     OK = "ok"
     WARNING = "warning"
-    """It works, and less well than it could."""
+    """It works, and could work better."""
     PROBLEM = "problem"
 
 
@@ -21,3 +21,4 @@ class Finding:
     status: Status
     says: str
     remedy: str | None = None
+    """What to do; None where nothing has to be done."""

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from tests.harness.wait import wait_until
 from tests.integrations.arq.running import open_pool, result_of, wait_for_end
-from tests.integrations.arq.stories import HOOK_TIMEOUT, Company, has_met_the_fault, sees, story_of
+from tests.integrations.arq.with_and_without_tracker import HOOK_TIMEOUT, Company, has_met_the_fault, sees, story_of
 
 IN_PROGRESS = b"arq:in-progress:"
 BEAT = 1.0

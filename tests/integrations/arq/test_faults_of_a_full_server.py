@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as NoConnection
 from async_tracker.embedded import EmbeddedServer
 from tests.harness.wait import wait_until
 from tests.integrations.arq.running import open_pool
-from tests.integrations.arq.stories import HOOK_TIMEOUT, Company, has_met_the_fault, sees, story_of
+from tests.integrations.arq.with_and_without_tracker import HOOK_TIMEOUT, Company, has_met_the_fault, sees, story_of
 
 BEAT = 1.0
 RIGHT_AGAIN = 2 * BEAT + 1.0

@@ -7,8 +7,8 @@ from async_tracker.connections.calls import run_script
 from async_tracker.namespace import Namespace
 from async_tracker.store import keys
 from async_tracker.store.scripts import SCRIPTS
+from tests.harness.settings import QUIET
 from tests.harness.wait import wait_until
-from tests.tracker.quiet import QUIET
 
 TWIN = json.dumps({"server": "", "ids": {"999999": "async-tracker-watchdog:gone"}}, separators=(",", ":"))
 

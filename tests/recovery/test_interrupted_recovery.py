@@ -28,6 +28,8 @@ from async_tracker.store.reading import Reading
 from async_tracker.store.run_record import RunRecord
 from async_tracker.store.writes import Judged
 
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
 MakeRecoverer = Callable[[int], Recoverer]
 DIES = "host:1:ab"
 

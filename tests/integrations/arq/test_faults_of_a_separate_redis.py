@@ -22,7 +22,7 @@ from tests.harness.servers import address_of, database_of
 from tests.harness.wait import wait_until
 from tests.harness.wire import WireProxy
 from tests.integrations.arq.running import open_pool, result_of
-from tests.integrations.arq.stories import HOOK_TIMEOUT, SLOW_MACHINE, Company, has_met_the_fault, sees, story_of
+from tests.integrations.arq.with_and_without_tracker import HOOK_TIMEOUT, SLOW_MACHINE, Company, has_met_the_fault, sees, story_of
 
 BEAT = 1.0
 RIGHT_AGAIN = 2 * BEAT + 1.0

@@ -18,6 +18,8 @@ from async_tracker.store.instance_record import Description, encode_description
 from async_tracker.store.observation import Connections
 from async_tracker.store.run_record import RunRecord
 
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
 
 @dataclass
 class Scene:

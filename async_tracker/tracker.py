@@ -98,6 +98,11 @@ class Tracker:
             on_event=self._listeners.tell,
         )
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether Redis did not take the last heartbeat or write of this process's instance: jobs run on, unseen. False without one."""
+        return self._runtime is not None and self._runtime.is_behind
+
     def _set_runtime(self, runtime: Runtime | None) -> None:
         self._runtime = runtime
 

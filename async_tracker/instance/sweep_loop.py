@@ -12,7 +12,7 @@ logger = logging.getLogger("async_tracker")
 
 
 class SweepLoop:
-    """Steps for ever; when Redis is away, or ``seat`` gives None, it tries again later."""
+    """Sweeps step by step, for ever; when Redis is away, or ``seat()`` gives None, it tries again later."""
 
     def __init__(self, *, sweeper: Sweeper, alarms: Alarms, seat: Callable[[], Seat | None]) -> None:
         self._sweeper = sweeper
@@ -22,7 +22,7 @@ class SweepLoop:
         """Redis did not let the last sweep through, and the log says so."""
 
     async def run(self) -> None:
-        """Wait, and sweep where it is our turn."""
+        """Wait, then take one step of the sweeper, which sweeps if it is this instance's turn."""
         while True:
             await self._alarms.sleep(self._sweeper.interval())
             seat = self._seat()
@@ -30,19 +30,19 @@ class SweepLoop:
                 continue
             try:
                 await self._sweeper.step(seat)
-                self._got_through()
+                self._succeeded()
             except StorageError as exc:
-                self._put_off(exc)
+                self._failed(exc)
 
-    def _got_through(self) -> None:
-        if self._is_refused and self._sweeper.is_sweeper:  # to ask whose turn it is may be allowed where to sweep is not
+    def _succeeded(self) -> None:
+        if self._is_refused and self._sweeper.is_sweeper:  # Redis may allow the question whose turn it is, and refuse the sweep
             self._is_refused = False
-            logger.info("sweeps get through again")
+            logger.info("sweeps succeed again")
 
-    def _put_off(self, exc: StorageError) -> None:
+    def _failed(self, exc: StorageError) -> None:
         """Log a refusal once: it lasts until a person mends it. That Redis is away is logged by the heartbeat."""
         if isinstance(exc, StorageUnavailable) or self._is_refused:
-            logger.debug("sweep put off: %s", exc)
+            logger.debug("this sweep failed, the next one is tried in its time: %s", exc)
         else:
             self._is_refused = True
-            logger.warning("no sweep gets through, so nothing is recovered from here: %s", exc)
+            logger.warning("sweeps fail, so this worker recovers nothing: %s", exc)

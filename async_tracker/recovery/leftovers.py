@@ -106,6 +106,6 @@ class Watch:
             for ref in refs:
                 record = runs.get(ref)
                 if record is None or record.instance_id != instance_id:  # what stands there is another run's, and stays
-                    record = RunRecord(job_id=ref, instance_id=instance_id, run="-", started_at_ms=now_ms)
+                    record = RunRecord(job_id=ref, instance_id=instance_id, token="-", started_at_ms=now_ms)
                 await self._store.settle(Settlement(record=record), window_ms=self._window_ms)
             await self._store.bury(instance_id)

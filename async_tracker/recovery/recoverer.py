@@ -169,8 +169,8 @@ class Recoverer:
             raise
         except Exception as exc:  # the edge of the loop over all orphans: an adapter may be anybody's
             self.left_undone = True
-            if orphan.record.token not in self._refused:
-                self._refused.add(orphan.record.token)
+            if orphan.record.claim not in self._refused:
+                self._refused.add(orphan.record.claim)
                 defect = None if isinstance(exc, StorageError) else exc
                 logger.error("job %s of dead instance %s cannot be recovered: %s", plan.job_id, plan.instance_id, exc, exc_info=defect)
             return None
@@ -212,7 +212,7 @@ class Recoverer:
 
 def _deaths_of(orphan: Found, runs: Sequence[str]) -> int:
     """Count under how many runs of a job a worker has died, the present one included once, where it counts."""
-    before = [run for run in runs if run != orphan.record.run]
+    before = [run for run in runs if run != orphan.record.token]
     return len(before) + (1 if orphan.counts else 0)
 
 

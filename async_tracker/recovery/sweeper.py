@@ -235,7 +235,15 @@ def _nameless(name: str, library: str) -> StoredInstance:
     return StoredInstance(instance_id=name, description=description, limits=Limits(), started_at_ms=0)
 
 
-def make_sweeper(settings: Settings, store: Store, adapter: Adapter | None, *, library: str, on_event: Callable[[str], None]) -> Sweeper:
+def make_sweeper(
+    settings: Settings,
+    store: Store,
+    adapter: Adapter | None,
+    *,
+    library: str,
+    on_event: Callable[[str], None],
+    presence: Presence | None = None,
+) -> Sweeper:
     """Compose a sweeper; without an adapter, or with ``recover=False``, it only watches."""
     recoverer = None
     if adapter is not None and settings.recover:
@@ -243,5 +251,11 @@ def make_sweeper(settings: Settings, store: Store, adapter: Adapter | None, *, l
         recoverer = Recoverer(store=store, adapter=adapter, policy=policy, on_event=on_event)
     watch = Watch(store=store, library=library, adapter=adapter, recovery_window=settings.recovery_window, on_event=on_event)
     return Sweeper(
-        store=store, library=library, sweep_interval=settings.sweep_interval, watch=watch, recoverer=recoverer, on_event=on_event
+        store=store,
+        library=library,
+        sweep_interval=settings.sweep_interval,
+        watch=watch,
+        recoverer=recoverer,
+        on_event=on_event,
+        presence=presence or Presence(),
     )

@@ -30,7 +30,7 @@ async def write_fleet(redis_client, namespace: str) -> None:
             pipe.sadd(f"{namespace}:jobs:{name}", *refs)
             for job, ref in enumerate(refs):
                 started_at_ms = seconds * 1000 - number * JOBS_EACH - job
-                record = RunRecord(job_id=ref, instance_id=name, run=f"r{job}", function=f"f{number}", started_at_ms=started_at_ms)
+                record = RunRecord(job_id=ref, instance_id=name, token=f"r{job}", function=f"f{number}", started_at_ms=started_at_ms)
                 pipe.set(f"{namespace}:job:{ref}", encode_run(record))
         await pipe.execute()
 

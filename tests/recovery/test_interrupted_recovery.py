@@ -64,9 +64,9 @@ def die(pool: ArqRedis, store: Store, queue: str, tracker: Tracker) -> Callable[
         for number, job_id in enumerate(job_ids):
             assert await pool.enqueue_job("job", _job_id=job_id) is not None
             records.append(
-                RunRecord(job_id=job_id, instance_id=DIES, run=f"f00d{number}", queue=queue, library="arq", started_at_ms=number + 1)
+                RunRecord(job_id=job_id, instance_id=DIES, token=f"f00d{number}", queue=queue, library="arq", started_at_ms=number + 1)
             )
-            await pool.set(IN_PROGRESS + job_id, records[-1].token)
+            await pool.set(IN_PROGRESS + job_id, records[-1].claim)
         description = Description(library="arq", host="h", host_id="h", pid=1, queue=queue)
         connections = Connections(server="5f", ids={7: "n"}).encode()
         await store.register(DIES, 1, connections, encode_description(description, tracker.settings.limits()))
@@ -175,7 +175,7 @@ async def test_the_only_copy_of_a_job_outlives_a_weekend_without_a_sweep(pool, s
     """Quarantined, and the sweeper died before it was written down, the last of its fleet."""
     record = await die("42")
     await adapter.quarantine(record, error="it kills")
-    assert await pool.ttl(store.redis.full_key(f"receipt:{record.token}")) > 4 * 86_400
+    assert await pool.ttl(store.redis.full_key(f"receipt:{record.claim}")) > 4 * 86_400
     await make_recoverer(0).recover([DIES], now_ms=await now_ms(store))
     assert await observer.drop_quarantined("42")
 

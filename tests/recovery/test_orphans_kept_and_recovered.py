@@ -39,8 +39,8 @@ class Scene:
         await self.store.redis.hset(keys.GONE, name, 1)
         for number, job_id in enumerate(jobs):
             assert await self.pool.enqueue_job("job", _job_id=job_id) is not None
-            record = RunRecord(job_id=job_id, instance_id=name, run=f"{number:016x}", queue=self.queue, library="arq", started_at_ms=1)
-            await self.pool.set(IN_PROGRESS + job_id, record.token, px=310_000)
+            record = RunRecord(job_id=job_id, instance_id=name, token=f"{number:016x}", queue=self.queue, library="arq", started_at_ms=1)
+            await self.pool.set(IN_PROGRESS + job_id, record.claim, px=310_000)
             if started:
                 await self.pool.incr(RETRY + job_id)
             if recorded:

@@ -99,10 +99,10 @@ def judge(evidence: Evidence, limits: Limits) -> Verdict:
     if evidence.server_age is not None and evidence.server_age < limits.heartbeat_ttl:
         return _live(
             evidence,
-            f"the server is another one, or was out of sight, until {evidence.server_age:.1f} s ago: instances are given time to return",
+            f"Redis restarted, failed over or was unreachable {evidence.server_age:.1f} s ago; waiting for instances to register again",
         )
     if _disconnected(evidence, limits):
-        return Verdict(state=InstanceState.DEAD, reason=f"its connection is gone from the server since {evidence.gone_for:.1f} s")
+        return Verdict(state=InstanceState.DEAD, reason=f"its connection to Redis has been closed for {evidence.gone_for:.1f} s")
     if evidence.heartbeat_age < limits.heartbeat_ttl:
         return _live(evidence, f"heartbeat {max(evidence.heartbeat_age, 0.0):.1f} s ago")
     if evidence.watchdog_age is not None and evidence.watchdog_age < limits.heartbeat_ttl:
@@ -125,30 +125,36 @@ def _blocked(evidence: Evidence, limits: Limits) -> Verdict:
     age = evidence.heartbeat_age
     if limits.stall_limit is not None and age >= limits.stall_limit:
         return Verdict(
-            state=InstanceState.DEAD, reason=f"its loop is blocked since {age:.1f} s: longer than stall_limit ({limits.stall_limit} s)"
+            state=InstanceState.DEAD,
+            reason=f"its event loop has been blocked for {age:.1f} s, longer than stall_limit ({limits.stall_limit:g} s)",
         )
     return Verdict(
-        state=InstanceState.STALLED_BLOCKED, reason=f"its loop is blocked since {age:.1f} s; the process lives, its watchdog speaks"
+        state=InstanceState.STALLED_BLOCKED,
+        reason=f"its event loop has been blocked for {age:.1f} s; the process is alive, its watchdog thread reports",
     )
 
 
 def _silent(evidence: Evidence, limits: Limits) -> Verdict:
     age = evidence.heartbeat_age
     if evidence.connection is Connection.UNKNOWN:
-        return Verdict(state=InstanceState.DEAD, reason=f"no heartbeat for {age:.1f} s, and its connection cannot be known")
+        return Verdict(
+            state=InstanceState.DEAD, reason=f"no heartbeat for {age:.1f} s, and Redis does not tell whether its connection is open"
+        )
     if evidence.connection is Connection.GONE and evidence.gone_for >= limits.disconnect_grace:
         return Verdict(
-            state=InstanceState.DEAD, reason=f"no heartbeat for {age:.1f} s, its connection is gone and its watchdog fell silent"
+            state=InstanceState.DEAD,
+            reason=f"no heartbeat for {age:.1f} s, its connection to Redis is closed and its watchdog thread reports no longer",
         )
     limit = limits.silence_limit * (HOST_SEEN_FACTOR if evidence.host_seen else 1)
     if limits.stall_limit is not None:  # a process that says nothing is not given longer than one that says that it is blocked
         limit = min(limit, limits.stall_limit)
     if age >= limit:
-        return Verdict(state=InstanceState.DEAD, reason=f"silent for {age:.1f} s: longer than {limit:g} s")
+        return Verdict(state=InstanceState.DEAD, reason=f"no heartbeat for {age:.1f} s, longer than the limit of {limit:g} s")
     if evidence.connection is Connection.GONE:
-        return Verdict(state=InstanceState.STALLED_SILENT, reason=f"no heartbeat for {age:.1f} s; its connection has just gone")
+        return Verdict(state=InstanceState.STALLED_SILENT, reason=f"no heartbeat for {age:.1f} s; its connection to Redis has just closed")
     return Verdict(
-        state=InstanceState.STALLED_SILENT, reason=f"silent for {age:.1f} s with its connection open: stopped, or its host is lost"
+        state=InstanceState.STALLED_SILENT,
+        reason=f"no heartbeat for {age:.1f} s, and its connection is open: the process is stopped or its host is lost",
     )
 
 

@@ -29,8 +29,9 @@ from async_tracker.instance.runs import Facts, Run, current
 from async_tracker.instance.sweep_loop import SweepLoop
 from async_tracker.instance.watchdog import Watchdog
 from async_tracker.instance.writer import Writer
+from async_tracker.liveness.presence import Presence
 from async_tracker.recovery.adapter import Adapter
-from async_tracker.recovery.lease import Seat, holder_text
+from async_tracker.recovery.lease import LeaseHolder, lease_holder, make_lease
 from async_tracker.recovery.sweeper import make_sweeper
 from async_tracker.store.commands import Store
 from async_tracker.store.instance_record import Description, encode_description
@@ -122,9 +123,13 @@ class Runtime:
             new_connections=self._new_connections,
             state=lambda: self._state,
         )
-        self.sweeper = make_sweeper(settings, self.store, self.adapter, library=self._description.library, on_event=self.tell)
-        self.sweeper.presence.away_after = settings.heartbeat_ttl
-        self.sweep_loop = SweepLoop(sweeper=self.sweeper, alarms=self.alarms, seat=self.seat)
+        self.presence = Presence(away_after=settings.heartbeat_ttl)
+        library = self._description.library
+        self.sweeper = make_sweeper(settings, self.store, self.adapter, library=library, on_event=self.tell, presence=self.presence)
+        self.lease = make_lease(self.store, library=library, recovers=self.sweeper.recovers, sweep_interval=settings.sweep_interval)
+        self.sweep_loop = SweepLoop(
+            sweeper=self.sweeper, lease=self.lease, holder=self.holder, alarms=self.alarms, sweep_interval=settings.sweep_interval
+        )
         self.watchdog = Watchdog(
             pulse=self.pulse,
             link=self.link,
@@ -134,7 +139,7 @@ class Runtime:
             name=f"async-tracker-watchdog:{nonce}",
             interval=settings.heartbeat_interval,
             is_over=self._is_over,
-            on_answer=self.sweeper.presence.note,
+            on_answer=self.presence.note,
             last_word=self._last_word,
         )
 
@@ -209,7 +214,7 @@ class Runtime:
             return
         finally:
             self._has_beaten.set()
-        self.sweeper.presence.note(reply.now_ms)
+        self.presence.note(reply.now_ms)
         if reply.status is Status.UNKNOWN:
             await self._unknown()
         elif reply.status is Status.STALE:
@@ -301,11 +306,11 @@ class Runtime:
         """Tell the callbacks of this process what happened."""
         self._on_event(event)
 
-    def seat(self) -> Seat | None:
-        """From where this instance sweeps: only while it is registered and not about to leave."""
+    def holder(self) -> LeaseHolder | None:
+        """What this instance is called as the holder of the sweeper's lease; None unless it is registered and not about to leave."""
         if not self._is_registered or self._state != "alive" or not self.link.is_open:
             return None
-        return Seat(holder=holder_text(self.instance_id, self._connections()), run_id=self.link.server_run_id)
+        return lease_holder(self.instance_id, self._connections())
 
     # runs
 
@@ -461,7 +466,7 @@ class Runtime:
                 self.instance_id,
                 writes=self.writer.last_writes(),
                 beat=self.heartbeat.next_beat(),
-                lease=self.sweeper.resign(Seat(holder=holder_text(self.instance_id, self._connections()), run_id="")),
+                lease=self.lease.resign(),
             )
 
 

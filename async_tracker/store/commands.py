@@ -111,8 +111,8 @@ class Store:
         arguments = [part for record in orphans for part in (record.ref, record.run, encode_run(record))]
         return int(await self._run("adopt", names, instance_id, mark_of(instance_id), *arguments)) == 1
 
-    async def tell(self, record: RunRecord, event: str, *, counter: str, minute: int) -> bool:
-        """Tell of an orphan that nobody recovers yet, once. Returns False when it was told or settled before."""
+    async def announce(self, record: RunRecord, event: str, *, counter: str, minute: int) -> bool:
+        """Announce an orphan that no sweeper recovers yet, once. Returns False when it was announced or settled before."""
         names = [keys.DEAD, keys.settled(record.instance_id), keys.told(record.instance_id), keys.EVENTS, keys.STATS, keys.minute(minute)]
         return int(await self._run("tell", names, record.instance_id, record.ref, record.run, EVENTS_KEPT, event, counter)) == 1
 

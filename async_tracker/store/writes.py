@@ -24,8 +24,8 @@ class Settled(IntEnum):
     BEFORE = 0
     """It had been settled before, or its instance is not dead."""
     NOW = 1
-    TOLD = 2
-    """Now, but that it was orphaned had been told before: the first event and the first counter were left out."""
+    ANNOUNCED = 2
+    """Now, and that it was orphaned had been announced before: the first event and the first counter were left out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Who sweeps: one instance at a time for each library, elected by a lease in Redis.
 
 The lease ends with its holder's connection: an instance that finds the connection gone takes the lease over at once. So the death of
-the sweeper delays the next sweep by one look at the lease, and not by the lifetime of the lease.
+the sweeper delays the next sweep by one turn of another instance, and not by the lifetime of the lease.
 """
 
 import contextlib

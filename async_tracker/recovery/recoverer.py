@@ -40,7 +40,7 @@ _NOT_RECOVERED = "job %s of dead instance %s cannot be recovered yet, the next s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecoveryLimits:
-    """How often a job may die with its worker, within a window of so many seconds, before it is quarantined."""
+    """How often a job may die with its worker within ``recovery_window`` seconds, before it is quarantined."""
 
     max_recoveries: int
     recovery_window: float

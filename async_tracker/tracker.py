@@ -325,17 +325,15 @@ class Tracker:
         settings = dataclasses.replace(self.settings, recover=True)
         sweeper = make_sweeper(settings, store, adapter, library=library, on_event=self._listeners.tell)
         queries = self._queries()
-        if dry_run and sweeper.recoverer is not None:
+        if dry_run:
             found = [item for item in await queries.instances() if item.library == library]
             dead = [item.instance_id for item in found if item.state is InstanceState.DEAD]
-            findings, _ = await sweeper.judge_all("", mark=False)
-            told_apart = sweeper.told_apart(dead, [item.instance_id for item in found if item.instance_id not in dead])
-            return await sweeper.recoverer.recover(told_apart, now_ms=findings.observation.now_ms, dry_run=True)
+            return await sweeper.plan(dead, [item.instance_id for item in found if item.instance_id not in dead])
         run_id = await queries.server_run_id()
         _, verdicts = await sweeper.judge_all(run_id)
         if any(verdict.state is not InstanceState.DEAD for verdict in verdicts.values()):
             await asyncio.sleep(await self._grace_needed(store))
-        return await sweeper.sweep(run_id)
+        return list((await sweeper.sweep(run_id)).done)
 
     async def _grace_needed(self, store: Store) -> float:
         observation = await store.observe("")

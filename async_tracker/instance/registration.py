@@ -20,7 +20,7 @@ from async_tracker.instance.voice import Voice
 from async_tracker.instance.writer import Writer
 from async_tracker.liveness.presence import Presence
 from async_tracker.policy import InstanceState
-from async_tracker.recovery.lease import Seat, holder_text
+from async_tracker.recovery.lease import LeaseHolder, lease_holder
 from async_tracker.store.commands import Store
 from async_tracker.store.instance_record import Description, encode_description
 from async_tracker.store.observation import Connections
@@ -181,15 +181,11 @@ class Registration:
         has_changed = self._link.generation != self._sent_generation or self._voice.may_have_registered
         return self._connections().encode() if has_changed else ""
 
-    def seat(self) -> Seat | None:
-        """As whom this instance sweeps; None while it is not registered or is about to leave."""
+    def holder(self) -> LeaseHolder | None:
+        """Give what this instance is called as the holder of the sweeper's lease; None unless it is registered and not about to leave."""
         if not self.is_registered or self._state is not InstanceState.ALIVE or not self._link.is_open:
             return None
-        return self.last_seat(run_id=self._link.server_run_id)
-
-    def last_seat(self, *, run_id: str = "") -> Seat:
-        """As whom it has swept, whatever its state: to give the lease back."""
-        return Seat(holder=holder_text(self._pen.instance_id, self._connections()), run_id=run_id)
+        return lease_holder(self._pen.instance_id, self._connections())
 
     # its id
 

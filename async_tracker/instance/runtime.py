@@ -32,6 +32,7 @@ from async_tracker.instance.watchdog import Watchdog
 from async_tracker.instance.writer import Writer
 from async_tracker.liveness.presence import Presence
 from async_tracker.recovery.adapter import Adapter
+from async_tracker.recovery.lease import make_lease
 from async_tracker.recovery.sweeper import make_sweeper
 from async_tracker.store.commands import Store
 from async_tracker.store.instance_record import Description
@@ -134,8 +135,16 @@ class Runtime:
             alarms=self.alarms,
             on_event=on_event,
         )
-        self.sweeper = make_sweeper(settings, self.store, self.adapter, library=description.library, on_event=on_event, presence=presence)
-        self.sweep_loop = SweepLoop(sweeper=self.sweeper, alarms=self.alarms, seat=self.registration.seat)
+        library = description.library
+        self.sweeper = make_sweeper(settings, self.store, self.adapter, library=library, on_event=on_event, presence=presence)
+        self.lease = make_lease(self.store, library=library, recovers=self.sweeper.recovers, sweep_interval=settings.sweep_interval)
+        self.sweep_loop = SweepLoop(
+            sweeper=self.sweeper,
+            lease=self.lease,
+            holder=self.registration.holder,
+            alarms=self.alarms,
+            sweep_interval=settings.sweep_interval,
+        )
         self._report_by(
             Reporter(
                 store=self.store,
@@ -294,7 +303,7 @@ class Runtime:
                 self.instance_id,
                 writes=self.writer.last_writes(),
                 beat=self.registration.next_beat(),
-                lease=self.sweeper.resign(self.registration.last_seat()),
+                lease=self.lease.resign(),
             )
 
     def speak_last(self) -> None:

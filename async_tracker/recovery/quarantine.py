@@ -1,15 +1,16 @@
-"""What is kept of a quarantined job, and what is told to the caller who awaits it."""
+"""What is kept of a quarantined job, and the error that the caller who awaits the job gets."""
 
 from async_tracker.records import Recovery
 from async_tracker.recovery.adapter import QuarantinedPayload
 
 
 def quarantine_error(plan: Recovery) -> str:
-    """Say to whoever awaits the job why it will not come."""
+    """Say why the job is not run again, to the caller who awaits its result."""
     return f"job {plan.job_id} was quarantined: {plan.deaths} workers died running it ({plan.reason})"
 
 
 def quarantined_fields(result: Recovery, kept: QuarantinedPayload) -> dict[str, str | bytes | int]:
+    """Give the fields of ``quarantined:{job}``, the payload included."""
     fields: dict[str, str | bytes | int] = {
         "library": result.library,
         "job_id": result.job_id,
@@ -25,6 +26,6 @@ def quarantined_fields(result: Recovery, kept: QuarantinedPayload) -> dict[str, 
 
 
 def kept_payload(fields: dict[str, bytes]) -> QuarantinedPayload:
-    """Read back what `Recoverer` kept of a quarantined job."""
+    """Read back from the fields of ``quarantined:{job}`` what the adapter kept of the job."""
     extras = {name.removeprefix("extra:"): value for name, value in fields.items() if name.startswith("extra:")}
     return QuarantinedPayload(payload=fields.get("payload", b""), extras=extras)

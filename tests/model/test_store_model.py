@@ -20,8 +20,9 @@ from async_tracker.integrations.arq.names import DEFAULT_QUEUE, IN_PROGRESS, JOB
 from async_tracker.namespace import Namespace
 from async_tracker.policy import Limits
 from async_tracker.records import Recovery, RecoveryAction
+from async_tracker.recovery.leftovers import Leftovers
 from async_tracker.recovery.quarantine import kept_payload
-from async_tracker.recovery.recoverer import Policy, Recoverer
+from async_tracker.recovery.recoverer import Recoverer, RecoveryLimits
 from async_tracker.store.commands import Store
 from async_tracker.store.instance_record import Description, encode_description
 from async_tracker.store.observation import Connections
@@ -76,8 +77,18 @@ class StoreMachine(RuleBasedStateMachine):
             proxy = Namespace(self.client, NAMESPACE)
             self.store = Store(proxy)
             self.adapter = ArqAdapter(self.client, receipt_key=proxy.full_key)
-            policy = Policy(max_recoveries=MAX_RECOVERIES, recovery_window=3600.0)
-            self.recoverer = Recoverer(store=self.store, adapter=self.adapter, policy=policy, on_event=lambda event: None)
+            reading = Reading(proxy)
+            leftovers = Leftovers(
+                store=self.store, reading=reading, library="arq", adapter=self.adapter, recovery_window=3600.0, on_event=lambda event: None
+            )
+            self.recoverer = Recoverer(
+                store=self.store,
+                reading=reading,
+                adapter=self.adapter,
+                leftovers=leftovers,
+                limits=RecoveryLimits(max_recoveries=MAX_RECOVERIES, recovery_window=3600.0),
+                on_event=lambda event: None,
+            )
 
         self.run(make())
 
@@ -293,7 +304,8 @@ class StoreMachine(RuleBasedStateMachine):
         async def sweep(dry_run: bool) -> tuple[Any, set[str]]:
             instances = (await Reading(self.store.redis).instances(sorted(self.dead))).found
             draining = {name for name, stored in instances.items() if stored.state == "draining"}
-            return await self.recoverer.recover(sorted(self.dead), now_ms=(await self.store.observe("")).now_ms, dry_run=dry_run), draining
+            now_ms = (await self.store.observe("")).now_ms
+            return (await self.recoverer.recover(sorted(self.dead), now_ms=now_ms, dry_run=dry_run)).done, draining
 
         expected = {(name, job): self.becomes(name, job) for name, jobs in self.dead.items() for job in jobs}
         told = {held for held, what in expected.items() if what in ("orphan", "taken")}

@@ -232,10 +232,10 @@ async def test_who_shares_its_claims_with_one_that_lives_is_not_buried_before_th
     await proxy.hset(keys.GONE, "dead", 1)
     sweeper = make_sweeper(Tracker(namespace="any").settings, store, adapter, library="dramatiq", on_event=lambda event: None)
     for _ in range(2):
-        assert await sweeper.sweep(run_id) == []
+        assert (await sweeper.sweep(run_id)).done == ()
     assert list((await store.observe("")).dead) == ["dead"]
     await store.deregister("survivor")
-    [done] = await sweeper.sweep(run_id)
+    [done] = (await sweeper.sweep(run_id)).done
     assert (done.job_id, done.deaths) == (message.message_id, 1)
 
 

@@ -84,6 +84,36 @@ def heartbeat_age(observation: Observation, instance_id: str) -> float:
     return (observation.now_ms - float(observation.instances[instance_id])) / 1000.0
 
 
+def assumed_gone_since_ms(*, now_ms: int, heartbeat_age: float, heartbeat_ttl: float) -> int:
+    """Tell since when connections count as gone that the server no longer has, and that no sweep has marked as gone.
+
+    An instance that lives beats again by half its ``heartbeat_ttl``: as long as it is not later than that, they went just now.
+
+    >>> assumed_gone_since_ms(now_ms=100_000, heartbeat_age=10.0, heartbeat_ttl=15.0)  # its beat is 2.5 s late
+    97500
+    >>> assumed_gone_since_ms(now_ms=100_000, heartbeat_age=7.5, heartbeat_ttl=15.0)
+    99999
+    """
+    late_ms = 1000.0 * (heartbeat_age - heartbeat_ttl / 2.0)
+    return int(now_ms - max(late_ms, 1.0))
+
+
+def gone_since_ms(findings: Findings, stored: StoredInstance) -> int | None:
+    """Tell since when the connections of a registered instance are gone: by the mark of a sweep, else as `assumed_gone_since_ms` says.
+
+    None while one of them is there, or cannot be known to be gone. For those who look and mark nothing: questions, and a sweep that
+    only plans.
+    """
+    observation, name = findings.observation, stored.instance_id
+    if findings.states[name] is not Connection.GONE:
+        return None
+    marked_ms = observation.gone.get(name)
+    if marked_ms is not None:
+        return marked_ms
+    age = heartbeat_age(observation, name)
+    return assumed_gone_since_ms(now_ms=observation.now_ms, heartbeat_age=age, heartbeat_ttl=stored.limits.heartbeat_ttl)
+
+
 def live_hosts(observation: Observation, known: Mapping[str, StoredInstance]) -> dict[str, int]:
     """Count the instances with a fresh heartbeat on every host."""
     hosts: dict[str, int] = {}

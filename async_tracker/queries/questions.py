@@ -15,9 +15,9 @@ from async_tracker.connections.calls import RAW, call, call_many, refused, run_s
 from async_tracker.connections.replies import pairs, text
 from async_tracker.errors import CorruptRecord
 from async_tracker.events.encoding import decode_event
-from async_tracker.liveness.evidence import Findings, findings_of, heartbeat_age, live_hosts, registered_in, weigh
+from async_tracker.liveness.evidence import Findings, findings_of, gone_since_ms, live_hosts, registered_in, weigh
 from async_tracker.liveness.lookup import connections_calls, read_connections
-from async_tracker.policy import Connection, Verdict
+from async_tracker.policy import InstanceState, Verdict
 from async_tracker.queries.answers import function_stats_of, instance_of, job_of, orphan_of, quarantined_of
 from async_tracker.queries.picture import Picture, is_live, state_of
 from async_tracker.records import Event, Instance, Job, Orphan, Quarantined, Snapshot, Stats
@@ -180,13 +180,7 @@ class Queries:
 
     @staticmethod
     def _verdict(stored: StoredInstance, findings: Findings, hosts: Mapping[str, int]) -> Verdict:
-        name, observation = stored.instance_id, findings.observation
-        gone_since_ms = observation.gone.get(name)
-        if gone_since_ms is None and findings.states[name] is Connection.GONE:
-            # Nobody sweeps, so nobody has noted since when: a live instance would have beaten again by half its ttl.
-            missed_ms = heartbeat_age(observation, name) * 1000 - stored.limits.heartbeat_ttl * 500
-            gone_since_ms = int(observation.now_ms - max(missed_ms, 1))
-        return weigh(findings, stored, gone_since_ms=gone_since_ms, hosts=hosts, draining=stored.state == "draining")
+        return weigh(findings, stored, gone_since_ms=gone_since_ms(findings, stored), hosts=hosts, draining=stored.state == InstanceState.DRAINING)
 
     def _instances(self, picture: Picture) -> tuple[Instance, ...]:
         found = [instance_of(stored, picture) for stored in picture.instances.values()]

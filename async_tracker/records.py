@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from async_tracker.policy import InstanceState
+from async_tracker.policy import NO_LIBRARY, InstanceState
 
 EVENT_SCHEMA = 1
 
@@ -97,7 +97,7 @@ class Job:
     job_try: int = 1
     function: str | None = None
     queue: str | None = None
-    library: str = "asyncio"
+    library: str = NO_LIBRARY
     enqueued_at: datetime | None = None
     started_at: datetime
     running_for: float
@@ -126,7 +126,7 @@ class Orphan:
     job_try: int = 1
     function: str | None = None
     queue: str | None = None
-    library: str = "asyncio"
+    library: str = NO_LIBRARY
     started_at: datetime
     orphaned_at: datetime
     orphaned_for: float
@@ -163,7 +163,7 @@ class Recovery:
     action: RecoveryAction
     function: str | None = None
     queue: str | None = None
-    library: str = "asyncio"
+    library: str = NO_LIBRARY
     job_try: int = 1
     delay: float = 0.0
     deaths: int = 0
@@ -218,8 +218,14 @@ class Snapshot:
     to_dict = to_dict
 
 
-OUTCOMES = ("succeeded", "failed", "retried", "cancelled", "timed_out", "aborted", "ended", "orphaned", "recovered")
-"""How a run can end, and what a sweep adds. ``ended``: it ended, and how cannot be known."""
+ENDINGS = ("succeeded", "failed", "retried", "cancelled", "timed_out", "aborted", "ended")
+"""How a run can end. ``ended``: it ended, and how cannot be known."""
+
+OUTCOMES = (*ENDINGS, "orphaned", "recovered")
+"""What can become of a run that has started: it ends, or it is left by a dead instance, and then given back.
+
+The counters, the fields of `FunctionStats` and `Stats` and the columns of ``async-tracker stats`` are these.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

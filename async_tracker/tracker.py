@@ -22,9 +22,9 @@ from async_tracker.integrations.arq.jobs import Ctx
 from async_tracker.integrations.arq.library import arq_library
 from async_tracker.integrations.dramatiq.library import dramatiq_library
 from async_tracker.integrations.footing import Footing
-from async_tracker.integrations.registry import PLAIN, Registry
+from async_tracker.integrations.registry import Registry
 from async_tracker.namespace import Namespace, SyncNamespace
-from async_tracker.policy import InstanceState
+from async_tracker.policy import NO_LIBRARY, InstanceState
 from async_tracker.queries.questions import Queries
 from async_tracker.records import Event, Instance, Job, Orphan, Quarantined, QueueDepth, Recovery, Snapshot, Stats
 from async_tracker.recovery.adapter import Adapter
@@ -196,7 +196,7 @@ class Tracker:
 
     def _describe(self, queue: str | None, concurrency: int | None, functions: Collection[str]) -> Description:
         return Description(
-            library=PLAIN,
+            library=NO_LIBRARY,
             host=hostname(),
             host_id=host_id(),
             pid=os.getpid(),

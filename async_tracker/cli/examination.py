@@ -14,7 +14,7 @@ from async_tracker.cli.target import Target
 from async_tracker.cli.wording import counted, duration
 from async_tracker.connections.access import SOCKET_TIMEOUT, Access, describe, redis_options
 from async_tracker.connections.calls import call
-from async_tracker.connections.replies import text
+from async_tracker.connections.replies import info_of, run_id_of, text
 from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.integrations.registry import Library, Registry, has_claims
 from async_tracker.namespace import Namespace
@@ -272,7 +272,7 @@ class Examination:
         subject = f"{library}'s Redis"
         try:
             client = access.client()
-            run_id = info_of(await call(client, "INFO", "server")).get("run_id", "")
+            run_id = run_id_of(await call(client, "INFO", "server"))
             if run_id not in servers:
                 self._problem(subject, f"{describe(client)} is not the one that the workers use", _url_remedy(library))
                 return
@@ -298,18 +298,6 @@ def _url_remedy(library: str) -> str:
 
 def _workers(stored: list[StoredInstance], library: str) -> list[Description]:
     return [item.description for item in stored if item.description.library == library]
-
-
-def info_of(reply: Any) -> dict[str, str]:
-    """Read the reply of INFO, in either shape that redis-py gives it.
-
-    >>> info_of(b"# Server\\r\\nredis_version:7.2.4\\r\\n"), info_of({"maxmemory": 0})
-    ({'redis_version': '7.2.4'}, {'maxmemory': '0'})
-    """
-    if isinstance(reply, dict):
-        return {text(name): str(value) for name, value in reply.items()}
-    lines = text(reply).splitlines()
-    return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
 
 
 def version_of(version: str) -> tuple[int, ...]:

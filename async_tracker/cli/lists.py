@@ -11,7 +11,7 @@ from async_tracker.cli.target import Target
 from async_tracker.cli.wording import counted, duration, megabytes, remark, say_document, shown
 from async_tracker.errors import StorageError
 from async_tracker.queries.questions import Queries
-from async_tracker.records import FunctionStats, Instance, Job, Orphan, QueueDepth
+from async_tracker.records import ENDINGS, OUTCOMES, FunctionStats, Instance, Job, Orphan, QueueDepth
 from async_tracker.tracker import Tracker
 
 _QUEUES_TIMEOUT = 5.0
@@ -186,7 +186,7 @@ async def stats(target: Target, *, function: str | None) -> int:
     return Ending.OK
 
 
-_SHOWN_COUNTERS = ("started", "succeeded", "failed", "retried", "cancelled", "timed_out", "aborted", "ended", "orphaned", "recovered")
+_SHOWN_COUNTERS = ("started", *OUTCOMES)
 
 
 def stats_table(functions: Iterable[FunctionStats]) -> Table:
@@ -194,7 +194,7 @@ def stats_table(functions: Iterable[FunctionStats]) -> Table:
     rows = []
     for item in functions:
         counters = [getattr(item, name) for name in _SHOWN_COUNTERS]
-        ended = sum(counters[1:8])
+        ended = sum(getattr(item, name) for name in ENDINGS)
         means = [duration(total / ended) if ended else "-" for total in (item.run_time, item.queue_wait)]
         rows.append((shown(item.function), shown(item.queue), *map(str, counters), *means))
     columns = ("FUNCTION", "QUEUE", *(name.replace("_", " ").upper() for name in _SHOWN_COUNTERS), "MEAN RUN", "MEAN WAIT")

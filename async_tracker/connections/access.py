@@ -117,11 +117,6 @@ class Access:
         self._own: Any = None
         self._own_loop: asyncio.AbstractEventLoop | None = None
 
-    @property
-    def is_shared(self) -> bool:
-        """Whether the client is somebody else's, to be left open."""
-        return self._shared is not None
-
     def share(self, client: Any) -> None:
         """Use this client from now on; nobody has asked for another Redis."""
         check_client(client)

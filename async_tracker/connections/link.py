@@ -21,6 +21,7 @@ from redis.retry import Retry as SyncRetry
 from async_tracker.connections.access import SOCKET_TIMEOUT
 from async_tracker.connections.calls import call, translated
 from async_tracker.connections.counterparts import sync_counterpart
+from async_tracker.connections.replies import info_of
 from async_tracker.namespace import Namespace
 
 _NOT_INHERITED = {
@@ -89,7 +90,7 @@ class Link:
         self._connection = connection
         named = await self._ask(connection, "CLIENT", "SETNAME", self.name)
         identity = await self._ask(connection, "CLIENT", "ID")
-        info = _info(await self._ask(connection, "INFO", "server"))
+        info = info_of(await self._ask(connection, "INFO", "server"))
         shown = await self._ask(connection, "CLIENT", "LIST", "ID", str(identity))
         self.is_evidence = named is not None and isinstance(identity, int) and _shows(shown, self.name)
         self.connection_id = identity if self.is_evidence else None
@@ -209,11 +210,6 @@ def silence(number: int | None) -> None:
 
 def _nobody() -> None:
     """Nobody wants to know."""
-
-
-def _info(reply: Any) -> dict[str, str]:
-    text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else str(reply or "")
-    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line and not line.startswith("#"))
 
 
 def _shows(clients: Any, name: str) -> bool:

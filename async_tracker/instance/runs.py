@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypedDict, Unpack
 
 from async_tracker.clock import to_ms
 from async_tracker.errors import LeaseLost
+from async_tracker.policy import NO_LIBRARY
 from async_tracker.store.run_record import RunRecord, job_ref
 
 _MESSAGE_LENGTH = 200
@@ -124,7 +125,7 @@ class Run:
         instance_id: str,
         started_at_ms: int,
         started_mono_ms: float,
-        library: str = "asyncio",
+        library: str = NO_LIBRARY,
         **facts: Unpack[Facts],
     ) -> None:
         self.job_id = job_id

@@ -12,11 +12,9 @@ from async_tracker.connections.access import Access
 from async_tracker.errors import ConfigError, StorageError
 from async_tracker.integrations.rights import Rights
 from async_tracker.namespace import Namespace
+from async_tracker.policy import NO_LIBRARY
 from async_tracker.recovery.adapter import Adapter
 from async_tracker.store.instance_record import Description, StoredInstance
-
-PLAIN = "asyncio"
-"""What stands for the library where there is none: workers of `Tracker.register`."""
 
 MakeAdapter = Callable[[Any, Callable[[str], bytes]], Adapter]
 """Makes an adapter of a client of the library's Redis, and of what gives a key of our namespace its full name."""
@@ -65,10 +63,10 @@ class Library:
 def has_claims(library: str) -> bool:
     """Tell whether a worker library stands behind such workers, known here or not.
 
-    >>> has_claims("arq"), has_claims(PLAIN)
+    >>> has_claims("arq"), has_claims(NO_LIBRARY)
     (True, False)
     """
-    return library != PLAIN
+    return library != NO_LIBRARY
 
 
 class Registry:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from async_tracker.clock import from_ms
-from async_tracker.policy import InstanceState, Verdict
+from async_tracker.policy import NO_LIBRARY, InstanceState, Verdict
 from async_tracker.queries.picture import Picture
 from async_tracker.records import FunctionStats, Instance, Job, OpenInstance, OpenJob, Orphan, Quarantined
 from async_tracker.store.instance_record import StoredInstance
@@ -21,7 +21,7 @@ def job_of(ref: str, stored: StoredRun, now_ms: int, state: InstanceState) -> Jo
         get("try", 1),
         get("function"),
         get("queue"),
-        get("library", "asyncio"),
+        get("library", NO_LIBRARY),
         from_ms(enqueued_at_ms) if enqueued_at_ms is not None else None,
         from_ms(started_at_ms),
         (now_ms - started_at_ms) / 1000.0 if now_ms > started_at_ms else 0.0,

@@ -12,7 +12,7 @@ from typing import Any
 
 from async_tracker.clock import from_ms, to_ms
 from async_tracker.connections.calls import RAW, call, call_many, refused, run_script, translated, under_way
-from async_tracker.connections.replies import pairs, text
+from async_tracker.connections.replies import read_entries, run_id_of, stream_entries
 from async_tracker.errors import CorruptRecord
 from async_tracker.events.encoding import decode_event
 from async_tracker.liveness.evidence import Findings, findings_of, gone_since_ms, live_hosts, registered_in, weigh
@@ -121,7 +121,7 @@ class Queries:
                 reply = await self._redis.execute_command(
                     "XREAD", "COUNT", _EVENTS_AT_ONCE, "BLOCK", wait_ms, "STREAMS", keys.EVENTS, last, **RAW
                 )
-            for event_id, fields in _entries(reply):
+            for event_id, fields in read_entries(reply):
                 last = event_id
                 event = _event(event_id, fields)
                 if event is not None:
@@ -130,13 +130,13 @@ class Queries:
     async def recent_events(self, count: int = 100) -> list[Event]:
         """Give the newest events, the oldest of them first."""
         reply = await call(self._redis, "XREVRANGE", keys.EVENTS, "+", "-", "COUNT", count)
-        found = [_event(text(entry[0]), _fields_of(entry[1])) for entry in reversed(reply)]
+        found = [_event(event_id, fields) for event_id, fields in reversed(stream_entries(reply))]
         return [event for event in found if event is not None]
 
     async def server_run_id(self) -> str:
         """Give the run id of the server; '' when it does not tell."""
         (info,) = await call_many(self._redis, [("INFO", "server")])
-        return _run_id(info)
+        return run_id_of(info)
 
     async def stored_instances(self) -> list[StoredInstance]:
         """Give what every instance said of itself, as it is stored."""
@@ -146,8 +146,8 @@ class Queries:
         if since is not None:
             # XREAD gives what is later than an id: of a moment, its own events too.
             return f"{max(to_ms(since) - 1, 0)}-{_LAST_SEQUENCE}" if isinstance(since, datetime) else str(since)
-        newest = await call(self._redis, "XREVRANGE", keys.EVENTS, "+", "-", "COUNT", 1)
-        return text(newest[0][0]) if newest else "0-0"
+        newest = stream_entries(await call(self._redis, "XREVRANGE", keys.EVENTS, "+", "-", "COUNT", 1))
+        return newest[0][0] if newest else "0-0"
 
     async def _look(self, *, with_jobs: bool = False) -> Picture:
         observation = await self._observe()
@@ -176,7 +176,7 @@ class Queries:
         info, reply = await call_many(self._redis, [("INFO", "server"), ("EVALSHA", script.sha, len(names), *names, *arguments)])
         if refused(reply):
             reply = await run_script(self._redis, script, names, arguments)
-        return read_observation(reply, _run_id(info))
+        return read_observation(reply, run_id_of(info))
 
     @staticmethod
     def _verdict(stored: StoredInstance, findings: Findings, hosts: Mapping[str, int]) -> Verdict:
@@ -239,30 +239,6 @@ def _wait_ms(client: Any) -> int:
     """For how long a read may wait: well within the time after which the client gives its socket up."""
     socket_timeout = client.connection_pool.connection_kwargs.get("socket_timeout")
     return int(min(_EVENTS_WAIT_MS, socket_timeout * 500)) or 1 if socket_timeout else _EVENTS_WAIT_MS
-
-
-def _run_id(info: Any) -> str:
-    if isinstance(info, dict):
-        return str(info.get("run_id", ""))
-    lines = text(info).splitlines() if isinstance(info, bytes | str) else []
-    return next((line[7:] for line in lines if line.startswith("run_id:")), "")
-
-
-def _entries(reply: Any) -> list[tuple[str, Mapping[str, str]]]:
-    """Read the entries of one stream, in the shapes that redis-py gives them in RESP2 and RESP3."""
-    if not reply:
-        return []
-    streams: Sequence[Any] = list(reply.values()) if isinstance(reply, dict) else [stream[1] for stream in reply]
-    entries = streams[0]
-    if entries and isinstance(entries[0], list) and entries[0] and isinstance(entries[0][0], tuple | list):
-        entries = entries[0]
-    return [(text(entry[0]), _fields_of(entry[1])) for entry in entries]
-
-
-def _fields_of(fields: Any) -> Mapping[str, str]:
-    if isinstance(fields, dict):
-        return {text(name): text(value) for name, value in fields.items()}
-    return pairs(fields or [])
 
 
 def _event(event_id: str, fields: Mapping[str, str]) -> Event | None:

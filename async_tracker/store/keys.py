@@ -86,6 +86,16 @@ def quarantined(job_id: str) -> str:
     return f"quarantined:{job_id}"
 
 
+def receipt(token: str) -> str:
+    """string or hash with a lifetime, in the worker library's Redis: what became of one orphan, so that nothing is done to it twice."""
+    return f"receipt:{token}"
+
+
+def begun(instance_id: str) -> str:
+    """set with a lifetime, in dramatiq's Redis: ids there of the messages that an instance has begun, and a mark that it marks them."""
+    return f"begun:{instance_id}"
+
+
 def minute(epoch_minute: int) -> str:
     """hash with a lifetime of a day: the counters of one minute."""
     return f"stats:minute:{epoch_minute}"

@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Any
 
 from async_tracker.connections.calls import call, call_many, load_script, refused, run_script_many
-from async_tracker.connections.replies import Argument, pairs, text
+from async_tracker.connections.replies import Argument, hash_of, pairs, text
 from async_tracker.errors import CorruptRecord
 from async_tracker.store import keys
 from async_tracker.store.instance_record import StoredInstance, decode_instance
@@ -120,7 +120,7 @@ class Reading:
         replies = await call_many(self.redis, [("HGETALL", keys.orphans(name)) for name in instance_ids]) if instance_ids else []
         kept: dict[str, dict[str, RunRecord]] = {}
         for name, reply in zip(instance_ids, replies, strict=True):
-            fields = _fields(reply) if self._sound(keys.orphans(name), reply) else {}
+            fields = hash_of(reply) if self._sound(keys.orphans(name), reply) else {}
             kept[name] = {}
             for ref, raw in fields.items():
                 try:
@@ -134,20 +134,20 @@ class Reading:
         replies = await call_many(self.redis, [("HGETALL", keys.recoveries(job_id)) for job_id in job_ids]) if job_ids else []
         deaths: dict[str, list[str]] = {}
         for job_id, reply in zip(job_ids, replies, strict=True):
-            stamps = pairs(_flat(reply)) if self._sound(keys.recoveries(job_id), reply) else {}
+            stamps = pairs(reply) if self._sound(keys.recoveries(job_id), reply) else {}
             deaths[job_id] = [run for run, stamp in stamps.items() if stamp.isdigit() and int(stamp) >= since_ms]
         return deaths
 
     async def stats(self) -> dict[str, str]:
         """Read the counters of all time."""
-        return pairs(_flat(await call(self.redis, "HGETALL", keys.STATS)))
+        return pairs(await call(self.redis, "HGETALL", keys.STATS))
 
     async def quarantined(self) -> dict[str, dict[str, bytes]]:
         """Read every quarantined job with its fields as bytes, in two round trips; the longest quarantined first."""
         names = [text(name) for name in await call(self.redis, "ZRANGE", keys.QUARANTINE, 0, -1)]
         replies = await call_many(self.redis, [("HGETALL", keys.quarantined(name)) for name in names]) if names else []
         return {
-            name: _fields(reply) for name, reply in zip(names, replies, strict=True) if self._sound(keys.quarantined(name), reply) and reply
+            name: hash_of(reply) for name, reply in zip(names, replies, strict=True) if self._sound(keys.quarantined(name), reply) and reply
         }
 
     def _sound(self, key: str, reply: Any) -> bool:
@@ -159,13 +159,3 @@ class Reading:
 
 def _parts(names: Sequence[str], count: int) -> Iterator[Sequence[str]]:
     return (names[start : start + count] for start in range(0, len(names), count))
-
-
-def _flat(reply: Any) -> list[bytes]:
-    """Make a hash flat: redis-py gives a dict where its callback ran, and a list where it did not."""
-    return [part for pair in reply.items() for part in pair] if isinstance(reply, dict) else list(reply)
-
-
-def _fields(reply: Any) -> dict[str, bytes]:
-    flat = _flat(reply)
-    return {text(flat[i]): flat[i + 1] for i in range(0, len(flat), 2)}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from async_tracker.errors import CorruptRecord
+from async_tracker.policy import NO_LIBRARY
 
 RECORD_SCHEMA = 1
 """Version of the JSON in ``job:{id}``. A record of another version is reported as corrupt and skipped."""
@@ -33,7 +34,7 @@ class RunRecord:
     job_try: int = 1
     function: str | None = None
     queue: str | None = None
-    library: str = "asyncio"
+    library: str = NO_LIBRARY
     enqueued_at_ms: int | None = None
     started_at_ms: int
     timeout: float | None = None

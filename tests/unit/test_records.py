@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from async_tracker.clock import from_ms
 from async_tracker.policy import InstanceState
 from async_tracker.queries.answers import job_of
-from async_tracker.records import Job
+from async_tracker.records import OUTCOMES, FunctionStats, Job, Stats
+from async_tracker.store.counters import COUNTERS
 from async_tracker.store.run_record import RunRecord, encode_run, read_run
 
 NOW_MS = 1_795_000_000_000
@@ -86,3 +87,9 @@ def test_it_is_frozen_and_has_no_room_for_more():
     with pytest.raises(dataclasses.FrozenInstanceError):
         del asked.queue
     assert not hasattr(asked, "__dict__")
+
+
+@pytest.mark.parametrize(("record", "first"), [(FunctionStats, ["function", "queue"]), (Stats, ["functions"])])
+def test_the_counters_of_a_record_are_every_outcome_and_no_other(record: type, first: list[str]):
+    assert [field.name for field in dataclasses.fields(record)] == [*first, "started", *OUTCOMES, "run_time", "queue_wait"]
+    assert [name for name in COUNTERS if not name.endswith("_ms")] == ["started", *OUTCOMES]

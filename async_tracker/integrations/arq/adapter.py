@@ -7,11 +7,12 @@ from typing import Any
 
 from async_tracker.clock import ServerClock
 from async_tracker.connections.calls import call, call_many, load_script, refused, run_script
-from async_tracker.connections.replies import text
+from async_tracker.connections.replies import members_of, run_id_of, scores_of, text
 from async_tracker.errors import StorageError
 from async_tracker.integrations.arq.names import ABORT, DEFAULT_QUEUE, IN_PROGRESS, JOB, LIBRARY, RESULT, RETRY
 from async_tracker.records import QueueDepth
 from async_tracker.recovery.adapter import Claim, QuarantinedPayload, Released
+from async_tracker.store import keys
 from async_tracker.store.instance_record import Description
 from async_tracker.store.run_record import RunRecord
 
@@ -84,7 +85,7 @@ class ArqAdapter:
         cursor = b"0"
         while True:
             cursor, members = await call(self._client, "ZSCAN", queue, cursor, "COUNT", _IDS_AT_ONCE)
-            job_ids = _members(members)
+            job_ids = members_of(members)
             for start in range(0, len(job_ids), _IDS_AT_ONCE):
                 yield job_ids[start : start + _IDS_AT_ONCE]
             if int(cursor) == 0:
@@ -135,8 +136,7 @@ class ArqAdapter:
 
     async def claims_server(self) -> str | None:
         """Give the run id of arq's server."""
-        reply = await call(self._client, "INFO", "server")
-        return str(reply.get("run_id")) if isinstance(reply, dict) else None
+        return run_id_of(await call(self._client, "INFO", "server")) or None
 
     def shares_claims(self, one: Description, other: Description) -> bool:
         """Every claim carries the name of its instance."""
@@ -165,7 +165,7 @@ class ArqAdapter:
         return [_depth(name, replies[3 * i : 3 * i + 3], now_ms) for i, name in enumerate(names)]
 
     def _receipt(self, token: str) -> bytes:
-        return self._receipt_key(f"receipt:{token}")
+        return self._receipt_key(keys.receipt(token))
 
 
 def _queues_of(described: Iterable[Description | None]) -> list[str]:
@@ -177,13 +177,6 @@ def _queue_of(orphan: RunRecord) -> str:
     return orphan.hold or orphan.queue or DEFAULT_QUEUE
 
 
-def _members(scanned: Sequence[Any]) -> list[bytes]:
-    """Read the members of a ZSCAN's reply: pairs where redis-py's callback ran, flat where it did not."""
-    if scanned and isinstance(scanned[0], tuple | list):
-        return [member for member, _ in scanned]
-    return list(scanned[::2])
-
-
 def _claim(job_id: str, token: str, queue: str, *, started: bool) -> Claim:
     instance_id, run = token.rsplit(":", 1)
     return Claim(job_id=job_id, instance_id=instance_id, run=run, queue=queue, started=started)
@@ -193,7 +186,7 @@ def _depth(name: str, replies: Sequence[Any], now_ms: int) -> QueueDepth:
     depth, due, first = replies
     if not isinstance(depth, int) or not isinstance(due, int):  # a key of that name holds something else
         return QueueDepth(queue=name, library=LIBRARY, depth=0, due=0, oldest_wait=None)
-    oldest = float(first[0][1] if isinstance(first[0], tuple | list) else first[1]) if due and first else None
+    oldest = scores_of(first)[0] if due and first else None
     wait = max(now_ms - oldest, 0.0) / 1000.0 if oldest is not None else None
     return QueueDepth(queue=name, library=LIBRARY, depth=depth, due=due, oldest_wait=wait)
 

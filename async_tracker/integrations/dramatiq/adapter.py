@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from async_tracker.connections.calls import call, call_many, load_script, run_script
-from async_tracker.connections.replies import text
+from async_tracker.connections.replies import run_id_of, text
 from async_tracker.integrations.dramatiq.holds import Broker, Hold, queues_of
-from async_tracker.integrations.dramatiq.marks import ALL_MARKED, marks_name
+from async_tracker.integrations.dramatiq.marks import ALL_MARKED
 from async_tracker.integrations.dramatiq.messages import put_off, read_message, with_all_tries
 from async_tracker.integrations.dramatiq.names import DELAYED, LIBRARY, messages_key, queue_key
 from async_tracker.records import QueueDepth
 from async_tracker.recovery.adapter import Claim, QuarantinedPayload, Released
+from async_tracker.store import keys
 from async_tracker.store.instance_record import Description
 from async_tracker.store.run_record import RunRecord
 
@@ -55,7 +56,7 @@ class DramatiqAdapter:
             if description is None or broker is None or (broker.namespace, broker.broker_id) in seen:
                 continue
             seen.add((broker.namespace, broker.broker_id))
-            begun = {text(member) for member in await call(self._client, "SMEMBERS", self._full_key(marks_name(instance_id)))}
+            begun = {text(member) for member in await call(self._client, "SMEMBERS", self._full_key(keys.begun(instance_id)))}
             for queue in queues_of(description):
                 async for claim in self._held(instance_id, broker, queue, begun):
                     yield claim
@@ -134,8 +135,7 @@ class DramatiqAdapter:
 
     async def claims_server(self) -> str | None:
         """Give the run id of the broker's server."""
-        reply = await call(self._client, "INFO", "server")
-        return str(reply.get("run_id")) if isinstance(reply, dict) else None
+        return run_id_of(await call(self._client, "INFO", "server")) or None
 
     async def queues(self, described: Sequence[Description]) -> list[QueueDepth]:
         """Tell how full the queues of these workers are, in two round trips; ``due`` is what waits for a worker."""
@@ -152,7 +152,7 @@ class DramatiqAdapter:
         return [_depth(queue, replies[4 * i : 4 * i + 3], messages[i], _ms(now)) for i, (_, queue) in enumerate(places)]
 
     def _receipt(self, token: str) -> bytes:
-        return self._full_key(f"receipt:{token}")
+        return self._full_key(keys.receipt(token))
 
 
 def _has_started(redis_message_id: str, begun: set[str]) -> bool | None:

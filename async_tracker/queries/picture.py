@@ -1,12 +1,12 @@
 """The namespace as one question found it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from async_tracker.liveness.evidence import Findings
 from async_tracker.policy import InstanceState, Verdict
 from async_tracker.store.instance_record import StoredInstance
-from async_tracker.store.reading import Held, Reading
+from async_tracker.store.reading import Held, HeldRead
 
 
 @dataclass(slots=True, kw_only=True)
@@ -16,10 +16,16 @@ class Picture:
     findings: Findings
     instances: Mapping[str, StoredInstance]
     verdicts: Mapping[str, Verdict]
-    held: dict[str, Held]
+    held: dict[str, Held] = field(default_factory=dict)
     unread: Sequence[str]
     """Instances whose jobs are not in ``held`` yet."""
-    reading: Reading
+    corrupt: list[str]
+    """Keys of what could not be read."""
+
+    def add(self, read: HeldRead) -> None:
+        """Take in the jobs of some more instances."""
+        self.held.update(read.found)
+        self.corrupt += read.corrupt
 
     @property
     def now_ms(self) -> int:

@@ -25,7 +25,7 @@ from async_tracker.store import keys
 from async_tracker.store.counters import COUNTERS, parse_stats
 from async_tracker.store.instance_record import StoredInstance
 from async_tracker.store.observation import Observation
-from async_tracker.store.reading import Held, Reading
+from async_tracker.store.reading import Held, Reading, stored_run
 from async_tracker.store.run_record import RunRecord, job_ref, run_record
 from async_tracker.store.scripts import SCRIPTS, observe_call, read_observation
 
@@ -45,9 +45,10 @@ class Queries:
     ``scopes`` are what may stand before a job's id in keys.
     """
 
-    def __init__(self, redis: Any, *, scopes: Sequence[str] = ()) -> None:
+    def __init__(self, redis: Any, *, scopes: Sequence[str] = (), reading: Reading | None = None) -> None:
         self._redis = redis
         self._scopes = scopes
+        self._reading = reading or Reading(redis)
 
     async def snapshot(self) -> Snapshot:
         """Read instances, jobs and orphans, in at most four round trips; in six when instances have very many jobs each."""
@@ -60,7 +61,7 @@ class Queries:
             orphans=self._orphans(picture, self._orphaned(picture), {}),
             taken_at=from_ms(picture.now_ms),
             duration=time.monotonic() - began,
-            corrupt=tuple(sorted(set(picture.reading.corrupt))),
+            corrupt=tuple(sorted(set(picture.corrupt))),
         )
 
     async def instances(self) -> list[Instance]:
@@ -78,11 +79,11 @@ class Queries:
 
     async def job(self, job_id: str) -> Job | None:
         """Give the newest run in flight of one job, or None. Raises CorruptRecord when its record cannot be read."""
-        reading = Reading(self._redis)
-        raws = await reading.raw_runs([job_id, *(job_ref(scope, job_id) for scope in self._scopes)])
-        found = [(ref, stored) for ref, raw in raws.items() if (stored := reading.stored_run(ref, raw)) is not None]
-        if reading.corrupt:
-            raise CorruptRecord(reading.corrupt[0], "another version, or somebody else, wrote it")
+        raws = await self._reading.raw_runs([job_id, *(job_ref(scope, job_id) for scope in self._scopes)])
+        read = {ref: stored_run(raw) for ref, raw in raws.items()}
+        if corrupt := [keys.job(ref) for ref, stored in read.items() if stored is None]:
+            raise CorruptRecord(corrupt[0], "another version, or another program, wrote it")
+        found = [(ref, stored) for ref, stored in read.items() if stored is not None]
         if not found:
             return None
         ref, stored = max(found, key=lambda entry: entry[1]["started_at_ms"])
@@ -92,16 +93,16 @@ class Queries:
     async def orphans(self) -> list[Orphan]:
         """List the jobs in flight whose instance is dead and that are not yet recovered, the oldest first."""
         picture = await self._look(with_jobs=True)
-        picture.held.update(await picture.reading.held(picture.unread))
+        picture.add(await self._reading.held(picture.unread))
         orphaned = self._orphaned(picture)
         if not orphaned:
             return []
-        deaths = await picture.reading.deaths([record.ref for record in orphaned], since_ms=0)
+        deaths = await self._reading.deaths([record.ref for record in orphaned], since_ms=0)
         return list(self._orphans(picture, orphaned, {ref: len(died) for ref, died in deaths.items()}))
 
     async def stats(self, function: str | None = None) -> Stats:
         """Read the counters, of one function or of all."""
-        parsed = parse_stats(await Reading(self._redis).stats())
+        parsed = parse_stats(await self._reading.stats())
         rows = [function_stats_of(name, queue, counters) for (name, queue), counters in parsed.items() if function in (None, name)]
         rows.sort(key=lambda row: (row.function or "", row.queue or ""))
         names = [counter for counter in COUNTERS if not counter.endswith("_ms")]
@@ -110,7 +111,7 @@ class Queries:
 
     async def quarantined(self) -> list[Quarantined]:
         """List the poison pills, the longest quarantined first."""
-        return [quarantined_of(ref, fields) for ref, fields in (await Reading(self._redis).quarantined()).items()]
+        return [quarantined_of(ref, fields) for ref, fields in (await self._reading.quarantined()).items()]
 
     async def events(self, since: str | datetime | None = None) -> AsyncIterator[Event]:
         """Follow the events, for ever. ``since``: an event id or a datetime to replay from; None for what comes from now on."""
@@ -153,22 +154,24 @@ class Queries:
         observation = await self._observe()
         registered = registered_in(observation)
         names = [*observation.instances, *observation.dead]
-        reading = Reading(self._redis)
-        asked, replies = await reading.ask_instances(names, beside=connections_calls(registered.values(), run_id=observation.run_id))
+        beside = connections_calls(registered.values(), run_id=observation.run_id)
+        asked, replies = await self._reading.ask_instances(names, beside=beside)
         half = len(names) // 2 if len(names) > _INSTANCES_UNDIVIDED else len(names)
-        async with under_way(reading.held(names[:half] if with_jobs else ())) as held:
-            instances = await reading.decode_instances(asked)
+        async with under_way(self._reading.held(names[:half] if with_jobs else ())) as held:
+            read = await self._reading.decode_instances(asked)
+            instances = read.found
             findings = findings_of(observation, registered, read_connections(replies, run_id=observation.run_id))
             hosts = live_hosts(observation, instances)
             verdicts = {name: self._verdict(one, findings, hosts) for name, one in instances.items() if name in observation.instances}
-            return Picture(
+            picture = Picture(
                 findings=findings,
                 instances=instances,
                 verdicts=verdicts,
-                held=await held,
                 unread=names[half:] if with_jobs else (),
-                reading=reading,
+                corrupt=read.corrupt,
             )
+            picture.add(await held)
+            return picture
 
     async def _observe(self) -> Observation:
         names, arguments = observe_call("")
@@ -189,11 +192,11 @@ class Queries:
     async def _jobs(self, picture: Picture) -> list[Job]:
         """Make the jobs in flight, the oldest first, and complete the picture: half of them while the server reads the other half."""
         found: dict[str, Job] = {}
-        async with under_way(picture.reading.held(picture.unread)) as held:
+        async with under_way(self._reading.held(picture.unread)) as held:
             await self._make_jobs(picture, picture.held, found)
             rest = await held
-        await self._make_jobs(picture, rest, found)
-        picture.held.update(rest)
+        await self._make_jobs(picture, rest.found, found)
+        picture.add(rest)
         refs = list(chain.from_iterable(held for name, held in picture.held.items() if is_live(picture, name)))
         if len(set(refs)) < len(refs):
             for ref, holders in Counter(refs).items():
@@ -207,13 +210,16 @@ class Queries:
 
         Ten thousand take some tens of milliseconds, so whoever else is on the loop has a turn after every so many.
         """
-        now_ms, stored_run = picture.now_ms, picture.reading.stored_run
+        now_ms = picture.now_ms
         for name, records in held.items():
             if is_live(picture, name):
                 state = state_of(picture, name)
                 for ref, raw in records.items():
-                    stored = stored_run(ref, raw) if raw is not None else None
-                    if stored is not None and stored["instance"] == name:
+                    stored = stored_run(raw) if raw is not None else None
+                    if stored is None:
+                        if raw is not None:
+                            picture.corrupt.append(keys.job(ref))
+                    elif stored["instance"] == name:
                         found[ref] = job_of(ref, stored, now_ms, state)
                         if len(found) % _JOBS_IN_A_TURN == 0:
                             await asyncio.sleep(0)
@@ -224,8 +230,11 @@ class Queries:
         for name, held in picture.held.items():
             if not is_live(picture, name):
                 for ref, raw in held.items():
-                    stored = picture.reading.stored_run(ref, raw) if raw is not None else None
-                    if stored is not None and stored["instance"] == name:
+                    stored = stored_run(raw) if raw is not None else None
+                    if stored is None:
+                        if raw is not None:
+                            picture.corrupt.append(keys.job(ref))
+                    elif stored["instance"] == name:
                         found.append(run_record(ref, stored))
         return found
 

@@ -43,18 +43,21 @@ class Watch:
     async def find(self, instance_ids: Sequence[str], *, now_ms: int, adopt: bool) -> Left:
         """Find what these instances left: by our records, and by the claims that carry their names."""
         reading = Reading(self._store.redis)
-        instances, listed = await reading.instances(instance_ids), await reading.refs(instance_ids)
+        read, listed = await reading.instances_and_refs(instance_ids)
+        instances = read.found
         described = {name: instances[name].description if name in instances else None for name in instance_ids}
         claims: dict[str, list[Claim]] = {}
         if self.adapter is not None:
             async for claim in self.adapter.claims_of(described):
                 claims.setdefault(claim.instance_id, []).append(claim)
-        kept = await reading.adopted(instance_ids)
+        refs = {ref for listed_refs in listed.values() for ref in listed_refs} | {claim.ref for found in claims.values() for claim in found}
+        # Last, after the claims: a sweeper that is overtaken adopts an orphan before it releases it, so that what it has
+        # released by then, and what is not claimed any more, is found among the adopted.
+        kept, runs = await reading.adopted_and_runs(instance_ids, sorted(refs))
         dead = [
             Dead(instance_id=name, instance=instances.get(name), refs=listed.get(name, ()), claims=claims.get(name, ()), kept=kept[name])
             for name in instance_ids
         ]
-        runs = await reading.runs(sorted({ref for one in dead for ref in (*one.refs, *(claim.ref for claim in one.claims))}))
         left = sort_out(dead, runs, library=self.library, now_ms=now_ms)
         for name in instance_ids if adopt else ():
             found = [orphan.record for orphan in left.orphans if orphan.stands and orphan.record.instance_id == name]

@@ -149,10 +149,9 @@ class Sweeper:
     async def _learn(self, names: Sequence[str]) -> None:
         """Read what new instances said of themselves, once; forget those that are no more."""
         unknown = [name for name in names if name not in self.known]
-        reading = Reading(self.store.redis)
-        read = await reading.instances(unknown)
-        read.update({name: of_another_schema(name, fields) for name, fields in reading.strange.items()})
-        self.known = {name: self.known.get(name) or read.get(name) or _nameless(name, self.library) for name in names}
+        read = await Reading(self.store.redis).instances(unknown)
+        new = {**read.found, **{name: of_another_schema(name, fields) for name, fields in read.unreadable.items()}}
+        self.known = {name: self.known.get(name) or new.get(name) or _nameless(name, self.library) for name in names}
 
     def _is_ours(self, name: str) -> bool:
         return self.known[name].description.library == self.library

@@ -291,7 +291,7 @@ class StoreMachine(RuleBasedStateMachine):
         """What a dry run tells is what is done then, and it changes nothing."""
 
         async def sweep(dry_run: bool) -> tuple[Any, set[str]]:
-            instances = await Reading(self.store.redis).instances(sorted(self.dead))
+            instances = (await Reading(self.store.redis).instances(sorted(self.dead))).found
             draining = {name for name, stored in instances.items() if stored.state == "draining"}
             return await self.recoverer.recover(sorted(self.dead), now_ms=(await self.store.observe("")).now_ms, dry_run=dry_run), draining
 

@@ -5,11 +5,12 @@ import asyncio
 import pytest
 
 from async_tracker.connections.calls import under_way
+from async_tracker.namespace import Namespace
 from async_tracker.policy import Limits
 from async_tracker.queries import answers
 from async_tracker.queries import questions as queries
-from async_tracker.store import reading
 from async_tracker.store.instance_record import Description, encode_description
+from async_tracker.store.reading import Reading
 from async_tracker.store.run_record import RunRecord, encode_run
 from tests.harness.wait import wait_until
 
@@ -35,15 +36,15 @@ async def write_fleet(redis_client, namespace: str) -> None:
 
 
 @pytest.mark.parametrize("at_once", [10_000, 1_000, 50], ids=["one script reads all", "one script reads some", "one script reads none"])
-async def test_however_the_records_are_read_the_answer_is_the_same(tracker, redis_client, namespace, monkeypatch, at_once):
-    monkeypatch.setattr(reading, "_RECORDS_AT_ONCE", at_once)
+async def test_however_the_records_are_read_the_answer_is_the_same(redis_client, namespace, at_once):
+    proxy = Namespace(redis_client, namespace)
     await write_fleet(redis_client, namespace)
     await redis_client.set(f"{namespace}:job:0-7", b'{"schema":1},{"schema":1}')
     await redis_client.set(f"{namespace}:job:1-7", b"\0\0\0")
     await redis_client.set(f"{namespace}:job:1-8", b"")
     await redis_client.delete(f"{namespace}:job:2-7", f"{namespace}:job:2-8")
     await redis_client.rpush(f"{namespace}:job:2-8", "not ours")
-    snapshot = await tracker.snapshot()
+    snapshot = await queries.Queries(proxy, reading=Reading(proxy, records_at_once=at_once)).snapshot()
     assert snapshot.corrupt == ("job:0-7", "job:1-7", "job:1-8")
     missing = {"0-7", "1-7", "1-8", "2-7", "2-8"}
     oldest_first = [f"{number}-{job}" for number in reversed(range(INSTANCES)) for job in reversed(range(JOBS_EACH))]

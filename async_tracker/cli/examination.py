@@ -19,7 +19,6 @@ from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.integrations.registry import Library, Registry, has_claims
 from async_tracker.namespace import Namespace
 from async_tracker.policy import InstanceState
-from async_tracker.queries.questions import Queries
 from async_tracker.records import Instance, Snapshot
 from async_tracker.store import keys
 from async_tracker.store.instance_record import Description, StoredInstance
@@ -48,7 +47,7 @@ class Examination:
         self._memory(info)
         self._connections(info)
         try:
-            stored = await Queries(self.namespaced).stored_instances()
+            stored = await self.tracker.stored_instances()
             await self._permissions(stored)
             await self._inside(stored, info)
         except StorageUnavailable:

@@ -1,9 +1,9 @@
 """From what Redis holds to a verdict: which connections the server still has, and what that says of each instance."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from async_tracker.policy import Connection, Evidence, Verdict, judge
+from async_tracker.policy import Connection, Evidence, InstanceState, Verdict, judge
 from async_tracker.store.instance_record import StoredInstance
 from async_tracker.store.observation import Connections, Observation
 
@@ -65,6 +65,7 @@ class Findings:
     observation: Observation
     registered: Mapping[str, Connections]
     states: Mapping[str, Connection]
+    """Of those instances whose connections were asked for."""
 
 
 def registered_in(observation: Observation) -> dict[str, Connections]:
@@ -72,10 +73,13 @@ def registered_in(observation: Observation) -> dict[str, Connections]:
     return {name: Connections.decode(observation.connections.get(name, "")) for name in observation.instances}
 
 
-def findings_of(observation: Observation, registered: Mapping[str, Connections], seen: Seen) -> Findings:
-    """Put together what was observed and which connections were seen."""
+def findings_of(
+    observation: Observation, registered: Mapping[str, Connections], seen: Seen, *, among: Collection[str] | None = None
+) -> Findings:
+    """Put together what was observed and which connections were seen; ``among``: where it was asked for those of these instances only."""
     shared = shared_ids(registered.values())
-    states = {name: connection_state(connections, seen, shared=shared) for name, connections in registered.items()}
+    asked = {name: connections for name, connections in registered.items() if among is None or name in among}
+    states = {name: connection_state(connections, seen, shared=shared) for name, connections in asked.items()}
     return Findings(observation=observation, registered=registered, states=states)
 
 
@@ -140,3 +144,28 @@ def weigh(findings: Findings, stored: StoredInstance, *, gone_since_ms: int | No
         draining=draining,
     )
     return judge(evidence, stored.limits)
+
+
+def rests_on_others(observation: Observation, stored: StoredInstance) -> bool:
+    """Tell whether the verdict on a registered instance rests on other instances: of a silent one, on those that prove its host there."""
+    return stored.instance_id in observation.instances and heartbeat_age(observation, stored.instance_id) >= stored.limits.heartbeat_ttl
+
+
+def verdicts_of(findings: Findings, known: Mapping[str, StoredInstance]) -> dict[str, Verdict]:
+    """Judge the registered instances among the known ones, and mark nothing: the verdict of a question.
+
+    A sweep judges by the same `weigh`, with its own marks in the place of `gone_since_ms`: an instance is dead here as soon as it would
+    be dead there, had a sweep looked when it began to be late.
+    """
+    hosts = live_hosts(findings.observation, known)
+    return {
+        name: weigh(
+            findings,
+            stored,
+            gone_since_ms=gone_since_ms(findings, stored),
+            hosts=hosts,
+            draining=stored.state == InstanceState.DRAINING,
+        )
+        for name, stored in known.items()
+        if name in findings.observation.instances
+    }

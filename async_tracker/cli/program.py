@@ -142,7 +142,7 @@ def stats(target: Target, *, function: str | None) -> int:
 @_reaching
 def events(target: Target, *, since: str | None, follow: bool, types: tuple[str, ...], limit: int) -> int:
     """Show what happened: deaths, orphans, recoveries, quarantines."""
-    return _do("history:events", target, since=since, follow=follow, types=types, limit=limit)
+    return _do("events:events", target, since=since, follow=follow, types=types, limit=limit)
 
 
 @program.command(short_help="Recover the orphans of dead instances now.")

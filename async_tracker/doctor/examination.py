@@ -16,7 +16,6 @@ from async_tracker.integrations.known import is_presumed, redis_argument, redis_
 from async_tracker.integrations.registry import Library, Registry, has_claims
 from async_tracker.namespace import Namespace
 from async_tracker.policy import InstanceState
-from async_tracker.queries.questions import Queries
 from async_tracker.queries.wording import blocking_line, counted, duration
 from async_tracker.records import Instance, Snapshot
 from async_tracker.store import keys
@@ -57,7 +56,7 @@ class Examination:
         self._memory(info)
         self._connections(info)
         try:
-            stored = await Queries(self.namespaced).stored_instances()
+            stored = await self.tracker.stored_instances()
             await self._permissions(stored)
             await self._inside(stored, info)
         except StorageUnavailable:

@@ -106,7 +106,7 @@ async def test_an_orphan_that_nobody_recovers_is_told_once_and_its_recovery_does
     assert (await observer.stats()).orphaned == 1
     await scene.sweeper(recover=True).sweep(scene.run_id)
     assert types(scene.told) == ["instance_dead", "orphaned", "recovered"]
-    assert [event.type for event in await observer._queries().recent_events()] == types(scene.told)
+    assert [event.type for event in await observer.recent_events()] == types(scene.told)
     stats = await observer.stats()
     assert (stats.orphaned, stats.recovered) == (1, 1)
 

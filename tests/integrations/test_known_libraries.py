@@ -148,7 +148,7 @@ async def test_an_argument_of_no_known_library_is_refused_with_what_to_write():
         Tracker(listq_redis="redis://x")
 
 
-# Not the product's rooms, and what a client's class of arq's may send, which holds without any integration.
+# The demo shows workers of these libraries. And what clients of arq's own class may send holds where only the proxy is used.
 MAY_NAME = {"namespace/proxy.py": {"ALLOWED_FOR"}, "cli/program.py": {"demo"}, "cli/running.py": {"_EXTRAS"}}
 
 

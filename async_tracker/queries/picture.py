@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from async_tracker.liveness.evidence import Findings
 from async_tracker.policy import InstanceState, Verdict
 from async_tracker.store.instance_record import StoredInstance
-from async_tracker.store.reading import Held, HeldRead
+from async_tracker.store.reading import AskedInstances, Held, HeldRead
 
 
 @dataclass(slots=True, kw_only=True)
@@ -16,6 +16,7 @@ class Picture:
     findings: Findings
     instances: Mapping[str, StoredInstance]
     verdicts: Mapping[str, Verdict]
+    asked: AskedInstances
     held: dict[str, Held] = field(default_factory=dict)
     unread: Sequence[str]
     """Instances whose jobs are not in ``held`` yet."""

@@ -51,7 +51,7 @@ class Queries:
         self._reading = reading or Reading(redis)
 
     async def snapshot(self) -> Snapshot:
-        """Read instances, jobs and orphans, in at most four round trips; in six when instances have very many jobs each."""
+        """Read instances, jobs and orphans, in at most four round trips."""
         began = time.monotonic()
         picture = await self._look(with_jobs=True)
         jobs = await self._jobs(picture)
@@ -93,7 +93,7 @@ class Queries:
     async def orphans(self) -> list[Orphan]:
         """List the jobs in flight whose instance is dead and that are not yet recovered, the oldest first."""
         picture = await self._look(with_jobs=True)
-        picture.add(await self._reading.held(picture.unread))
+        picture.add(await self._reading.held(picture.asked, picture.unread))
         orphaned = self._orphaned(picture)
         if not orphaned:
             return []
@@ -155,15 +155,16 @@ class Queries:
         registered = registered_in(observation)
         names = [*observation.instances, *observation.dead]
         beside = connections_calls(registered.values(), run_id=observation.run_id)
-        asked, replies = await self._reading.ask_instances(names, beside=beside)
+        asked, replies = await self._reading.ask_instances(names, with_jobs=with_jobs, beside=beside)
         half = len(names) // 2 if len(names) > _INSTANCES_UNDIVIDED else len(names)
-        async with under_way(self._reading.held(names[:half] if with_jobs else ())) as held:
+        async with under_way(self._reading.held(asked, names[:half] if with_jobs else ())) as held:
             read = await self._reading.decode_instances(asked)
             instances = read.found
             findings = findings_of(observation, registered, read_connections(replies, run_id=observation.run_id))
             hosts = live_hosts(observation, instances)
             verdicts = {name: self._verdict(one, findings, hosts) for name, one in instances.items() if name in observation.instances}
             picture = Picture(
+                asked=asked,
                 findings=findings,
                 instances=instances,
                 verdicts=verdicts,
@@ -198,7 +199,7 @@ class Queries:
     async def _jobs(self, picture: Picture) -> list[Job]:
         """Make the jobs in flight, the oldest first, and complete the picture: half of them while the server reads the other half."""
         found: dict[str, Job] = {}
-        async with under_way(self._reading.held(picture.unread)) as held:
+        async with under_way(self._reading.held(picture.asked, picture.unread)) as held:
             await self._make_jobs(picture, picture.held, found)
             rest = await held
         await self._make_jobs(picture, rest.found, found)

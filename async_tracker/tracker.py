@@ -1,7 +1,6 @@
-"""The facade: settings, connections, hooks, queries. It composes the rest and decides nothing itself."""
+"""The facade: settings, connections, hooks, questions, recovery. It composes the rest and decides nothing itself."""
 
 import asyncio
-import dataclasses
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
@@ -12,8 +11,8 @@ from typing import Any, Self, TypeVar, overload
 from async_tracker.config import SETTING_NAMES, Settings, check_text, settings_from_env, unknown_names
 from async_tracker.connections.access import Access, describe
 from async_tracker.errors import TrackerError
-from async_tracker.events.encoding import encode_event
 from async_tracker.events.listeners import Listener, Listeners
+from async_tracker.events.stream import EventStream
 from async_tracker.instance.host import host_id, hostname, versions
 from async_tracker.instance.runs import CurrentJob, current, handle_of
 from async_tracker.instance.runtime import Runtime
@@ -21,15 +20,13 @@ from async_tracker.integrations.footing import Footing
 from async_tracker.integrations.known import KNOWN, redis_arguments
 from async_tracker.integrations.registry import Ctx, Registry
 from async_tracker.namespace import Namespace, SyncNamespace
-from async_tracker.policy import NO_LIBRARY, InstanceState
+from async_tracker.policy import NO_LIBRARY
 from async_tracker.queries.questions import Queries
 from async_tracker.records import Event, Instance, Job, Orphan, Quarantined, QueueDepth, Recovery, Snapshot, Stats
-from async_tracker.recovery.adapter import Adapter
-from async_tracker.recovery.quarantine import kept_payload
-from async_tracker.recovery.sweeper import make_sweeper
+from async_tracker.recovery.by_hand import RecoveryByHand
+from async_tracker.recovery.quarantine import Quarantine
 from async_tracker.store.commands import Store
-from async_tracker.store.instance_record import Description
-from async_tracker.store.quarantine import field_text
+from async_tracker.store.instance_record import Description, StoredInstance
 from async_tracker.store.reading import Reading
 
 T = TypeVar("T")
@@ -95,8 +92,13 @@ class Tracker:
             access=self._access,
             registry=self._registry,
             on_runtime=self._set_runtime,
-            on_event=self._listeners.tell,
+            on_event=self._listeners.announce,
         )
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether Redis did not take the last heartbeat or write of this process's instance: jobs run on, unseen. False without one."""
+        return self._runtime is not None and self._runtime.is_behind
 
     def _set_runtime(self, runtime: Runtime | None) -> None:
         self._runtime = runtime
@@ -178,7 +180,7 @@ class Tracker:
             client=self._access.client(),
             description=self._describe(queue, concurrency, functions),
             make_adapter=lambda link: None,
-            on_event=self._listeners.tell,
+            on_event=self._listeners.announce,
         )
         self._runtime = runtime
         try:
@@ -232,8 +234,14 @@ class Tracker:
 
     # queries
 
+    def _namespaced(self) -> Namespace:
+        return Namespace(self._access.client(), self.namespace)
+
+    def _store(self) -> Store:
+        return Store(self._namespaced())
+
     def _queries(self) -> Queries:
-        return Queries(Namespace(self._access.client(), self.namespace), scopes=self._registry.scopes)
+        return Queries(self._namespaced(), scopes=self._registry.scopes)
 
     async def snapshot(self) -> Snapshot:
         """Read instances, jobs and orphans, in at most four round trips; in six when instances have very many jobs each."""
@@ -273,12 +281,23 @@ class Tracker:
         ``since`` replays: what came after an event id, or from a moment on; None is what comes from now on.
         Raises StorageUnavailable when Redis goes away.
         """
-        return self._queries().events(since)
+        return EventStream(self._namespaced()).follow(since)
+
+    async def recent_events(self, count: int = 100) -> list[Event]:
+        """Give the newest ``count`` events, the oldest of them first; the stream keeps about 10,000."""
+        return await EventStream(self._namespaced()).newest(count)
+
+    async def stored_instances(self) -> list[StoredInstance]:
+        """Give what every instance says of itself, as it is stored: for integrations, and for programs that examine a set-up.
+
+        `instances` gives the same instances judged, and is what most callers want.
+        """
+        return await self._queries().stored_instances()
 
     async def queues(self) -> list[QueueDepth]:
         """Tell how full the queues are that instances work on, of every library whose Redis this process can reach."""
         described: dict[str, list[Description]] = {}
-        for stored in await self._queries().stored_instances():
+        for stored in await self.stored_instances():
             described.setdefault(stored.description.library, []).append(stored.description)
         depths: list[QueueDepth] = []
         for library in sorted(described):
@@ -303,83 +322,42 @@ class Tracker:
     async def recover(self, dry_run: bool = False) -> list[Recovery]:
         """Look for dead instances now and recover their orphans, the oldest first; with ``dry_run``, only tell what would be done.
 
-        Takes ``disconnect_grace`` seconds longer when the connection of an instance has gone that nobody had noticed.
+        Takes ``disconnect_grace`` seconds longer when the connection of an instance is gone and no sweep has noted it before.
         Raises StorageError when the Redis of the worker library is not the one that the workers use.
         """
-        store = Store(Namespace(self._access.client(), self.namespace))
+        queries = self._queries()
+        by_hand = RecoveryByHand(settings=self.settings, store=self._store(), queries=queries, on_event=self._listeners.announce)
+        stored = await queries.stored_instances()
         done: list[Recovery] = []
-        stored = await self._queries().stored_instances()
-        for library in sorted({one.description.library for one in stored}):
+        for library in sorted({item.description.library for item in stored}):
             adapter = self._registry.adapter(library)
             if adapter is not None:
                 await self._registry.check(adapter, stored)
-                done += await self._recover_library(store, library, adapter, dry_run=dry_run)
+                done += await (by_hand.plan(adapter) if dry_run else by_hand.recover(adapter))
         return done
-
-    async def _recover_library(self, store: Store, library: str, adapter: Adapter, *, dry_run: bool) -> list[Recovery]:
-        settings = dataclasses.replace(self.settings, recover=True)
-        sweeper = make_sweeper(settings, store, adapter, library=library, on_event=self._listeners.tell)
-        queries = self._queries()
-        if dry_run and sweeper.recoverer is not None:
-            found = [item for item in await queries.instances() if item.library == library]
-            dead = [item.instance_id for item in found if item.state is InstanceState.DEAD]
-            findings, _ = await sweeper.judge_all("", mark=False)
-            told_apart = sweeper.told_apart(dead, [item.instance_id for item in found if item.instance_id not in dead])
-            return await sweeper.recoverer.recover(told_apart, now_ms=findings.observation.now_ms, dry_run=True)
-        run_id = await queries.server_run_id()
-        _, verdicts = await sweeper.judge_all(run_id)
-        if any(verdict.state is not InstanceState.DEAD for verdict in verdicts.values()):
-            await asyncio.sleep(await self._grace_needed(store))
-        return await sweeper.sweep(run_id)
-
-    async def _grace_needed(self, store: Store) -> float:
-        observation = await store.observe("")
-        return max((self.settings.disconnect_grace for name in observation.gone if name in observation.instances), default=0.0)
 
     async def retry_quarantined(self, job_id: str) -> bool:
         """Let a quarantined job run again, with all its tries. Returns False when its id was enqueued anew meanwhile: then it stays.
 
-        Where an earlier call did not live to take it off the list, this one does, and the job is not queued twice.
-        Raises TrackerError when no such job is quarantined.
+        A call that dies after the job is queued leaves it on the list; the next call takes it off, and does not queue it again.
+        Raises TrackerError when no such job is quarantined, and when its library is not known here.
         """
-        ref, fields = await self._quarantined_fields(job_id)
-        adapter = self._registry.adapter(field_text(fields, "library") or "")
-        if adapter is None:
-            raise TrackerError(f"job {job_id!r} is of a library that this version does not know: {field_text(fields, 'library')}")
-        if not await adapter.retry(field_text(fields, "job_id") or ref, field_text(fields, "queue"), kept_payload(fields)):
-            return False
-        await self._unquarantine(ref, fields, "retried")  # False here: another call was quicker, and it is queued all the same
-        return True
+        return await self._quarantine().retry(job_id)
 
     async def drop_quarantined(self, job_id: str) -> bool:
         """Forget a quarantined job, its payload included. Raises TrackerError when no such job is quarantined."""
-        ref, fields = await self._quarantined_fields(job_id)
-        return await self._unquarantine(ref, fields, "dropped")
+        return await self._quarantine().drop(job_id)
 
-    async def _quarantined_fields(self, job_id: str) -> tuple[str, dict[str, bytes]]:
-        """Find a quarantined job by its id, or by its ref where two libraries have quarantined the same id."""
-        found = await Reading(Namespace(self._access.client(), self.namespace)).quarantined()
-        if job_id in found:
-            return job_id, found[job_id]
-        for ref, fields in found.items():
-            if field_text(fields, "job_id") == job_id:
-                return ref, fields
-        raise TrackerError(f"job {job_id!r} is not quarantined")
-
-    async def _unquarantine(self, ref: str, fields: dict[str, bytes], how: str) -> bool:
-        store = Store(Namespace(self._access.client(), self.namespace))
-        event = encode_event("unquarantined", job_id=field_text(fields, "job_id") or ref, library=field_text(fields, "library"), how=how)
-        done = await store.unquarantine(ref, event)
-        if done:
-            self._listeners.tell(event)
-        return done
+    def _quarantine(self) -> Quarantine:
+        reading = Reading(self._namespaced())
+        return Quarantine(store=self._store(), reading=reading, adapter_of=self._registry.adapter, on_event=self._listeners.announce)
 
     # Redis
 
     @asynccontextmanager
     async def redis(self) -> AsyncIterator[Namespace]:
         """Give the Namespace proxy over the tracker's client: ``async with tracker.redis() as r``. Nothing is closed at the end."""
-        yield Namespace(self._access.client(), self.namespace)
+        yield self._namespaced()
 
     @contextmanager
     def redis_sync(self) -> Iterator[SyncNamespace]:

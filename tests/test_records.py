@@ -23,7 +23,7 @@ runs = st.builds(
     RunRecord,
     job_id=texts,
     instance_id=texts,
-    run=texts,
+    token=texts,
     job_try=st.integers(0, 99),
     function=st.none() | texts.filter(bool),
     queue=st.none() | texts.filter(bool),
@@ -47,7 +47,7 @@ def written_out(run: RunRecord) -> Job:
     return Job(
         job_id=run.job_id,
         instance_id=run.instance_id,
-        run=run.run,
+        run=run.token,
         job_try=run.job_try,
         function=run.function,
         queue=run.queue,
@@ -81,7 +81,7 @@ def test_it_can_be_copied_pickled_and_replaced(run: RunRecord):
 
 
 def test_it_is_frozen_and_has_no_room_for_more():
-    asked = asked_for(RunRecord(job_id="42", instance_id="w", run="r", started_at_ms=NOW_MS))
+    asked = asked_for(RunRecord(job_id="42", instance_id="w", token="r", started_at_ms=NOW_MS))
     with pytest.raises(dataclasses.FrozenInstanceError):
         asked.queue = "other"
     with pytest.raises(dataclasses.FrozenInstanceError):

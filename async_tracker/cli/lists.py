@@ -1,7 +1,8 @@
 """``ps``, ``jobs``, ``orphans``, ``stats``: what there is."""
 
-import asyncio
 from collections.abc import Iterable, Mapping
+
+from anyio import fail_after
 
 from async_tracker.cli.endings import Ending
 from async_tracker.cli.instances import blocked_remark, instance_remark
@@ -11,7 +12,6 @@ from async_tracker.cli.target import Target
 from async_tracker.cli.wording import megabytes, remark, say_document, shown
 from async_tracker.errors import StorageError
 from async_tracker.integrations.known import redis_option
-from async_tracker.queries.questions import Queries
 from async_tracker.queries.wording import counted, duration, matching
 from async_tracker.records import ENDINGS, OUTCOMES, FunctionStats, Instance, Job, Orphan, QueueDepth
 from async_tracker.tracker import Tracker
@@ -51,9 +51,7 @@ async def ps(target: Target) -> int:
 
 async def _queues(tracker: Tracker) -> tuple[list[QueueDepth], str | None]:
     """Read the queues, and tell why that cannot be done for some; the instances are worth showing all the same."""
-    async with tracker.redis() as namespaced:
-        stored = await Queries(namespaced).stored_instances()
-    workers = [item.description for item in stored if item.description.claims_server is not None]
+    workers = [item.description for item in await tracker.stored_instances() if item.description.claims_server is not None]
     registry = tracker.footing.registry
     apart = {item.library: registry.claims_at(item) for item in workers if not registry.is_apart(item.library)}
     why_not = "; ".join(
@@ -61,7 +59,7 @@ async def _queues(tracker: Tracker) -> tuple[list[QueueDepth], str | None]:
         for library, url in sorted(apart.items())
     )
     try:
-        async with asyncio.timeout(_QUEUES_TIMEOUT):
+        with fail_after(_QUEUES_TIMEOUT):
             return [queue for queue in await tracker.queues() if queue.library not in apart], why_not or None
     except TimeoutError:
         return [], f"their Redis did not answer within {_QUEUES_TIMEOUT:g} s"

@@ -55,7 +55,7 @@ def recoveries_table(found: Iterable[Recovery], *, dry_run: bool) -> Table:
 
 def _must_be_able_to_ask(command: str, target: Target) -> None:
     if target.as_json or not sys.stdin.isatty():
-        raise Misused(f"there is nobody to ask: write async-tracker {command} --yes")
+        raise Misused(f"there is no terminal to ask on: write async-tracker {command} --yes")
 
 
 def _agreed(question: str) -> bool:

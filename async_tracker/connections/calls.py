@@ -6,8 +6,8 @@ back as bytes.
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, TypeVar
@@ -128,21 +128,6 @@ async def bounded(work: Coroutine[Any, Any, T], seconds: float) -> T:
         if not done:
             raise asyncio.TimeoutError  # Python's, not the driver's, which has the same name here
         return task.result()
-    finally:
-        task.cancel()
-
-
-@asynccontextmanager
-async def under_way(question: Coroutine[Any, Any, T]) -> AsyncIterator["asyncio.Task[T]"]:
-    """Send a question, and let the server work on it while the block does something else; then the block awaits the answer.
-
-    Whoever leaves the block without the answer does not wait for it.
-    """
-    task = asyncio.get_running_loop().create_task(question)
-    task.add_done_callback(_note_exception)
-    try:
-        await asyncio.sleep(0)  # it is sent
-        yield task
     finally:
         task.cancel()
 

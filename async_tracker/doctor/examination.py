@@ -16,7 +16,6 @@ from async_tracker.integrations.known import is_presumed, redis_argument, redis_
 from async_tracker.integrations.registry import Library, Registry, has_claims
 from async_tracker.namespace import Namespace
 from async_tracker.policy import InstanceState
-from async_tracker.queries.questions import Queries
 from async_tracker.queries.wording import blocking_line, counted, duration
 from async_tracker.records import Instance, Snapshot
 from async_tracker.store import keys
@@ -27,18 +26,19 @@ _OLDEST_REDIS, _OLDEST_VALKEY = (6, 2), (7, 2)
 _PINGS = 5
 _SLOW_PING = 0.05
 _FULL_SHARE = 0.9
-_ANSWER_SECONDS = 5.0
+ANSWER_SECONDS = 5.0
 """How long the Redis of a worker library may take to answer, where that is not the tracker's."""
 
 
-async def examine(tracker: Tracker, *, user: str | None = None) -> list[Finding]:
+async def examine(tracker: Tracker, *, user: str | None = None, answer_within: float = ANSWER_SECONDS) -> list[Finding]:
     """Examine the set-up of a tracker: its Redis, its namespace, and the Redis of each worker library that it was told of.
 
-    ``user`` judges the permissions of that user of the server instead of the tracker's own. Nothing is left behind in Redis.
+    ``user`` judges the permissions of that user of the server instead of the tracker's own. The Redis of a library has
+    ``answer_within`` seconds to answer; that it does not is a finding. Nothing is left behind in Redis.
     Raises StorageUnavailable when the tracker's Redis cannot be reached.
     """
     async with tracker.redis() as namespaced:
-        return await Examination(tracker=tracker, namespaced=namespaced, user=user).findings()
+        return await Examination(tracker=tracker, namespaced=namespaced, user=user, answer_within=answer_within).findings()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,6 +48,7 @@ class Examination:
     tracker: Tracker
     namespaced: Namespace
     user: str | None = None
+    answer_within: float = ANSWER_SECONDS
     _found: list[Finding] = field(default_factory=list)
 
     async def findings(self) -> list[Finding]:
@@ -57,7 +58,7 @@ class Examination:
         self._memory(info)
         self._connections(info)
         try:
-            stored = await Queries(self.namespaced).stored_instances()
+            stored = await self.tracker.stored_instances()
             await self._permissions(stored)
             await self._inside(stored, info)
         except StorageUnavailable:
@@ -284,9 +285,9 @@ class Examination:
         client = self._registry.client_apart(library)
         subject, where = f"{library}'s Redis", describe(client)
         try:
-            await bounded(self._ask_apart(client, library, servers, workers), _ANSWER_SECONDS)
+            await bounded(self._ask_apart(client, library, servers, workers), self.answer_within)
         except TimeoutError:
-            self._problem(subject, f"{where} did not answer within {_ANSWER_SECONDS:g} s", _url_remedy(library))
+            self._problem(subject, f"{where} did not answer within {self.answer_within:g} s", _url_remedy(library))
         except StorageError as exc:
             self._problem(subject, f"{where}: {exc}", _url_remedy(library))
 

@@ -1,4 +1,4 @@
-"""The worker libraries whose jobs can be recovered, how a process that is no worker reaches the Redis of each, and what it needs there.
+"""The worker libraries whose jobs a tracker can recover, and how a process that is no worker reaches the Redis of each.
 
 Nothing here imports a worker library: an adapter needs a client and names.
 """
@@ -93,18 +93,18 @@ class Library:
     scope: str
     make_adapter: MakeAdapter
     own_client: Callable[[], Any]
-    """Gives the client that a worker of it in this process uses, if there is one."""
+    """Gives the client of a worker of the library in this process; None where there is none."""
     claims_at: Callable[[Description], str | None] = _as_it_says
     """Tells in which Redis a worker has its claims, as a url without a password."""
     recovers: Callable[[Description], bool] = _always
-    """Whether what such a worker holds is given back by us; not where its broker does that by itself."""
+    """Whether the tracker gives back what such a worker holds; False where its broker does that by itself."""
     rights: MakeRights = _unknown
     installable: Installable | None = None
     """For a library whose workers are tracked by `Tracker.install`."""
 
 
 def has_claims(library: str) -> bool:
-    """Tell whether a worker library stands behind such workers, known here or not.
+    """Tell whether workers that say this of themselves belong to a worker library, known here or not.
 
     >>> has_claims("arq"), has_claims(NO_LIBRARY)
     (True, False)
@@ -126,7 +126,7 @@ class Registry:
         self._given = {name: _access_of(name, redis) for name, redis in given.items() if redis is not None}
 
     def add(self, library: Library, *, given: Any = None) -> None:
-        """Know one library more. ``given``: a client or a url of its Redis, where that is not the tracker's."""
+        """Add a library. ``given``: a client or a url of its Redis, where that is not the tracker's; else ConfigError is raised."""
         self._libraries[library.name] = library
         if given is None and library.name not in self._given:
             given = os.environ.get(redis_variable(library.name)) or None
@@ -165,12 +165,12 @@ class Registry:
         return (library.claims_at(description) if library is not None else description.broker) or "?"
 
     def recovers(self, description: Description) -> bool:
-        """Tell whether what such a worker holds is given back by us; a library that is not known here is taken at its word."""
+        """Tell whether the tracker gives back what such a worker holds; of a library that is not known here, it is taken to."""
         library = self._libraries.get(description.library)
         return library.recovers(description) if library is not None else has_claims(description.library)
 
     def rights(self, name: str, described: Sequence[Description], *, client: Any, queue: str | None) -> Rights | None:
-        """Tell what a user must be allowed on ``client``, the library's Redis; None where nothing is recovered, or it is not known."""
+        """Tell what a user must be allowed on ``client``, the library's Redis; None if nothing is recovered or the library is unknown."""
         library = self._libraries.get(name)
         if library is None:
             return None

@@ -110,14 +110,14 @@ class Store:
         """Keep the orphans of a dead instance until they are settled, also those that it did not live to record."""
         names = [keys.DEAD, keys.jobs(instance_id), keys.orphans(instance_id), keys.settled(instance_id)]
         names += [keys.job(record.ref) for record in orphans]
-        arguments = [part for record in orphans for part in (record.ref, record.run, run_mark(record.run), encode_run(record))]
+        arguments = [part for record in orphans for part in (record.ref, record.token, run_mark(record.token), encode_run(record))]
         return int(await self._run("adopt", names, instance_id, ANY_MARK, instance_mark(instance_id), *arguments)) == 1
 
     async def announce(self, record: RunRecord, event: str, *, counter: str) -> bool:
         """Announce an orphan that no sweeper recovers yet, once. Returns False when it was announced or settled before."""
         names = [keys.DEAD, keys.settled(record.instance_id), keys.told(record.instance_id), keys.EVENTS, keys.STATS]
         lifetimes = (EVENTS_KEPT, EVENTS_SECONDS, STATS_SECONDS)
-        return int(await self._run("announce", names, record.instance_id, record.ref, record.run, *lifetimes, event, counter)) == 1
+        return int(await self._run("announce", names, record.instance_id, record.ref, record.token, *lifetimes, event, counter)) == 1
 
     async def settle(self, settlement: Settlement, *, window_ms: int) -> Settled:
         """Settle one orphan, once: forget its record, count its death, announce what became of it."""
@@ -125,7 +125,14 @@ class Store:
         names = [keys.DEAD, keys.jobs(record.instance_id), keys.job(record.ref), keys.recoveries(record.ref), keys.EVENTS]
         names += [keys.STATS, keys.QUARANTINE, keys.quarantined(record.ref)]
         names += [keys.orphans(record.instance_id), keys.settled(record.instance_id), keys.told(record.instance_id)]
-        arguments: list[Argument] = [record.instance_id, record.ref, record.run, run_mark(record.run), int(settlement.counts), window_ms]
+        arguments: list[Argument] = [
+            record.instance_id,
+            record.ref,
+            record.token,
+            run_mark(record.token),
+            int(settlement.counts),
+            window_ms,
+        ]
         arguments += [EVENTS_KEPT, EVENTS_SECONDS, STATS_SECONDS, len(settlement.events), len(settlement.counters)]
         arguments += [*settlement.events, *settlement.counters, *flat(settlement.quarantined or {})]
         return Settled(int(await self._run("settle", names, *arguments)))

@@ -16,7 +16,7 @@ _OF_SWEEPS = ("lease", "release_lease", "observe", "mark_gone", "declare_dead", 
 
 SCRIPTS: dict[str, Script] = {name: load_script(__package__, name) for name in (*_OF_INSTANCES, *_OF_SWEEPS)}
 
-_LENGTHS = {"register": 2, "beat": 2, "write": 2, "lease": 3, "observe": 8}
+_LENGTHS = {"register": 2, "beat": 2, "write": 2, "speak": 2, "lease": 3, "observe": 8}
 """How many values these scripts return; the others return one number."""
 
 TOMBSTONE_MS = 7 * 86_400_000
@@ -73,10 +73,10 @@ def write_call(
     arguments: list[Argument] = [instance_id, sequence, BEFORE_START, len(started), len(ended)]
     for record in started:
         names.append(keys.job(record.ref))
-        arguments += [record.ref, run_mark(record.run), record.started_at_ms, encode_run(record)]
+        arguments += [record.ref, run_mark(record.token), record.started_at_ms, encode_run(record)]
     for end in ended:
         names.append(keys.job(end.job_id))
-        mark = instance_mark(instance_id) if end.run is None else run_mark(end.run)
+        mark = instance_mark(instance_id) if end.token is None else run_mark(end.token)
         arguments += [end.job_id, mark, int(end.last_here)]
     return names, arguments
 

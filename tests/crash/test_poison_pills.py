@@ -51,7 +51,7 @@ async def test_a_pill_is_quarantined_its_neighbours_succeed_and_its_awaiter_is_t
     await fleet.succeeded(*neighbours)
     assert [(found.job_id, found.deaths in DEATHS) for found in await fleet.tracker.quarantined()] == [("pill", True)]
     assert await pill.status() is JobStatus.complete
-    types = [event.type for event in await fleet.tracker._queries().recent_events(1000)]
+    types = [event.type for event in await fleet.tracker.recent_events(1000)]
     assert types.count("quarantined") == 1
     assert await fleet.tracker.drop_quarantined("pill")
     await fleet.close()

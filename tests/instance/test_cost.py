@@ -9,8 +9,7 @@ import redis.asyncio
 
 from async_tracker import Tracker
 from async_tracker.instance.pulse import TICK_SECONDS
-from async_tracker.instance.watchdog import Watchdog
-from async_tracker.instance.writer import Writer
+from async_tracker.instance.runtime import Runtime
 from async_tracker.store.scripts import SCRIPTS
 from tests.harness.settings import QUIET
 from tests.harness.wait import wait_until
@@ -61,24 +60,21 @@ async def test_jobs_shorter_than_a_linger_are_never_written_and_counted_with_the
     assert len(sent(wire, "beat")) <= 2
 
 
-async def test_the_writer_seldom_looks_while_all_jobs_are_shorter_than_a_linger_and_soon_writes_one_that_is_not(
-    wire: WireProxy, namespace: str, monkeypatch: pytest.MonkeyPatch
+def runtime_of(tracker: Tracker) -> Runtime:
+    assert tracker._runtime is not None
+    return tracker._runtime
+
+
+async def test_the_writer_seldom_checks_the_journal_while_all_jobs_are_shorter_than_a_linger_and_soon_writes_one_that_is_not(
+    wire: WireProxy, namespace: str
 ):
-    looks: list[float] = []
-    look = Writer._look
-
-    def counted(self: Writer) -> None:
-        looks.append(time.monotonic())
-        look(self)
-
-    monkeypatch.setattr(Writer, "_look", counted)
     async with Tracker(namespace=namespace, redis_options={"url": wire.url}, linger=0.004, **QUIET) as tracker, tracker.register():
         began = time.monotonic()
         while time.monotonic() - began < 0.5:
             async with tracker.track("short"):
                 pass
             await asyncio.sleep(0)
-        assert 2 <= len(looks) <= (time.monotonic() - began) / 0.03 + 2
+        assert 2 <= runtime_of(tracker).writer.checks <= (time.monotonic() - began) / 0.03 + 2
         assert sent(wire, "write") == []
         over = asyncio.Event()
         long = asyncio.create_task(hold(tracker, "long", over))
@@ -124,21 +120,11 @@ def size_of(command: tuple[bytes, ...]) -> int:
     return sum(len(word) for word in command)
 
 
-async def test_while_the_loop_runs_the_watchdog_wakes_no_more_often_than_every_second_pulse(
-    redis_url: str, namespace: str, monkeypatch: pytest.MonkeyPatch
-):
-    looks: list[float] = []
-    look = Watchdog._look
-
-    def noted(self: Watchdog) -> None:
-        looks.append(time.monotonic())
-        look(self)
-
-    monkeypatch.setattr(Watchdog, "_look", noted)
+async def test_while_the_loop_runs_the_watchdog_wakes_no_more_often_than_every_second_pulse(redis_url: str, namespace: str):
     settings = {**QUIET, "watchdog": True}
     async with Tracker(namespace=namespace, redis_options={"url": redis_url}, **settings) as tracker, tracker.register():
         await asyncio.sleep(12 * TICK_SECONDS)
-    assert 3 <= len(looks) <= 8
+        assert 3 <= runtime_of(tracker).watchdog.checks <= 8
 
 
 async def test_a_heartbeat_is_no_larger_with_many_jobs_in_flight(wire: WireProxy, namespace: str):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from async_tracker.instance.journal import BATCH, ENDED_KEPT, Batch, Journal
 from async_tracker.instance.runs import Run
 from async_tracker.store.writes import Ended
+from tests.instance.unkept import UNKEPT
 
 
 def nobody():
@@ -17,7 +18,7 @@ def nobody():
 
 
 def run(job_id: str, name: str, *, at: int = 0) -> Run:
-    return Run(job_id=job_id, run=name, instance_id="w", started_at_ms=at, started_mono_ms=float(at))
+    return Run(job_id, name, "w", started_at_ms=at, started_mono_ms=float(at), keeper=UNKEPT)
 
 
 @dataclass
@@ -31,12 +32,12 @@ class Server:
         for record in batch.records:
             self.listed.add(record.job_id)
             if self.records.get(record.job_id, (-1, ""))[0] <= record.started_at_ms:
-                self.records[record.job_id] = (record.started_at_ms, record.run)
+                self.records[record.job_id] = (record.started_at_ms, record.token)
         self.end(batch.ended)
 
     def end(self, ended: list[Ended]) -> None:
         for end in ended:
-            if end.run in (None, self.records.get(end.job_id, (0, None))[1]):
+            if end.token in (None, self.records.get(end.job_id, (0, None))[1]):
                 self.records.pop(end.job_id, None)
             if end.last_here:
                 self.listed.discard(end.job_id)
@@ -75,7 +76,7 @@ def test_whatever_was_lost_on_the_way_the_list_is_what_is_in_flight(history: lis
     drain(journal, server)
     assert server.listed == {found.job_id for found in flying}
     runs_of = Counter(found.job_id for found in flying)
-    alone = {found.job_id: found.run for found in flying if runs_of[found.job_id] == 1}
+    alone = {found.job_id: found.token for found in flying if runs_of[found.job_id] == 1}
     for job_id, name in alone.items():
         assert server.records.get(job_id, (0, name))[1] == name
     assert set(server.records) <= server.listed
@@ -156,8 +157,8 @@ def test_in_an_outage_the_journal_is_bounded_by_what_is_in_flight_and_counts_wha
         server.take(batch)  # it did arrive, and its answer did not
         journal.put_back(batch)
         journal.end(one)
-        assert len(journal._runs) + len(journal._here) + len(journal._dirty) == 0
-        assert len(journal._ended) <= ENDED_KEPT
+        assert journal.busy == 0
+        assert journal.remembered <= ENDED_KEPT
     assert journal.dropped > ENDED_KEPT
     drain(journal, server)
     assert server.listed == set()

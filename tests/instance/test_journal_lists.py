@@ -4,6 +4,7 @@ import math
 
 from async_tracker.instance.journal import Journal
 from async_tracker.instance.runs import Run
+from tests.instance.unkept import UNKEPT
 
 
 def journal() -> Journal:
@@ -11,7 +12,8 @@ def journal() -> Journal:
 
 
 def run_of(job_id: str, token: str, *, since_mono_ms: float) -> Run:
-    return Run(job_id=job_id, run=token, instance_id="web:1:ab", started_at_ms=int(since_mono_ms), started_mono_ms=since_mono_ms)
+    started_at_ms = int(since_mono_ms)
+    return Run(job_id, token, "web:1:ab", started_at_ms, started_mono_ms=since_mono_ms, keeper=UNKEPT)
 
 
 def test_the_end_of_the_last_run_of_a_job_takes_it_off_the_list_however_short_that_run_was():
@@ -23,11 +25,11 @@ def test_the_end_of_the_last_run_of_a_job_takes_it_off_the_list_however_short_th
     kept.start(short_run)
     batch = kept.take(before_ms=5.0)  # the second run is too young to be written, and keeps the job on the list
     assert batch is not None
-    assert [(end.run, end.last_here) for end in batch.ended] == [("aa", False)]
+    assert [(end.token, end.last_here) for end in batch.ended] == [("aa", False)]
     kept.end(short_run)
     last = kept.take(before_ms=math.inf)
     assert last is not None
-    assert [(end.run, end.last_here) for end in last.ended] == [("bb", True)]
+    assert [(end.token, end.last_here) for end in last.ended] == [("bb", True)]
 
 
 def test_the_end_of_a_run_that_was_given_for_a_write_past_the_journal_is_written():
@@ -38,4 +40,4 @@ def test_the_end_of_a_run_that_was_given_for_a_write_past_the_journal_is_written
     kept.end(run)
     batch = kept.take()
     assert batch is not None
-    assert [(end.run, end.last_here) for end in batch.ended] == [("aa", True)]
+    assert [(end.token, end.last_here) for end in batch.ended] == [("aa", True)]

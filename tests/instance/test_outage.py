@@ -45,9 +45,9 @@ async def test_when_more_has_ended_than_is_remembered_tracking_is_up_to_date_aga
         full = wire.reply_with_error("OOM command not allowed when used memory > 'maxmemory'.", to={"EVALSHA", "EVAL"})
         over.set()
         await asyncio.gather(*tasks)
-        await wait_until(lambda: runtime.writer.failing, description="a write was refused")
+        await wait_until(lambda: runtime.is_behind, description="a write was refused")
         full.remove()
-        await wait_until(lambda: not runtime.writer.failing, timeout=5, description="tracking is up to date again")
+        await wait_until(lambda: not runtime.is_behind, timeout=5, description="tracking is up to date again")
         assert await tracker.jobs() == []
     assert [record.levelname for record in caplog.records if "tracking is behind" in record.message] == ["WARNING"]
     (again,) = [record for record in caplog.records if "up to date again" in record.message]

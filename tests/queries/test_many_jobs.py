@@ -1,14 +1,16 @@
 """Queries of more jobs than one script reads: nothing is missing, nothing is mixed up, and nobody else has to wait for it."""
 
 import asyncio
+import sys
 
 import pytest
 
-from async_tracker.connections.calls import under_way
+from async_tracker.errors import StorageUnavailable
 from async_tracker.namespace import Namespace
 from async_tracker.policy import Limits
-from async_tracker.queries import answers
-from async_tracker.queries import questions as queries
+from async_tracker.queries.answers import job_of
+from async_tracker.queries.questions import Queries
+from async_tracker.queries.under_way import under_way
 from async_tracker.store.instance_record import Description, encode_description
 from async_tracker.store.reading import Reading
 from async_tracker.store.run_record import RunRecord, encode_run
@@ -30,7 +32,7 @@ async def write_fleet(redis_client, namespace: str) -> None:
             pipe.sadd(f"{namespace}:jobs:{name}", *refs)
             for job, ref in enumerate(refs):
                 started_at_ms = seconds * 1000 - number * JOBS_EACH - job
-                record = RunRecord(job_id=ref, instance_id=name, run=f"r{job}", function=f"f{number}", started_at_ms=started_at_ms)
+                record = RunRecord(job_id=ref, instance_id=name, token=f"r{job}", function=f"f{number}", started_at_ms=started_at_ms)
                 pipe.set(f"{namespace}:job:{ref}", encode_run(record))
         await pipe.execute()
 
@@ -44,7 +46,7 @@ async def test_however_the_records_are_read_the_answer_is_the_same(redis_client,
     await redis_client.set(f"{namespace}:job:1-8", b"")
     await redis_client.delete(f"{namespace}:job:2-7", f"{namespace}:job:2-8")
     await redis_client.rpush(f"{namespace}:job:2-8", "not ours")
-    snapshot = await queries.Queries(proxy, reading=Reading(proxy, records_at_once=at_once)).snapshot()
+    snapshot = await Queries(proxy, reading=Reading(proxy, records_at_once=at_once)).snapshot()
     assert snapshot.corrupt == ("job:0-7", "job:1-7", "job:1-8")
     missing = {"0-7", "1-7", "1-8", "2-7", "2-8"}
     oldest_first = [f"{number}-{job}" for number in reversed(range(INSTANCES)) for job in reversed(range(JOBS_EACH))]
@@ -70,23 +72,27 @@ async def test_whatever_a_job_is_called_it_is_found_and_its_neighbours_are(track
         assert [instance.queue for instance in await tracker.instances()] == ["a\0b"]
 
 
-async def test_while_many_jobs_are_read_somebody_else_has_a_turn_after_every_so_many(tracker, redis_client, namespace, monkeypatch):
+@pytest.mark.parametrize("at_a_time", [500, 50])
+async def test_while_many_jobs_are_made_another_task_has_a_turn_after_every_so_many(redis_client, namespace, at_a_time):
     await write_fleet(redis_client, namespace)
-    make, since_a_turn, most = answers.job_of, 0, 0
+    since_a_turn, most = 0, 0
 
-    def counted(*args, **kwargs):
+    def count(frame, event, argument):
         nonlocal since_a_turn, most
-        since_a_turn += 1
-        most = max(most, since_a_turn)
-        return make(*args, **kwargs)
+        if event == "call" and frame.f_code is job_of.__code__:
+            since_a_turn += 1
+            most = max(most, since_a_turn)
 
-    monkeypatch.setattr(queries, "job_of", counted)
-    asking = asyncio.create_task(tracker.snapshot())
-    while not asking.done():
-        since_a_turn = 0
-        await asyncio.sleep(0)
+    asking = asyncio.create_task(Queries(Namespace(redis_client, namespace), jobs_in_a_turn=at_a_time).snapshot())
+    sys.setprofile(count)
+    try:
+        while not asking.done():
+            since_a_turn = 0
+            await asyncio.sleep(0)
+    finally:
+        sys.setprofile(None)
     assert len(asking.result().jobs) == INSTANCES * JOBS_EACH
-    assert most <= queries._JOBS_IN_A_TURN
+    assert most == at_a_time
 
 
 async def test_a_job_that_runs_on_several_instances_is_one_job_with_older_runs(tracker, redis_client, namespace):
@@ -99,22 +105,48 @@ async def test_a_job_that_runs_on_several_instances_is_one_job_with_older_runs(t
 
 
 @pytest.mark.parametrize("undivided", [100, 1], ids=["at once", "in two halves"])
-async def test_whether_the_fleet_is_read_at_once_or_in_halves_nobody_is_left_out(tracker, redis_client, namespace, monkeypatch, undivided):
-    monkeypatch.setattr(queries, "_INSTANCES_UNDIVIDED", undivided)
+async def test_whether_the_fleet_is_read_at_once_or_in_halves_no_instance_is_left_out(redis_client, namespace, undivided):
+    queries = Queries(Namespace(redis_client, namespace), instances_undivided=undivided)
     await write_fleet(redis_client, namespace)
     await redis_client.zadd(f"{namespace}:dead", {"h:2:ab": 5})
     await redis_client.zrem(f"{namespace}:instances", "h:2:ab")
-    snapshot = await tracker.snapshot()
-    assert [len(snapshot.jobs), len(snapshot.orphans), len(await tracker.orphans())] == [2 * JOBS_EACH, JOBS_EACH, JOBS_EACH]
+    snapshot = await queries.snapshot()
+    assert [len(snapshot.jobs), len(snapshot.orphans), len(await queries.orphans())] == [2 * JOBS_EACH, JOBS_EACH, JOBS_EACH]
     assert [instance.busy for instance in snapshot.instances] == [JOBS_EACH] * INSTANCES
 
 
-async def test_a_question_under_way_ends_with_whoever_asked_it():
-    with pytest.raises(LookupError):
-        async with under_way(asyncio.sleep(3_600)) as answer:
+async def test_a_question_under_way_ends_with_the_block_that_asked_it():
+    has_begun = has_ended = False
+
+    async def question() -> None:
+        nonlocal has_begun, has_ended
+        has_begun = True
+        try:
+            await asyncio.sleep(3_600)
+        finally:
+            has_ended = True
+
+    async def give_up() -> None:
+        async with under_way(question):
+            assert has_begun
             raise LookupError
-    await asyncio.wait({answer})
-    assert answer.cancelled()
+
+    with pytest.raises(LookupError):
+        await give_up()
+    assert has_ended
+
+
+async def test_what_a_question_under_way_raises_is_raised_as_it_is_where_its_answer_is_awaited():
+    async def question() -> None:
+        raise StorageUnavailable("Redis cannot be reached")
+
+    async def ask() -> None:
+        async with under_way(question) as answer:
+            await asyncio.sleep(0)
+            await answer.get()
+
+    with pytest.raises(StorageUnavailable):
+        await ask()
 
 
 async def test_a_question_that_is_given_up_leaves_nothing_under_way(tracker, redis_client, namespace):
@@ -127,9 +159,5 @@ async def test_a_question_that_is_given_up_leaves_nothing_under_way(tracker, red
             await asyncio.sleep(0)
         asking.cancel()
         await asyncio.wait({asking})
-
-        async def nothing_left() -> bool:
-            return asyncio.all_tasks() <= before
-
-        await wait_until(nothing_left, description="no task is left")
+        assert asyncio.all_tasks() <= before
     assert len(await tracker.jobs()) == INSTANCES * JOBS_EACH

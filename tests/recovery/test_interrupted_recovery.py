@@ -12,15 +12,19 @@ from arq.jobs import Job, SerializationError
 from redis.asyncio import Redis
 
 from async_tracker import StorageUnavailable, Tracker
+from async_tracker.config import Settings
+from async_tracker.instance.alarms import Alarms
+from async_tracker.instance.sweep_loop import SweepLoop, Turn
 from async_tracker.integrations.arq.adapter import ArqAdapter
 from async_tracker.integrations.arq.names import IN_PROGRESS
 from async_tracker.namespace import Namespace
 from async_tracker.records import RecoveryAction
 from async_tracker.recovery.adapter import Released
-from async_tracker.recovery.lease import Seat
+from async_tracker.recovery.lease import LeaseHolder, make_lease
+from async_tracker.recovery.leftovers import Leftovers
 from async_tracker.recovery.quarantine import kept_payload
-from async_tracker.recovery.recoverer import Policy, Recoverer
-from async_tracker.recovery.sweeper import Sweeper
+from async_tracker.recovery.recoverer import Recoverer, RecoveryLimits
+from async_tracker.recovery.sweeper import Swept, make_sweeper
 from async_tracker.store.commands import Store
 from async_tracker.store.instance_record import Description, encode_description
 from async_tracker.store.observation import Connections
@@ -30,7 +34,7 @@ from async_tracker.store.writes import Judged
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
-MakeRecoverer = Callable[[int], Recoverer]
+MakeRecoverer = Callable[..., Recoverer]
 DIES = "host:1:ab"
 
 
@@ -46,11 +50,15 @@ def adapter(pool: ArqRedis, store: Store) -> ArqAdapter:
 
 @pytest.fixture
 def make_recoverer(store: Store, adapter: ArqAdapter) -> MakeRecoverer:
-    """``make_recoverer(max_recoveries)``: the recovering part of a sweeper."""
+    """``make_recoverer(max_recoveries, adapter)``: the recovering part of a sweeper."""
 
-    def make(max_recoveries: int) -> Recoverer:
-        policy = Policy(max_recoveries=max_recoveries, recovery_window=3600.0)
-        return Recoverer(store=store, adapter=adapter, policy=policy, on_event=lambda event: None)
+    def make(max_recoveries: int, adapter: ArqAdapter = adapter) -> Recoverer:
+        reading = Reading(store.redis)
+        leftovers = Leftovers(
+            store=store, reading=reading, library="arq", adapter=adapter, recovery_window=3600.0, on_event=lambda event: None
+        )
+        limits = RecoveryLimits(max_recoveries=max_recoveries, recovery_window=3600.0)
+        return Recoverer(store=store, reading=reading, adapter=adapter, leftovers=leftovers, limits=limits, on_event=lambda event: None)
 
     return make
 
@@ -64,9 +72,9 @@ def die(pool: ArqRedis, store: Store, queue: str, tracker: Tracker) -> Callable[
         for number, job_id in enumerate(job_ids):
             assert await pool.enqueue_job("job", _job_id=job_id) is not None
             records.append(
-                RunRecord(job_id=job_id, instance_id=DIES, run=f"f00d{number}", queue=queue, library="arq", started_at_ms=number + 1)
+                RunRecord(job_id=job_id, instance_id=DIES, token=f"f00d{number}", queue=queue, library="arq", started_at_ms=number + 1)
             )
-            await pool.set(IN_PROGRESS + job_id, records[-1].token)
+            await pool.set(IN_PROGRESS + job_id, records[-1].claim)
         description = Description(library="arq", host="h", host_id="h", pid=1, queue=queue)
         connections = Connections(server="5f", ids={7: "n"}).encode()
         await store.register(DIES, 1, connections, encode_description(description, tracker.settings.limits()))
@@ -79,23 +87,27 @@ def die(pool: ArqRedis, store: Store, queue: str, tracker: Tracker) -> Callable[
     return die
 
 
+def loop_of(store: Store, adapter: ArqAdapter) -> SweepLoop:
+    sweeper = make_sweeper(Settings(namespace="any"), store, adapter, library="arq", on_event=lambda event: None)
+    lease = make_lease(store, library="arq", recovers=sweeper.recovers, sweep_interval=0.5)
+    return SweepLoop(sweeper=sweeper, lease=lease, holder=lambda: None, alarms=Alarms(), sweep_interval=0.5)
+
+
 @pytest.mark.parametrize("is_away", [False, True])
-async def test_a_sweeper_that_cannot_recover_leaves_it_to_one_that_can(pool, store, make_recoverer, die, make_server, namespace, is_away):
+async def test_a_sweeper_that_cannot_recover_leaves_it_to_one_that_can(store, adapter, die, make_server, is_away):
     """Arq's Redis is another one and lets nothing through from there, or the user of that worker may not do it."""
     await die("42")
     other = make_server(extra_args=("--user", *"worker on nopass ~* &* +@all -evalsha -eval".split()))
     async with Redis(unix_socket_path=other.unix_socket_path, username="worker", password="any") as elsewhere:
         if is_away:
             other.stop()
-        recoverers = [make_recoverer(9), make_recoverer(9)]
-        recoverers[0].adapter = ArqAdapter(elsewhere, receipt_key=store.redis.full_key)
-        hindered, able = (
-            Sweeper(store=store, library="arq", sweep_interval=0.5, watch=recoverer.watch, recoverer=recoverer, on_event=lambda event: None)
-            for recoverer in recoverers
-        )
-        with contextlib.suppress(StorageUnavailable):
-            assert await hindered.step(Seat(holder="hindered {}", run_id="")) == []
-        [done] = await able.step(Seat(holder="able {}", run_id=""))
+        hindered, able = loop_of(store, ArqAdapter(elsewhere, receipt_key=store.redis.full_key)), loop_of(store, adapter)
+        with pytest.raises(StorageUnavailable) if is_away else contextlib.nullcontext():
+            turn = await hindered.step(LeaseHolder(text="hindered {}", run_id=""), before=Turn())
+            assert (turn.is_sweeper, turn.swept) == (False, Swept(hindered=True))
+        turn = await able.step(LeaseHolder(text="able {}", run_id=""), before=Turn())
+        assert turn.swept is not None
+        [done] = turn.swept.done
         assert done.action is RecoveryAction.RECOVERED
 
 
@@ -110,13 +122,12 @@ class FailsAt42(ArqAdapter):
 
 async def test_an_orphan_at_which_an_adapter_fails_keeps_no_other_from_being_recovered(pool, store, adapter, make_recoverer, die, caplog):
     await die("42", "43")
-    recoverer = make_recoverer(9)
-    recoverer.adapter = FailsAt42(pool, receipt_key=store.redis.full_key)
+    recoverer = make_recoverer(9, FailsAt42(pool, receipt_key=store.redis.full_key))
     for jobs in (["43"], []):
-        done = await recoverer.recover([DIES], now_ms=await now_ms(store))
-        assert [one.job_id for one in done] == jobs
+        recovered = await recoverer.recover([DIES], now_ms=await now_ms(store))
+        assert ([one.job_id for one in recovered.done], recovered.hindered) == (jobs, True)
     assert caplog.text.count("cannot be recovered") == 1
-    [done] = await make_recoverer(9).recover([DIES], now_ms=await now_ms(store))
+    [done] = (await make_recoverer(9).recover([DIES], now_ms=await now_ms(store))).done
     assert done.job_id == "42"
 
 
@@ -136,9 +147,8 @@ async def test_a_serializer_that_takes_no_exception_does_not_stop_recovery(
 ):
     """JSON and msgpack cannot write what arq raises: whoever awaits the pill is told in words, and the orphans beside it are recovered."""
     await die("42")
-    recoverer = make_recoverer(0)
-    recoverer.adapter = ArqAdapter(pool, receipt_key=store.redis.full_key, serializer=serializer)
-    [done] = await recoverer.recover([DIES], now_ms=await now_ms(store))
+    recoverer = make_recoverer(0, ArqAdapter(pool, receipt_key=store.redis.full_key, serializer=serializer))
+    [done] = (await recoverer.recover([DIES], now_ms=await now_ms(store))).done
     assert done.action is RecoveryAction.QUARANTINED
     with pytest.raises(error, match="1 workers died running it"):
         await Job("42", pool, queue, _deserializer=deserializer).result(timeout=5, poll_delay=0.01)
@@ -153,7 +163,7 @@ async def test_a_death_counts_also_where_the_sweep_that_carries_on_would_have_qu
     """The first sweep released the job and died; the second is made by a worker that allows no recovery at all."""
     record = await die("42")
     await adapter.release(record, delay=0.0)
-    [done] = await make_recoverer(0).recover([DIES], now_ms=await now_ms(store))
+    [done] = (await make_recoverer(0).recover([DIES], now_ms=await now_ms(store))).done
     assert done.action is RecoveryAction.RECOVERED
     assert await Reading(store.redis).deaths(["42"], since_ms=0) == {"42": ["f00d0"]}
     assert await pool.exists("arq:job:42") == 1
@@ -164,7 +174,7 @@ async def test_a_job_is_quarantined_also_where_the_sweep_that_carries_on_would_h
 ):
     record = await die("42")
     await adapter.quarantine(record, error="it kills")
-    [done] = await make_recoverer(9).recover([DIES], now_ms=await now_ms(store))
+    [done] = (await make_recoverer(9).recover([DIES], now_ms=await now_ms(store))).done
     assert done.action is RecoveryAction.QUARANTINED
     assert kept_payload((await Reading(store.redis).quarantined())["42"]).payload
     assert await pool.zcard(pool.default_queue_name) == 0
@@ -175,7 +185,7 @@ async def test_the_only_copy_of_a_job_outlives_a_weekend_without_a_sweep(pool, s
     """Quarantined, and the sweeper died before it was written down, the last of its fleet."""
     record = await die("42")
     await adapter.quarantine(record, error="it kills")
-    assert await pool.ttl(store.redis.full_key(f"receipt:{record.token}")) > 4 * 86_400
+    assert await pool.ttl(store.redis.full_key(f"receipt:{record.claim}")) > 4 * 86_400
     await make_recoverer(0).recover([DIES], now_ms=await now_ms(store))
     assert await observer.drop_quarantined("42")
 

@@ -11,7 +11,7 @@ from async_tracker.integrations.arq.adapter import ArqAdapter
 from async_tracker.integrations.arq.names import IN_PROGRESS, RETRY
 from async_tracker.namespace import Namespace
 from async_tracker.policy import Limits
-from async_tracker.recovery.sweeper import Sweeper, make_sweeper
+from async_tracker.recovery.sweeper import Sweeper, Swept, make_sweeper
 from async_tracker.store import keys
 from async_tracker.store.commands import Store
 from async_tracker.store.instance_record import Description, encode_description
@@ -39,8 +39,8 @@ class Scene:
         await self.store.redis.hset(keys.GONE, name, 1)
         for number, job_id in enumerate(jobs):
             assert await self.pool.enqueue_job("job", _job_id=job_id) is not None
-            record = RunRecord(job_id=job_id, instance_id=name, run=f"{number:016x}", queue=self.queue, library="arq", started_at_ms=1)
-            await self.pool.set(IN_PROGRESS + job_id, record.token, px=310_000)
+            record = RunRecord(job_id=job_id, instance_id=name, token=f"{number:016x}", queue=self.queue, library="arq", started_at_ms=1)
+            await self.pool.set(IN_PROGRESS + job_id, record.claim, px=310_000)
             if started:
                 await self.pool.incr(RETRY + job_id)
             if recorded:
@@ -70,17 +70,14 @@ async def test_a_sweep_that_runs_out_of_time_leaves_the_rest_to_the_next_and_jud
     """The older death's orphans first, and the later death is noted before they are through."""
     await scene.holds("first", ["a", "b", "c"], recorded=True)
     sweeper = scene.sweeper(recover=True)
-    assert [done.job_id for done in await sweeper.sweep(scene.run_id, within=0.0)] == ["a"]
-    assert sweeper.is_behind
-    assert sweeper.interval() <= 0.02 or not sweeper.is_sweeper
+    swept = await sweeper.sweep(scene.run_id, within=0.0)
+    assert ([done.job_id for done in swept.done], swept.ran_out) == (["a"], True)
     await scene.holds("second", ["d"])
-    assert len(await sweeper.sweep(scene.run_id, within=0.0)) == 1
+    assert len((await sweeper.sweep(scene.run_id, within=0.0)).done) == 1
     assert sorted((await scene.store.observe("")).dead) == ["first", "second"]
     assert types(scene.told).count("instance_dead") == 2
-    for _ in range(2):
-        await sweeper.sweep(scene.run_id, within=0.0)
+    assert [(await sweeper.sweep(scene.run_id, within=0.0)).ran_out for _ in range(2)] == [True, False]
     assert await scene.claimed("a", "b", "c", "d") == []
-    assert not sweeper.is_behind
     assert (await scene.store.observe("")).dead == {}
 
 
@@ -88,13 +85,13 @@ async def test_who_only_watches_buries_nobody_whose_claims_stand_and_whoever_rec
     await scene.holds("killed", ["42"])
     watching = scene.sweeper(recover=False)
     for _ in range(3):
-        assert await watching.sweep(scene.run_id) == []
+        assert await watching.sweep(scene.run_id) == Swept()
     assert await scene.claimed("42") == ["42"]
     assert [orphan.job_id for orphan in await observer.orphans()] == ["42"]
-    [done] = await scene.sweeper(recover=True).sweep(scene.run_id)
+    [done] = (await scene.sweeper(recover=True).sweep(scene.run_id)).done
     assert (done.job_id, done.deaths) == ("42", 1)
     assert await scene.claimed("42") == []
-    assert await watching.sweep(scene.run_id) == []
+    assert await watching.sweep(scene.run_id) == Swept()
     assert (await scene.store.observe("")).dead == {}
 
 
@@ -109,7 +106,7 @@ async def test_an_orphan_that_nobody_recovers_is_told_once_and_its_recovery_does
     assert (await observer.stats()).orphaned == 1
     await scene.sweeper(recover=True).sweep(scene.run_id)
     assert types(scene.told) == ["instance_dead", "orphaned", "recovered"]
-    assert [event.type for event in await observer._queries().recent_events()] == types(scene.told)
+    assert [event.type for event in await observer.recent_events()] == types(scene.told)
     stats = await observer.stats()
     assert (stats.orphaned, stats.recovered) == (1, 1)
 
@@ -121,7 +118,7 @@ async def test_a_job_that_was_claimed_and_never_started_is_given_back_and_no_dea
     await watching.sweep(scene.run_id)
     assert [orphan.job_id for orphan in await observer.orphans()] == ["43"]
     assert sorted((await scene.store.observe("")).dead) == ["another", "killed"]
-    [done] = await scene.sweeper(recover=True).sweep(scene.run_id)
+    [done] = (await scene.sweeper(recover=True).sweep(scene.run_id)).done
     assert done.job_id == "43"
     assert await scene.claimed("42", "43") == []
     assert await scene.pool.exists(scene.store.redis.full_key("recoveries:42")) == 0

@@ -32,11 +32,11 @@ records = st.builds(
 
 
 @given(records, texts)
-@example(RunRecord(job_id="42", instance_id='w","run":"r2', run="r1", started_at_ms=5, args='"run":"r2"'), "r2")
+@example(RunRecord(job_id="42", instance_id='w","run":"r2', token="r1", started_at_ms=5, args='"run":"r2"'), "r2")
 def test_every_record_carries_its_own_marks_once_and_no_others(record: RunRecord, other: str):
     written = encode_run(record).decode("ascii")
-    assert [written.count(mark) for mark in (ANY_MARK, BEFORE_START, run_mark(record.run), instance_mark(record.instance_id))] == [1] * 4
-    assert written.count(run_mark(other)) == (other == record.run)
+    assert [written.count(mark) for mark in (ANY_MARK, BEFORE_START, run_mark(record.token), instance_mark(record.instance_id))] == [1] * 4
+    assert written.count(run_mark(other)) == (other == record.token)
     assert written.count(instance_mark(other)) == (other == record.instance_id)
     _, after = written.split(BEFORE_START)
     assert json.loads(after.split(",")[0].rstrip("}")) == record.started_at_ms

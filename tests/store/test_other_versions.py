@@ -2,19 +2,18 @@
 
 import pytest
 
+from async_tracker.config import Settings
 from async_tracker.namespace import Namespace
 from async_tracker.policy import InstanceState
-from async_tracker.recovery.leftovers import Watch
-from async_tracker.recovery.sweeper import Sweeper
+from async_tracker.recovery.sweeper import Sweeper, make_sweeper
 from async_tracker.store.commands import Store
 from async_tracker.store.observation import Connections
 from async_tracker.store.writes import Beat
 from tests.harness.wait import wait_until
 
 
-def sweeper_of(store, library="arq"):
-    watch = Watch(store=store, library=library, adapter=None, recovery_window=60.0, on_event=lambda event: None)
-    return Sweeper(store=store, library=library, sweep_interval=0.5, watch=watch, recoverer=None, on_event=lambda event: None)
+def sweeper_of(store, library="arq") -> Sweeper:
+    return make_sweeper(Settings(namespace="any"), store, None, library=library, on_event=lambda event: None)
 
 
 async def register(store, run_id, **fields):

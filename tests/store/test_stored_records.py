@@ -19,7 +19,7 @@ records = st.builds(
     RunRecord,
     job_id=texts,
     instance_id=texts,
-    run=texts,
+    token=texts,
     job_try=st.integers(1, 99),
     function=st.none() | texts.filter(bool),
     queue=st.none() | texts.filter(bool),

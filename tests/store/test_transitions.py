@@ -23,8 +23,8 @@ def store(redis_client, namespace):
     return Store(Namespace(redis_client, namespace))
 
 
-def record(job_id="42", run="r1", *, instance_id="w", started_at_ms=1_000):
-    return RunRecord(job_id=job_id, instance_id=instance_id, run=run, started_at_ms=started_at_ms)
+def record(job_id="42", token="r1", *, instance_id="w", started_at_ms=1_000):
+    return RunRecord(job_id=job_id, instance_id=instance_id, token=token, started_at_ms=started_at_ms)
 
 
 async def registered(store, instance_id="w"):
@@ -80,20 +80,20 @@ async def test_a_registration_a_beat_or_a_word_of_the_watchdog_that_comes_late_c
 
 async def test_the_end_of_an_older_run_leaves_the_newer_in_place(store, redis_client, namespace):
     await registered(store)
-    older, newer = record(run="r1", started_at_ms=1), record(run="r2", started_at_ms=2)
+    older, newer = record(token="r1", started_at_ms=1), record(token="r2", started_at_ms=2)
     await store.write("w", 2, started=[older, newer], ended=[])
-    await store.write("w", 3, started=[], ended=[Ended(job_id="42", run="r1", last_here=False)])
+    await store.write("w", 3, started=[], ended=[Ended(job_id="42", token="r1", last_here=False)])
     assert b'"run":"r2"' in await redis_client.get(f"{namespace}:job:42")
     assert await store.listed_jobs("w") == ["42"]
-    await store.write("w", 4, started=[], ended=[Ended(job_id="42", run="r2")])
+    await store.write("w", 4, started=[], ended=[Ended(job_id="42", token="r2")])
     assert await redis_client.exists(f"{namespace}:job:42") == 0
     assert await store.listed_jobs("w") == []
 
 
 async def test_an_older_run_does_not_replace_the_record_of_a_newer(store, redis_client, namespace):
     await registered(store)
-    await store.write("w", 2, started=[record(run="new", started_at_ms=9)], ended=[])
-    await store.write("w", 3, started=[record(run="old", started_at_ms=5)], ended=[])
+    await store.write("w", 2, started=[record(token="new", started_at_ms=9)], ended=[])
+    await store.write("w", 3, started=[record(token="old", started_at_ms=5)], ended=[])
     assert b'"run":"new"' in await redis_client.get(f"{namespace}:job:42")
 
 
@@ -109,7 +109,7 @@ async def test_an_orderly_end_leaves_nothing_but_what_has_a_lifetime(store, redi
     await registered(store)
     await beat(store, 2, counters={"a": 1})
     await store.write("w", 3, started=[record()], ended=[])
-    await store.write("w", 4, started=[], ended=[Ended(job_id="42", run="r1")])
+    await store.write("w", 4, started=[], ended=[Ended(job_id="42", token="r1")])
     assert await store.deregister("w") == 0
     await assert_no_leaks(redis_client, namespace)
 
@@ -201,7 +201,7 @@ async def test_a_sweeper_that_comes_late_does_not_replace_the_record_of_the_run_
     """It read what the dead had left, and stood still until its claim had run out and another worker had taken the job."""
     await dead_with_orphan(store)
     await store.register("other", 1, HERE, FIELDS)
-    await store.write("other", 2, started=[record(run="r2", instance_id="other", started_at_ms=2_000)], ended=[])
+    await store.write("other", 2, started=[record(token="r2", instance_id="other", started_at_ms=2_000)], ended=[])
     assert await store.adopt("w", [record()])
     assert b'"run":"r2"' in await redis_client.get(f"{namespace}:job:42")
     assert sorted(await store.listed_jobs("w")) == ["42", "43"]

@@ -238,7 +238,7 @@ async def test_callbacks_and_followers_hear_what_happens(
             nonlocal printed
             printed += capsys.readouterr().out
             return (
-                bool(re.search(r"^instance_dead \S+ None \{'reason': 'its connection is gone", printed, re.M)) and "'event_id'" in printed
+                bool(re.search(r"^instance_dead \S+ None \{'reason': 'its connection to Redis", printed, re.M)) and "'event_id'" in printed
             )
 
         await wait_until(both_have_heard, timeout=30, description="the callback and the follower have printed the death")

@@ -346,9 +346,9 @@ async def test_a_fault_is_logged_once_and_once_that_it_is_over(apart, observer, 
     with caplog.at_level(logging.INFO, logger="async_tracker"):
         await assert_no_harm(apart, observer, run_worker, pool, noticed)
     said = [record.message.split(":")[0] for record in caplog.records if is_ours(record)]
-    assert said.count("no heartbeat gets through, jobs run on") <= 1
-    assert said.count("tracking is behind, jobs run on") == 1
+    assert said.count("no heartbeat reaches Redis, jobs keep running") <= 1
+    assert said.count("tracking is behind, jobs keep running") == 1
     assert said.count("tracking is up to date again") == 1
-    assert said.count("heartbeats get through again") == said.count("no heartbeat gets through, jobs run on")
-    assert said.count("no sweep gets through, so nothing is recovered from here") <= 1
-    assert len(said) <= 6, said
+    assert said.count("heartbeats reach Redis again") == said.count("no heartbeat reaches Redis, jobs keep running")
+    assert said.count("Redis refuses the sweeps of this worker, so nothing is recovered from here") <= 1
+    assert len(said) == len(set(said)) <= 7, said  # begun and over, of three loops; and on a busy machine, a slow registration

@@ -352,7 +352,7 @@ async def test_a_redis_that_answers_nobody_holds_up_no_hook_and_costs_no_job(tra
     await wait_until(lambda: sees(observer, tracker, held.job_id), description="the job is in flight")
     wire.stall()
     jobs = [await pool.enqueue_job("succeed", number) for number in range(20)]
-    await wait_until(lambda: "no heartbeat gets through" in caplog.text, timeout=20, description="a heartbeat has failed")
+    await wait_until(lambda: "no heartbeat reaches Redis" in caplog.text, timeout=20, description="a heartbeat has failed")
     wire.flow()
     await assert_all_is_well(tracker, observer, worker, company, jobs, held)
 

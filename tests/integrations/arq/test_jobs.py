@@ -39,14 +39,16 @@ def somebody_looks(tracker) -> Iterator[None]:
     over = threading.Event()
 
     def look() -> None:
-        while not over.is_set():
+        while not over.wait(0.0005):  # all the time would leave a busy machine no time for the jobs
             tracker._runtime.journal.runs()
 
     thread = threading.Thread(target=look)
     thread.start()
-    yield
-    over.set()
-    thread.join()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def kept() -> int:
@@ -98,7 +100,7 @@ async def test_a_start_is_counted_under_its_function_though_a_hook_asked_for_the
 @pytest.mark.parametrize("function", [short, asks, fails])
 async def test_a_job_that_has_ended_is_not_kept_whatever_was_asked_of_it(tracker, run_worker, pool, function, monkeypatch):
     monkeypatch.setattr(logging.getLogger("arq.worker"), "disabled", True)  # pytest keeps what is logged, tracebacks and all
-    monkeypatch.setattr("async_tracker.instance.heartbeat.TICK_SECONDS", 60.0)  # nobody looks after them
+    monkeypatch.setattr("async_tracker.instance.pulse.TICK_SECONDS", 60.0)  # nobody looks after them
     before = kept()
     for _ in range(JOBS):
         await pool.enqueue_job(function.__name__)

@@ -181,13 +181,12 @@ async def story_of(
 def has_met_the_fault(tracker: Tracker) -> bool:
     """Tell whether both a write and a heartbeat of the tracker's have failed, after whatever time that takes in the fault at hand."""
     runtime = tracker._runtime
-    return runtime is not None and runtime.writer.failing and runtime._is_behind
+    return runtime is not None and runtime.writer.is_behind and runtime.registration.is_behind
 
 
 async def sees(observer: Tracker, worker_of: Tracker, job_id: str) -> bool:
-    """Tell whether the tracker is right: its instance alive, this job in flight and no other, and its beats and writes get through."""
-    runtime = worker_of._runtime
-    if runtime is None or runtime._is_behind or runtime.writer.failing:
+    """Tell whether the tracker is right: its instance alive, this job in flight and no other, and its beats and writes reach Redis."""
+    if worker_of.is_behind:
         return False
     instances, jobs = await observer.instances(), await observer.jobs()
     alive = [instance.instance_id for instance in instances if instance.state == "alive"]

@@ -10,7 +10,6 @@ from async_tracker.cli.target import Target
 from async_tracker.cli.wording import clock_time, say, say_document, shown
 from async_tracker.config import unknown_names
 from async_tracker.events.encoding import EVENT_TYPES
-from async_tracker.queries.questions import Queries
 from async_tracker.records import Event
 from async_tracker.store.scripts import EVENTS_KEPT
 
@@ -23,9 +22,8 @@ async def events(target: Target, *, since: str | None, follow: bool, types: tupl
     """Show the newest events, and with ``follow`` those that come. JSON is one document, and one for every line when following."""
     unknown_names(dict.fromkeys(types), EVENT_TYPES, what="event")
     is_wanted = _filter(since, types)
-    async with reach(target) as tracker, tracker.redis() as namespaced:
-        queries = Queries(namespaced)
-        recent = await queries.recent_events(2 * EVENTS_KEPT if since is not None or types else limit)
+    async with reach(target) as tracker:
+        recent = await tracker.recent_events(2 * EVENTS_KEPT if since is not None or types else limit)
         last = recent[-1].event_id if recent else "0-0"
         found = [event for event in recent if is_wanted(event)][-limit:]
         if not follow:
@@ -33,7 +31,7 @@ async def events(target: Target, *, since: str | None, follow: bool, types: tupl
             return Ending.OK
         for event in found if since is not None else ():
             _print_one(event, target)
-        async for event in queries.events(last):
+        async for event in tracker.events(last):
             if is_wanted(event):
                 _print_one(event, target)
     return Ending.OK

@@ -32,7 +32,8 @@ async def test_what_cannot_be_read_of_instances_is_in_the_result_and_in_no_later
 async def test_a_key_in_place_of_the_jobs_of_an_instance_is_in_the_result(reading, redis_client, namespace):
     await redis_client.set(f"{namespace}:jobs:foreign", "no set")
     await redis_client.sadd(f"{namespace}:jobs:good", "42")
-    read = await reading.held(["foreign", "good"])
+    asked, _ = await reading.ask_instances(["foreign", "good"], with_jobs=True)
+    read = await reading.held(asked, ["foreign", "good"])
     assert (read.found, read.corrupt) == ({"good": {"42": None}}, ["jobs:foreign"])
     _, refs = await reading.instances_and_refs(["foreign", "good"])
     assert refs == await reading.refs(["foreign", "good"]) == {"good": ["42"]}

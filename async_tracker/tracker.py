@@ -16,12 +16,9 @@ from async_tracker.events.stream import EventStream
 from async_tracker.instance.host import host_id, hostname, versions
 from async_tracker.instance.runs import CurrentJob, current, handle_of
 from async_tracker.instance.runtime import Runtime
-from async_tracker.integrations.arq import ArqHooks, installed
-from async_tracker.integrations.arq.jobs import Ctx
-from async_tracker.integrations.arq.library import arq_library
-from async_tracker.integrations.dramatiq.library import dramatiq_library
 from async_tracker.integrations.footing import Footing
-from async_tracker.integrations.registry import Registry
+from async_tracker.integrations.known import KNOWN, redis_arguments
+from async_tracker.integrations.registry import Ctx, Registry
 from async_tracker.namespace import Namespace, SyncNamespace
 from async_tracker.policy import NO_LIBRARY
 from async_tracker.queries.questions import Queries
@@ -40,10 +37,11 @@ class Tracker:
 
     ``redis`` is any ``redis.asyncio`` client, whose pool is then shared and never closed; ``redis_options`` makes a pool of its
     own (``url`` plus any keyword of ``redis.asyncio.Redis``). Without either: ``TRACKER_REDIS_URL``, then inside arq the worker's
-    pool, then ``REDIS_URL``, then ``redis://localhost:6379/0``. ``arq_redis`` and ``dramatiq_redis`` (a client or a url)
-    are needed only in processes that are no worker, where the tracker's Redis is not arq's or dramatiq's.
+    pool, then ``REDIS_URL``, then ``redis://localhost:6379/0``.
 
-    The other keywords are the settings; durations are seconds. Raises ConfigError when one of them cannot work.
+    The other keywords are the settings, with durations in seconds, and the Redis of each known worker library, as a client or a url:
+    ``arq_redis``, ``dramatiq_redis``. Those are needed only in processes that are no worker, where the library's Redis is not the
+    tracker's. Raises ConfigError for a keyword that does not exist and for a value that cannot work.
     """
 
     def __init__(
@@ -51,11 +49,11 @@ class Tracker:
         *,
         redis: Any = None,
         redis_options: Mapping[str, Any] | None = None,
-        arq_redis: Any = None,
-        dramatiq_redis: Any = None,
         **settings: Any,
     ) -> None:
-        unknown_names(settings, {*SETTING_NAMES, "redis", "redis_options", "arq_redis", "dramatiq_redis"}, what="setting")
+        library_of = redis_arguments()
+        unknown_names(settings, {*SETTING_NAMES, "redis", "redis_options", *library_of}, what="setting")
+        library_redis = {library: settings.pop(argument, None) for argument, library in library_of.items()}
         self.settings = Settings(**settings)
         tracker_url = os.environ.get("TRACKER_REDIS_URL") or None
         if redis is None and redis_options is None and tracker_url is not None:
@@ -65,15 +63,11 @@ class Tracker:
         self._runtime: Runtime | None = None
         self._sync: Any = None
         self._sync_lock = threading.Lock()
-        self._arq = ArqHooks(
-            settings=self.settings, access=self._access, tracker=self, on_runtime=self._set_runtime, on_event=self._listeners.announce
-        )
-        self._registry = Registry(
-            (arq_library(self._arq), dramatiq_library()),
-            access=self._access,
-            namespace=self.namespace,
-            given={"arq": arq_redis, "dramatiq": dramatiq_redis},
-        )
+        self._registry = Registry(access=self._access, namespace=self.namespace, given=library_redis)
+        for known in KNOWN:
+            self._registry.add(known.library(self))
+        installable = self._registry.installable
+        self._hooks, self._install = installable.hooks, installable.install
 
     @classmethod
     def from_env(cls, **arguments: Any) -> Self:
@@ -101,10 +95,15 @@ class Tracker:
             on_event=self._listeners.announce,
         )
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether Redis did not take the last heartbeat or write of this process's instance: jobs run on, unseen. False without one."""
+        return self._runtime is not None and self._runtime.is_behind
+
     def _set_runtime(self, runtime: Runtime | None) -> None:
         self._runtime = runtime
 
-    # arq
+    # a worker whose settings name our hooks
 
     @overload
     def install(self, settings: T, /, *, only: Collection[str] | None = ..., ignore: Collection[str] | None = ...) -> T: ...
@@ -121,28 +120,28 @@ class Tracker:
         ``only`` or ``ignore`` are names of functions. Installing twice changes nothing.
         """
         if settings is None:
-            return lambda later: installed(self._arq, later, only=only, ignore=ignore)
-        return installed(self._arq, settings, only=only, ignore=ignore)
+            return lambda later: self._install(later, only=only, ignore=ignore)
+        return self._install(settings, only=only, ignore=ignore)
 
     async def on_startup(self, ctx: Ctx) -> None:
         """Arq hook: register this worker. Never raises; waits for Redis for at most ``hook_timeout`` seconds."""
-        await self._arq.on_startup(ctx)
+        await self._hooks.on_startup(ctx)
 
     async def on_shutdown(self, ctx: Ctx) -> None:
         """Arq hook: deregister this worker. Never raises."""
-        await self._arq.on_shutdown(ctx)
+        await self._hooks.on_shutdown(ctx)
 
     async def on_job_start(self, ctx: Ctx) -> None:
         """Arq hook: a run starts. Never raises and, unless ``durable``, awaits nothing."""
-        await self._arq.on_job_start(ctx)
+        await self._hooks.on_job_start(ctx)
 
     async def on_job_end(self, ctx: Ctx) -> None:
         """Arq hook: a run ends. Never raises, awaits nothing."""
-        await self._arq.on_job_end(ctx)
+        await self._hooks.on_job_end(ctx)
 
     async def after_job_end(self, ctx: Ctx) -> None:
         """Arq hook: arq has written what became of the job. Never raises, awaits nothing."""
-        await self._arq.after_job_end(ctx)
+        await self._hooks.after_job_end(ctx)
 
     # any asyncio code
 

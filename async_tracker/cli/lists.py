@@ -5,12 +5,14 @@ from collections.abc import Iterable, Mapping
 from anyio import fail_after
 
 from async_tracker.cli.endings import Ending
-from async_tracker.cli.instances import blocked_remark, instance_remark, matching
-from async_tracker.cli.reach import library_url, reach, redis_of
+from async_tracker.cli.instances import blocked_remark, instance_remark
+from async_tracker.cli.reach import reach, redis_of
 from async_tracker.cli.tables import Table, show
 from async_tracker.cli.target import Target
-from async_tracker.cli.wording import counted, duration, megabytes, remark, say_document, shown
+from async_tracker.cli.wording import megabytes, remark, say_document, shown
 from async_tracker.errors import StorageError
+from async_tracker.integrations.known import redis_option
+from async_tracker.queries.wording import counted, duration, matching
 from async_tracker.records import ENDINGS, OUTCOMES, FunctionStats, Instance, Job, Orphan, QueueDepth
 from async_tracker.tracker import Tracker
 
@@ -21,7 +23,7 @@ async def ps(target: Target) -> int:
     """Show instances and queues."""
     async with reach(target) as tracker:
         snapshot = await tracker.snapshot()
-        queues, why_not = await _queues(tracker, target)
+        queues, why_not = await _queues(tracker)
         url = await redis_of(tracker)
         namespace = tracker.namespace
     if target.as_json:
@@ -47,13 +49,13 @@ async def ps(target: Target) -> int:
     return Ending.OK
 
 
-async def _queues(tracker: Tracker, target: Target) -> tuple[list[QueueDepth], str | None]:
+async def _queues(tracker: Tracker) -> tuple[list[QueueDepth], str | None]:
     """Read the queues, and tell why that cannot be done for some; the instances are worth showing all the same."""
     workers = [item.description for item in await tracker.stored_instances() if item.description.claims_server is not None]
-    claims_at = tracker.footing.registry.claims_at
-    apart = {item.library: claims_at(item) for item in workers if library_url(target, item.library) is None}
+    registry = tracker.footing.registry
+    apart = {item.library: registry.claims_at(item) for item in workers if not registry.is_apart(item.library)}
     why_not = "; ".join(
-        f"{library} keeps its jobs in another Redis, {shown(url)}: give it as --{library}-redis-url"
+        f"{library} keeps its jobs in another Redis, {shown(url)}: give it as {redis_option(library)}"
         for library, url in sorted(apart.items())
     )
     try:

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from anyio import fail_after
 
 from async_tracker.cli.endings import Ending
-from async_tracker.cli.instances import blocked_remark, matching
+from async_tracker.cli.instances import blocked_remark
 from async_tracker.cli.reach import make_tracker, redis_of
 from async_tracker.cli.target import Target
-from async_tracker.cli.wording import duration, remark, say, say_document, shown
+from async_tracker.cli.wording import remark, say, say_document, shown
 from async_tracker.errors import StorageUnavailable
 from async_tracker.instance.host import host_id
 from async_tracker.policy import InstanceState
+from async_tracker.queries.wording import duration, matching
 from async_tracker.records import Instance
 
 _THERE = (InstanceState.ALIVE, InstanceState.DRAINING, InstanceState.STALLED_BLOCKED)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from async_tracker.config import Settings
 from async_tracker.connections.access import Access
@@ -54,3 +54,17 @@ class Footing:
         """End the instance in order: what is left in the journal is written, and runs still in flight become orphans at once."""
         await runtime.stop()
         self.on_runtime(None)
+
+
+class HasFooting(Protocol):
+    """A `Tracker`, as far as an integration knows it."""
+
+    @property
+    def settings(self) -> Settings:
+        """Its settings."""
+        ...
+
+    @property
+    def footing(self) -> Footing:
+        """What an integration stands on."""
+        ...

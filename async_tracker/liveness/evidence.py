@@ -1,4 +1,4 @@
-"""From what Redis holds to a verdict: which connections the server still has, and what that says of each instance."""
+"""From what Redis holds to a verdict: which connections the server still has, and what that says of each instance. Pure."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from async_tracker.store.observation import Connections, Observation
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What the server was asked of connections. ``names`` is None when it would not tell."""
+class OpenConnections:
+    """Which of the connections that it was asked for the server has, by id; ``names`` is None when it does not tell."""
 
     names: Mapping[int, str] | None
     run_id: str
@@ -21,7 +21,7 @@ ServerAndId = tuple[str, int]
 
 
 def shared_ids(registered: Iterable[Connections]) -> set[ServerAndId]:
-    """Tell which connection ids more than one instance reports: behind a multiplexing proxy they are evidence for nobody.
+    """Tell which connection ids more than one instance reports: behind a multiplexing proxy they are evidence for no instance.
 
     >>> shared_ids([Connections(ids={1: "a"}), Connections(ids={1: "b", 2: "b"}), Connections(server="older", ids={2: "c"})])
     {('', 1)}
@@ -39,10 +39,10 @@ def _with_server(connections: Connections) -> set[ServerAndId]:
     return {(connections.server, number) for number in connections.ids}
 
 
-def connection_state(registered: Connections, seen: Seen, *, shared: set[ServerAndId]) -> Connection:
+def connection_state(registered: Connections, seen: OpenConnections, *, shared: set[ServerAndId]) -> Connection:
     """Tell whether any registered connection is still there, all are gone, or nothing can be known.
 
-    >>> seen = Seen({7: "async-tracker:ab"}, "5f")
+    >>> seen = OpenConnections({7: "async-tracker:ab"}, "5f")
     >>> connection_state(Connections(server="5f", ids={7: "async-tracker:ab"}), seen, shared=set())
     <Connection.OPEN: 'open'>
     >>> connection_state(Connections(server="5f", ids={8: "async-tracker:cd"}), seen, shared=set())
@@ -52,7 +52,7 @@ def connection_state(registered: Connections, seen: Seen, *, shared: set[ServerA
     """
     if seen.names is None or not registered.ids or registered.server != seen.run_id or shared & _with_server(registered):
         return Connection.UNKNOWN
-    # A server counts its clients from 1 again when it restarts: only the name tells one from a namesake.
+    # A server that restarts numbers its clients from 1 again, so a number alone could be another client's: the name must match too.
     if any(seen.names.get(number) == name for number, name in registered.ids.items()):
         return Connection.OPEN
     return Connection.GONE
@@ -60,7 +60,7 @@ def connection_state(registered: Connections, seen: Seen, *, shared: set[ServerA
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """The connections of every registered instance, beside the observation they were looked up for."""
+    """The connections of every registered instance and whether they are open, beside the observation that names them."""
 
     observation: Observation
     registered: Mapping[str, Connections]
@@ -74,9 +74,9 @@ def registered_in(observation: Observation) -> dict[str, Connections]:
 
 
 def findings_of(
-    observation: Observation, registered: Mapping[str, Connections], seen: Seen, *, among: Collection[str] | None = None
+    observation: Observation, registered: Mapping[str, Connections], seen: OpenConnections, *, among: Collection[str] | None = None
 ) -> Findings:
-    """Put together what was observed and which connections were seen; ``among``: where it was asked for those of these instances only."""
+    """Put together what was observed and which connections are open; ``among``: the only instances for whose connections was asked."""
     shared = shared_ids(registered.values())
     asked = {name: connections for name, connections in registered.items() if among is None or name in among}
     states = {name: connection_state(connections, seen, shared=shared) for name, connections in asked.items()}

@@ -151,7 +151,7 @@ def orphan_of(record: RunRecord, picture: Picture, deaths: int) -> Orphan:
     return Orphan(
         job_id=record.job_id,
         instance_id=record.instance_id,
-        run=record.run,
+        run=record.token,
         job_try=record.job_try,
         function=record.function,
         queue=record.queue,

@@ -71,7 +71,7 @@ class Queries:
         self._jobs_in_a_turn = jobs_in_a_turn
 
     async def snapshot(self) -> Snapshot:
-        """Read instances, jobs and orphans, in at most four round trips; in six when instances have very many jobs each."""
+        """Read instances, jobs and orphans, in at most four round trips."""
         began = time.monotonic()
         picture, jobs = await self._picture_and_jobs()
         return Snapshot(
@@ -113,8 +113,10 @@ class Queries:
 
     async def orphans(self) -> list[Orphan]:
         """List the jobs in flight whose instance is dead and that are not yet recovered, the oldest first."""
-        picture = await self._picture()
-        read = await self._reading.held(picture.dead)
+        observation = await self._observe()
+        asked = await self._ask(observation, [*observation.instances, *observation.dead], with_jobs=True)
+        picture = await self._judged(asked)
+        read = await self._reading.held(asked.instances, picture.dead)
         picture.add(read.found, corrupt=read.corrupt)
         orphaned = orphaned_runs(picture)
         deaths = await self._reading.deaths([record.ref for record in orphaned], since_ms=0)
@@ -163,12 +165,12 @@ class Queries:
         observation = await self._observe()
         names = [*observation.instances, *observation.dead]
         half = len(names) // 2 if len(names) > self._instances_undivided else len(names)
-        asked = await self._ask(observation, names)
+        asked = await self._ask(observation, names, with_jobs=True)
         jobs: dict[str, Job] = {}
-        async with under_way(partial(self._reading.held, names[:half])) as answer:
+        async with under_way(partial(self._reading.held, asked.instances, names[:half])) as answer:
             picture = await self._judged(asked)
             first = await answer.get()
-        async with under_way(partial(self._reading.held, names[half:])) as answer:
+        async with under_way(partial(self._reading.held, asked.instances, names[half:])) as answer:
             await self._make_jobs(picture, first, jobs)
             second = await answer.get()
         await self._make_jobs(picture, second, jobs)
@@ -191,12 +193,12 @@ class Queries:
             reply = await run_script(self._redis, script, names, arguments)
         return read_observation(reply, run_id_of(info))
 
-    async def _ask(self, observation: Observation, names: Sequence[str]) -> _Asked:
-        """Ask what these instances say of themselves, and for their connections, in one round trip."""
+    async def _ask(self, observation: Observation, names: Sequence[str], *, with_jobs: bool = False) -> _Asked:
+        """Ask what these instances say of themselves, for their connections, and which jobs are in flight on them, in one round trip."""
         registered = registered_in(observation)
         of_these = [registered[name] for name in names if name in registered]
         beside = connections_calls(of_these, run_id=observation.run_id)
-        instances, connections = await self._reading.ask_instances(names, beside=beside)
+        instances, connections = await self._reading.ask_instances(names, with_jobs=with_jobs, beside=beside)
         return _Asked(observation, registered, instances, connections)
 
     async def _judged(self, asked: _Asked) -> Picture:

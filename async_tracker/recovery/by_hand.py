@@ -35,10 +35,7 @@ class RecoveryByHand:
         dead = [item.instance_id for item in found if item.state is InstanceState.DEAD]
         living = [item.instance_id for item in found if item.state is not InstanceState.DEAD]
         sweeper = make_sweeper(self._settings, self._store, adapter, library=adapter.library, on_event=self._on_event)
-        findings, _ = await sweeper.judge_all("", mark=False)
-        if sweeper.recoverer is None:
-            return []
-        return await sweeper.recoverer.recover(sweeper.told_apart(dead, living), now_ms=findings.observation.now_ms, dry_run=True)
+        return await sweeper.plan(dead, living)
 
     async def recover(self, adapter: Adapter) -> list[Recovery]:
         """Look for dead instances of the adapter's library, and recover what they left, the oldest orphan first.
@@ -50,7 +47,7 @@ class RecoveryByHand:
         _, verdicts = await sweeper.judge_all(run_id)
         if any(verdict.state is not InstanceState.DEAD for verdict in verdicts.values()):
             await asyncio.sleep(await self._grace())
-        return await sweeper.sweep(run_id)
+        return list((await sweeper.sweep(run_id)).done)
 
     async def _grace(self) -> float:
         """Seconds after which an instance may be declared dead whose connection has just been noted as gone; 0 where there is none."""

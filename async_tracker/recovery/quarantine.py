@@ -1,4 +1,4 @@
-"""The poison pills: what is kept of one, and how it runs again or is forgotten because a person says so."""
+"""The quarantine: what is kept of a job, the error that its caller gets, and how a person retries or drops it."""
 
 from collections.abc import Callable
 
@@ -12,11 +12,12 @@ from async_tracker.store.reading import Reading
 
 
 def quarantine_error(plan: Recovery) -> str:
-    """Say to whoever awaits the job why it will not come."""
+    """Say why the job is not run again, to the caller who awaits its result."""
     return f"job {plan.job_id} was quarantined: {plan.deaths} workers died running it ({plan.reason})"
 
 
 def quarantined_fields(result: Recovery, kept: QuarantinedPayload) -> dict[str, str | bytes | int]:
+    """Give the fields of ``quarantined:{job}``, the payload included."""
     fields: dict[str, str | bytes | int] = {
         "library": result.library,
         "job_id": result.job_id,
@@ -32,7 +33,7 @@ def quarantined_fields(result: Recovery, kept: QuarantinedPayload) -> dict[str, 
 
 
 def kept_payload(fields: dict[str, bytes]) -> QuarantinedPayload:
-    """Read back what `Recoverer` kept of a quarantined job."""
+    """Read back from the fields of ``quarantined:{job}`` what the adapter kept of the job."""
     extras = {name.removeprefix("extra:"): value for name, value in fields.items() if name.startswith("extra:")}
     return QuarantinedPayload(payload=fields.get("payload", b""), extras=extras)
 

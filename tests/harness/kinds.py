@@ -81,4 +81,4 @@ async def _write(client: redis.asyncio.Redis, namespace: str, name: str, kind: K
     if kind.speaks:
         await client.zadd(f"{namespace}:watchdogs", {name: now_ms - 1_000})
     await client.sadd(f"{namespace}:jobs:{name}", name)
-    await client.set(f"{namespace}:job:{name}", encode_run(RunRecord(job_id=name, instance_id=name, run="r", started_at_ms=beat_ms)))
+    await client.set(f"{namespace}:job:{name}", encode_run(RunRecord(job_id=name, instance_id=name, token="r", started_at_ms=beat_ms)))

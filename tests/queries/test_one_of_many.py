@@ -14,7 +14,7 @@ def queries(redis_client, namespace) -> Queries:
     return Queries(Namespace(redis_client, namespace))
 
 
-def timeless(instance) -> dict:
+def timeless(instance) -> dict[str, object]:
     """Give what does not change from one question to the next: all but ages."""
     return {**instance.to_dict(), "heartbeat_age": None, "reason": re.sub(r"[\d.]+ s", "", instance.reason)}
 
@@ -45,7 +45,7 @@ async def test_an_instance_that_cannot_be_read_is_none_and_its_job_is_shown(quer
 async def records_read(redis_client, question) -> int:
     await redis_client.config_resetstat()
     await question
-    return (await redis_client.info("commandstats"))["cmdstat_hgetall"]["calls"]
+    return int((await redis_client.info("commandstats"))["cmdstat_hgetall"]["calls"])
 
 
 async def test_others_are_read_only_where_the_verdict_rests_on_them(queries, redis_client, redis_url, namespace):

@@ -94,8 +94,8 @@ class ArqAdapter:
     async def release(self, orphan: RunRecord, *, delay: float) -> Released:
         """Delete the claim if it is still that run's, and put the job off by ``delay`` seconds through its score."""
         job_id, queue = orphan.job_id, _queue_of(orphan)
-        names: list[str | bytes] = [IN_PROGRESS + job_id, queue, JOB + job_id, self._receipt(orphan.token)]
-        return Released(text(await run_script(self._client, _RELEASE, names, (job_id, orphan.token, int(delay * 1000), RECEIPT_MS))))
+        names: list[str | bytes] = [IN_PROGRESS + job_id, queue, JOB + job_id, self._receipt(orphan.claim)]
+        return Released(text(await run_script(self._client, _RELEASE, names, (job_id, orphan.claim, int(delay * 1000), RECEIPT_MS))))
 
     async def quarantine(self, orphan: RunRecord, *, error: str) -> QuarantinedPayload | None:
         """Take the job out of arq; whoever awaits it gets arq's own JobExecutionFailed."""
@@ -107,13 +107,13 @@ class ArqAdapter:
             RETRY + job_id,
             RESULT + job_id,
             ABORT,
-            self._receipt(orphan.token),
+            self._receipt(orphan.claim),
         ]
         result = failed_result(orphan, queue=queue, error=error, serializer=self._serializer)
-        reply = await run_script(self._client, _QUARANTINE, names, (job_id, orphan.token, result, RESULT_MS, KEPT_MS))
+        reply = await run_script(self._client, _QUARANTINE, names, (job_id, orphan.claim, result, RESULT_MS, KEPT_MS))
         if not reply:
             return None
-        extras = {"result": reply[1], "token": orphan.token.encode(), **({"queue": queue.encode()} if orphan.hold else {})}
+        extras = {"result": reply[1], "token": orphan.claim.encode(), **({"queue": queue.encode()} if orphan.hold else {})}
         return QuarantinedPayload(payload=reply[0], extras=extras)
 
     async def retry(self, job_id: str, queue: str | None, kept: QuarantinedPayload) -> bool:
@@ -127,12 +127,12 @@ class ArqAdapter:
     async def holds(self, run: RunRecord) -> bool:
         """Tell whether arq's claim still carries this run's token."""
         token = await call(self._client, "GET", IN_PROGRESS + run.job_id)
-        return token is not None and text(token) == run.token
+        return token is not None and text(token) == run.claim
 
     async def still_held(self, runs: Sequence[RunRecord]) -> list[RunRecord]:
         """Give those of these runs whose claims are still their own, in one round trip."""
         tokens = await call(self._client, "MGET", *(IN_PROGRESS + run.job_id for run in runs)) if runs else []
-        return [run for run, token in zip(runs, tokens, strict=True) if token is not None and text(token) == run.token]
+        return [run for run, token in zip(runs, tokens, strict=True) if token is not None and text(token) == run.claim]
 
     async def claims_server(self) -> str | None:
         """Give the run id of arq's server."""
@@ -146,7 +146,12 @@ class ArqAdapter:
         """Release claims under which no job was started."""
         for claim in claims:
             record = RunRecord(
-                job_id=claim.job_id, instance_id=claim.instance_id, run=claim.run or "", queue=claim.queue, library=LIBRARY, started_at_ms=0
+                job_id=claim.job_id,
+                instance_id=claim.instance_id,
+                token=claim.run or "",
+                queue=claim.queue,
+                library=LIBRARY,
+                started_at_ms=0,
             )
             await self.release(record, delay=0.0)
 

@@ -98,6 +98,7 @@ class ArqHooks:
             is_draining=None if worker is None else lambda: not worker.allow_pick_jobs,
             on_pulse=self.jobs.look_after,
             on_closed=self.jobs.close,
+            on_renamed=self._renamed,
         )
         claims = Claims(runtime.pen, hears_ends=not self.facts.is_installed)
         self.runtime, self.claims = runtime, claims
@@ -115,6 +116,10 @@ class ArqHooks:
         if main_task is not None:
             main_task.add_done_callback(partial(self._polling_ended, runtime))
         await runtime.start(within=(deadline_ms - monotonic_ms()) / 1000)
+
+    def _renamed(self) -> None:
+        if self.claims is not None:
+            self.claims.turn_over()
 
     def _describe(self, pool: Any, worker: Any, claims_server: str | None) -> Description:
         facts = self.facts
@@ -222,7 +227,7 @@ class ArqHooks:
         if self.claims is None or self.adapter is None:
             return
         idle = [
-            RunRecord(job_id=job_id, instance_id=instance_id, run=run, queue=self.queue, library=LIBRARY, started_at_ms=0, hold=self.hold)
+            RunRecord(job_id=job_id, instance_id=instance_id, token=run, queue=self.queue, library=LIBRARY, started_at_ms=0, hold=self.hold)
             for job_id, instance_id, run in self.claims.unstarted()
         ]
         for record in await self.adapter.still_held(idle):

@@ -89,7 +89,7 @@ class DramatiqAdapter:
         later = await self._put_off(hold, queue, delay) if delay else None
         delayed = queue.removesuffix(DELAYED) + DELAYED
         names: list[str | bytes] = [hold.acks, hold.queue(queue), hold.messages(queue)]
-        names += [hold.queue(delayed), hold.messages(delayed), self._receipt(orphan.token)]
+        names += [hold.queue(delayed), hold.messages(delayed), self._receipt(orphan.claim)]
         return Released(text(await run_script(self._client, _RELEASE, names, (hold.redis_message_id, later or b"", RECEIPT_MS))))
 
     async def _put_off(self, hold: Hold, queue: str, delay: float) -> bytes | None:
@@ -114,9 +114,9 @@ class DramatiqAdapter:
         if orphan.hold is None or orphan.queue is None:
             return None
         hold = Hold.of(orphan.hold)
-        names: list[str | bytes] = [hold.acks, hold.messages(orphan.queue), self._receipt(orphan.token)]
+        names: list[str | bytes] = [hold.acks, hold.messages(orphan.queue), self._receipt(orphan.claim)]
         payload = await run_script(self._client, _QUARANTINE, names, (hold.redis_message_id, KEPT_MS))
-        extras = {"hold": orphan.hold.encode(), "token": orphan.token.encode()}
+        extras = {"hold": orphan.hold.encode(), "token": orphan.claim.encode()}
         return QuarantinedPayload(payload=payload, extras=extras) if payload is not None else None
 
     async def retry(self, job_id: str, queue: str | None, kept: QuarantinedPayload) -> bool:

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Generic, TypeVar
 
 import anyio
+import anyio.lowlevel
 
 T = TypeVar("T")
 
@@ -46,7 +47,7 @@ async def under_way(question: Callable[[], Awaitable[T]]) -> AsyncIterator[Answe
     failure: Exception | None = None
     async with anyio.create_task_group() as group:
         group.start_soon(answer.fetch, question)
-        await anyio.sleep(0)  # it is sent
+        await anyio.lowlevel.checkpoint()  # it is sent
         try:
             yield answer
         except Exception as exc:

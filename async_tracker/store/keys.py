@@ -86,9 +86,9 @@ def quarantined(job_id: str) -> str:
     return f"quarantined:{job_id}"
 
 
-def receipt(token: str) -> str:
+def receipt(claim: str) -> str:
     """string or hash with a lifetime, in the worker library's Redis: what became of one orphan, so that nothing is done to it twice."""
-    return f"receipt:{token}"
+    return f"receipt:{claim}"
 
 
 def begun(instance_id: str) -> str:

@@ -123,13 +123,13 @@ BEFORE_START = '"started_at_ms":'
 """Stands in every record before the moment at which its run started."""
 
 
-def run_mark(run: str) -> str:
+def run_mark(token: str) -> str:
     """Give what stands in a record of this run, and in no other's.
 
     >>> run_mark("f00d")
     '"run":"f00d"'
     """
-    return f'"run":{_write_json(run)}'
+    return f'"run":{_write_json(token)}'
 
 
 def instance_mark(instance_id: str) -> str:

@@ -68,7 +68,7 @@ MUTANTS = (
     Mutant(
         name="the token check: only the dead run's own claim is released",
         path="async_tracker/integrations/arq/lua/release.lua",
-        line="if redis.call('GET', claim) ~= token then",
+        line="if redis.call('GET', in_progress) ~= claim then",
         without="if false then",
         tests=(SHARED + "test_an_orphan_that_another_worker_has_picked_up_again_is_left_alone",),
     ),
@@ -82,7 +82,7 @@ MUTANTS = (
     Mutant(
         name="the token check of a quarantine",
         path="async_tracker/integrations/arq/lua/quarantine.lua",
-        line="if redis.call('GET', claim) ~= token or not",
+        line="if redis.call('GET', in_progress) ~= claim or not",
         without="if not",
         tests=(QUARANTINE + "test_a_job_whose_claim_is_another_ones_by_now_is_not_quarantined",),
     ),
@@ -155,7 +155,7 @@ MUTANTS = (
     Mutant(
         name="the book of what is settled: a sweeper that comes late settles nothing again",
         path="async_tracker/store/lua/adopt.lua",
-        line="if not redis.call('HGET', settled, run) then",
+        line="if not redis.call('HGET', settled, token) then",
         without="if true then",
         tests=(STORE + "test_what_is_settled_stays_settled_for_a_sweeper_that_comes_late",),
     ),

@@ -14,7 +14,7 @@ records = st.builds(
     RunRecord,
     job_id=texts,
     instance_id=texts,
-    run=texts,
+    token=texts,
     job_try=st.integers(0, 99),
     function=st.none() | filled,
     queue=st.none() | filled,

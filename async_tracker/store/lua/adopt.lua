@@ -3,7 +3,7 @@
 -- here what its work was about. A sweeper that comes late, after another one, changes nothing: what was settled stays settled, and
 -- a record of another instance belongs to a newer run.
 -- KEYS: dead, jobs:{id}, orphans:{id}, settled:{id}, then job:{job} of each orphan
--- ARGV: id, mark of every record, mark of this instance's records, then job id, run, mark of that run's record and record of each orphan
+-- ARGV: id, mark of every record, mark of this instance's records, then job id, token, mark of that run's record and record of each orphan
 -- Returns: 1 when they are orphans now, 0 when the instance is not dead
 local dead, jobs, orphans, settled = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, any_mark, own_mark = ARGV[1], ARGV[2], ARGV[3]
@@ -19,8 +19,8 @@ end
 local first_key, first_argument = 5, 4
 for i = 0, #KEYS - first_key do
   local key, at = KEYS[first_key + i], first_argument + 4 * i
-  local job, run, run_mark, record = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  if not redis.call('HGET', settled, run) then
+  local job, token, run_mark, record = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  if not redis.call('HGET', settled, token) then
     redis.call('SADD', jobs, job)
     redis.call('HSETNX', orphans, job, record)
     local standing = redis.pcall('GET', key)

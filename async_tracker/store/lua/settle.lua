@@ -1,14 +1,14 @@
 -- Settle one orphan: forget its record, count its death, announce what became of it. Once, however often and by however many it is called.
 -- KEYS: dead, jobs:{id}, job:{job}, recoveries:{job}, events, stats, quarantine, quarantined:{job},
 --       orphans:{id}, settled:{id}, told:{id}
--- ARGV: id, job id, run, mark of that run's record, 1 when this death counts, lifetime of the count in ms, length of the stream,
+-- ARGV: id, job id, token of the run, mark of its record, 1 when this death counts, lifetime of the count in ms, length of the stream,
 --       lifetime of the stream in s, lifetime of the stats in s, number of events e, number of counters c,
 --       e * event as JSON, c * counter, then field and value pairs of the quarantined job (none: it is not quarantined)
 --       The first event and the first counter say that it was orphaned: they are left out where that was announced before.
 -- Returns: 1 when it was settled now, 2 when it was and its orphaning had been announced, 0 when it had been settled before
 local dead, jobs, job_record, recoveries, events, stats = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local quarantine, quarantined, orphans, settled, told = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
-local id, job, run, run_mark, counts, count_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local id, job, token, run_mark, counts, count_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local events_kept, events_seconds, stats_seconds = ARGV[7], ARGV[8], ARGV[9]
 local event_count, counter_count = tonumber(ARGV[10]), tonumber(ARGV[11])
 
@@ -19,13 +19,13 @@ redis.call('HDEL', orphans, job)
 local announced = redis.call('SREM', told, job)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('HSET', settled, run, now) -- or a sweeper that comes late would take it for an orphan again
+redis.call('HSET', settled, token, now) -- or a sweeper that comes late would take it for an orphan again
 local standing = redis.pcall('GET', job_record) -- a value of another type is no record of ours
 if type(standing) == 'string' and string.find(standing, run_mark, 1, true) then
   redis.call('DEL', job_record)
 end
 if counts == '1' then
-  redis.call('HSET', recoveries, run, now)
+  redis.call('HSET', recoveries, token, now)
   redis.call('PEXPIRE', recoveries, count_ms)
 end
 local first_event = 12

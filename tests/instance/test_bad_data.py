@@ -3,6 +3,7 @@
 from async_tracker import Tracker
 from async_tracker.namespace import Namespace
 from async_tracker.store.commands import Store
+from tests.harness.inside import runtime_of
 from tests.harness.judgement import declare_dead
 from tests.harness.servers import assert_no_leaks
 from tests.harness.wait import wait_until
@@ -80,7 +81,7 @@ async def test_the_records_of_a_dead_worker_that_nobody_can_recover_go_when_the_
     left, watching = make_tracker(**settings), make_tracker(**settings)
     async with watching.register():
         async with left.register():
-            run = left._runtime.start_run("42", function="send")
+            run = runtime_of(left).start_run("42", function="send")
             await wait_until(lambda: left.job("42"), description="the job is seen")
             assert run.in_flight
         await wait_until(lambda: watching.orphans(), description="it is an orphan")

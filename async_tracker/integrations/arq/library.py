@@ -11,10 +11,11 @@ from async_tracker.integrations.registry import Library
 
 
 def arq_library(hooks: ArqHooks) -> Library:
-    """Describe arq; ``hooks`` know the pool and the serializer of a worker in this process, if there is one."""
+    """Describe arq; ``hooks`` know the pools and the serializers of the workers in this process, if there are any."""
 
     def make_adapter(client: Any, full_key: Callable[[str], bytes]) -> ArqAdapter:
-        return ArqAdapter(client, receipt_key=full_key, serializer=hooks.facts.serializer)
+        own = hooks.workers[-1].serializer if hooks.workers else None
+        return ArqAdapter(client, receipt_key=full_key, serializer=own, serializer_of=hooks.serializer_of)
 
     return Library(
         name=LIBRARY,

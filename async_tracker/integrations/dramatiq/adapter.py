@@ -53,10 +53,16 @@ class DramatiqAdapter:
             if description is None or broker is None or (broker.namespace, broker.broker_id) in seen:
                 continue
             seen.add((broker.namespace, broker.broker_id))
-            begun = {text(member) for member in await call(self._client, "SMEMBERS", self._full_key(marks_name(instance_id)))}
+            begun = await self._begun([other for other, said in dead.items() if said is not None and self.shares_claims(said, description)])
             for queue in queues_of(description):
                 async for claim in self._held(instance_id, broker, queue, begun):
                     yield claim
+
+    async def _begun(self, instance_ids: Sequence[str]) -> set[str]:
+        """Give what the instances of one broker have begun: two workers of a process may share it."""
+        marked = [set(map(text, await call(self._client, "SMEMBERS", self._full_key(marks_name(name))))) for name in instance_ids]
+        begun = set[str]().union(*marked)
+        return begun if all(ALL_MARKED in one for one in marked) else begun - {ALL_MARKED}
 
     async def _held(self, instance_id: str, broker: Broker, queue: str, begun: set[str]) -> AsyncIterator[Claim]:
         ids = [text(member) for member in await call(self._client, "SMEMBERS", broker.hold(queue, "").acks)]

@@ -33,7 +33,9 @@ class Claims:
         self.pen = pen
         """Whose name the claims carry."""
         self.hears_ends = hears_ends
-        """Whether a run is to be told that arq is done with it: `install` knows more without."""
+        """Whether a run is to be told that arq is done with it: where functions are wrapped, more is known without."""
+        self.find_run: Callable[[str], ArqRun | None] = lambda job_id: None
+        """Gives the run of a job that arq is done with, where it does not say so in the context in which it started the job."""
         self.held: dict[str, str] = {}
         """job id -> what was, or is about to be, written into arq's key; whose job starts takes it out."""
         self._stale: dict[str, str] = {}
@@ -182,14 +184,13 @@ def _naming_for_one(claims: Claims) -> _MakeKind:
                         return self
             return plain_psetex(self, name, time_ms, value)
 
-        return _subclass(kind, psetex, hears_ends=claims.hears_ends)
+        return _subclass(kind, psetex, [claims])
 
     return make_kind
 
 
 def _naming_for_many(claimants: Sequence[_Claimant]) -> _MakeKind:
     """Make subclasses of pipeline classes that name each claim for the worker in whose task it is made."""
-    hears_ends = any(claims.hears_ends for claims, _ in claimants)
 
     def make_kind(kind: Any) -> Any:
         plain_psetex = kind.psetex
@@ -199,7 +200,7 @@ def _naming_for_many(claimants: Sequence[_Claimant]) -> _MakeKind:
                 value = _claims_here(claimants).make(name.removeprefix(IN_PROGRESS))
             return plain_psetex(self, name, time_ms, value)
 
-        return _subclass(kind, psetex, hears_ends=hears_ends)
+        return _subclass(kind, psetex, [claims for claims, _ in claimants])
 
     return make_kind
 
@@ -210,19 +211,31 @@ def _claims_here(claimants: Sequence[_Claimant]) -> Claims:
     return next(of_this_task, claimants[-1][0])
 
 
-def _subclass(kind: Any, psetex: Callable[..., Any], *, hears_ends: bool) -> Any:
-    """Make the subclass; one that ``hears_ends`` tells a run that arq is done with it, where nobody else does."""
+def _subclass(kind: Any, psetex: Callable[..., Any], claims: Sequence[Claims]) -> Any:
+    """Make the subclass; where one of these ``hears_ends``, it tells a run that arq is done with it."""
     plain_delete = kind.delete
+    hearing = [one for one in claims if one.hears_ends]
 
     def delete(self: Any, *names: Any) -> Any:
-        run = current.get()  # arq ends a job in the context in which it started it
+        run = current.get()  # arq ends a job in the context in which it started it, unless a hook of the user's has lost that
         if isinstance(run, ArqRun) and run.outcome is None:
             run.complete()
             run.is_finished = run.is_finished or RETRY + run.job_id in names
+        else:
+            for name in names:
+                if isinstance(name, str) and name.startswith(RETRY):
+                    _tell_finished(name.removeprefix(RETRY), hearing)
         return plain_delete(self, *names)
 
-    changed = {"psetex": psetex, "delete": delete} if hears_ends else {"psetex": psetex}
+    changed = {"psetex": psetex, "delete": delete} if hearing else {"psetex": psetex}
     return type(kind.__name__, (kind,), {**changed, "__module__": kind.__module__})
+
+
+def _tell_finished(job_id: str, hearing: Sequence[Claims]) -> None:
+    for claims in hearing:
+        run = claims.find_run(job_id)
+        if run is not None:
+            run.is_finished = True
 
 
 def _lays_psetex_down(kind: Any) -> bool:

@@ -118,10 +118,14 @@ class ArqHooks:
 
     def _leaving(self, ctx: Ctx) -> TrackedWorker | None:
         worker, _ = find_worker(ctx)
-        of_worker = next((tracked for tracked in self.workers if worker is not None and tracked.worker is worker), None)
-        if of_worker is not None or self._worker_key in ctx:
-            return of_worker or ctx[self._worker_key]
-        return self.workers[0] if len(self.workers) == 1 and worker is None else None
+        for tracked in self.workers if worker is not None else ():
+            if tracked.worker is worker:
+                return tracked
+        found: TrackedWorker | None = ctx.get(self._worker_key)
+        if found is not None:
+            return found
+        possible = [tracked for tracked in self.workers if worker is None or tracked.worker is None]
+        return possible[0] if len(possible) == 1 else None
 
     # jobs
 
@@ -131,7 +135,7 @@ class ArqHooks:
         async def call_hook_of_worker(ctx: Ctx) -> None:
             tracked = self._of_job(ctx)
             if tracked is not None:
-                await tracked.hook(kind, user, enters=enters)(ctx)
+                await tracked.hook(kind, user, enters=enters or tracked.wrapping is None)(ctx)
             elif user is not None:
                 await user(ctx)
 

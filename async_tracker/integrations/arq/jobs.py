@@ -95,6 +95,7 @@ class Jobs:
         self._held = claims.held if tasks is not None else {}
         self._new = runtime.journal.new
         self._tallies = _Tallies(runtime.journal.counts, queue)
+        claims.find_run = self.find
         self.is_open = True
 
     def close(self) -> None:
@@ -224,6 +225,11 @@ class Jobs:
         self._unfinished[run] = None
         run.ctx = None
 
+    def find(self, job_id: str) -> ArqRun | None:
+        """Give the newest run of a job that arq is not known to have done with."""
+        runs = [run for run in (*self._unfinished, *list(self._new)) if isinstance(run, ArqRun) and run.outcome is None]
+        return next((run for run in reversed(runs) if (run.ctx["job_id"] if run.ctx is not None else run.job_id) == job_id), None)
+
     def ignore(self, run: ArqRun) -> None:
         """The function is not to be tracked."""
         current.set(None)
@@ -261,10 +267,9 @@ class Jobs:
         )
 
     def _finished_otherwise(self, run: ArqRun) -> None:
-        if run.outcome is None:  # without wrapping, this is when it can be told
-            self._runtime.count_end(run, self._heard_of(run), ended_mono_ms=run.ended_mono_ms)
-        else:
-            self._journal.take_in_run(run)
+        self._journal.take_in_run(run)
+        if run.outcome is None:  # without wrapping, this is when it can be told; without our end hook it is still in flight
+            self._runtime.finish_run(run, self._heard_of(run), ended_mono_ms=run.ended_mono_ms)
         self._unfinished.pop(run, None)
 
     def look_after(self) -> None:

@@ -79,3 +79,21 @@ async def test_a_ctx_without_redis_is_logged_and_the_worker_works(tracker, caplo
     await tracker.on_startup({})
     assert "the worker runs without it" in caplog.text
     assert tracker.instance_id is None
+
+
+@pytest.mark.parametrize(("function", "ends", "counted"), [(look, 1, (1, 1, 0)), (fail, 1, (1, 1, 0)), (retry, 2, (2, 1, 1))])
+async def test_a_hook_that_loses_the_context_of_the_job_makes_no_retry_of_an_end(
+    tracker, observer, run_worker, pool, function, ends, counted
+):
+    """As `asyncio.wait_for` does before Python 3.12, and a task everywhere."""
+    settings = settings_of(tracker, [function])
+
+    async def on_job_start(ctx):
+        await asyncio.create_task(tracker.on_job_start(ctx))
+
+    worker = await run_worker({**settings, "on_job_start": on_job_start})
+    await pool.enqueue_job(function.__name__)
+    await wait_for_end(worker, ends)
+    await worker.stop()
+    stats = await observer.stats()
+    assert (stats.started, stats.ended, stats.retried) == counted

@@ -10,6 +10,7 @@ starts, its own copy of each is put into the worker: those know it, and are what
 import asyncio
 import logging
 import secrets
+import threading
 from collections import deque
 from collections.abc import Mapping
 from types import FunctionType
@@ -43,8 +44,9 @@ class ArqHooks:
         self.ctx_key = f"async_tracker_run_{key}"
         """Under which a run stands in arq's ctx: one for each tracker, and text, so that a job may pass its ctx on as keywords."""
         self._worker_key = f"async_tracker_worker_{key}"
-        self.workers: list[TrackedWorker] = []
-        """Those at work; the newest last."""
+        self.workers: tuple[TrackedWorker, ...] = ()
+        """Those at work; the newest last. Each may be in a thread of its own."""
+        self._lock = threading.Lock()
         self._installed: deque[Any] = deque(maxlen=_SETTINGS_KEPT)
         self._kinds: WeakKeyDictionary[FunctionType, str] = WeakKeyDictionary()
         """The hooks that any worker may call, as they stand in settings."""
@@ -77,7 +79,8 @@ class ArqHooks:
             serializer_of=self.serializer_of,
             on_ended=self._ended,
         )
-        self.workers.append(tracked)
+        with self._lock:
+            self.workers = (*self.workers, tracked)
         ctx["async_tracker"] = self._tracker
         ctx[self._worker_key] = tracked
         if worker is not None:
@@ -102,8 +105,8 @@ class ArqHooks:
         return isinstance(hook, FunctionType) and self._kinds.get(hook) == kind
 
     def _ended(self, tracked: TrackedWorker) -> None:
-        if tracked in self.workers:
-            self.workers.remove(tracked)
+        with self._lock:
+            self.workers = tuple(other for other in self.workers if other is not tracked)
         if tracked.ctx.get(self._worker_key) is tracked:
             del tracked.ctx[self._worker_key]
 
@@ -152,13 +155,14 @@ class ArqHooks:
 
     def _of_job(self, ctx: Ctx) -> TrackedWorker | None:
         """Tell whose job has this ctx: its worker's ctx is in it. Of workers that share one, that whose task this is."""
-        if len(self.workers) > 1:
+        workers = self.workers
+        if len(workers) > 1:
             task = asyncio.current_task()
-            for tracked in self.workers:
+            for tracked in workers:
                 if tracked.worker is not None and tracked.worker.tasks.get(ctx.get("job_id")) is task:
                     return tracked
         found: TrackedWorker | None = ctx.get(self._worker_key)
-        return found if found is not None or len(self.workers) != 1 else self.workers[0]
+        return found if found is not None or len(workers) != 1 else workers[0]
 
     async def on_job_start(self, ctx: Ctx) -> None:
         """Put the run in flight. With ``durable``, wait until it is written, for ``hook_timeout`` seconds at most."""
@@ -177,8 +181,9 @@ class ArqHooks:
     @property
     def pool(self) -> Any:
         """The pool of a worker of this process, and of this event loop if there are several; None where there is none."""
-        here = [tracked for tracked in self.workers if tracked.runtime is not None and tracked.runtime.lives_here]
-        return (here or self.workers)[-1].pool if self.workers else None
+        workers = self.workers
+        here = [tracked for tracked in workers if tracked.runtime is not None and tracked.runtime.lives_here]
+        return (here or workers)[-1].pool if workers else None
 
     def knows(self, settings: Any) -> None:
         """Remember what was installed into: the serializer of a queue is asked for where a job of it is quarantined."""

@@ -14,7 +14,8 @@ def arq_library(hooks: ArqHooks) -> Library:
     """Describe arq; ``hooks`` know the pools and the serializers of the workers in this process, if there are any."""
 
     def make_adapter(client: Any, full_key: Callable[[str], bytes]) -> ArqAdapter:
-        own = hooks.workers[-1].serializer if hooks.workers else None
+        workers = hooks.workers
+        own = workers[-1].serializer if workers else None
         return ArqAdapter(client, receipt_key=full_key, serializer=own, serializer_of=hooks.serializer_of)
 
     return Library(

@@ -96,7 +96,8 @@ class TrackedWorker:
 
     def must_make_way(self, worker: Any, ctx: Ctx) -> bool:
         """Whether a worker that starts is this one once more, or this one's loop has ended."""
-        return not self.is_at_work or (self.worker is worker if worker is not None else self.ctx is ctx)
+        is_over = self.runtime is not None and not self.runtime.is_running
+        return is_over or (self.worker is worker if worker is not None else self.ctx is ctx)
 
     # start-up
 

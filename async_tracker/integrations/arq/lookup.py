@@ -19,10 +19,11 @@ def find_worker(ctx: Any, *, known: Collection[Any] = ()) -> Found:
     for frame in _frames_above():
         worker = _one_of(_workers_in(frame, ctx), known)
         if worker is not None:
-            return worker, _running_task()
-    tasks = {id(worker): (worker, task) for task in _other_tasks() for frame in _frames_of(task) for worker in _workers_in(frame, ctx)}
-    worker = _one_of([worker for worker, _ in tasks.values()], known)
-    return tasks[id(worker)] if worker is not None else (None, None)
+            return worker, _task_of(frame)
+    seen = [(worker, task, frame) for task in _other_tasks() for frame in _frames_of(task) for worker in _workers_in(frame, ctx)]
+    worker = _one_of(list({id(worker): worker for worker, _, _ in seen}.values()), known)
+    tasks = [task for other, task, frame in seen if other is worker and frame.f_code.co_name == "main"]
+    return worker, tasks[0] if tasks else None  # a task may know the worker and only wait for the one that runs it
 
 
 def _one_of(workers: list[Any], known: Collection[Any]) -> Any:
@@ -51,11 +52,16 @@ def _frames_above() -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-def _running_task() -> asyncio.Task[Any] | None:
+def _task_of(frame: FrameType) -> asyncio.Task[Any] | None:
+    """Give the task that runs this frame. It need not be the current one: a task that starts eagerly runs within the one that made it."""
     try:
-        return asyncio.current_task()
-    except RuntimeError:
+        tasks = {id(_frame_of(task.get_coro())): task for task in asyncio.all_tasks()}
+    except RuntimeError:  # no loop runs here
         return None
+    above: FrameType | None = frame
+    while above is not None and id(above) not in tasks:
+        above = above.f_back
+    return tasks[id(above)] if above is not None else None
 
 
 def _other_tasks() -> Collection[asyncio.Task[Any]]:
@@ -69,7 +75,13 @@ def _frames_of(task: asyncio.Task[Any]) -> Iterator[FrameType]:
     """Give the frames of a task that waits: of its coroutine, of what that awaits, and so on."""
     awaited: Any = task.get_coro()
     while awaited is not None:
-        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None) or getattr(awaited, "ag_frame", None)
-        if isinstance(frame, FrameType):
+        frame = _frame_of(awaited)
+        if frame is not None:
             yield frame
         awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None) or getattr(awaited, "ag_await", None)
+
+
+def _frame_of(awaited: Any) -> FrameType | None:
+    """Give the frame of a coroutine, a generator or an asynchronous generator; None for anything else."""
+    frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None) or getattr(awaited, "ag_frame", None)
+    return frame if isinstance(frame, FrameType) else None

@@ -45,11 +45,14 @@ def worked_queues(worker: Worker) -> tuple[str, ...]:
 
 
 def time_limit(broker: DramatiqBroker, message: MessageProxy) -> float | None:
-    """Give the time limit of a message in seconds; None when it has none."""
+    """Give the time limit of a message in seconds; None when it has none, or one that is no number."""
     for middleware in broker.middleware:
         if isinstance(middleware, TimeLimit):
             actor: Any = broker.actors.get(message.actor_name)
             options = actor.options if actor is not None else {}
             limit_ms = message.options.get("time_limit") or options.get("time_limit", middleware.time_limit)
-            return limit_ms / 1000.0 if math.isfinite(limit_ms) else None
+            try:
+                return float(limit_ms) / 1000.0 if math.isfinite(limit_ms) else None
+            except (TypeError, ValueError, OverflowError):
+                return None
     return None

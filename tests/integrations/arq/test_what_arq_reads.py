@@ -478,3 +478,29 @@ async def test_stopping_a_worker_that_was_never_found_by_another_leaves_that_one
     assert len(await observer.instances()) == 1
     assert await result_of(await pool.enqueue_job("late")) == "late"
     await tracked.stop()
+
+
+@pytest.mark.parametrize("is_installed", [True, False])
+async def test_a_worker_calls_hooks_of_its_own_which_need_not_ask_whose_job_it_is(tracker, run_worker, is_installed):
+    names = ("on_job_start", "on_job_end", "after_job_end")
+    own = {name: getattr(tracker, name) for name in ("on_startup", "on_shutdown", *names)}
+    settings = tracker.install({"functions": [late]}) if is_installed else {"functions": [late], **own}
+    worker = await run_worker(settings)
+    await wait_until(lambda: tracker.instance_id, description="the worker's hook has made its instance")
+    assert {name: getattr(worker.worker, name).__module__ for name in names} == dict.fromkeys(names, "async_tracker.integrations.arq.jobs")
+    await worker.stop()
+    assert {name: getattr(worker.worker, name) for name in names} == {name: settings[name] for name in names}
+
+
+async def test_the_task_that_waits_for_a_worker_is_not_taken_for_the_one_that_runs_it(tracker, observer, pool):
+    """Where the hook is called in a task, both know the worker; the end of the one that runs it is the end of its polling."""
+    settings = tracker.install({"functions": [late]})
+    settings["on_startup"] = in_a_task(settings["on_startup"])
+    for _ in range(5):
+        worker = Worker(**settings, burst=True, redis_pool=pool, queue_name=pool.default_queue_name, handle_signals=False)
+        job = await pool.enqueue_job("late")
+        await worker.async_run()
+        assert await result_of(job) == "late"
+        (tracked,) = [one for one in tracker._arq.workers if one.worker is worker]
+        assert tracked.main_task is worker.main_task
+        await worker.on_shutdown(worker.ctx)

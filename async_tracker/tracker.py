@@ -112,8 +112,10 @@ class Tracker:
     @property
     def _runtime(self) -> Runtime | None:
         """The instance that speaks here, as `instance_id` tells it."""
+        if len(self._runtimes) < 2:
+            return next(iter(self._runtimes), None)
         newest = list(reversed(self._runtimes))
-        run = current.get() if len(newest) > 1 else None
+        run = current.get()
         keeper = run.keeper if run is not None else None
         of_the_job = (runtime for runtime in newest if runtime is keeper)
         return next(chain(of_the_job, (runtime for runtime in newest if runtime.lives_here), newest), None)
@@ -129,10 +131,12 @@ class Tracker:
     ) -> Callable[[T], T]: ...
 
     def install(self, settings: Any = None, /, *, only: Collection[str] | None = None, ignore: Collection[str] | None = None) -> Any:
-        """Track everything that an arq worker does: our hooks around its own, functions and cron jobs wrapped.
+        """Track everything that an arq worker does: our hooks around its own, functions and cron jobs wrapped when it starts.
 
-        Decorates a WorkerSettings class, with or without arguments, or takes a dict of Worker arguments and returns a new one.
-        ``only`` or ``ignore`` are names of functions. Installing twice changes nothing.
+        Decorates a WorkerSettings class, with or without arguments, or takes a dict of Worker arguments and returns a new one. Only the
+        five hooks are set; all else is read from arq's Worker when that starts. ``only`` or ``ignore`` are names of functions; where a
+        worker has none by one of these names, all its functions are tracked, without arguments, and an error is logged. Installing
+        twice changes nothing. Raises ConfigError for what is no settings and for names that are no texts.
         """
         if settings is None:
             return lambda later: installed(self._arq, later, only=only, ignore=ignore)

@@ -94,11 +94,16 @@ class ArqHooks:
     def _replace_hooks(self, tracked: TrackedWorker) -> None:
         for kind in JOB_HOOKS:
             hook = getattr(tracked.worker, kind, None)
-            if hook == getattr(self._tracker, kind):
+            if self._is_of_tracker(hook):
                 tracked.replace_hook(kind, tracked.hook(kind, None, enters=True))
             elif self._is_port(hook, kind):
                 user = getattr(hook, "__wrapped__", None)
                 tracked.replace_hook(kind, self.marked(tracked.hook(kind, user), user))
+
+    def _is_of_tracker(self, hook: Any) -> bool:
+        """Whether a hook is the tracker's own method, and no subclass's in its place."""
+        method = getattr(hook, "__func__", None)
+        return getattr(hook, "__self__", None) is self._tracker and getattr(method, "__module__", "").startswith("async_tracker.")
 
     def _is_port(self, hook: Any, kind: str) -> bool:
         """Tell by the object itself: a decorator may have copied all its marks to another one."""

@@ -73,14 +73,23 @@ class Wrapping:
         self._ours.clear()
 
     def strangers(self) -> list[str]:
-        """Give the names of the functions in the worker's table that are not wrapped."""
-        return [str(name) for name, item in self._table.items() if self._ours.get(name) is not item]
+        """Give the names of the functions in the worker's table that are not wrapped; what was put around ours since then is no matter."""
+        return [str(name) for name, item in self._table.items() if not self._is_in(item, self._ours.get(name))]
+
+    @staticmethod
+    def _is_in(item: Any, ours: Any) -> bool:
+        coroutine = getattr(item, "coroutine", None)
+        while ours is not None and coroutine is not None:
+            if coroutine is ours.coroutine:
+                return True
+            coroutine = getattr(coroutine, "__wrapped__", None)
+        return False
 
     @property
     def may_end_unstarted(self) -> bool:
         """Whether arq may time a job out before its first statement, which looks as an abort does."""
         limits = [item.timeout_s if item.timeout_s is not None else self._worker.job_timeout_s for item in self._originals.values()]
-        return any(limit is not None and limit <= 0 for limit in limits)
+        return any((seconds := plain_seconds(limit)) is not None and seconds <= 0 for limit in limits)
 
     def _wrapped(self, name: str, item: Any) -> Any:
         coroutine = _as_arq_calls(item.coroutine)

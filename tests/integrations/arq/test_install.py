@@ -258,6 +258,7 @@ async def test_two_trackers_in_one_worker_both_see_its_jobs(make_tracker, namesp
     worker = await run_worker(first.install(second.install({"functions": [greet]})))
     assert await result_of(await pool.enqueue_job("greet")) == "hello world"
     assert first.instance_id != second.instance_id
+    assert [one.wrapping.strangers() for tracker in (first, second) for one in tracker._arq.workers] == [[], []]
     await wait_for_end(worker, 1)
     await worker.stop()
     for tracker in (first, second):

@@ -249,7 +249,7 @@ class Jobs:
         self._journal.take_in_run(run)
         if self._wrapping is None:  # nothing is known of its end: what arq does next will tell
             self._runtime.end_run(run)
-        elif run.function is None and (strangers := self._wrapping.strangers()):  # it may be one of those
+        elif run.function is None and self.is_open and (strangers := self._wrapping.strangers()):  # it may be one of those
             self._runtime.finish_run(run, "ended", ended_mono_ms=run.ended_mono_ms)
             self._on_strangers(strangers)
         else:

@@ -72,6 +72,8 @@ class TrackedWorker:
         self._notes: dict[str, Note] = {}
         self._hooks: dict[tuple[str, Hook | None, bool], Hook] = {}
         self._replaced: list[tuple[str, Hook, Hook]] = []
+        self._is_pool_shared = False
+        self._is_leaving = False
         self._claims_server: str | None = None
         self._claims_link: Link | None = None
         self.adapter: ArqAdapter | None = None
@@ -109,6 +111,7 @@ class TrackedWorker:
         access = self._footing.access
         if not access.is_explicit:
             access.share(self.pool)
+            self._is_pool_shared = True
         self._claims_server = await self._ask_claims_server()
         self._note_what_is_wrong()
         runtime = self.runtime = self._footing.runtime(
@@ -248,30 +251,36 @@ class TrackedWorker:
 
     async def stop(self, *, within: float | None = None) -> None:
         """Deregister the instance, within ``hook_timeout`` by default. A second call changes nothing."""
-        if self.runtime is None:
-            self._let_go()
+        if self._is_leaving:
             return
-        self.jobs.look_after()
-        within = self._settings.hook_timeout if within is None else within
+        self._is_leaving = True
         runtime, self.runtime = self.runtime, None
+        self._let_go_of_worker()
         try:
-            await self._footing.leave(runtime, within=within, first=self._end_claims)
+            if runtime is not None:
+                self.jobs.look_after()
+                within = self._settings.hook_timeout if within is None else within
+                await self._footing.leave(runtime, within=within, first=self._end_claims)
         finally:
-            self._let_go()
+            self._let_go_of_pool()
+            self._on_ended(self)
 
-    def _let_go(self) -> None:
-        """Leave everything as it was found."""
+    def _let_go_of_pool(self) -> None:
         if self.claims is not None:
             stop_naming(self.pool, self.claims)
-        if not self._footing.access.is_explicit:
+        if self._is_pool_shared:
             self._footing.access.unshare(self.pool)
+
+    def _let_go_of_worker(self) -> None:
+        """Leave the worker as it was found, before anything is waited for: it may start again meanwhile."""
+        if self.main_task is not None:
+            self.main_task.remove_done_callback(self._polling_ended)
         if self.wrapping is not None:
             self.wrapping.take_out()
         for kind, before, ours in self._replaced:
             if getattr(self.worker, kind, None) is ours:
                 setattr(self.worker, kind, before)
         self._replaced.clear()
-        self._on_ended(self)
 
     async def _end_claims(self) -> None:
         """The last that is done at arq's Redis: the sweeper has ended."""

@@ -288,3 +288,34 @@ async def test_what_asks_from_another_thread_asks_the_redis_of_the_worker(tracke
 def named(function, name):
     function.__qualname__ = name
     return function
+
+
+async def test_two_that_start_at_the_same_time_do_not_end_each_other(make_tracker, observer, run_worker, redis_url, pool):
+    """With a Redis of its own the tracker first asks arq's who it is: meanwhile another worker may begin."""
+    tracker = make_tracker(redis_options={"url": redis_url})
+    settings = tracker.install({"functions": [whose]})
+    both = await asyncio.gather(*[run_worker(settings, queue_name=name) for name in ("one", "two")])
+    await wait_until(has_instances(observer, 2), description="both are registered")
+    for name in ("one", "two"):
+        instance_id, of_tracker, queue = await result_of(await pool.enqueue_job("whose", _queue_name=name))
+        assert (instance_id, queue) == (of_tracker, name)
+    for worker in both:
+        await worker.stop()
+    assert await observer.instances() == []
+
+
+async def test_a_worker_that_starts_again_while_its_instance_leaves_is_tracked_anew(make_tracker, observer, pool):
+    tracker = make_tracker(hook_timeout=5.0)
+    settings = tracker.install({"functions": [whose]})
+    worker = Worker(**settings, burst=True, redis_pool=pool, queue_name=pool.default_queue_name, handle_signals=False)
+    await worker.async_run()
+    leaving = asyncio.create_task(worker.on_shutdown(worker.ctx))
+    await asyncio.sleep(0)  # it has begun to leave
+    job = await pool.enqueue_job("whose")
+    await worker.async_run()
+    await leaving
+    instance_id, of_tracker, _ = await result_of(job)
+    assert instance_id == of_tracker == tracker.instance_id
+    await worker.on_shutdown(worker.ctx)
+    assert (await observer.instances(), worker.functions["whose"].coroutine) == ([], whose)
+    assert rows(await observer.stats()) == {"whose": {"started": 1, "succeeded": 1}}

@@ -11,7 +11,7 @@ from arq.worker import Worker
 
 from async_tracker import Tracker
 
-namespace = os.environ["TEST_NAMESPACE"]
+namespace = os.environ.get("TEST_NAMESPACE", "test_app")
 tracker = Tracker(namespace=namespace, heartbeat_interval=0.5)
 
 
@@ -20,7 +20,7 @@ async def hold(ctx: dict[Any, Any]) -> None:
 
 
 async def main() -> None:
-    redis_settings = RedisSettings.from_dsn(os.environ["TEST_REDIS_URL"])
+    redis_settings = RedisSettings.from_dsn(os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:1/0"))
     settings: dict[str, Any] = tracker.install({"functions": [hold], "poll_delay": 0.05, "handle_signals": False})
     workers = [Worker(**settings, queue_name=f"{name}:{namespace}", redis_settings=redis_settings) for name in ("one", "two")]
     await asyncio.gather(*[worker.async_run() for worker in workers])

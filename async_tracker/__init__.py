@@ -39,8 +39,8 @@ _HOMES = {
     "RecoveryAction": "async_tracker.records",
     "Snapshot": "async_tracker.records",
     "Stats": "async_tracker.records",
-    "CurrentJob": "async_tracker.runs",
-    "current_job": "async_tracker.runs",
+    "CurrentJob": "async_tracker.instance.runs",
+    "current_job": "async_tracker.instance.runs",
     "Tracker": "async_tracker.tracker",
 }
 

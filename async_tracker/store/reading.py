@@ -6,10 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
-from async_tracker import keys
-from async_tracker.calls import Argument, call, call_many, load_script, pairs, refused, run_script_many, text
+from async_tracker.connections.calls import call, call_many, load_script, refused, run_script_many
+from async_tracker.connections.replies import Argument, pairs, text
 from async_tracker.errors import CorruptRecord
-from async_tracker.stored import RunRecord, StoredInstance, StoredRun, decode_instance, decode_run, read_run, run_record
+from async_tracker.store import keys
+from async_tracker.store.instance_record import StoredInstance, decode_instance
+from async_tracker.store.run_record import RunRecord, StoredRun, decode_run, read_run, run_record
 
 _READ_INSTANCES = load_script(__package__, "read_instances")
 _READ_JOBS = load_script(__package__, "read_jobs")

@@ -14,7 +14,7 @@ from async_tracker.cli.permissions import ASKING, WORKING
 from async_tracker.integrations.arq.rights import RECOVERING as RECOVERING_ARQ
 from async_tracker.integrations.dramatiq.holds import Broker, other_broker
 from async_tracker.integrations.dramatiq.rights import RECOVERING as RECOVERING_DRAMATIQ
-from async_tracker.stored import Note
+from async_tracker.store.instance_record import Note
 from tests.harness.wait import wait_until
 
 SCRIPTS = Path(async_tracker.__file__).parent

@@ -13,7 +13,7 @@ from arq.connections import ArqRedis, RedisSettings
 from arq.constants import default_queue_name
 
 from async_tracker import Instance, Tracker
-from async_tracker.calls import Script
+from async_tracker.connections.calls import Script
 from tests.harness.ledger import Account, Ledger
 from tests.harness.resp import Command
 from tests.harness.servers import assert_no_leaks, leaked_keys

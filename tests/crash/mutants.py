@@ -146,7 +146,7 @@ MUTANTS = (
     ),
     Mutant(
         name="the claims: who only tracks buries nobody whose claims stand",
-        path="async_tracker/watch.py",
+        path="async_tracker/recovery/leftovers.py",
         line="if name in holding or not await",
         without="if not await",
         tests=(WATCHING + "test_a_job_that_was_claimed_and_never_started_is_given_back_and_no_death_counts_against_it",),
@@ -160,7 +160,7 @@ MUTANTS = (
     ),
     Mutant(
         name="the absence: who comes back gives the others time to return",
-        path="async_tracker/evidence.py",
+        path="async_tracker/liveness/evidence.py",
         line="if heard_at_ms is not None and now_ms - heard_at_ms >= 1000.0 * self.away_after:",
         without="if False:",
         tests=("tests/crash/test_everything_stops.py::test_a_fleet_that_is_stopped_together_with_its_server_robs_nobody_when_it_goes_on",),

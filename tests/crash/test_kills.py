@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from async_tracker.integrations.arq import adapter as arq_adapter
-from async_tracker.store.store import SCRIPTS
+from async_tracker.store.scripts import SCRIPTS
 from tests.crash.conftest import MakeFleet
 from tests.crash.fleet import SWIFT, Fleet, kill_under_way, script_call
 from tests.crash.reruns import summary, waits

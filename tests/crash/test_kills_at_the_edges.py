@@ -8,7 +8,7 @@ import pytest
 
 from async_tracker.embedded import EmbeddedServer
 from async_tracker.integrations.arq import adapter as arq_adapter
-from async_tracker.store.store import SCRIPTS
+from async_tracker.store.scripts import SCRIPTS
 from tests.crash.conftest import MakeFleet
 from tests.crash.fleet import SWIFT, Fleet, kill_under_way, script_call
 from tests.harness.resp import Command

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from async_tracker import Instance, InstanceState
-from async_tracker.host import host_id
+from async_tracker.instance.host import host_id
 from tests.crash.conftest import MakeFleet
 from tests.crash.fleet import QUICK, Fleet
 from tests.harness.servers import assert_no_leaks

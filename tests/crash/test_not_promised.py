@@ -5,7 +5,7 @@ import asyncio
 from arq.constants import in_progress_key_prefix
 
 from async_tracker import InstanceState
-from async_tracker.store.store import SCRIPTS
+from async_tracker.store.scripts import SCRIPTS
 from tests.crash.fleet import QUICK, SWIFT, Fleet, script_call
 from tests.crash.test_live_workers import cut_connections, reaches
 from tests.harness.wait import wait_until

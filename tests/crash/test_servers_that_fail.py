@@ -11,7 +11,7 @@ from typing import Any
 import redis.asyncio
 
 from async_tracker import InstanceState
-from async_tracker.store.store import SCRIPTS
+from async_tracker.store.scripts import SCRIPTS
 from tests.crash.conftest import MakeFleet
 from tests.crash.fleet import QUICK, Fleet, script_call
 from tests.harness.servers import address_of

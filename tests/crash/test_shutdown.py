@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from async_tracker.store.store import SCRIPTS
+from async_tracker.store.scripts import SCRIPTS
 from tests.crash.fleet import SWIFT, Fleet, script_call
 from tests.harness.servers import assert_no_leaks
 from tests.harness.wait import wait_until

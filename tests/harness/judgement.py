@@ -3,7 +3,8 @@
 import redis.asyncio
 
 from async_tracker.namespace import Namespace
-from async_tracker.store import Judged, Store
+from async_tracker.store.commands import Store
+from async_tracker.store.writes import Judged
 
 
 async def declare_dead(client: redis.asyncio.Redis, namespace: str, instance_id: str) -> bool:

@@ -14,16 +14,20 @@ import redis.asyncio
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
-from async_tracker.calls import text
+from async_tracker.connections.replies import text
 from async_tracker.integrations.arq.adapter import ArqAdapter
 from async_tracker.integrations.arq.names import DEFAULT_QUEUE, IN_PROGRESS, JOB, RESULT, RETRY
 from async_tracker.namespace import Namespace
 from async_tracker.policy import Limits
 from async_tracker.records import Recovery, RecoveryAction
-from async_tracker.recovery import Policy, Recoverer, kept_payload
-from async_tracker.store import Beat, Ended, Judged, Status, Store
+from async_tracker.recovery.quarantine import kept_payload
+from async_tracker.recovery.recoverer import Policy, Recoverer
+from async_tracker.store.commands import Store
+from async_tracker.store.instance_record import Description, encode_description
+from async_tracker.store.observation import Connections
 from async_tracker.store.reading import Reading
-from async_tracker.stored import Connections, Description, RunRecord, encode_description
+from async_tracker.store.run_record import RunRecord
+from async_tracker.store.writes import Beat, Ended, Judged, Status
 from tests.harness.servers import leaked_keys
 
 JOBS = [f"j{number}" for number in range(4)]

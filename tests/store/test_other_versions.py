@@ -4,10 +4,11 @@ import pytest
 
 from async_tracker.namespace import Namespace
 from async_tracker.policy import InstanceState
-from async_tracker.store import Beat, Store
-from async_tracker.stored import Connections
-from async_tracker.sweep import Sweeper
-from async_tracker.watch import Watch
+from async_tracker.recovery.leftovers import Watch
+from async_tracker.recovery.sweeper import Sweeper
+from async_tracker.store.commands import Store
+from async_tracker.store.observation import Connections
+from async_tracker.store.writes import Beat
 from tests.harness.wait import wait_until
 
 

@@ -3,13 +3,15 @@
 import pytest
 from redis.asyncio import Redis
 
-from async_tracker import keys
-from async_tracker.calls import run_script
+from async_tracker.connections.calls import run_script
 from async_tracker.errors import StorageError
 from async_tracker.namespace import Namespace
-from async_tracker.store import Beat, Ended, Judged, Settlement, Status, Store
-from async_tracker.store.store import SCRIPTS
-from async_tracker.stored import Connections, RunRecord
+from async_tracker.store import keys
+from async_tracker.store.commands import Store
+from async_tracker.store.observation import Connections
+from async_tracker.store.run_record import RunRecord
+from async_tracker.store.scripts import SCRIPTS
+from async_tracker.store.writes import Beat, Ended, Judged, Settlement, Status
 from tests.harness.servers import assert_no_leaks
 
 HERE = Connections(server="5f", ids={7: "async-tracker:ab"}).encode()

@@ -17,7 +17,7 @@ from dramatiq.brokers.redis import RedisBroker
 
 from async_tracker import Tracker
 from async_tracker.config import SETTING_NAMES
-from async_tracker.connections import redis_options
+from async_tracker.connections.access import redis_options
 from async_tracker.embedded import EmbeddedServer
 from tests.harness.wait import wait_until
 from tests.harness.workers import Workers

@@ -14,9 +14,10 @@ import pytest
 from arq.connections import ArqRedis
 
 from async_tracker import ConfigError, Event, Tracker
-from async_tracker.events import EVENT_TYPES
+from async_tracker.events.encoding import EVENT_TYPES
 from async_tracker.namespace import Namespace
-from async_tracker.store import Judged, Store
+from async_tracker.store.commands import Store
+from async_tracker.store.writes import Judged
 from tests.harness.wait import wait_until
 from tests.harness.workers import ROOT, WorkerProcess, Workers
 from tests.story.snippets import table

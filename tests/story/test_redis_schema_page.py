@@ -13,9 +13,11 @@ import pytest
 import redis.asyncio
 from arq.connections import ArqRedis
 
-from async_tracker import Tracker, keys
+from async_tracker import Tracker
 from async_tracker.policy import Limits
-from async_tracker.stored import Description, RunRecord, encode_description, encode_run
+from async_tracker.store import keys
+from async_tracker.store.instance_record import Description, encode_description
+from async_tracker.store.run_record import RunRecord, encode_run
 from tests.harness.workers import Workers
 from tests.story.everything import live_through_everything, starter
 from tests.story.snippets import ROOT, table

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import strategies as st
 
 from async_tracker import ConfigError, Tracker
+from async_tracker.instance.runs import handle_of
 from async_tracker.namespace import Namespace
-from async_tracker.runs import handle_of
-from async_tracker.store import Store
+from async_tracker.store.commands import Store
 from tests.harness.judgement import declare_dead
 from tests.harness.servers import assert_no_leaks
 from tests.harness.wait import wait_until

@@ -16,10 +16,10 @@ from redis.asyncio.connection import AbstractConnection
 
 from async_tracker import Tracker
 from async_tracker.embedded import EmbeddedServer
-from async_tracker.heartbeat import TICK_SECONDS
-from async_tracker.store.store import SCRIPTS
-from async_tracker.watchdog import Watchdog
-from async_tracker.writer import Writer
+from async_tracker.instance.pulse import TICK_SECONDS
+from async_tracker.instance.watchdog import Watchdog
+from async_tracker.instance.writer import Writer
+from async_tracker.store.scripts import SCRIPTS
 from benchmarks.footprint import Hooked
 from benchmarks.queries import count_round_trips, named_connections, write_namespace
 from tests.harness.wait import wait_until

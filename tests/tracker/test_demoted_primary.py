@@ -6,7 +6,7 @@ import pytest
 import redis.asyncio
 
 from async_tracker import Tracker
-from async_tracker.stored import Connections
+from async_tracker.store.observation import Connections
 from tests.harness.servers import address_of
 from tests.harness.wait import wait_until
 from tests.harness.wire import WireProxy

@@ -2,10 +2,10 @@
 
 import json
 
-from async_tracker import keys
-from async_tracker.calls import run_script
+from async_tracker.connections.calls import run_script
 from async_tracker.namespace import Namespace
-from async_tracker.store.store import SCRIPTS
+from async_tracker.store import keys
+from async_tracker.store.scripts import SCRIPTS
 from tests.harness.wait import wait_until
 
 TWIN = json.dumps({"server": "", "ids": {"999999": "async-tracker-watchdog:gone"}}, separators=(",", ":"))

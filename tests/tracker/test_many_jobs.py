@@ -4,11 +4,13 @@ import asyncio
 
 import pytest
 
-from async_tracker import queries
-from async_tracker.calls import under_way
+from async_tracker.connections.calls import under_way
 from async_tracker.policy import Limits
+from async_tracker.queries import answers
+from async_tracker.queries import questions as queries
 from async_tracker.store import reading
-from async_tracker.stored import Description, RunRecord, encode_description, encode_run
+from async_tracker.store.instance_record import Description, encode_description
+from async_tracker.store.run_record import RunRecord, encode_run
 from tests.harness.wait import wait_until
 
 INSTANCES, JOBS_EACH = 3, 700
@@ -69,7 +71,7 @@ async def test_whatever_a_job_is_called_it_is_found_and_its_neighbours_are(track
 
 async def test_while_many_jobs_are_read_somebody_else_has_a_turn_after_every_so_many(tracker, redis_client, namespace, monkeypatch):
     await write_fleet(redis_client, namespace)
-    make, since_a_turn, most = queries.job_of, 0, 0
+    make, since_a_turn, most = answers.job_of, 0, 0
 
     def counted(*args, **kwargs):
         nonlocal since_a_turn, most

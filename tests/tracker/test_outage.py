@@ -3,8 +3,8 @@
 import asyncio
 
 from async_tracker import Tracker
-from async_tracker.journal import BATCH, ENDED_KEPT
-from async_tracker.store.store import SCRIPTS
+from async_tracker.instance.journal import BATCH, ENDED_KEPT
+from async_tracker.store.scripts import SCRIPTS
 from tests.harness.resp import Command
 from tests.harness.wait import wait_until
 from tests.tracker.quiet import QUIET

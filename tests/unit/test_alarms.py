@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from async_tracker import alarms as module
-from async_tracker.alarms import Alarms
+from async_tracker.instance import alarms as module
+from async_tracker.instance.alarms import Alarms
 
 SOON, LATER, NEVER = 0.02, 0.05, 3600.0
 

@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from async_tracker.counts import OTHER, Counts, field_name, parse_stats
+from async_tracker.instance.counts import OTHER, Counts
+from async_tracker.store.counters import field_name, parse_stats
 
 
 class Server:

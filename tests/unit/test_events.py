@@ -5,7 +5,7 @@ import json
 import pytest
 
 from async_tracker.errors import CorruptRecord
-from async_tracker.events import EVENT_TYPES, decode_event, encode_event
+from async_tracker.events.encoding import EVENT_TYPES, decode_event, encode_event
 
 
 @pytest.mark.parametrize("event_type", EVENT_TYPES)

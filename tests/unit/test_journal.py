@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from async_tracker.journal import BATCH, ENDED_KEPT, Batch, Journal
-from async_tracker.runs import Run
-from async_tracker.store import Ended
+from async_tracker.instance.journal import BATCH, ENDED_KEPT, Batch, Journal
+from async_tracker.instance.runs import Run
+from async_tracker.store.writes import Ended
 
 
 def nobody():

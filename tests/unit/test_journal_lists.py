@@ -2,8 +2,8 @@
 
 import math
 
-from async_tracker.journal import Journal
-from async_tracker.runs import Run
+from async_tracker.instance.journal import Journal
+from async_tracker.instance.runs import Run
 
 
 def journal() -> Journal:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from async_tracker.clock import from_ms
 from async_tracker.policy import InstanceState
-from async_tracker.queries import job_of
+from async_tracker.queries.answers import job_of
 from async_tracker.records import Job
-from async_tracker.stored import RunRecord, encode_run, read_run
+from async_tracker.store.run_record import RunRecord, encode_run, read_run
 
 NOW_MS = 1_795_000_000_000
 texts = st.text(max_size=20)

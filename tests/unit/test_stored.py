@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from async_tracker.errors import CorruptRecord
 from async_tracker.policy import Limits
-from async_tracker.stored import Connections, Description, RunRecord, decode_instance, decode_run, encode_description, encode_run
+from async_tracker.store.instance_record import Description, decode_instance, encode_description
+from async_tracker.store.observation import Connections
+from async_tracker.store.run_record import RunRecord, decode_run, encode_run
 
 texts = st.text(max_size=30)
 times = st.integers(0, 10**14)

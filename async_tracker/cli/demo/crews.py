@@ -10,8 +10,8 @@ from typing import Any, Protocol, Self
 from arq import create_pool
 from arq.connections import ArqRedis, RedisSettings
 
-from async_tracker.calls import call_many
 from async_tracker.cli.endings import Misused
+from async_tracker.connections.calls import call_many
 from async_tracker.integrations.arq.names import IN_PROGRESS, JOB, RESULT, RETRY
 
 CHOICES = ("arq", "dramatiq", "both")

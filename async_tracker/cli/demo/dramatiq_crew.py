@@ -9,7 +9,8 @@ from typing import Any, Self
 from dramatiq import Message
 from dramatiq.brokers.redis import DEFAULT_HEARTBEAT_TIMEOUT, RedisBroker
 
-from async_tracker.calls import call, text
+from async_tracker.connections.calls import call
+from async_tracker.connections.replies import text
 from async_tracker.integrations.dramatiq.names import DELAYED, acks_key, messages_key, queue_key
 
 QUEUE = "default"

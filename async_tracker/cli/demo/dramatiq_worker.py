@@ -12,8 +12,8 @@ from async_tracker.cli.demo.dramatiq_crew import make_broker
 from async_tracker.cli.demo.ledger import Ledger
 from async_tracker.cli.demo.worker import CONFIGURATION, HEARTBEAT_INTERVAL, HEARTBEAT_TTL
 from async_tracker.embedded import end_with_own_parent
+from async_tracker.instance.runs import CurrentJob, current_job
 from async_tracker.integrations.dramatiq.middleware import TrackerMiddleware
-from async_tracker.runs import CurrentJob, current_job
 from async_tracker.tracker import Tracker
 
 _PROGRESS_STEPS = 10

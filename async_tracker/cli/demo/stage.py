@@ -15,12 +15,12 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from async_tracker.calls import call, call_many, translated
 from async_tracker.cli.demo.crews import Crew, make_crews
 from async_tracker.cli.demo.ledger import Ledger
 from async_tracker.cli.demo.worker import CONFIGURATION
 from async_tracker.cli.endings import Misused
 from async_tracker.cli.target import Target
+from async_tracker.connections.calls import call, call_many, translated
 from async_tracker.embedded import EmbeddedServer, end_with_parent
 from async_tracker.errors import TrackerError
 from async_tracker.policy import InstanceState

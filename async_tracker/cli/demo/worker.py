@@ -13,7 +13,7 @@ from arq import Retry
 from arq.connections import RedisSettings
 
 from async_tracker.cli.demo.ledger import Ledger
-from async_tracker.runs import current_job
+from async_tracker.instance.runs import current_job
 from async_tracker.tracker import Tracker
 
 CONFIGURATION = "ASYNC_TRACKER_DEMO"

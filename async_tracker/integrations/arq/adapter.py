@@ -5,13 +5,15 @@ import pickle
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from async_tracker.adapter import Claim, QuarantinedPayload, Released
-from async_tracker.calls import call, call_many, load_script, refused, run_script, text
 from async_tracker.clock import ServerClock
+from async_tracker.connections.calls import call, call_many, load_script, refused, run_script
+from async_tracker.connections.replies import text
 from async_tracker.errors import StorageError
 from async_tracker.integrations.arq.names import ABORT, DEFAULT_QUEUE, IN_PROGRESS, JOB, LIBRARY, RESULT, RETRY
 from async_tracker.records import QueueDepth
-from async_tracker.stored import Description, RunRecord
+from async_tracker.recovery.adapter import Claim, QuarantinedPayload, Released
+from async_tracker.store.instance_record import Description
+from async_tracker.store.run_record import RunRecord
 
 logger = logging.getLogger("async_tracker")
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from types import FunctionType
 from typing import Any
 
+from async_tracker.instance.pen import Pen
+from async_tracker.instance.runs import current, tokens
 from async_tracker.integrations.arq.job_run import ArqRun
 from async_tracker.integrations.arq.names import IN_PROGRESS, RETRY
-from async_tracker.runs import current, tokens
-from async_tracker.writer import Pen
 
 _UNNAMED = b"1"
 _NAMING = "_async_tracker_naming"

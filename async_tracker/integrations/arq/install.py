@@ -6,8 +6,9 @@ from typing import Any
 
 from async_tracker.errors import ConfigError
 from async_tracker.integrations.arq.choice import Choice
-from async_tracker.integrations.arq.hooks import JOB_HOOKS, ArqHooks
+from async_tracker.integrations.arq.hooks import ArqHooks
 from async_tracker.integrations.arq.jobs import Ctx, Hook
+from async_tracker.integrations.arq.tracked_worker import JOB_HOOKS
 
 
 def installed(hooks: ArqHooks, settings: Any, *, only: Any, ignore: Any) -> Any:

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from async_tracker.instance.runs import Run
 from async_tracker.integrations.arq.names import LIBRARY
 from async_tracker.integrations.arq.outcomes import Ending
-from async_tracker.runs import Run
 
 
 class ArqRun(Run):

@@ -14,15 +14,15 @@ from time import monotonic
 from typing import Any
 
 from async_tracker.clock import ServerClock, monotonic_ms
-from async_tracker.counts import Counts, Tally
+from async_tracker.instance.counts import Counts, Tally
+from async_tracker.instance.journal import Journal
+from async_tracker.instance.runs import Run, current
+from async_tracker.instance.runtime import Runtime
+from async_tracker.instance.writer import Writer
 from async_tracker.integrations.arq.claims import Claims
 from async_tracker.integrations.arq.job_run import ArqRun
 from async_tracker.integrations.arq.outcomes import Circumstances, outcome
 from async_tracker.integrations.arq.wrapping import Wrapping
-from async_tracker.journal import Journal
-from async_tracker.runs import Run, current
-from async_tracker.runtime import Runtime
-from async_tracker.writer import Writer
 
 logger = logging.getLogger("async_tracker")
 

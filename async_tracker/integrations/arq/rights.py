@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from async_tracker.integrations.arq.names import ABORT, DEFAULT_QUEUE, IN_PROGRESS, JOB, RESULT, RETRY
 from async_tracker.integrations.rights import Rights, commands_of
-from async_tracker.stored import Description
+from async_tracker.store.instance_record import Description
 
 # Without effect: no such job is queued.
 RECOVERING = """

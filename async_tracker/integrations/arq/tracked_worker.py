@@ -5,10 +5,12 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from async_tracker.calls import bounded
 from async_tracker.clock import monotonic_ms
-from async_tracker.connections import describe
+from async_tracker.connections.access import describe
+from async_tracker.connections.calls import bounded
+from async_tracker.connections.link import Link
 from async_tracker.errors import StorageError
+from async_tracker.instance.runtime import Runtime
 from async_tracker.integrations.arq.adapter import ArqAdapter, Serializer, SerializerOf
 from async_tracker.integrations.arq.choice import Choice
 from async_tracker.integrations.arq.claims import Claims, name_claims, stop_naming
@@ -16,9 +18,8 @@ from async_tracker.integrations.arq.jobs import Ctx, Hook, Jobs
 from async_tracker.integrations.arq.names import DEFAULT_QUEUE, LIBRARY
 from async_tracker.integrations.arq.wrapping import Wrapping, plain_text
 from async_tracker.integrations.footing import Footing
-from async_tracker.link import Link
-from async_tracker.runtime import Runtime
-from async_tracker.stored import Description, Note, RunRecord
+from async_tracker.store.instance_record import Description, Note
+from async_tracker.store.run_record import RunRecord
 
 logger = logging.getLogger("async_tracker")
 

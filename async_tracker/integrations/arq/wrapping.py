@@ -10,10 +10,10 @@ from time import monotonic
 from typing import Any
 
 from async_tracker.config import Settings
+from async_tracker.instance.runs import current, shown_args
 from async_tracker.integrations.arq.choice import Choice
 from async_tracker.integrations.arq.job_run import ArqRun
 from async_tracker.integrations.arq.outcomes import ending_of
-from async_tracker.runs import current, shown_args
 
 logger = logging.getLogger("async_tracker")
 

@@ -7,14 +7,16 @@ messages itself: then there is nothing to recover.
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
-from async_tracker.adapter import Claim, QuarantinedPayload, Released
-from async_tracker.calls import call, call_many, load_script, run_script, text
+from async_tracker.connections.calls import call, call_many, load_script, run_script
+from async_tracker.connections.replies import text
 from async_tracker.integrations.dramatiq.holds import Broker, Hold, queues_of
 from async_tracker.integrations.dramatiq.marks import ALL_MARKED, marks_name
 from async_tracker.integrations.dramatiq.messages import put_off, read_message, with_all_tries
 from async_tracker.integrations.dramatiq.names import DELAYED, LIBRARY, messages_key, queue_key
 from async_tracker.records import QueueDepth
-from async_tracker.stored import Description, RunRecord
+from async_tracker.recovery.adapter import Claim, QuarantinedPayload, Released
+from async_tracker.store.instance_record import Description
+from async_tracker.store.run_record import RunRecord
 
 _RELEASE = load_script(__package__, "release")
 _GIVE_BACK = load_script(__package__, "give_back")

@@ -9,18 +9,19 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import TimeLimit
 from dramatiq.worker import Worker
 
-from async_tracker.connections import async_twin, describe
+from async_tracker.connections.access import describe
+from async_tracker.connections.counterparts import async_counterpart
 from async_tracker.integrations.dramatiq.holds import Broker, other_broker
 from async_tracker.integrations.dramatiq.names import LIBRARY
 from async_tracker.integrations.footing import Footing
-from async_tracker.stored import Description
+from async_tracker.store.instance_record import Description
 
 
 def broker_of(broker: DramatiqBroker) -> Broker | None:
     """Describe the broker of this process; None when it is not Redis."""
     if not isinstance(broker, RedisBroker):
         return None
-    return Broker(broker_id=broker.broker_id, namespace=broker.namespace, at=describe(async_twin(broker.client)))
+    return Broker(broker_id=broker.broker_id, namespace=broker.namespace, at=describe(async_counterpart(broker.client)))
 
 
 def describe_worker(footing: Footing, worker: Worker, *, broker: Broker | None, claims_server: str | None) -> Description:

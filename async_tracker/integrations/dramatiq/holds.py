@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from async_tracker.integrations.dramatiq.names import DELAYED, acks_key, messages_key, queue_key
-from async_tracker.stored import Description
+from async_tracker.store.instance_record import Description
 
 _ACKS = ":__acks__."
 

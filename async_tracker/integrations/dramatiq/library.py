@@ -8,7 +8,7 @@ from async_tracker.integrations.dramatiq.holds import Broker
 from async_tracker.integrations.dramatiq.names import LIBRARY
 from async_tracker.integrations.dramatiq.rights import rights
 from async_tracker.integrations.registry import Library
-from async_tracker.stored import Description
+from async_tracker.store.instance_record import Description
 
 
 def dramatiq_library() -> Library:

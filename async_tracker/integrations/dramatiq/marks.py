@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from async_tracker.calls import translated
+from async_tracker.connections.calls import translated
 from async_tracker.errors import StorageError
 
 logger = logging.getLogger("async_tracker")

@@ -16,15 +16,15 @@ from dramatiq.middleware import Middleware
 from dramatiq.threading import is_gevent_active
 from dramatiq.worker import Worker
 
-from async_tracker.connections import async_twin
+from async_tracker.connections.counterparts import async_counterpart
+from async_tracker.instance.runs import Run, current, shown_args
+from async_tracker.instance.runtime import Runtime
 from async_tracker.integrations.dramatiq.description import time_limit
 from async_tracker.integrations.dramatiq.marks import Marks
 from async_tracker.integrations.dramatiq.names import LIBRARY
 from async_tracker.integrations.dramatiq.outcomes import Ending, outcome
 from async_tracker.integrations.dramatiq.tracked_worker import TrackedWorker
 from async_tracker.integrations.footing import HasFooting
-from async_tracker.runs import Run, current, shown_args
-from async_tracker.runtime import Runtime
 
 logger = logging.getLogger("async_tracker")
 
@@ -87,7 +87,7 @@ class TrackerMiddleware(Middleware):
             return
         footing = self._tracker.footing
         if isinstance(broker, RedisBroker) and not footing.access.is_explicit:
-            footing.access.default_to(lambda: async_twin(broker.client))
+            footing.access.default_to(lambda: async_counterpart(broker.client))
         if not isinstance(broker, RedisBroker):
             logger.info("%s gives back itself what a dead worker held: the tracker only tracks", type(broker).__name__)
         tracked = TrackedWorker(footing, broker, worker)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from async_tracker.integrations.dramatiq.holds import Broker
 from async_tracker.integrations.dramatiq.marks import marks_name
 from async_tracker.integrations.rights import Rights, commands_of
-from async_tracker.stored import Description
+from async_tracker.store.instance_record import Description
 
 # What is written is taken out again, at the end of it at the latest; a list that may not be deleted is gone by itself after ten seconds.
 RECOVERING = """

@@ -9,16 +9,17 @@ from dramatiq.broker import Broker as DramatiqBroker
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.worker import Worker
 
-from async_tracker.connections import async_twin, describe, lone_connection
+from async_tracker.connections.access import describe
+from async_tracker.connections.counterparts import async_counterpart, lone_connection
+from async_tracker.connections.link import Link
 from async_tracker.errors import StorageError
+from async_tracker.instance.runtime import Runtime
 from async_tracker.integrations.dramatiq.adapter import DramatiqAdapter
 from async_tracker.integrations.dramatiq.description import broker_of, describe_worker
 from async_tracker.integrations.dramatiq.loop_thread import LoopThread
 from async_tracker.integrations.dramatiq.marks import Marks
 from async_tracker.integrations.footing import Footing
-from async_tracker.link import Link
-from async_tracker.runtime import Runtime
-from async_tracker.stored import Description
+from async_tracker.store.instance_record import Description
 
 logger = logging.getLogger("async_tracker")
 
@@ -51,7 +52,7 @@ class TrackedWorker:
     async def _register(self, broker: DramatiqBroker) -> Runtime:
         access = self._footing.access
         if isinstance(broker, RedisBroker) and not access.is_explicit:
-            self._lent = async_twin(broker.client)
+            self._lent = async_counterpart(broker.client)
             access.share(self._lent)  # another worker in this process may be another broker's
         apart = self._broker_apart(broker)
         self._claims_server = await self._server_of(apart) if apart is not None else None
@@ -63,7 +64,7 @@ class TrackedWorker:
         """Give a client of the broker's Redis where that is not the tracker's, else None."""
         if not isinstance(broker, RedisBroker):
             return None
-        client = async_twin(broker.client)
+        client = async_counterpart(broker.client)
         return client if describe(client) != describe(self._footing.access.client()) else None
 
     async def _server_of(self, client: Any) -> str | None:

@@ -11,8 +11,8 @@ import pytest
 from arq.worker import func
 
 from async_tracker import current_job
-from async_tracker.counts import field_name
 from async_tracker.integrations.arq.job_run import ArqRun
+from async_tracker.store.counters import field_name
 from tests.harness.wait import wait_until
 from tests.integrations.arq.running import wait_for_end
 
@@ -98,7 +98,7 @@ async def test_a_start_is_counted_under_its_function_though_a_hook_asked_for_the
 @pytest.mark.parametrize("function", [short, asks, fails])
 async def test_a_job_that_has_ended_is_not_kept_whatever_was_asked_of_it(tracker, run_worker, pool, function, monkeypatch):
     monkeypatch.setattr(logging.getLogger("arq.worker"), "disabled", True)  # pytest keeps what is logged, tracebacks and all
-    monkeypatch.setattr("async_tracker.heartbeat.TICK_SECONDS", 60.0)  # nobody looks after them
+    monkeypatch.setattr("async_tracker.instance.heartbeat.TICK_SECONDS", 60.0)  # nobody looks after them
     before = kept()
     for _ in range(JOBS):
         await pool.enqueue_job(function.__name__)

@@ -12,16 +12,21 @@ from arq.jobs import Job, SerializationError
 from redis.asyncio import Redis
 
 from async_tracker import StorageUnavailable, Tracker
-from async_tracker.adapter import Released
 from async_tracker.integrations.arq.adapter import ArqAdapter
 from async_tracker.integrations.arq.names import IN_PROGRESS
 from async_tracker.namespace import Namespace
 from async_tracker.records import RecoveryAction
-from async_tracker.recovery import Policy, Recoverer, kept_payload
-from async_tracker.store import Judged, Store
+from async_tracker.recovery.adapter import Released
+from async_tracker.recovery.lease import Seat
+from async_tracker.recovery.quarantine import kept_payload
+from async_tracker.recovery.recoverer import Policy, Recoverer
+from async_tracker.recovery.sweeper import Sweeper
+from async_tracker.store.commands import Store
+from async_tracker.store.instance_record import Description, encode_description
+from async_tracker.store.observation import Connections
 from async_tracker.store.reading import Reading
-from async_tracker.stored import Connections, Description, RunRecord, encode_description
-from async_tracker.sweep import Seat, Sweeper
+from async_tracker.store.run_record import RunRecord
+from async_tracker.store.writes import Judged
 
 MakeRecoverer = Callable[[int], Recoverer]
 DIES = "host:1:ab"

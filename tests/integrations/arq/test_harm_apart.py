@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from async_tracker import Tracker
-from async_tracker.connections import SOCKET_TIMEOUT
-from async_tracker.store.store import SCRIPTS as FORGOTTEN
+from async_tracker.connections.access import SOCKET_TIMEOUT
+from async_tracker.store.scripts import SCRIPTS as FORGOTTEN
 from tests.harness.servers import address_of, database_of
 from tests.harness.wait import wait_until
 from tests.harness.wire import WireProxy

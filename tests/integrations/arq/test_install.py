@@ -203,7 +203,7 @@ async def test_what_a_user_hook_that_raises_interrupts_is_recovered_as_an_orphan
     tracker = make_tracker()
     if not is_looked_at:  # neither the writer nor the pulse sees the run before arq has forgotten its task
         tracker = make_tracker(linger=60.0)
-        monkeypatch.setattr("async_tracker.heartbeat.TICK_SECONDS", 60.0)
+        monkeypatch.setattr("async_tracker.instance.heartbeat.TICK_SECONDS", 60.0)
 
     async def raising(ctx):
         raise LookupError

@@ -7,7 +7,7 @@ from arq.jobs import Job, JobStatus
 from async_tracker.integrations.arq.adapter import ArqAdapter
 from async_tracker.integrations.arq.names import IN_PROGRESS, JOB, RETRY
 from async_tracker.namespace import Namespace
-from async_tracker.stored import RunRecord
+from async_tracker.store.run_record import RunRecord
 
 
 @pytest.fixture

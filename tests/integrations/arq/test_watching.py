@@ -6,15 +6,17 @@ from typing import Any
 import pytest
 from arq.connections import ArqRedis
 
-from async_tracker import Tracker, keys
+from async_tracker import Tracker
 from async_tracker.integrations.arq.adapter import ArqAdapter
 from async_tracker.integrations.arq.names import IN_PROGRESS, RETRY
 from async_tracker.namespace import Namespace
 from async_tracker.policy import Limits
-from async_tracker.runtime import make_sweeper
-from async_tracker.store import Store
-from async_tracker.stored import Connections, Description, RunRecord, encode_description
-from async_tracker.sweep import Sweeper
+from async_tracker.recovery.sweeper import Sweeper, make_sweeper
+from async_tracker.store import keys
+from async_tracker.store.commands import Store
+from async_tracker.store.instance_record import Description, encode_description
+from async_tracker.store.observation import Connections
+from async_tracker.store.run_record import RunRecord
 
 
 @dataclass

@@ -9,16 +9,19 @@ import redis.asyncio
 from dramatiq import Message
 from dramatiq.brokers.redis import RedisBroker
 
-from async_tracker import Namespace, Tracker, keys
-from async_tracker.adapter import Claim, Released
-from async_tracker.connections import lone_connection
+from async_tracker import Namespace, Tracker
+from async_tracker.connections.counterparts import lone_connection
 from async_tracker.integrations.dramatiq.adapter import DramatiqAdapter
 from async_tracker.integrations.dramatiq.holds import Broker, Hold, other_broker
 from async_tracker.integrations.dramatiq.marks import Marks
 from async_tracker.policy import Limits
-from async_tracker.runtime import make_sweeper
-from async_tracker.store import Store
-from async_tracker.stored import Connections, Description, RunRecord, encode_description
+from async_tracker.recovery.adapter import Claim, Released
+from async_tracker.recovery.sweeper import make_sweeper
+from async_tracker.store import keys
+from async_tracker.store.commands import Store
+from async_tracker.store.instance_record import Description, encode_description
+from async_tracker.store.observation import Connections
+from async_tracker.store.run_record import RunRecord
 from tests.harness.wait import wait_until_sync
 
 

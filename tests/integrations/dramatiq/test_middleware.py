@@ -18,9 +18,9 @@ from dramatiq.middleware import Interrupt
 from dramatiq.worker import Worker
 
 from async_tracker import Event, LeaseLost, Tracker, current_job
+from async_tracker.instance.runtime import Runtime
 from async_tracker.integrations.dramatiq import TrackerMiddleware
-from async_tracker.runtime import Runtime
-from async_tracker.stored import Description
+from async_tracker.store.instance_record import Description
 from tests.harness.wait import wait_until, wait_until_sync
 from tests.harness.wire import WireProxy
 

@@ -1,0 +1,168 @@
+"""How the tracker gets to Redis: whose client, which options, and synchronous clients of the same Redis.
+
+The connection that speaks for an instance is made of such a client, in `async_tracker.connections.link`.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import quote
+from weakref import WeakKeyDictionary
+
+import redis as sync_redis
+import redis.asyncio as async_redis
+from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
+from redis.asyncio.sentinel import SentinelConnectionPool
+
+from async_tracker.config import DEFAULT_REDIS_URL, unknown_names
+from async_tracker.connections.counterparts import KNOWN_OPTIONS, async_counterpart, sync_counterpart, sync_options
+from async_tracker.errors import ConfigError
+
+SOCKET_TIMEOUT = 5.0
+"""Seconds that the tracker waits for a reply of its own before it takes Redis for unreachable."""
+
+
+def redis_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn ``redis_options`` into keywords of ``redis.asyncio.Redis``; an explicit option wins over the same part of ``url``.
+
+    Raises ConfigError for an option that redis-py does not know and for a url that cannot be read.
+
+    >>> sorted(redis_options({"url": "redis://tracker:6379/1", "db": 2}).items())
+    [('db', 2), ('host', 'tracker'), ('port', 6379)]
+    """
+    explicit = {name: value for name, value in options.items() if name != "url"}
+    unknown_names(explicit, KNOWN_OPTIONS | {"url"}, what="redis option")
+    merged = _from_url(options["url"]) if options.get("url") is not None else {}
+    unknown_names(merged, KNOWN_OPTIONS, what="option in the redis url")
+    if "unix_socket_path" in merged and {"host", "port"} & set(explicit):
+        del merged["unix_socket_path"]
+    merged.update(explicit)
+    return merged
+
+
+def _without_password(url: Any) -> str:
+    """Show a url in an error that may end up in a log.
+
+    >>> _without_password("rediss://me:secret@host:bad/0")
+    'rediss://me:***@host:bad/0'
+    """
+    return re.sub(r"(//[^/@]*?:)[^/]*@", r"\1***@", str(url))
+
+
+def _from_url(url: Any) -> dict[str, Any]:
+    try:
+        parsed: dict[str, Any] = dict(parse_url(url))
+    except (ValueError, TypeError, AttributeError) as exc:
+        shown = _without_password(url)
+        raise ConfigError(
+            f"redis url {shown!r} cannot be read ({exc}): write redis://host:6379/0, rediss://… or unix:///path?db=0"
+        ) from exc
+    kind = parsed.pop("connection_class", None)
+    if kind is not None and issubclass(kind, UnixDomainSocketConnection):
+        parsed["unix_socket_path"] = parsed.pop("path")
+    elif kind is not None and issubclass(kind, SSLConnection):
+        parsed["ssl"] = True
+    return parsed
+
+
+def check_client(client: Any) -> None:
+    """Raise ConfigError unless this is a client that the tracker can use."""
+    if isinstance(client, async_redis.RedisCluster):
+        raise ConfigError(
+            "redis= is a RedisCluster: the tracker does not run on a cluster yet (the Namespace proxy does); give it a single Redis"
+        )
+    if isinstance(client, sync_redis.Redis):
+        raise ConfigError("redis= is a synchronous client: write redis.asyncio.Redis(...), or redis_options={...}")
+    if not isinstance(client, async_redis.Redis) or isinstance(client, async_redis.client.Pipeline):
+        raise ConfigError(
+            f"redis= must be a redis.asyncio client, not {type(client).__name__}: write redis.asyncio.Redis(...), or redis_options={{...}}"
+        )
+
+
+def describe(client: Any) -> str:
+    """Tell which Redis a client talks to, as a url without its password.
+
+    >>> describe(async_redis.Redis(host="db", port=7000, db=3, password="secret"))
+    'redis://db:7000/3'
+    """
+    pool = client.connection_pool
+    kwargs = pool.connection_kwargs
+    database = kwargs.get("db") or 0
+    if isinstance(pool, SentinelConnectionPool):
+        return f"sentinel://{pool.service_name}/{database}"
+    if "path" in kwargs:
+        return f"unix://{quote(kwargs['path'])}?db={database}"
+    scheme = "rediss" if issubclass(pool.connection_class, SSLConnection) else "redis"
+    return f"{scheme}://{kwargs.get('host', 'localhost')}:{kwargs.get('port', 6379)}/{database}"
+
+
+class Access:
+    """The Redis of a tracker: a client that somebody shares, or one of its own, made from options when it is first needed.
+
+    A client of its own belongs to the event loop that it was made in: another ``asyncio.run`` gets another one.
+    """
+
+    def __init__(self, *, client: Any = None, options: Mapping[str, Any] | None = None, fallback_url: str | None = None) -> None:
+        if client is not None and options is not None:
+            raise ConfigError(
+                "both redis and redis_options were given: write one of them (redis= shares your pool, redis_options= makes another)"
+            )
+        if client is not None:
+            check_client(client)
+        self._given = client
+        self.is_explicit = client is not None or options is not None
+        """Whether this Redis was asked for; if not, an arq worker's own pool comes before it."""
+        self._options = redis_options(options if options is not None else {"url": fallback_url or DEFAULT_REDIS_URL})
+        self._make: Callable[[], Any] | None = None
+        self._lent: list[tuple[asyncio.AbstractEventLoop, Any]] = []
+        """The clients of the workers in this process, each in its worker's loop; the newest last."""
+        self._own: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
+
+    def share(self, client: Any) -> None:
+        """Use this client of a worker in the running event loop from now on; nobody has asked for another Redis."""
+        check_client(client)
+        self._lent.append((asyncio.get_running_loop(), client))
+
+    def unshare(self, client: Any) -> None:
+        """Forget a worker's client: whoever owns it closes it. Another worker may share the same one, and goes on with it."""
+        newest = next((entry for entry in reversed(self._lent) if entry[1] is client), None)
+        if newest is not None:
+            self._lent.remove(newest)
+
+    def default_to(self, make: Callable[[], Any]) -> None:
+        """Make clients so from now on; nobody has asked for another Redis."""
+        self._make = make
+
+    def client(self) -> Any:
+        """Give the client for the running loop."""
+        if self._given is not None:
+            return self._given
+        loop = asyncio.get_running_loop()
+        for lent_to, client in reversed(self._lent):
+            if lent_to is loop:
+                return client
+        if loop not in self._own:
+            self._own[loop] = self._make_one()
+        return self._own[loop]
+
+    def _make_one(self) -> Any:
+        """Make a client of our own; of the Redis of a worker in another loop, where there is one."""
+        if self._make is not None:
+            return self._make()
+        return async_counterpart(sync_counterpart(self._lent[-1][1])) if self._lent else async_redis.Redis(**self._options)
+
+    def sync_client(self) -> sync_redis.Redis:
+        """Make a synchronous client of the same Redis; whoever asks for it closes it."""
+        if self._given is not None or self._lent:
+            return sync_counterpart(self._given or self._lent[-1][1])
+        if self._make is not None:
+            return sync_counterpart(self._make())
+        return sync_redis.Redis(**sync_options(self._options))
+
+    async def aclose(self) -> None:
+        """Close the client of our own; a shared one stays open."""
+        own = self._own.pop(asyncio.get_running_loop(), None)
+        self._own.clear()  # those of other loops are theirs to close
+        if own is not None:
+            await own.aclose()

@@ -1,0 +1,193 @@
+"""The one border to redis-py's calls: raw replies, scripts, and exceptions translated into ours.
+
+Whatever the client decodes and whichever encoding its owner gave it: keys and values go out as UTF-8 bytes and replies come
+back as bytes.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, TypeVar
+
+from redis.exceptions import AuthenticationError, ConnectionError, NoScriptError, ReadOnlyError, RedisError, ResponseError, TimeoutError
+
+from async_tracker.connections.replies import Argument, packed
+from async_tracker.errors import StorageError, StorageUnavailable, TrackerError
+
+T = TypeVar("T")
+
+
+RAW = {"NEVER_DECODE": True}
+"""The option that makes redis-py hand a reply over as bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One Lua file. ``sha`` is what the server knows it by."""
+
+    name: str
+    text: str
+    sha: str
+
+
+def load_script(package: str, name: str) -> Script:
+    """Read ``lua/{name}.lua`` of a package."""
+    source = resources.files(package).joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
+    return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+async def call(client: Any, *command: Argument) -> Any:
+    """Run one command on a client or proxy. Raises StorageUnavailable or StorageError."""
+    with translated():
+        return await client.execute_command(*command[:1], *map(packed, command[1:]), **RAW)
+
+
+async def call_many(client: Any, commands: Iterable[Sequence[Argument]]) -> list[Any]:
+    """Run several commands in one round trip, not as a transaction; a command that the server refuses has its error as reply."""
+    with translated():
+        async with client.pipeline(transaction=False) as pipe:
+            for command in commands:
+                pipe.execute_command(*command[:1], *map(packed, command[1:]), **RAW)
+            replies: list[Any] = await pipe.execute(raise_on_error=False)
+            return replies
+
+
+async def run_script(client: Any, script: Script, keys: Sequence[str | bytes], arguments: Sequence[Argument]) -> Any:
+    """Run a script on a client or proxy.
+
+    A server that has forgotten it (restarted, flushed, failed over) is given it again in the same call.
+    Raises StorageUnavailable or StorageError.
+    """
+    rest = [len(keys), *map(packed, keys), *map(packed, arguments)]
+    with translated():
+        try:
+            return await client.execute_command("EVALSHA", script.sha, *rest, **RAW)
+        except NoScriptError:
+            return await client.execute_command("EVAL", script.text, *rest, **RAW)
+
+
+ScriptCall = tuple[Script, Sequence[str | bytes], Sequence[Argument]]
+"""A script, its keys and its arguments."""
+
+
+async def run_scripts(client: Any, calls: Sequence[ScriptCall], *, by_text: bool = False) -> list[Any]:
+    """Run scripts one after the other, in one round trip; one that the server refuses has its error as reply.
+
+    What the server has forgotten is run in a second one, after the others; ``by_text`` sends the scripts themselves, and keeps the
+    order whatever the server knows.
+    """
+    rests = [(len(keys), *keys, *arguments) for _, keys, arguments in calls]
+    texts = [("EVAL", script.text, *rest) for (script, _, _), rest in zip(calls, rests, strict=True)]
+    shas = [("EVALSHA", script.sha, *rest) for (script, _, _), rest in zip(calls, rests, strict=True)]
+    replies = await call_many(client, texts if by_text else shas) if calls else []
+    forgotten = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+    if forgotten:
+        for at, reply in zip(forgotten, await call_many(client, [texts[at] for at in forgotten]), strict=True):
+            replies[at] = reply
+    return replies
+
+
+async def run_script_many(
+    client: Any,
+    script: Script,
+    calls: Sequence[tuple[Sequence[str | bytes], Sequence[Argument]]],
+    *,
+    beside: Sequence[Sequence[Argument]] = (),
+) -> list[Any]:
+    """Run a script several times in one round trip; in two when the server has forgotten it. Raises as `run_script`.
+
+    The commands ``beside`` it go in the same round trip. Their replies come first; of these a refusal is a reply.
+    """
+    commands = [("EVALSHA", script.sha, len(keys), *keys, *arguments) for keys, arguments in calls]
+    sent = await call_many(client, [*beside, *commands]) if beside or commands else []
+    replies = sent[len(beside) :]
+    if any(isinstance(reply, NoScriptError) for reply in replies):
+        replies = await call_many(client, [("EVAL", script.text, *command[2:]) for command in commands])
+    return sent[: len(beside)] + raised(replies)
+
+
+def raised(replies: list[Any]) -> list[Any]:
+    """Give these replies if there is no error among them; raises the first as `run_script` does."""
+    with translated():
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+    return replies
+
+
+def run_script_sync(client: Any, script: Script, keys: Sequence[str | bytes], arguments: Sequence[Argument]) -> Any:
+    """Run a script on a synchronous client or proxy, as `run_script` does; for threads."""
+    rest = [len(keys), *map(packed, keys), *map(packed, arguments)]
+    with translated():
+        try:
+            return client.execute_command("EVALSHA", script.sha, *rest, **RAW)
+        except NoScriptError:
+            return client.execute_command("EVAL", script.text, *rest, **RAW)
+
+
+async def bounded(work: Coroutine[Any, Any, T], seconds: float) -> T:
+    """Let the driver work in a task of its own, for at most ``seconds``. Raises Python's TimeoutError when they are over.
+
+    Whoever is cancelled in here is cancelled at once. The driver itself can swallow a cancellation: on Python 3.11 ``wait_for``,
+    in which it sends, does when both come together.
+    """
+    task = asyncio.get_running_loop().create_task(work)
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # a worker may leave its loop without a word
+    task.add_done_callback(_note_exception)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=max(seconds, 0.0))
+        if not done:
+            raise asyncio.TimeoutError  # Python's, not the driver's, which has the same name here
+        return task.result()
+    finally:
+        task.cancel()
+
+
+@asynccontextmanager
+async def under_way(question: Coroutine[Any, Any, T]) -> AsyncIterator["asyncio.Task[T]"]:
+    """Send a question, and let the server work on it while the block does something else; then the block awaits the answer.
+
+    Whoever leaves the block without the answer does not wait for it.
+    """
+    task = asyncio.get_running_loop().create_task(question)
+    task.add_done_callback(_note_exception)
+    try:
+        await asyncio.sleep(0)  # it is sent
+        yield task
+    finally:
+        task.cancel()
+
+
+def _note_exception(task: "asyncio.Task[Any]") -> None:
+    """Nobody may be there any more to hear how it failed."""
+    if not task.cancelled():
+        task.exception()
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Translate the driver's exceptions into ours, with the cause attached."""
+    try:
+        yield
+    except TrackerError:
+        raise
+    except (ConnectionError, TimeoutError, OSError, asyncio.TimeoutError) as exc:
+        if isinstance(exc, AuthenticationError):
+            raise StorageError(f"Redis refuses the tracker's user: {exc}") from exc
+        raise StorageUnavailable(f"Redis cannot be reached: {exc or type(exc).__name__}") from exc
+    except RedisError as exc:
+        raise StorageError(f"Redis refuses: {exc}") from exc
+
+
+def refused(reply: Any) -> bool:
+    """Tell whether a reply of `call_many` is the server's refusal."""
+    return isinstance(reply, ResponseError)
+
+
+def is_of_replica(exc: StorageError) -> bool:
+    """Tell whether a refusal is that of a server that takes no writes, as a primary does that was demoted."""
+    cause = exc.__cause__
+    return isinstance(cause, ReadOnlyError) or (isinstance(cause, ResponseError) and "READONLY" in str(cause))  # the latter before Redis 7

@@ -1,0 +1,238 @@
+"""The connection that speaks for an instance.
+
+It is made like those of a pool (same address, user, encryption), and outside the pool's count: a pool that is limited keeps all
+its connections for the jobs, and a pool that is used up never silences a healthy instance. It carries a name and an id by which
+the server can be asked whether it is still there, notices at once when it is cut, and is closed in a forked child, which would
+otherwise keep its dead parent alive.
+"""
+
+import os
+import weakref
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import redis.asyncio as async_redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ResponseError
+from redis.retry import Retry as SyncRetry
+
+from async_tracker.connections.access import SOCKET_TIMEOUT
+from async_tracker.connections.calls import call, translated
+from async_tracker.connections.counterparts import sync_counterpart
+from async_tracker.namespace import Namespace
+
+_NOT_INHERITED = {
+    "client_name",
+    "redis_connect_func",
+    "decode_responses",
+    "encoding",
+    "encoding_errors",
+    "retry_on_error",
+    "retry_on_timeout",
+}
+_ONE_AT_A_TIME_SECONDS = 30
+
+_links: "weakref.WeakSet[Link]" = weakref.WeakSet()
+
+
+class Link:
+    """One named connection with a client and a Namespace proxy on top; commands queue up for it.
+
+    It connects when first used and again after it was lost; each time it learns its id and its server.
+    """
+
+    def __init__(self, client: Any, *, namespace: str, name: str) -> None:
+        self._template = client
+        self.name = name
+        self.connection_id: int | None = None
+        """The id that the server knows this connection by; None while there is none, or when it cannot be known."""
+        self.is_evidence = False
+        """Whether the server knows its connections by the names that we give them: else that it does not have one says nothing."""
+        self.server_run_id = ""
+        self.server_version = ""
+        self.generation = 0
+        """Grows with every connection that is made."""
+        self.on_lost: Callable[[], None] = _nobody
+        self.on_inherited: Callable[[], None] = _nobody
+        self.is_inherited = False
+        """This is a forked child, and the connection is its parent's."""
+        self._ended = False
+        self._inner_connect = client.connection_pool.connection_kwargs.get("redis_connect_func")
+        self._connection: Any = None
+        self.client = async_redis.Redis(connection_pool=self._pool(client.connection_pool))
+        self.redis = Namespace(self.client, namespace)
+        _links.add(self)
+
+    def _pool(self, pool: Any) -> async_redis.BlockingConnectionPool:
+        kwargs = {name: value for name, value in pool.connection_kwargs.items() if name not in _NOT_INHERITED}
+        kwargs["socket_timeout"] = kwargs.get("socket_timeout") or SOCKET_TIMEOUT
+        if "path" not in kwargs:
+            kwargs["socket_connect_timeout"] = kwargs.get("socket_connect_timeout") or SOCKET_TIMEOUT
+        kwargs["retry"] = Retry(NoBackoff(), 0)  # whether to send a write again is the journal's decision
+        return async_redis.BlockingConnectionPool(
+            max_connections=1,
+            timeout=_ONE_AT_A_TIME_SECONDS,
+            connection_class=pool.connection_class,
+            redis_connect_func=self._connected,
+            **kwargs,
+        )
+
+    async def _connected(self, connection: Any) -> None:
+        if self._inner_connect is None:
+            await connection.on_connect()
+        else:
+            waited = self._inner_connect(connection)
+            if waited is not None:
+                await waited
+        self._connection = connection
+        named = await self._ask(connection, "CLIENT", "SETNAME", self.name)
+        identity = await self._ask(connection, "CLIENT", "ID")
+        info = _info(await self._ask(connection, "INFO", "server"))
+        shown = await self._ask(connection, "CLIENT", "LIST", "ID", str(identity))
+        self.is_evidence = named is not None and isinstance(identity, int) and _shows(shown, self.name)
+        self.connection_id = identity if self.is_evidence else None
+        self.server_run_id = info.get("run_id", "")
+        self.server_version = info.get("valkey_version") or info.get("redis_version", "")
+        self.generation += 1
+        self._ended = False
+        self._watch(connection)
+
+    async def _ask(self, connection: Any, *command: str) -> Any:
+        await connection.send_command(*command)
+        try:
+            return await connection.read_response()
+        except ResponseError:  # not allowed, or not known to this server: then there is no such evidence
+            return None
+
+    def _watch(self, connection: Any) -> None:
+        """Hear of the end of the stream when it comes, not when the next command fails."""
+        writer = getattr(connection, "_writer", None)  # redis-py has no public way to the transport
+        if writer is None:
+            return
+        protocol = writer.transport.get_protocol()
+        eof_received, connection_lost = protocol.eof_received, protocol.connection_lost
+        generation = self.generation
+
+        def on_eof() -> Any:
+            self._end(generation)
+            return eof_received()
+
+        def on_connection_lost(exc: Exception | None) -> None:
+            self._end(generation)
+            connection_lost(exc)
+
+        protocol.eof_received, protocol.connection_lost = on_eof, on_connection_lost
+
+    def _end(self, generation: int) -> None:
+        if generation == self.generation and not self._ended:
+            self._ended = True
+            self.connection_id = None
+            self.on_lost()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self.generation > 0 and not self._ended
+
+    async def ensure(self) -> None:
+        """Connect unless connected. Raises StorageError when Redis is away."""
+        if not self.is_open:
+            await call(self.client, "PING")
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Wait until no command is under way, and let none begin until the block ends. Raises StorageError."""
+        alone = self.client.client()
+        with translated():
+            await alone.initialize()
+        try:
+            yield
+        finally:
+            await alone.aclose()
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Where the connection leads to at present; behind Sentinel only the connection itself knows."""
+        host, port = getattr(self._connection, "host", None), getattr(self._connection, "port", None)
+        return (host, int(port)) if isinstance(host, str) and port is not None else None
+
+    def twin(self, *, name: str, patience: float | None = None) -> Any:
+        """Make a synchronous client of the same Redis with one connection, for a thread; named where that is evidence.
+
+        With ``patience`` it tries once, and gives up after as many seconds for connecting and for each answer.
+        """
+        overrides: dict[str, Any] = {
+            "client_name": name if self.is_evidence else None,
+            "max_connections": 1,
+            "socket_timeout": SOCKET_TIMEOUT,
+            "decode_responses": False,
+        }
+        if patience is not None:
+            overrides |= {"socket_timeout": patience, "socket_connect_timeout": patience, "retry": SyncRetry(NoBackoff(), 0)}
+        return sync_counterpart(self._template, address=self.address, **overrides)
+
+    def socket_fileno(self) -> int | None:
+        """The descriptor of the connection; None while there is none."""
+        writer = getattr(self._connection, "_writer", None)
+        sock = writer.get_extra_info("socket") if writer is not None else None
+        number = sock.fileno() if sock is not None else -1
+        return number if number >= 0 else None
+
+    async def aclose(self) -> None:
+        """Close the connection; another use opens another one."""
+        self._ended = True
+        self.connection_id = None
+        await self.client.connection_pool.disconnect()
+
+    def forget_in_child(self) -> None:
+        """Let go of the inherited socket without a word to the server."""
+        self.is_inherited = True
+        self.on_inherited()
+        number = self.socket_fileno()
+        self._ended = True
+        self.connection_id = None
+        silence(number)
+
+
+def silence(number: int | None) -> None:
+    """Put nothing in the place of an inherited socket; None is none.
+
+    The number stays taken: were it closed, whoever still thinks to own it would close a stranger's file.
+    """
+    if number is not None:
+        devnull = os.open(os.devnull, os.O_RDWR)
+        os.dup2(devnull, number, inheritable=False)
+        os.close(devnull)
+
+
+def _nobody() -> None:
+    """Nobody wants to know."""
+
+
+def _info(reply: Any) -> dict[str, str]:
+    text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else str(reply or "")
+    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line and not line.startswith("#"))
+
+
+def _shows(clients: Any, name: str) -> bool:
+    """Tell whether a list of clients, where there is one, has our connection as we named it.
+
+    A user may not be allowed to name it, and a proxy may have lent us one of its own.
+
+    >>> _shows(b"id=7 name=async-tracker:ab db=0", "async-tracker:ab"), _shows(b"id=7 name= db=0", "async-tracker:ab")
+    (True, False)
+    >>> _shows(None, "async-tracker:ab")
+    True
+    """
+    return not isinstance(clients, bytes) or f" name={name} ".encode() in clients
+
+
+def _after_fork_in_child() -> None:
+    for link in list(_links):
+        link.forget_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

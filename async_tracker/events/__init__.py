@@ -1,0 +1,1 @@
+"""What happened: written, followed in the stream, told to callbacks."""

@@ -1,0 +1,61 @@
+"""What happened: the events, their names, and how one is written into the stream."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from async_tracker.clock import from_ms
+from async_tracker.errors import CorruptRecord
+from async_tracker.records import EVENT_SCHEMA, Event
+from async_tracker.store.run_record import RunRecord
+
+EVENT_TYPES = ("orphaned", "recovered", "quarantined", "stalled", "instance_dead", "ownership_lost", "unquarantined")
+"""``on()`` and the stream know these. ``recovered`` covers a delayed recovery: its delay is in the details."""
+
+_NAMED = ("instance_id", "job_id", "function", "queue")
+
+
+def encode_event(event_type: str, **facts: Any) -> str:
+    """Write one event as JSON; facts that are None are left out.
+
+    >>> encode_event("recovered", job_id="42", delay=0.0)
+    '{"schema":1,"type":"recovered","job_id":"42","delay":0.0}'
+    """
+    kept = {name: value for name, value in facts.items() if value is not None}
+    return json.dumps({"schema": EVENT_SCHEMA, "type": event_type, **kept}, separators=(",", ":"))
+
+
+def decode_event(event_id: str, raw: bytes | str) -> Event:
+    """Read one event of the stream. Raises CorruptRecord for another schema."""
+    try:
+        stored: Mapping[str, Any] = json.loads(raw)
+        if stored["schema"] != EVENT_SCHEMA:
+            raise CorruptRecord(f"events {event_id}", f"schema {stored['schema']}, this version reads {EVENT_SCHEMA}")
+        return Event(
+            event_id=event_id,
+            type=str(stored["type"]),
+            at=from_ms(int(event_id.split("-")[0])),
+            instance_id=stored.get("instance_id"),
+            job_id=stored.get("job_id"),
+            function=stored.get("function"),
+            queue=stored.get("queue"),
+            details={name: value for name, value in stored.items() if name not in {*_NAMED, "schema", "type"}},
+        )
+    except (ValueError, KeyError, TypeError) as exc:
+        raise CorruptRecord(f"events {event_id}", f"not an event: {exc}") from exc
+
+
+def facts_of(record: RunRecord) -> dict[str, Any]:
+    """Give what every event of a job says of it."""
+    return {
+        "job_id": record.job_id,
+        "instance_id": record.instance_id,
+        "function": record.function,
+        "queue": record.queue,
+        "library": record.library,
+    }
+
+
+def orphaned_event(record: RunRecord, *, reason: str) -> str:
+    """Write that a dead instance has left this run."""
+    return encode_event("orphaned", **facts_of(record), reason=reason, job_try=record.job_try)

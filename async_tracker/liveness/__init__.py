@@ -1,0 +1,1 @@
+"""Who is alive: evidence in, verdict out."""

@@ -1,0 +1,39 @@
+"""Whether this process itself was out of sight of the server: pure."""
+
+import math
+from dataclasses import dataclass, replace
+
+from async_tracker.store.observation import Observation
+
+
+@dataclass(slots=True, kw_only=True)
+class Presence:
+    """When this process last heard from the server, by the server's clock, and when it came back after it had not for too long.
+
+    What stops a sweeper may have stopped everybody: a host that sleeps, a machine that is paused, a clock that is put forward. Then
+    all heartbeats are old when it goes on, and whoever looks first would take that for silence.
+
+    >>> presence = Presence(away_after=15.0)
+    >>> for now_ms in (1_000, 9_000, 90_000, 91_000):
+    ...     presence.note(now_ms)
+    >>> presence.back_at_ms
+    90000
+    """
+
+    away_after: float = math.inf
+    """Seconds."""
+    back_at_ms: int | None = None
+    heard_at_ms: int | None = None
+
+    def note(self, now_ms: int) -> None:
+        """The server has just answered, and it was that late there. From any thread."""
+        heard_at_ms, self.heard_at_ms = self.heard_at_ms, now_ms
+        if heard_at_ms is not None and now_ms - heard_at_ms >= 1000.0 * self.away_after:
+            self.back_at_ms = now_ms
+
+    def seen_from_here(self, observation: Observation) -> Observation:
+        """Void the evidence of an observation from the time before this process was back, as a change of the server does."""
+        self.note(observation.now_ms)
+        if self.back_at_ms is None or self.back_at_ms <= (observation.server_since_ms or 0):
+            return observation
+        return replace(observation, server_since_ms=self.back_at_ms)

@@ -1,0 +1,1 @@
+"""What can be asked: one look at the namespace, and the records made of it."""

@@ -1,0 +1,165 @@
+"""The transitions: one method each, one Lua file each. Nothing here reads first and writes then."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from async_tracker.connections.calls import ScriptCall, call, call_many, raised, run_script, run_scripts
+from async_tracker.connections.replies import Argument, text
+from async_tracker.store import keys
+from async_tracker.store.observation import Observation
+from async_tracker.store.run_record import RunRecord, encode_run
+from async_tracker.store.scripts import (
+    EVENTS_KEPT,
+    SCRIPTS,
+    TOMBSTONE_MS,
+    beat_call,
+    checked,
+    deregister_call,
+    flat,
+    mark_of,
+    observe_call,
+    read_observation,
+    write_call,
+)
+from async_tracker.store.writes import Beat, Ended, Judged, Reply, Settled, Settlement, Status, Write
+
+
+class Store:
+    """The namespace as the tracker keeps it. ``redis`` is a Namespace proxy; every method raises StorageError when Redis refuses."""
+
+    def __init__(self, redis: Any) -> None:
+        self.redis = redis
+
+    async def _run(self, name: str, names: Sequence[str], *arguments: Argument) -> Any:
+        return checked(name, await run_script(self.redis, SCRIPTS[name], names, arguments))
+
+    async def register(self, instance_id: str, sequence: int, connections: str, fields: Mapping[str, Argument]) -> Reply:
+        """Make an instance known. UNKNOWN means that it was declared dead before: it must take a new id; STALE: try again."""
+        names = [keys.INSTANCES, keys.instance(instance_id), keys.CONNECTIONS, keys.GONE, keys.tombstone(instance_id)]
+        return _reply(await self._run("register", names, instance_id, sequence, connections, *flat(fields)))
+
+    async def beat(self, instance_id: str, beat: Beat) -> Reply:
+        """Renew the heartbeat, and what it carries."""
+        names, arguments = beat_call(instance_id, beat)
+        return _reply(await self._run("beat", names, *arguments))
+
+    async def write(self, instance_id: str, sequence: int, *, started: Sequence[RunRecord], ended: Sequence[Ended]) -> Reply:
+        """Write what the journal gathered."""
+        names, arguments = write_call(instance_id, sequence, started=started, ended=ended)
+        return _reply(await self._run("write", names, *arguments))
+
+    async def write_many(self, instance_id: str, writes: Sequence[Write]) -> list[Reply]:
+        """Do what `write` does several times, each a step of its own, in one round trip."""
+        if len(writes) == 1:  # nearly always, and a pipeline costs more
+            return [await self.write(instance_id, writes[0].sequence, started=writes[0].started, ended=writes[0].ended)]
+        calls = [(SCRIPTS["write"], *write_call(instance_id, each.sequence, started=each.started, ended=each.ended)) for each in writes]
+        return [_reply(checked("write", reply)) for reply in raised(await run_scripts(self.redis, calls))]
+
+    async def deregister(self, instance_id: str) -> int:
+        """End an instance in order. Returns how many runs it left, which are orphans now; -1 when it was not registered."""
+        names, arguments = deregister_call(instance_id)
+        return int(await self._run("deregister", names, *arguments))
+
+    async def leave(self, instance_id: str, *, writes: Sequence[Write], beat: Beat, lease: tuple[str, str] | None) -> None:
+        """Write what is left, beat, give the lease (library and holder) back if it is held, and deregister, in one round trip.
+
+        It is done in order, each its own step, and to the end: what was sent is done also where nobody waits for the answer.
+        Raises StorageError where something of it was refused; the rest is done all the same.
+        """
+        calls: list[ScriptCall] = [
+            (SCRIPTS["write"], *write_call(instance_id, each.sequence, started=each.started, ended=each.ended)) for each in writes
+        ]
+        calls.append((SCRIPTS["beat"], *beat_call(instance_id, beat)))
+        if lease is not None:
+            library, holder = lease
+            calls.append((SCRIPTS["release_lease"], [keys.lease(library)], [holder]))
+        calls.append((SCRIPTS["deregister"], *deregister_call(instance_id)))
+        replies = await run_scripts(self.redis, calls, by_text=True)
+        for (script, _, _), reply in zip(calls, raised(replies), strict=True):
+            checked(script.name, reply)
+
+    async def lease(self, library: str, holder: str, *, ttl_ms: int, replacing: str = "") -> tuple[bool, str, int]:
+        """Take or renew the sweeper's lease. Returns whether it is ours, who holds it, and how many instances there are."""
+        ours, held_by, count = await self._run("lease", [keys.lease(library), keys.INSTANCES], holder, ttl_ms, replacing)
+        return int(ours) == 1, text(held_by), int(count)
+
+    async def release_lease(self, library: str, holder: str) -> bool:
+        """Give the lease back if it is still ours."""
+        return int(await self._run("release_lease", [keys.lease(library)], holder)) == 1
+
+    async def observe(self, run_id: str) -> Observation:
+        """Read all the evidence at one moment, and note that the server is this one; '' when it cannot be known."""
+        names, arguments = observe_call(run_id)
+        return read_observation(await self._run("observe", names, *arguments), run_id)
+
+    async def mark_gone(self, instance_id: str, connections: str, *, gone: bool) -> int:
+        """Note that these connections are gone, or back. Returns since when they are gone in ms, 0 when they are not."""
+        return int(await self._run("mark_gone", [keys.CONNECTIONS, keys.GONE], instance_id, connections, int(gone)))
+
+    async def declare_dead(self, judged: Judged, event: str) -> bool:
+        """Declare an instance dead unless its evidence has changed since it was judged."""
+        instance_id = judged.instance_id
+        names = [keys.INSTANCES, keys.instance(instance_id), keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS, keys.DEAD]
+        names += [keys.tombstone(instance_id), keys.EVENTS]
+        arguments = (instance_id, judged.heartbeat, judged.connections, judged.watchdog, judged.reason, TOMBSTONE_MS, EVENTS_KEPT, event)
+        return int(await self._run("declare_dead", names, *arguments)) == 1
+
+    async def adopt(self, instance_id: str, orphans: Sequence[RunRecord]) -> bool:
+        """Keep the orphans of a dead instance until they are settled, also those that it did not live to record."""
+        names = [keys.DEAD, keys.jobs(instance_id), keys.orphans(instance_id), keys.settled(instance_id)]
+        names += [keys.job(record.ref) for record in orphans]
+        arguments = [part for record in orphans for part in (record.ref, record.run, encode_run(record))]
+        return int(await self._run("adopt", names, instance_id, mark_of(instance_id), *arguments)) == 1
+
+    async def tell(self, record: RunRecord, event: str, *, counter: str, minute: int) -> bool:
+        """Tell of an orphan that nobody recovers yet, once. Returns False when it was told or settled before."""
+        names = [keys.DEAD, keys.settled(record.instance_id), keys.told(record.instance_id), keys.EVENTS, keys.STATS, keys.minute(minute)]
+        return int(await self._run("tell", names, record.instance_id, record.ref, record.run, EVENTS_KEPT, event, counter)) == 1
+
+    async def settle(self, settlement: Settlement, *, window_ms: int, minute: int) -> Settled:
+        """Close the book on one orphan, once."""
+        record = settlement.record
+        names = [keys.DEAD, keys.jobs(record.instance_id), keys.job(record.ref), keys.recoveries(record.ref), keys.EVENTS]
+        names += [keys.STATS, keys.minute(minute), keys.QUARANTINE, keys.quarantined(record.ref)]
+        names += [keys.orphans(record.instance_id), keys.settled(record.instance_id), keys.told(record.instance_id)]
+        arguments: list[Argument] = [record.instance_id, record.ref, record.run, int(settlement.counts), window_ms, EVENTS_KEPT]
+        arguments += [
+            len(settlement.events),
+            len(settlement.counters),
+            *settlement.events,
+            *settlement.counters,
+            *flat(settlement.quarantined or {}),
+        ]
+        return Settled(int(await self._run("settle", names, *arguments)))
+
+    async def bury(self, instance_id: str) -> bool:
+        """Forget a dead instance that has no orphan left."""
+        names = [keys.DEAD, keys.instance(instance_id), keys.jobs(instance_id), keys.counters(instance_id)]
+        names += [keys.orphans(instance_id), keys.settled(instance_id), keys.told(instance_id)]
+        return int(await self._run("bury", names, instance_id)) == 1
+
+    async def publish(self, event: str) -> None:
+        """Put one event into the stream."""
+        add = ("XADD", keys.EVENTS, "MAXLEN", "~", EVENTS_KEPT, "*", "event", event)
+        await call_many(self.redis, [add, ("EXPIRE", keys.EVENTS, 2_592_000)])
+
+    async def is_registered(self, instance_id: str) -> bool:
+        """Tell whether this instance is still one: not deregistered, not declared dead."""
+        return await call(self.redis, "ZSCORE", keys.INSTANCES, instance_id) is not None
+
+    async def has_ended(self, instance_id: str) -> bool:
+        """Tell whether this instance was deregistered or declared dead; an instance that is merely unknown was not."""
+        return int(await call(self.redis, "EXISTS", keys.tombstone(instance_id))) == 1
+
+    async def listed_jobs(self, instance_id: str) -> list[str]:
+        """Give the ids of the jobs that Redis lists for an instance."""
+        return [text(member) for member in await call(self.redis, "SMEMBERS", keys.jobs(instance_id))]
+
+    async def unquarantine(self, job_id: str, event: str) -> bool:
+        """Take a job off the quarantine list. Returns False when it was not on it."""
+        names = [keys.QUARANTINE, keys.quarantined(job_id), keys.recoveries(job_id), keys.EVENTS]
+        return int(await self._run("unquarantine", names, job_id, EVENTS_KEPT, event)) == 1
+
+
+def _reply(reply: Any) -> Reply:
+    return Reply(Status(int(reply[0])), int(reply[1]))

@@ -1,0 +1,193 @@
+"""What an instance says of itself, as a hash: pure."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from types import MappingProxyType
+
+from async_tracker.errors import CorruptRecord
+from async_tracker.policy import Limits
+from async_tracker.store.run_record import LAST_MOMENT_MS, RECORD_SCHEMA
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """What an instance has to say to whoever runs it: something about its set-up that is not as it was meant."""
+
+    says: str
+    remedy: str
+    is_error: bool = False
+    """Not even what was asked for is done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """What an instance says of itself once, when it registers; `Limits` and the evidence are kept beside it."""
+
+    library: str
+    host: str
+    host_id: str
+    pid: int
+    label: str | None = None
+    queue: str | None = None
+    """The name of its queue, for people; of several, all of them."""
+    queues: tuple[str, ...] = ()
+    """The names of its queues, where it works on several."""
+    functions: tuple[str, ...] = ()
+    concurrency: int | None = None
+    tags: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    redis: str | None = None
+    claims_server: str | None = None
+    """Run id of the server that holds the worker library's claims; None when it is the tracker's own."""
+    broker: str | None = None
+    """What an adapter must know to find the claims, in its own words."""
+    notes: tuple[Note, ...] = ()
+
+
+def encode_description(description: Description, limits: Limits) -> dict[str, str | int | float]:
+    """Give the fields of ``instance:{id}`` that do not change while the instance lives."""
+    fields: dict[str, str | int | float] = {
+        "schema": RECORD_SCHEMA,
+        "library": description.library,
+        "host": description.host,
+        "host_id": description.host_id,
+        "pid": description.pid,
+        "functions": json.dumps(description.functions),
+        "tags": json.dumps(description.tags),
+        "versions": json.dumps(dict(description.versions)),
+        "limits": json.dumps([limits.heartbeat_ttl, limits.disconnect_grace, limits.silence_limit, limits.stall_limit]),
+        "label": description.label or "",
+        "queue": description.queue or "",
+        "queues": json.dumps(description.queues) if description.queues else "",
+        "concurrency": "" if description.concurrency is None else description.concurrency,
+        "redis": description.redis or "",
+        "claims_server": description.claims_server or "",
+        "broker": description.broker or "",
+        "notes": json.dumps([[note.says, note.remedy, note.is_error] for note in description.notes]) if description.notes else "",
+    }
+    return {name: value for name, value in fields.items() if value != ""}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredInstance:
+    """``instance:{id}``, read: what it said at registration, and what it said last."""
+
+    instance_id: str
+    description: Description
+    limits: Limits
+    started_at_ms: int
+    state: str = "alive"
+    busy: int = 0
+    rss_bytes: int | None = None
+    loop_lag_ms: int = 0
+    blocked_at: tuple[str, ...] = ()
+    blocked_since_ms: int | None = None
+    jobs_started: int = 0
+    jobs_ended: int = 0
+    dropped: int = 0
+    died_at_ms: int | None = None
+    death_reason: str = ""
+
+
+def decode_instance(key: str, instance_id: str, stored: Mapping[str, str]) -> StoredInstance:
+    """Read ``instance:{id}``. Raises CorruptRecord for what another version or somebody else wrote."""
+    if stored.get("schema") != str(RECORD_SCHEMA):
+        raise CorruptRecord(key, f"schema {stored.get('schema')}, this version reads {RECORD_SCHEMA}")
+    try:
+        return StoredInstance(
+            instance_id=instance_id,
+            description=_decode_description(stored),
+            limits=_decode_limits(stored["limits"]),
+            started_at_ms=_moment(stored["started_at_ms"]),
+            state=stored.get("state", "alive"),
+            busy=int(stored.get("busy", 0)),
+            rss_bytes=_number(stored, "rss_bytes"),
+            loop_lag_ms=int(stored.get("loop_lag_ms", 0)),
+            blocked_at=_texts(stored.get("blocked_at", "[]")),
+            blocked_since_ms=_moment(stored["blocked_since_ms"]) if "blocked_since_ms" in stored else None,
+            jobs_started=int(stored.get("jobs_started", 0)),
+            jobs_ended=int(stored.get("jobs_ended", 0)),
+            dropped=int(stored.get("dropped", 0)),
+            died_at_ms=_moment(stored["died_at_ms"]) if "died_at_ms" in stored else None,
+            death_reason=stored.get("death_reason", ""),
+        )
+    except (KeyError, ValueError, TypeError) as exc:
+        raise CorruptRecord(key, f"a field is missing or has the wrong type: {exc}") from exc
+
+
+def of_another_schema(instance_id: str, stored: Mapping[str, str]) -> StoredInstance:
+    """Read as much of another version's ``instance:{id}`` as it takes to judge it by its own limits.
+
+    What cannot even be read so far belongs to no library: whoever wrote it, or a sweep of that version, sees to it.
+
+    >>> of_another_schema("w", {"schema": "2", "library": "arq", "limits": "[15.0,30.0,60.0,null]"}).limits.disconnect_grace
+    30.0
+    >>> of_another_schema("w", {"schema": "2", "library": "arq", "limits": "{}"}).description.library
+    ''
+    """
+    try:
+        library, limits, queues = stored["library"], _decode_limits(stored["limits"]), _texts(stored.get("queues", "[]"))
+    except (KeyError, ValueError, TypeError, AttributeError):
+        library, limits, queues = "", Limits(), ()
+    host_id = stored.get("host_id", f"?{instance_id}")
+    description = Description(
+        library=library, host=stored.get("host", "?"), host_id=host_id, pid=0, queue=stored.get("queue"), queues=queues
+    )
+    return StoredInstance(instance_id=instance_id, description=description, limits=limits, started_at_ms=0)
+
+
+def _decode_description(stored: Mapping[str, str]) -> Description:
+    return Description(
+        library=stored["library"],
+        host=stored["host"],
+        host_id=stored["host_id"],
+        pid=int(stored["pid"]),
+        label=stored.get("label"),
+        queue=stored.get("queue"),
+        queues=_texts(stored.get("queues", "[]")),
+        functions=_texts(stored["functions"]),
+        concurrency=_number(stored, "concurrency"),
+        tags=_texts(stored["tags"]),
+        versions=_versions(stored["versions"]),
+        redis=stored.get("redis"),
+        claims_server=stored.get("claims_server"),
+        broker=stored.get("broker"),
+        notes=_notes(stored.get("notes", "[]")),
+    )
+
+
+# A fleet says the same thing a thousand times: what is equal is read once.
+
+
+@lru_cache(maxsize=1_024)
+def _texts(stored: str) -> tuple[str, ...]:
+    return tuple(map(str, json.loads(stored)))
+
+
+@lru_cache(maxsize=1_024)
+def _notes(stored: str) -> tuple[Note, ...]:
+    return tuple(Note(says=str(says), remedy=str(remedy), is_error=bool(is_error)) for says, remedy, is_error in json.loads(stored))
+
+
+@lru_cache(maxsize=1_024)
+def _versions(stored: str) -> Mapping[str, str]:
+    return MappingProxyType(dict(json.loads(stored)))
+
+
+@lru_cache(maxsize=1_024)
+def _decode_limits(stored: str) -> Limits:
+    ttl, grace, silence, stall = json.loads(stored)
+    return Limits(heartbeat_ttl=ttl, disconnect_grace=grace, silence_limit=silence, stall_limit=stall)
+
+
+def _moment(stored: str) -> int:
+    moment_ms = int(stored)
+    if not 0 <= moment_ms <= LAST_MOMENT_MS:
+        raise ValueError(f"{moment_ms} is no time")
+    return moment_ms
+
+
+def _number(stored: Mapping[str, str], name: str) -> int | None:
+    return int(stored[name]) if name in stored else None

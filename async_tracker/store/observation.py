@@ -1,0 +1,44 @@
+"""The evidence at one moment, as it was read from Redis: pure."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connections:
+    """The connections that an instance has registered, and on which server they were.
+
+    >>> Connections.decode(Connections(server="5f", ids={7: "async-tracker:ab"}).encode()).ids
+    {7: 'async-tracker:ab'}
+    """
+
+    server: str = ""
+    ids: Mapping[int, str] = field(default_factory=dict)
+
+    def encode(self) -> str:
+        """Write it as the JSON that is compared, byte by byte, when an instance is declared dead."""
+        return json.dumps({"server": self.server, "ids": {str(key): self.ids[key] for key in sorted(self.ids)}}, separators=(",", ":"))
+
+    @classmethod
+    def decode(cls, text: str) -> "Connections":
+        """Read it; what cannot be read is no evidence, so it comes back empty."""
+        try:
+            stored = json.loads(text)
+            return cls(server=stored["server"], ids={int(key): str(name) for key, name in stored["ids"].items()})
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return cls()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """The evidence of a namespace at one moment, as it is stored; scores and JSON are kept as they were read."""
+
+    now_ms: int
+    server_since_ms: int | None
+    run_id: str
+    instances: Mapping[str, str]
+    connections: Mapping[str, str]
+    gone: Mapping[str, int]
+    watchdogs: Mapping[str, str]
+    dead: Mapping[str, int]

@@ -7,6 +7,9 @@ failure detector, in the order in which they are tried.
 from dataclasses import dataclass
 from enum import StrEnum
 
+NO_LIBRARY = "asyncio"
+"""What stands for the worker library where there is none: workers of `Tracker.register`, and their jobs."""
+
 
 class InstanceState(StrEnum):
     """What is known of an instance."""
@@ -15,9 +18,9 @@ class InstanceState(StrEnum):
     DRAINING = "draining"
     """Shutdown has begun; it beats until its last job has ended."""
     STALLED_BLOCKED = "stalled_blocked"
-    """The process lives and its event loop does not: the watchdog says so."""
+    """The process is alive and its event loop is blocked: the watchdog reports."""
     STALLED_SILENT = "stalled_silent"
-    """A stopped process or a lost host: its connection is open and nothing speaks."""
+    """A stopped process or a lost host: its connection is open, and neither its loop nor its watchdog reports."""
     DEAD = "dead"
 
 
@@ -40,6 +43,9 @@ class Limits:
     stall_limit: float | None = None
 
 
+DEFAULT_LIMITS = Limits()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """All that a verdict rests on. Ages are seconds on the server's clock; None means never."""
@@ -52,7 +58,7 @@ class Evidence:
     host_seen: bool = False
     """Another instance of that host beats, so the host is there."""
     server_age: float | None = None
-    """Since the server was found to be another one (restart, failover), or whoever judges was back after an absence; None: neither."""
+    """Since the server was found to be another one (restart, failover), or the judging process was back after an absence; None: neither."""
     draining: bool = False
 
 
@@ -65,7 +71,7 @@ class Verdict:
 
 
 HOST_SEEN_FACTOR = 10
-"""A silent process on a host that others prove to be there is given this many times ``silence_limit``."""
+"""A silent process is given this many times ``silence_limit`` where another instance proves that its host is there."""
 
 
 def judge(evidence: Evidence, limits: Limits) -> Verdict:
@@ -77,7 +83,7 @@ def judge(evidence: Evidence, limits: Limits) -> Verdict:
     >>> judge(Evidence(heartbeat_age=0.5, connection=Connection.GONE, gone_for=1.0), limits).state
     <InstanceState.DEAD: 'dead'>
 
-    Merely slow: stale, but the watchdog speaks.
+    Merely slow: the heartbeat is old, and the watchdog reports.
 
     >>> judge(Evidence(heartbeat_age=600.0, connection=Connection.OPEN, watchdog_age=4.0), limits).state
     <InstanceState.STALLED_BLOCKED: 'stalled_blocked'>
@@ -91,7 +97,7 @@ def judge(evidence: Evidence, limits: Limits) -> Verdict:
     >>> judge(Evidence(heartbeat_age=60.0, connection=Connection.OPEN, host_seen=True), limits).state
     <InstanceState.STALLED_SILENT: 'stalled_silent'>
 
-    After a restart of the server nobody is dead before everybody had time to return.
+    After a restart of the server no instance is dead before all had time to register again.
 
     >>> judge(Evidence(heartbeat_age=900.0, connection=Connection.GONE, gone_for=9.0, server_age=9.0), limits).state
     <InstanceState.ALIVE: 'alive'>
@@ -99,10 +105,10 @@ def judge(evidence: Evidence, limits: Limits) -> Verdict:
     if evidence.server_age is not None and evidence.server_age < limits.heartbeat_ttl:
         return _live(
             evidence,
-            f"the server is another one, or was out of sight, until {evidence.server_age:.1f} s ago: instances are given time to return",
+            f"Redis restarted, failed over or was unreachable {evidence.server_age:.1f} s ago; waiting for instances to register again",
         )
     if _disconnected(evidence, limits):
-        return Verdict(state=InstanceState.DEAD, reason=f"its connection is gone from the server since {evidence.gone_for:.1f} s")
+        return Verdict(state=InstanceState.DEAD, reason=f"its connection to Redis has been closed for {evidence.gone_for:.1f} s")
     if evidence.heartbeat_age < limits.heartbeat_ttl:
         return _live(evidence, f"heartbeat {max(evidence.heartbeat_age, 0.0):.1f} s ago")
     if evidence.watchdog_age is not None and evidence.watchdog_age < limits.heartbeat_ttl:
@@ -117,7 +123,7 @@ def _live(evidence: Evidence, reason: str) -> Verdict:
 def _disconnected(evidence: Evidence, limits: Limits) -> bool:
     if evidence.connection is not Connection.GONE or evidence.gone_for < limits.disconnect_grace:
         return False
-    # A word of the watchdog that came after the connections had gone proves that the process outlived them.
+    # A report of the watchdog from after the connections were gone proves that the process outlived them.
     return evidence.watchdog_age is None or evidence.watchdog_age >= evidence.gone_for
 
 
@@ -125,30 +131,36 @@ def _blocked(evidence: Evidence, limits: Limits) -> Verdict:
     age = evidence.heartbeat_age
     if limits.stall_limit is not None and age >= limits.stall_limit:
         return Verdict(
-            state=InstanceState.DEAD, reason=f"its loop is blocked since {age:.1f} s: longer than stall_limit ({limits.stall_limit} s)"
+            state=InstanceState.DEAD,
+            reason=f"its event loop has been blocked for {age:.1f} s, longer than stall_limit ({limits.stall_limit:g} s)",
         )
     return Verdict(
-        state=InstanceState.STALLED_BLOCKED, reason=f"its loop is blocked since {age:.1f} s; the process lives, its watchdog speaks"
+        state=InstanceState.STALLED_BLOCKED,
+        reason=f"its event loop has been blocked for {age:.1f} s; the process is alive, its watchdog thread reports",
     )
 
 
 def _silent(evidence: Evidence, limits: Limits) -> Verdict:
     age = evidence.heartbeat_age
     if evidence.connection is Connection.UNKNOWN:
-        return Verdict(state=InstanceState.DEAD, reason=f"no heartbeat for {age:.1f} s, and its connection cannot be known")
+        return Verdict(
+            state=InstanceState.DEAD, reason=f"no heartbeat for {age:.1f} s, and Redis does not tell whether its connection is open"
+        )
     if evidence.connection is Connection.GONE and evidence.gone_for >= limits.disconnect_grace:
         return Verdict(
-            state=InstanceState.DEAD, reason=f"no heartbeat for {age:.1f} s, its connection is gone and its watchdog fell silent"
+            state=InstanceState.DEAD,
+            reason=f"no heartbeat for {age:.1f} s, its connection to Redis is closed and its watchdog thread reports no longer",
         )
     limit = limits.silence_limit * (HOST_SEEN_FACTOR if evidence.host_seen else 1)
-    if limits.stall_limit is not None:  # a process that says nothing is not given longer than one that says that it is blocked
+    if limits.stall_limit is not None:  # a process that reports nothing is not given longer than one that reports to be blocked
         limit = min(limit, limits.stall_limit)
     if age >= limit:
-        return Verdict(state=InstanceState.DEAD, reason=f"silent for {age:.1f} s: longer than {limit:g} s")
+        return Verdict(state=InstanceState.DEAD, reason=f"no heartbeat for {age:.1f} s, longer than the limit of {limit:g} s")
     if evidence.connection is Connection.GONE:
-        return Verdict(state=InstanceState.STALLED_SILENT, reason=f"no heartbeat for {age:.1f} s; its connection has just gone")
+        return Verdict(state=InstanceState.STALLED_SILENT, reason=f"no heartbeat for {age:.1f} s; its connection to Redis has just closed")
     return Verdict(
-        state=InstanceState.STALLED_SILENT, reason=f"silent for {age:.1f} s with its connection open: stopped, or its host is lost"
+        state=InstanceState.STALLED_SILENT,
+        reason=f"no heartbeat for {age:.1f} s, and its connection is open: the process is stopped or its host is lost",
     )
 
 
@@ -176,8 +188,8 @@ def recovery_delay(deaths: int, *, jitter: float) -> float:
 def is_poison(deaths: int, *, max_recoveries: int, suspects: int = 1) -> bool:
     """Tell whether a job has killed its worker once too often; ``deaths`` includes the present one.
 
-    ``suspects`` died with it now, at least as often as it did, itself included. Where there are others, any of them may be the
-    pill: all are given the chance to be found apart, until that has taken twice as many deaths.
+    ``suspects``: how many jobs died with it now, itself included, and have died at least as often as it has. Where there are others,
+    any of them may be the pill: all are run again, so that they may die apart, until twice as many deaths.
 
     >>> is_poison(3, max_recoveries=3), is_poison(4, max_recoveries=3)
     (False, True)
@@ -188,9 +200,9 @@ def is_poison(deaths: int, *, max_recoveries: int, suspects: int = 1) -> bool:
 
 
 def apart(position: int, among: int, *, jitter: float) -> float:
-    """Turn a random number in [0, 1) into one for the so-many-th of several jobs that died together.
+    """Turn a random number in [0, 1) into one for the job at this position (from 0) among the jobs that died together.
 
-    They come back one after the other, evenly and at least half a step apart: what dies together again are fewer.
+    They come back one after the other, evenly and at least half a step apart, so that fewer of them die together again.
 
     >>> [apart(position, 2, jitter=0.5) for position in range(2)]
     [0.125, 0.625]
@@ -199,9 +211,9 @@ def apart(position: int, among: int, *, jitter: float) -> float:
 
 
 def standby_interval(sweep_interval: float, instances: int) -> float:
-    """Tell how often one of many instances should look whether the sweeper is still there, in seconds.
+    """Tell every how many seconds one of many instances should check whether the sweeper is still there.
 
-    Eight looks per ``sweep_interval`` for the whole fleet are enough, so the cost does not grow with the fleet.
+    Eight checks per ``sweep_interval`` for the whole fleet are enough, so the cost does not grow with the fleet.
 
     >>> standby_interval(0.5, 3), standby_interval(0.5, 80), standby_interval(0.5, 100_000)
     (0.5, 5.0, 5.0)

@@ -24,7 +24,7 @@ def time_parts(arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, flo
     Returns a copy of the arguments, and a dict that grows by the seconds that each part takes, the timer's own included.
     """
     seconds = dict.fromkeys([*HOOKS.values(), CLAIM, LOOK], 0.0)
-    setattr(Writer, "_look", _timed(Writer._look, LOOK, seconds))  # noqa: B010 - a method is not assigned where types are checked
+    setattr(Writer, "_check", _timed(Writer._check, LOOK, seconds))  # noqa: B010 - a method is not assigned where types are checked
     name_pipelines, make_hook = claims._naming_for_one, TrackedWorker._make_hook
 
     def naming(of: claims.Claims) -> Callable[[Any], Any]:

@@ -1,48 +1,130 @@
-"""The loop that sweeps: a step of the sweeper, then a wait."""
+"""The loop that sweeps: a step, then a wait whose length follows from what the step did."""
 
 import logging
+import random
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.instance.alarms import Alarms
-from async_tracker.recovery.lease import Seat
-from async_tracker.recovery.sweeper import Sweeper
+from async_tracker.policy import standby_interval
+from async_tracker.recovery.lease import Lease, LeaseHolder
+from async_tracker.recovery.sweeper import Sweeper, Swept
 
 logger = logging.getLogger("async_tracker")
 
+_BUDGET = 1.0
+"""Seconds that one sweep may spend on recovering: well within the lease, and so that the next death is soon judged."""
+
+_BREATH = 0.02
+"""Seconds between two sweeps while there is a backlog: the worker whose loop this is has jobs of its own."""
+
+_ALONE_SWEEPS = 10
+"""An instance that is alone sweeps once in this many turns: there is no other that could die."""
+
+_REFUSED = "Redis refuses the sweeps of this worker, so nothing is recovered from here: %s"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """How one turn of the loop ended."""
+
+    is_sweeper: bool = False
+    """The lease is ours, also after the turn."""
+    instances: int = 1
+    """How many were registered."""
+    swept: Swept | None = None
+    """None where there was no sweep: the lease is another instance's, or this one is alone."""
+    is_alone: bool = False
+    """The last sweep found no other instance, and none has registered since."""
+    turns_alone: int = 0
+    """In a row."""
+
+
+def pause_after(turn: Turn, *, sweep_interval: float, jitter: float) -> float:
+    """Tell how many seconds to wait for the next turn; ``jitter`` is a random number in [0, 1).
+
+    The sweeper's own interval; less while there is a backlog; and for an instance that only watches the lease, more in a large fleet.
+
+    >>> sweeping = Turn(is_sweeper=True, instances=80, swept=Swept())
+    >>> pause_after(sweeping, sweep_interval=0.5, jitter=0.0)
+    0.5
+    >>> pause_after(replace(sweeping, swept=Swept(ran_out=True)), sweep_interval=0.5, jitter=0.0)
+    0.02
+    >>> pause_after(Turn(instances=80), sweep_interval=0.5, jitter=0.0)
+    2.5
+    """
+    if not turn.is_sweeper:
+        return standby_interval(sweep_interval, turn.instances) * (0.5 + jitter / 2.0)
+    return min(sweep_interval, _BREATH) if turn.swept is not None and turn.swept.ran_out else sweep_interval
+
 
 class SweepLoop:
-    """Steps for ever; when Redis is away, or ``seat`` gives None, it tries again later."""
+    """Sweeps while the lease is ours. When Redis is away, or ``holder`` returns None, it tries again later."""
 
-    def __init__(self, *, sweeper: Sweeper, alarms: Alarms, seat: Callable[[], Seat | None]) -> None:
+    def __init__(
+        self, *, sweeper: Sweeper, lease: Lease, holder: Callable[[], LeaseHolder | None], alarms: Alarms, sweep_interval: float
+    ) -> None:
         self._sweeper = sweeper
+        self._lease = lease
+        self._holder = holder
         self._alarms = alarms
-        self._seat = seat
+        self._sweep_interval = sweep_interval
         self._is_refused = False
-        """Redis did not let the last sweep through, and the log says so."""
+        """Redis refused the last sweep, and the log says so."""
 
     async def run(self) -> None:
         """Wait, and sweep where it is our turn."""
+        turn = Turn()
         while True:
-            await self._alarms.sleep(self._sweeper.interval())
-            seat = self._seat()
-            if seat is None:
+            await self._alarms.sleep(pause_after(turn, sweep_interval=self._sweep_interval, jitter=random.random()))
+            holder = self._holder()
+            if holder is None:
+                turn = replace(turn, swept=None)
                 continue
             try:
-                await self._sweeper.step(seat)
-                self._got_through()
+                turn = await self.step(holder, before=turn)
+                self._got_through(turn)
             except StorageError as exc:
+                turn = replace(turn, is_sweeper=self._lease.is_held, swept=None, is_alone=False)
                 self._put_off(exc)
 
-    def _got_through(self) -> None:
-        if self._is_refused and self._sweeper.is_sweeper:  # to ask whose turn it is may be allowed where to sweep is not
+    async def step(self, holder: LeaseHolder, *, before: Turn) -> Turn:
+        """Sweep if it is our turn. Raises StorageError.
+
+        When Redis refuses something, the lease is given back: another instance may be allowed to do it.
+        """
+        election = await self._lease.elect(holder)
+        if not election.is_ours:
+            return Turn(instances=election.instances)
+        is_alone = before.is_alone and election.instances == 1
+        turns_alone = before.turns_alone + 1 if is_alone else 0
+        if turns_alone % _ALONE_SWEEPS:
+            return Turn(is_sweeper=True, instances=election.instances, is_alone=True, turns_alone=turns_alone)
+        try:
+            swept = await self._sweeper.sweep(holder.run_id, within=_BUDGET)
+        except StorageError:
+            await self._lease.give_way()
+            raise
+        if swept.hindered:
+            await self._lease.give_way()
+        return Turn(
+            is_sweeper=self._lease.is_held,
+            instances=election.instances,
+            swept=swept,
+            is_alone=swept.was_alone,
+            turns_alone=turns_alone,
+        )
+
+    def _got_through(self, turn: Turn) -> None:
+        if self._is_refused and turn.is_sweeper:  # to take the lease may be allowed where to sweep is not
             self._is_refused = False
-            logger.info("sweeps get through again")
+            logger.info("Redis no longer refuses the sweeps of this worker")
 
     def _put_off(self, exc: StorageError) -> None:
-        """Log a refusal once: it lasts until a person mends it. That Redis is away is logged by the heartbeat."""
+        """Log a refusal once: it lasts until a person changes something. That Redis is away is logged by the heartbeat."""
         if isinstance(exc, StorageUnavailable) or self._is_refused:
-            logger.debug("sweep put off: %s", exc)
+            logger.debug("sweep postponed: %s", exc)
         else:
             self._is_refused = True
-            logger.warning("no sweep gets through, so nothing is recovered from here: %s", exc)
+            logger.warning(_REFUSED, exc)

@@ -11,13 +11,10 @@ from async_tracker.connections.access import Access, describe
 from async_tracker.connections.link import Link
 from async_tracker.instance.host import host_id, hostname, versions
 from async_tracker.instance.runtime import Runtime
-from async_tracker.integrations.registry import PLAIN, Registry
+from async_tracker.integrations.registry import Registry
+from async_tracker.policy import NO_LIBRARY
 from async_tracker.recovery.adapter import Adapter
 from async_tracker.store.instance_record import Description, Note
-
-
-def _nothing() -> None:
-    """There is nothing to look after."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +33,7 @@ class Footing:
 
     def describe(
         self,
-        library: str = PLAIN,
+        library: str = NO_LIBRARY,
         *,
         queue: str | None = None,
         queues: tuple[str, ...] = (),
@@ -62,7 +59,7 @@ class Footing:
             functions=tuple(functions),
             concurrency=concurrency,
             tags=self.settings.tags,
-            versions=versions(*(() if library == PLAIN else (library,))),
+            versions=versions(*(() if library == NO_LIBRARY else (library,))),
             redis=describe(self.access.client()),
             claims_server=claims_server,
             broker=broker,
@@ -76,14 +73,16 @@ class Footing:
         make_adapter: Callable[[Link], Adapter | None],
         main_task: asyncio.Task[Any] | None = None,
         is_draining: Callable[[], bool] | None = None,
-        on_pulse: Callable[[], None] = _nothing,
-        on_closed: Callable[[], None] = _nothing,
+        on_pulse: Callable[[], None] | None = None,
+        on_closed: Callable[[], None] | None = None,
+        on_renamed: Callable[[], None] | None = None,
     ) -> Runtime:
         """Compose an instance, in the event loop that it will live in; ``await runtime.start()`` registers it.
 
         ``make_adapter`` is given the instance's own connection. When ``main_task`` is done the worker counts as over, and
         ``is_draining`` is asked a few times a second whether shutdown has begun; without it, call ``runtime.drain()``. ``on_pulse``
-        is called as often, to look after what has become of jobs, and ``on_closed`` when no more runs may be started.
+        is called as often, to see what has become of jobs, ``on_closed`` when no more runs may be started, and ``on_renamed`` when the
+        instance has taken another id, since it was declared dead.
         """
         runtime = Runtime(
             settings=self.settings,
@@ -95,6 +94,7 @@ class Footing:
             is_draining=is_draining,
             on_pulse=on_pulse,
             on_closed=on_closed,
+            on_renamed=on_renamed,
         )
         self.on_runtime(runtime)
         return runtime

@@ -1,4 +1,4 @@
-"""Whether this process itself was out of sight of the server: pure."""
+"""Whether this process itself was out of reach of the server: pure."""
 
 import math
 from dataclasses import dataclass, replace
@@ -8,10 +8,10 @@ from async_tracker.store.observation import Observation
 
 @dataclass(slots=True, kw_only=True)
 class Presence:
-    """When this process last heard from the server, by the server's clock, and when it came back after it had not for too long.
+    """When this process last heard from the server, by the server's clock, and when it was back after an absence of ``away_after``.
 
-    What stops a sweeper may have stopped everybody: a host that sleeps, a machine that is paused, a clock that is put forward. Then
-    all heartbeats are old when it goes on, and whoever looks first would take that for silence.
+    What stops a sweeper may have stopped every worker: a host that sleeps, a machine that is paused, a clock that is set forward.
+    When they go on, all heartbeats are old, and the first process that judges them would take that for silence.
 
     >>> presence = Presence(away_after=15.0)
     >>> for now_ms in (1_000, 9_000, 90_000, 91_000):
@@ -26,13 +26,13 @@ class Presence:
     heard_at_ms: int | None = None
 
     def note(self, now_ms: int) -> None:
-        """The server has just answered, and it was that late there. From any thread."""
+        """Note that the server has just answered, and the time there. May be called from any thread."""
         heard_at_ms, self.heard_at_ms = self.heard_at_ms, now_ms
         if heard_at_ms is not None and now_ms - heard_at_ms >= 1000.0 * self.away_after:
             self.back_at_ms = now_ms
 
     def seen_from_here(self, observation: Observation) -> Observation:
-        """Void the evidence of an observation from the time before this process was back, as a change of the server does."""
+        """Give the observation without the evidence from before this process was back, as after a change of the server."""
         self.note(observation.now_ms)
         if self.back_at_ms is None or self.back_at_ms <= (observation.server_since_ms or 0):
             return observation

@@ -1,1 +1,1 @@
-"""What is done for the dead: who sweeps, what they left, given back or quarantined, buried."""
+"""What is done for dead instances: one instance sweeps, finds what they left, and gives it back or quarantines it."""

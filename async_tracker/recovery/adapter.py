@@ -1,19 +1,20 @@
 """The boundary to a worker library: what the tracker needs to know of arq, dramatiq or a worker of your own.
 
-An adapter reports starts and ends through a `Reporter`, describes its instance, and knows how its library holds a job
-and how such a hold is given back. Everything above the boundary speaks of runs, claims and orphans only.
+An adapter knows how its library holds a job, and how such a hold is given back. Everything above the boundary speaks of runs,
+claims and orphans only.
 
 Contract:
 
-* ``release`` and ``quarantine`` act only while the claim still carries the orphan's own token, and are idempotent by that
-  token: called again, by another process even, they answer as they did the first time. A sweeper may die after any of them, and
-  the next may plan the other of the two: then ``release`` answers QUARANTINED, and ``quarantine`` None.
-* ``retry`` is idempotent by what was kept: called again for the same quarantine, it is True and queues nothing.
-* ``claims_of`` finds what dead instances hold without looking at our records, so that a job that killed its worker in its
-  first statement is found too.
-* What an adapter must know to find a hold stands in the instance's `Description` (``broker``, ``queues``) and in the run's
-  ``hold``, both in the adapter's own words: a sweeper in another process, or a command line, has nothing else.
-* None of them unpickles anything. Each works in batches that keep the server busy for a few milliseconds at most.
+* ``release`` and ``quarantine`` act only while the claim still carries the orphan's own token.
+* Both are idempotent per token, also across processes: a second call returns the first answer. If ``quarantine`` came first,
+  ``release`` returns QUARANTINED; if ``release`` came first, ``quarantine`` returns None. (The sweeper may die in between, and the
+  next sweeper may decide differently.)
+* ``retry`` is idempotent per quarantine: a second call with the same payload returns True and queues nothing.
+* ``claims_of`` finds what dead instances hold without reading our records, so that a job that killed its worker in its first
+  statement is found too.
+* What an adapter must know to find a hold is in the instance's `Description` (``broker``, ``queues``) and in the run's ``hold``,
+  in the adapter's own words: a sweeper in another process, or the command line, has nothing else.
+* No method unpickles anything. Each works in batches that keep the server busy for a few milliseconds at most.
 * They raise StorageError when Redis refuses or is away; the sweep then tries again.
 """
 
@@ -32,11 +33,11 @@ class Released(StrEnum):
 
     RELEASED = "released"
     QUARANTINED = "quarantined"
-    """An earlier sweep has quarantined it, and did not live to write that down: ``quarantine`` gives what it kept."""
+    """An earlier sweep quarantined it and died before it recorded that: ``quarantine`` returns what it kept."""
     ENDED = "ended"
-    """The job is not queued any more: it had ended."""
+    """The job is no longer queued: it had ended."""
     TAKEN = "taken"
-    """The claim carries another token, or none: somebody else may hold the job."""
+    """The claim carries another token, or none: another worker may hold the job."""
     NOTHING = "nothing"
     """This library has no claims: there is nothing to release."""
 
@@ -48,10 +49,10 @@ class Claim:
     job_id: str
     instance_id: str
     run: str | None = None
-    """The run that holds the job; None where the library's holds do not name runs: then ``hold`` tells."""
+    """The run that holds the job; None where the library's holds do not name runs: then ``hold`` says it."""
     queue: str | None
     started: bool | None = True
-    """False when the job was only fetched: such a death is not the job's doing. None when the library does not tell."""
+    """False when the job was only fetched: it cannot have killed its worker. None when the library does not tell."""
     scope: str = ""
     hold: str | None = None
 
@@ -63,7 +64,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuarantinedPayload:
-    """What must be kept to let a quarantined job run again one day; opaque to everybody but the adapter."""
+    """What must be kept so that a quarantined job can run again one day; opaque to all code except the adapter."""
 
     payload: bytes
     extras: Mapping[str, bytes]
@@ -74,7 +75,7 @@ class Adapter(Protocol):
 
     @property
     def library(self) -> str:
-        """The library's name, as it stands in records and leases."""
+        """The library's name, as it is written in records and leases."""
         ...
 
     @property
@@ -83,15 +84,15 @@ class Adapter(Protocol):
         ...
 
     def claims_of(self, dead: Mapping[str, Description | None]) -> AsyncIterator[Claim]:
-        """Find what these dead instances hold; what one said of itself is None when it cannot be read."""
+        """Find what these dead instances hold; the description of an instance is None when it cannot be read."""
         ...
 
     def shares_claims(self, one: Description, other: Description) -> bool:
-        """Tell whether what these two instances hold cannot be told apart: then neither is recovered while the other lives."""
+        """Tell whether the claims of these two instances cannot be distinguished: then neither is recovered while the other lives."""
         ...
 
     async def give_back(self, claims: Sequence[Claim]) -> None:
-        """Make jobs runnable again that were only fetched. Nothing is counted and nobody is told."""
+        """Make jobs runnable again that were only fetched. Nothing is counted and no event is written."""
         ...
 
     async def release(self, orphan: RunRecord, *, delay: float) -> Released:
@@ -99,7 +100,7 @@ class Adapter(Protocol):
         ...
 
     async def quarantine(self, orphan: RunRecord, *, error: str) -> QuarantinedPayload | None:
-        """Take the job out of its queue for good and tell whoever awaits it; None when it is no longer ours to take."""
+        """Take the job out of its queue for good, with ``error`` as its result; None when it is no longer ours to take."""
         ...
 
     async def holds(self, run: RunRecord) -> bool:

@@ -1,22 +1,95 @@
-"""Who sweeps: the holder of the lease, and how its connections are known from its name."""
+"""Who sweeps: one instance at a time for each library, elected by a lease in Redis.
 
+The lease ends with its holder's connection: an instance that finds the connection gone takes the lease over at once. So the death of
+the sweeper delays the next sweep by one turn of another instance, and not by the lifetime of the lease.
+"""
+
+import contextlib
 from dataclasses import dataclass
 
+from async_tracker.errors import StorageError
+from async_tracker.liveness.evidence import connection_state
+from async_tracker.liveness.lookup import ask_connections
+from async_tracker.policy import Connection
+from async_tracker.store.commands import Store
 from async_tracker.store.observation import Connections
+
+_SHORTEST_TTL = 3.0
+"""Seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seat:
-    """From where a sweep is made: the lease's holder as a text, and the server that is swept."""
+class LeaseHolder:
+    """An instance that would hold the lease, and the server that it sweeps."""
 
-    holder: str
+    text: str
+    """What stands in the lease: the instance's id and the connections that prove it to be there."""
     run_id: str
 
 
-def holder_text(instance_id: str, connections: Connections) -> str:
-    """Write who holds the lease, with the connections that prove it to be there."""
-    return f"{instance_id} {connections.encode()}"
+def lease_holder(instance_id: str, connections: Connections) -> LeaseHolder:
+    """Name an instance as a holder, with its connections to the server that it sweeps.
+
+    >>> holder = lease_holder("web:1:ab", Connections(server="5f", ids={7: "async-tracker:ab"}))
+    >>> holder.run_id, connections_in(holder.text).ids
+    ('5f', {7: 'async-tracker:ab'})
+    """
+    return LeaseHolder(text=f"{instance_id} {connections.encode()}", run_id=connections.server)
 
 
-def holder_connections(holder: str) -> Connections:
-    return Connections.decode(holder.rsplit(" ", 1)[-1])
+def connections_in(text: str) -> Connections:
+    """Read a holder's connections from what stands in the lease."""
+    return Connections.decode(text.rsplit(" ", 1)[-1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Election:
+    """Whether the lease is ours, and how many instances are registered."""
+
+    is_ours: bool
+    instances: int
+
+
+class Lease:
+    """The lease of one instance on the sweeps of one library; it lasts for ``ttl`` seconds from each election on."""
+
+    def __init__(self, *, store: Store, name: str, ttl: float) -> None:
+        self._store = store
+        self._name = name
+        self._ttl_ms = int(ttl * 1000)
+        self._held_by = ""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the last election was won and the lease not given up since."""
+        return bool(self._held_by)
+
+    async def elect(self, holder: LeaseHolder) -> Election:
+        """Take the lease or renew it; take it over where the connections of its holder are gone. Raises StorageError."""
+        is_ours, standing, instances = await self._store.lease(self._name, holder.text, ttl_ms=self._ttl_ms)
+        if not is_ours and await self._is_gone(standing, run_id=holder.run_id):
+            is_ours, _, _ = await self._store.lease(self._name, holder.text, ttl_ms=self._ttl_ms, replacing=standing)
+        self._held_by = holder.text if is_ours else ""
+        return Election(is_ours=is_ours, instances=instances)
+
+    async def _is_gone(self, holder_text: str, *, run_id: str) -> bool:
+        registered = connections_in(holder_text)
+        seen = await ask_connections(self._store.redis.redis, [registered], run_id=run_id)
+        return connection_state(registered, seen, shared=set()) is Connection.GONE
+
+    def resign(self) -> tuple[str, str] | None:
+        """Hold the lease no longer. Returns its name and its holder, to be given back in Redis; None when it was not held."""
+        held_by, self._held_by = self._held_by, ""
+        return (self._name, held_by) if held_by else None
+
+    async def give_way(self) -> None:
+        """Give the lease back, so that another instance sweeps next."""
+        lease = self.resign()
+        if lease is not None:
+            with contextlib.suppress(StorageError):  # then it ends by itself
+                await self._store.release_lease(*lease)
+
+
+def make_lease(store: Store, *, library: str, recovers: bool, sweep_interval: float) -> Lease:
+    """Make the lease on sweeps every ``sweep_interval`` seconds: one on those that recover, another one on those that only watch."""
+    return Lease(store=store, name=library if recovers else f"{library}-watch", ttl=max(6 * sweep_interval, _SHORTEST_TTL))

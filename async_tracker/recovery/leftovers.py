@@ -1,6 +1,7 @@
-"""What is known of the dead before anything is done for them: their orphans found, kept and told of, what left nothing buried.
+"""What dead instances left, before anything is recovered: orphans are found, adopted and announced, and what left none is buried.
 
-It changes nothing of the worker library's, so it does for instances that only track, and for workers that no queue stands behind.
+To adopt an orphan is to keep its record in Redis until it is settled, also when the dead instance did not live to write one.
+Nothing of the worker library is changed here, so this serves instances that only watch, and workers without a queue, too.
 """
 
 import logging
@@ -8,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from async_tracker.events.encoding import orphaned_event
 from async_tracker.recovery.adapter import Adapter, Claim
-from async_tracker.recovery.orphans import Dead, Found, Left, sort_out
+from async_tracker.recovery.orphans import Dead, FoundOrphan, Left, sort_out
 from async_tracker.store.commands import Store
 from async_tracker.store.counters import field_name
 from async_tracker.store.reading import Reading
@@ -18,91 +19,109 @@ from async_tracker.store.writes import Settlement
 logger = logging.getLogger("async_tracker")
 
 _ADOPTED_AT_ONCE = 200
-"""Orphans that are kept in one step: well under a millisecond of the server's time."""
+"""Orphans that are adopted in one step: well under a millisecond of the server's time."""
 
-_LOOK_AGAIN_MS = 60_000
-"""How often the dead are looked at again that nobody recovers: each look goes through their whole queues."""
+_ANNOUNCE_AGAIN_MS = 60_000
+"""How often dead instances are searched for new orphans while none are recovered: each search goes through their whole queues."""
+
+_NOT_RECOVERED = "job %s was left by dead instance %s; this worker does not recover jobs (recover=False, or no queue behind it)"
 
 
-class Watch:
-    """Looks after the orphans of one library's dead instances until somebody recovers them. Raises StorageError when Redis is away.
+class Leftovers:
+    """What the dead instances of one library left. Each method raises StorageError when Redis refuses or is away.
 
-    ``adapter`` is None where no library stands behind the workers: then only our records know of orphans.
+    ``adapter`` is None where no library stands behind the workers: then orphans are known by our own records only.
+    ``recovery_window`` is in seconds. ``on_event`` is called with each event that is announced, as JSON.
     """
 
     def __init__(
-        self, *, store: Store, library: str, adapter: Adapter | None, recovery_window: float, on_event: Callable[[str], None]
+        self,
+        *,
+        store: Store,
+        reading: Reading,
+        library: str,
+        adapter: Adapter | None,
+        recovery_window: float,
+        on_event: Callable[[str], None],
     ) -> None:
-        self.library = library
         self.adapter = adapter
         self._store = store
+        self._reading = reading
+        self._library = library
         self._window_ms = int(recovery_window * 1000)
         self._on_event = on_event
-        self._looked_at_ms: dict[str, int] = {}
+        self._searched_at_ms: dict[str, int] = {}
 
     async def find(self, instance_ids: Sequence[str], *, now_ms: int, adopt: bool) -> Left:
-        """Find what these instances left: by our records, and by the claims that carry their names."""
-        reading = Reading(self._store.redis)
-        instances, listed = await reading.instances(instance_ids), await reading.refs(instance_ids)
-        described = {name: instances[name].description if name in instances else None for name in instance_ids}
+        """Find what these instances left: by our records, and by the claims that carry their names. ``adopt`` keeps the orphans."""
+        read, listed = await self._reading.instances_and_refs(instance_ids)
+        described = {name: read.found[name].description if name in read.found else None for name in instance_ids}
         claims: dict[str, list[Claim]] = {}
         if self.adapter is not None:
             async for claim in self.adapter.claims_of(described):
                 claims.setdefault(claim.instance_id, []).append(claim)
-        kept = await reading.adopted(instance_ids)
+        refs = {ref for of_one in listed.values() for ref in of_one} | {claim.ref for of_one in claims.values() for claim in of_one}
+        # What was adopted is read after the claims. Another sweeper that is at work here adopts an orphan before it releases it: so an
+        # orphan whose claim is gone already is found among the adopted, and is not taken for one of which nothing is known.
+        adopted, runs = await self._reading.adopted_and_runs(instance_ids, sorted(refs))
         dead = [
-            Dead(instance_id=name, instance=instances.get(name), refs=listed.get(name, ()), claims=claims.get(name, ()), kept=kept[name])
+            Dead(
+                instance_id=name,
+                instance=read.found.get(name),
+                refs=listed.get(name, ()),
+                claims=claims.get(name, ()),
+                adopted=adopted[name],
+            )
             for name in instance_ids
         ]
-        runs = await reading.runs(sorted({ref for one in dead for ref in (*one.refs, *(claim.ref for claim in one.claims))}))
-        left = sort_out(dead, runs, library=self.library, now_ms=now_ms)
+        left = sort_out(dead, runs, library=self._library, now_ms=now_ms)
         for name in instance_ids if adopt else ():
             found = [orphan.record for orphan in left.orphans if orphan.stands and orphan.record.instance_id == name]
-            await self._adopt(name, [record for record in found if record.ref not in kept[name]])
+            await self._adopt(name, [record for record in found if record.ref not in adopted[name]])
         return left
 
     async def _adopt(self, instance_id: str, orphans: Sequence[RunRecord]) -> None:
         for start in range(0, len(orphans), _ADOPTED_AT_ONCE):
             await self._store.adopt(instance_id, orphans[start : start + _ADOPTED_AT_ONCE])
 
-    async def look(self, died_at_ms: Mapping[str, int], *, now_ms: int) -> None:
-        """Keep what these dead instances left and tell of it, once; bury who left nothing, and who was waited for long enough.
+    async def announce(self, died_at_ms: Mapping[str, int], *, now_ms: int) -> None:
+        """Adopt the orphans of these dead instances and announce each, once; bury the instances that left nothing.
 
-        What was only fetched keeps its instance from being buried as well: somebody may still give it back.
+        An instance with jobs that it had only fetched is not buried either: another process may still give them back.
+        Instances whose orphans were not recovered within the window are forgotten, as `forget` says.
         """
-        self._looked_at_ms = {name: at_ms for name, at_ms in self._looked_at_ms.items() if name in died_at_ms}
-        due = [name for name in died_at_ms if now_ms - self._looked_at_ms.get(name, 0) >= _LOOK_AGAIN_MS]
+        self._searched_at_ms = {name: at_ms for name, at_ms in self._searched_at_ms.items() if name in died_at_ms}
+        due = [name for name in died_at_ms if now_ms - self._searched_at_ms.get(name, 0) >= _ANNOUNCE_AGAIN_MS]
         if due:
             left = await self.find(due, now_ms=now_ms, adopt=True)
             for orphan in left.orphans:
                 if orphan.stands:
-                    await self._tell(orphan, now_ms=now_ms)
+                    await self._announce(orphan, now_ms=now_ms)
             holding = {claim.instance_id for claim in left.fetched} | {orphan.record.instance_id for orphan in left.orphans}
             for name in due:
                 if name in holding or not await self._store.bury(name):
-                    self._looked_at_ms[name] = now_ms
+                    self._searched_at_ms[name] = now_ms
         await self.forget(died_at_ms, now_ms=now_ms)
 
-    async def _tell(self, orphan: Found, *, now_ms: int) -> None:
+    async def _announce(self, orphan: FoundOrphan, *, now_ms: int) -> None:
         record = orphan.record
         event = orphaned_event(record, reason=orphan.reason)
         counter = field_name(record.function, record.queue, "orphaned")
-        if await self._store.tell(record, event, counter=counter, minute=now_ms // 60_000):
+        if await self._store.announce(record, event, counter=counter):
             facts = {"job_id": record.job_id, "instance_id": record.instance_id}
-            logger.warning("job %s was left by dead instance %s, and is not recovered from here", *facts.values(), extra=facts)
+            logger.warning(_NOT_RECOVERED, *facts.values(), extra=facts)
             self._on_event(event)
 
     async def forget(self, died_at_ms: Mapping[str, int], *, now_ms: int) -> None:
-        """Forget those of these dead instances whose orphans nobody has recovered within the window."""
+        """Settle the orphans that were not recovered within the window after the death of their instance, and bury the instance."""
         over = [name for name, at_ms in died_at_ms.items() if now_ms - at_ms > self._window_ms]
-        reading = Reading(self._store.redis)
-        jobs = await reading.refs(over)
+        jobs = await self._reading.refs(over)
         for instance_id in over:
             refs = jobs.get(instance_id, [])
-            runs = await reading.runs(refs)
+            runs = await self._reading.runs(refs)
             for ref in refs:
                 record = runs.get(ref)
-                if record is None or record.instance_id != instance_id:  # what stands there is another run's, and stays
-                    record = RunRecord(job_id=ref, instance_id=instance_id, run="-", started_at_ms=now_ms)
-                await self._store.settle(Settlement(record=record), window_ms=self._window_ms, minute=now_ms // 60_000)
+                if record is None or record.instance_id != instance_id:  # the record there is another run's, and stays
+                    record = RunRecord(job_id=ref, instance_id=instance_id, token="-", started_at_ms=now_ms)
+                await self._store.settle(Settlement(record=record), window_ms=self._window_ms)
             await self._store.bury(instance_id)

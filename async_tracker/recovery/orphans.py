@@ -1,20 +1,18 @@
-"""What dead instances have left: orphans, to be recovered one by one, and jobs that were only fetched, to be given back.
-
-Pure: what was read goes in, what is to be done comes out.
-"""
+"""What dead instances left: orphans, to be recovered one by one, and jobs that were only fetched, to be given back. Pure."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from async_tracker.policy import InstanceState
 from async_tracker.recovery.adapter import Claim
 from async_tracker.store.instance_record import StoredInstance
 from async_tracker.store.run_record import RunRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """An orphan as it was found: its record, its dead instance, and whether its death counts."""
+class FoundOrphan:
+    """An orphan as it was found: its record, its dead instance, and whether this death counts against its job."""
 
     record: RunRecord
     instance: StoredInstance | None
@@ -25,14 +23,14 @@ class Found:
     @property
     def reason(self) -> str:
         """Why its instance is dead."""
-        return self.instance.death_reason if self.instance is not None else "its instance is gone"
+        return self.instance.death_reason if self.instance is not None else "its instance is no longer in Redis"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Left:
-    """What some dead instances have left."""
+    """What some dead instances left."""
 
-    orphans: tuple[Found, ...]
+    orphans: tuple[FoundOrphan, ...]
     fetched: tuple[Claim, ...]
 
 
@@ -40,24 +38,24 @@ class Left:
 class Dead:
     """One dead instance: what it said of itself, the refs of the jobs that Redis lists for it, and the claims that it holds.
 
-    ``kept``: the orphans that an earlier sweep has found; it may have released them, so that they run again already.
+    ``adopted``: the orphans that an earlier sweep found and kept; it may have released them, so that they run again already.
     """
 
     instance_id: str
     instance: StoredInstance | None
     refs: Sequence[str]
     claims: Sequence[Claim]
-    kept: Mapping[str, RunRecord] = field(default_factory=dict)
+    adopted: Mapping[str, RunRecord] = field(default_factory=dict)
 
 
 def sort_out(dead: Sequence[Dead], runs: Mapping[str, RunRecord], *, library: str, now_ms: int) -> Left:
-    """Tell the orphans, the oldest first, from what was only fetched. ``runs``: the record that stands for each ref.
+    """Give the orphans, the oldest first, and what was only fetched. ``runs``: the record that stands in Redis for each ref.
 
-    Where the library does not tell which of its claims were started, our records do. An instance that held claims and had told
-    us of no run at all has died within a moment of fetching them: any of them may have been its end, so all are orphans.
+    Where the library does not say which of its claims were started, our records do. If an instance held claims but never recorded a
+    run, it died right after fetching. Any of these jobs may have killed it, so all count as orphans.
 
     >>> claims = [Claim(job_id=name, instance_id="w", queue="q", started=None, hold=name) for name in ("1", "2")]
-    >>> running = RunRecord(job_id="1", instance_id="w", run="r", started_at_ms=5, hold="1")
+    >>> running = RunRecord(job_id="1", instance_id="w", token="r", started_at_ms=5, hold="1")
     >>> left = sort_out([Dead(instance_id="w", instance=None, refs=["1"], claims=claims)], {"1": running}, library="x", now_ms=9)
     >>> [orphan.record.job_id for orphan in left.orphans], [claim.job_id for claim in left.fetched]
     (['1'], ['2'])
@@ -65,7 +63,7 @@ def sort_out(dead: Sequence[Dead], runs: Mapping[str, RunRecord], *, library: st
     >>> [orphan.record.job_id for orphan in left.orphans], left.fetched
     (['1', '2'], ())
     """
-    orphans: list[Found] = []
+    orphans: list[FoundOrphan] = []
     fetched: list[Claim] = []
     for one in dead:
         sorter = _Sorter(one, runs, library=library, now_ms=now_ms)
@@ -77,25 +75,25 @@ def sort_out(dead: Sequence[Dead], runs: Mapping[str, RunRecord], *, library: st
 
 
 class _Sorter:
-    """Sorts out what one instance has left."""
+    """Sorts out what one instance left."""
 
     def __init__(self, dead: Dead, runs: Mapping[str, RunRecord], *, library: str, now_ms: int) -> None:
         self._dead = dead
         self._library = library
         self._now_ms = now_ms
         self._own = {ref: runs[ref] for ref in dead.refs if ref in runs and runs[ref].instance_id == dead.instance_id}
-        self._own.update({ref: record for ref, record in dead.kept.items() if ref in dead.refs})
-        self._is_draining = dead.instance is not None and dead.instance.state == "draining"
+        self._own.update({ref: record for ref, record in dead.adopted.items() if ref in dead.refs})
+        self._is_draining = dead.instance is not None and dead.instance.state == InstanceState.DRAINING
         self._claims: dict[str, list[Claim]] = {}
         for claim in dead.claims:
             self._claims.setdefault(claim.ref, []).append(claim)
 
-    def listed(self) -> list[Found]:
-        """Give the orphans that Redis lists, each with the claim that goes with it: of a recorded run it is known that it started."""
+    def listed(self) -> list[FoundOrphan]:
+        """Give the orphans that our records list, each with the claim that belongs to it: a run with a record has started."""
         return [self._found(ref, self._own.get(ref), self._take_claim(ref, self._own.get(ref))) for ref in self._dead.refs]
 
-    def unlisted(self) -> tuple[list[Found], list[Claim]]:
-        """Give what only the library's claims know of: orphans, and what was only fetched."""
+    def unlisted(self) -> tuple[list[FoundOrphan], list[Claim]]:
+        """Give what is known by the library's claims alone: orphans, and what was only fetched."""
         is_known = bool(self._own) or any(claim.started for claim in self._dead.claims)
         any_may_have_started = not is_known and not self._is_draining
         orphans, fetched = [], []
@@ -108,35 +106,35 @@ class _Sorter:
 
     def _take_claim(self, ref: str, record: RunRecord | None) -> Claim | None:
         claims = self._claims.get(ref, ())
-        candidates = [claim for claim in claims if claim.started is not False or (record is not None and claim.run == record.run)]
+        candidates = [claim for claim in claims if claim.started is not False or (record is not None and claim.run == record.token)]
         if record is not None:
             candidates = [claim for claim in candidates if claim.run is not None or claim.hold == record.hold]
-            candidates.sort(key=lambda claim: claim.run != record.run)
+            candidates.sort(key=lambda claim: claim.run != record.token)
         if not candidates:
             return None
         self._claims[ref].remove(candidates[0])
         return candidates[0]
 
-    def _found(self, ref: str, record: RunRecord | None, claim: Claim | None) -> Found:
+    def _found(self, ref: str, record: RunRecord | None, claim: Claim | None) -> FoundOrphan:
         counts = not self._is_draining
-        if record is not None and (claim is None or claim.run in (None, record.run)):
-            return Found(record=record, instance=self._dead.instance, counts=counts)
+        if record is not None and (claim is None or claim.run in (None, record.token)):
+            return FoundOrphan(record=record, instance=self._dead.instance, counts=counts)
         died_at_ms = self._dead.instance.died_at_ms if self._dead.instance is not None else None
         stub = RunRecord(
             job_id=claim.job_id if claim is not None else ref,
             instance_id=self._dead.instance_id,
-            run=_run_of(claim) if claim is not None else "-",
+            token=_run_of(claim) if claim is not None else "-",
             queue=claim.queue if claim is not None else None,
             library=self._library,
             started_at_ms=died_at_ms or self._now_ms,
             scope=claim.scope if claim is not None else "",
             hold=claim.hold if claim is not None else None,
         )
-        return Found(record=stub, instance=self._dead.instance, counts=counts, stands=claim is not None)
+        return FoundOrphan(record=stub, instance=self._dead.instance, counts=counts, stands=claim is not None)
 
 
 def _run_of(claim: Claim) -> str:
-    """Name the run of a claim; one that names none gets the same name from whoever finds it, and another one at another death."""
+    """Name the run of a claim. A claim that names none gets the same name from every sweeper, and another name at another death."""
     if claim.run is not None:
         return claim.run
     return hashlib.sha256(f"{claim.instance_id} {claim.hold or claim.ref}".encode()).hexdigest()[:16]

@@ -1,7 +1,7 @@
-"""What is done with the orphans of dead instances: released through their library's adapter, settled, buried.
+"""Recovers the orphans of dead instances: each is released or quarantined through its library's adapter, then settled.
 
-Every step may be the last of a process that dies here: the next sweep finds the instance among the dead and carries on, and
-nothing is done or counted twice.
+The sweeper may die after any step. The next sweep finds the instance among the dead and goes on from there; nothing is done or
+counted twice.
 """
 
 import bisect
@@ -17,8 +17,8 @@ from async_tracker.events.encoding import encode_event, facts_of, orphaned_event
 from async_tracker.policy import apart, is_poison, recovery_delay
 from async_tracker.records import Recovery, RecoveryAction
 from async_tracker.recovery.adapter import Adapter, Claim, QuarantinedPayload, Released
-from async_tracker.recovery.leftovers import Watch
-from async_tracker.recovery.orphans import Found
+from async_tracker.recovery.leftovers import Leftovers
+from async_tracker.recovery.orphans import FoundOrphan
 from async_tracker.recovery.quarantine import quarantine_error, quarantined_fields
 from async_tracker.store.commands import Store
 from async_tracker.store.counters import field_name
@@ -35,24 +35,37 @@ _ACTIONS = {
     Released.NOTHING: RecoveryAction.LEFT,
 }
 
+_NOT_RECOVERED = "job %s of dead instance %s cannot be recovered yet, the next sweep tries again: %s"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """How often a job may die with its worker."""
+class RecoveryLimits:
+    """How often a job may die with its worker within ``recovery_window`` seconds, before it is quarantined."""
 
     max_recoveries: int
     recovery_window: float
 
 
-class _Company:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered:
+    """What one recovery did, and what it left undone."""
+
+    done: tuple[Recovery, ...] = ()
+    ran_out: bool = False
+    """Its time was over before all orphans were recovered."""
+    hindered: bool = False
+    """Redis refused to recover an orphan, or the adapter failed at it."""
+
+
+class _DiedTogether:
     """The orphans that died with one instance, and how often the job of each has died with its worker, this time included."""
 
     def __init__(self) -> None:
         self._deaths: list[int] = []
         self._suspected: list[int] = []
 
-    def join(self, orphan: Found, deaths: int) -> int:
-        """Take one in; returns its position."""
+    def add(self, orphan: FoundOrphan, deaths: int) -> int:
+        """Add an orphan; returns its position."""
         self._deaths.append(deaths)
         if orphan.counts and orphan.stands:
             bisect.insort(self._suspected, deaths)
@@ -62,87 +75,101 @@ class _Company:
         return len(self._deaths)
 
     def suspects(self, deaths: int) -> int:
-        """Count those that may have killed their worker at least as likely as one that has died so often."""
+        """Count the orphans that are at least as suspect of the death as one whose job has died ``deaths`` times."""
         return len(self._suspected) - bisect.bisect_left(self._suspected, deaths)
 
 
 @dataclass(frozen=True, slots=True)
 class _Death:
-    """An orphan, how often its job has died with its worker, this time included, and which of its company it is."""
+    """An orphan, how often its job has died with its worker, this time included, and its place among those that died with it."""
 
-    orphan: Found
+    orphan: FoundOrphan
     times: int
-    company: _Company
+    together: _DiedTogether
     position: int
 
 
 class Recoverer:
-    """Recovers the orphans of instances that were declared dead. Raises StorageError when Redis is away."""
+    """Recovers the orphans of instances that were declared dead. Raises StorageError when Redis refuses or is away.
 
-    def __init__(self, *, store: Store, adapter: Adapter, policy: Policy, on_event: Callable[[str], None]) -> None:
+    ``on_event`` is called with each event of which a recovery is the cause, as JSON.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        reading: Reading,
+        adapter: Adapter,
+        leftovers: Leftovers,
+        limits: RecoveryLimits,
+        on_event: Callable[[str], None],
+    ) -> None:
         self._store = store
-        self.adapter = adapter
-        self._policy = policy
+        self._reading = reading
+        self._adapter = adapter
+        self._leftovers = leftovers
+        self._limits = limits
         self._on_event = on_event
-        self.watch = Watch(store=store, library=adapter.library, adapter=adapter, recovery_window=policy.recovery_window, on_event=on_event)
-        self._refused: set[str] = set()
-        self.left_undone = False
-        """Redis did not let the last recovery do all of its work."""
-        self.ran_out = False
-        """The last recovery had no time left for all that there was to do."""
+        self._logged_failures: set[str] = set()
 
-    async def recover(
-        self, instance_ids: Sequence[str], *, now_ms: int, dry_run: bool = False, within: float | None = None
-    ) -> list[Recovery]:
+    async def recover(self, instance_ids: Sequence[str], *, now_ms: int, dry_run: bool = False, within: float | None = None) -> Recovered:
         """Recover what these dead instances left, the oldest first, and bury those that have nothing left.
 
-        After ``within`` seconds of recovering no further orphan is begun; who has any left stays among the dead, for the next time.
+        After ``within`` seconds no further orphan is begun; an instance with orphans left stays among the dead, for the next time.
+        With ``dry_run`` nothing is changed, and what is returned is what would be done.
         """
-        left = await self.watch.find(instance_ids, now_ms=now_ms, adopt=not dry_run)
+        left = await self._leftovers.find(instance_ids, now_ms=now_ms, adopt=not dry_run)
         until = time.monotonic() + within if within is not None else math.inf
-        self.left_undone = self.ran_out = False
         done: list[Recovery] = []
+        hindered = False
         for number, death in enumerate(await self._deaths(left.orphans, now_ms=now_ms)):
             if number and time.monotonic() >= until:
-                self.ran_out = True
-                return done
+                return Recovered(done=tuple(done), ran_out=True, hindered=hindered)
             plan = self._plan(death, dry_run=dry_run)
-            result = plan if dry_run else await self._try_carry_out(death.orphan, plan, now_ms=now_ms)
+            try:
+                result = plan if dry_run else await self._carry_out(death.orphan, plan, now_ms=now_ms)
+            except StorageUnavailable:
+                raise
+            except Exception as exc:  # the edge of the loop: an adapter may be of any library, and one orphan must not hold up the others
+                hindered = True
+                self._log_failure(death.orphan, exc)
+                continue
             if result is not None:
                 done.append(result)
         if not dry_run:
             await self._give_back(left.fetched)
             for instance_id in instance_ids:
                 await self._store.bury(instance_id)
-        return done
+        return Recovered(done=tuple(done), hindered=hindered)
 
-    async def _deaths(self, orphans: Sequence[Found], *, now_ms: int) -> list[_Death]:
-        since_ms = now_ms - int(self._policy.recovery_window * 1000)
-        before = await Reading(self._store.redis).deaths(sorted({orphan.record.ref for orphan in orphans}), since_ms=since_ms)
-        companies: dict[str, _Company] = {}
+    async def _deaths(self, orphans: Sequence[FoundOrphan], *, now_ms: int) -> list[_Death]:
+        since_ms = now_ms - int(self._limits.recovery_window * 1000)
+        before = await self._reading.deaths(sorted({orphan.record.ref for orphan in orphans}), since_ms=since_ms)
+        by_instance: dict[str, _DiedTogether] = {}
         deaths = []
         for orphan in orphans:
-            company = companies.setdefault(orphan.record.instance_id, _Company())
+            together = by_instance.setdefault(orphan.record.instance_id, _DiedTogether())
             times = _deaths_of(orphan, before[orphan.record.ref])
-            deaths.append(_Death(orphan, times, company, company.join(orphan, times)))
+            deaths.append(_Death(orphan, times, together, together.add(orphan, times)))
         return deaths
 
     async def _give_back(self, fetched: Sequence[Claim]) -> None:
         if fetched:
-            await self.adapter.give_back(fetched)
+            await self._adapter.give_back(fetched)
             names = sorted({claim.instance_id for claim in fetched})
-            logger.info("%d jobs that dead instances had only fetched were given back", len(fetched), extra={"instance_ids": names})
+            logger.info("gave back %d jobs that dead instances had fetched and not started", len(fetched), extra={"instance_ids": names})
 
     def _plan(self, death: _Death, *, dry_run: bool) -> Recovery:
-        """Decide what is to be done with an orphan, by what died with it."""
+        """Decide what is to be done with an orphan, by how often its job has died and by what died with it."""
         orphan, record, deaths = death.orphan, death.orphan.record, death.times
-        suspects = death.company.suspects(deaths)
+        suspects = death.together.suspects(deaths)
         if not orphan.stands:
             action, delay = RecoveryAction.TAKEN, 0.0
-        elif orphan.counts and is_poison(deaths, max_recoveries=self._policy.max_recoveries, suspects=suspects):
+        elif orphan.counts and is_poison(deaths, max_recoveries=self._limits.max_recoveries, suspects=suspects):
             action, delay = RecoveryAction.QUARANTINED, 0.0
         else:
-            delay = recovery_delay(deaths, jitter=apart(death.position, len(death.company), jitter=random.random()))
+            delay = recovery_delay(deaths, jitter=apart(death.position, len(death.together), jitter=random.random()))
             action = RecoveryAction.DELAYED if delay else RecoveryAction.RECOVERED
         return Recovery(
             job_id=record.job_id,
@@ -158,37 +185,29 @@ class Recoverer:
             dry_run=dry_run,
         )
 
-    async def _try_carry_out(self, orphan: Found, plan: Recovery, *, now_ms: int) -> Recovery | None:
-        """Recover one orphan. Returns None when somebody else was quicker, and when it cannot be done.
+    def _log_failure(self, orphan: FoundOrphan, exc: Exception) -> None:
+        """Log once that an orphan cannot be recovered: each sweep tries it again."""
+        record = orphan.record
+        if record.claim not in self._logged_failures:
+            self._logged_failures.add(record.claim)
+            defect = None if isinstance(exc, StorageError) else exc
+            logger.error(_NOT_RECOVERED, record.job_id, record.instance_id, exc, exc_info=defect)
 
-        What Redis refuses to recover, or an adapter fails at, is left for the next sweep: it must not keep the others from being recovered.
-        """
-        try:
-            return await self._carry_out(orphan, plan, now_ms=now_ms)
-        except StorageUnavailable:
-            raise
-        except Exception as exc:  # the edge of the loop over all orphans: an adapter may be anybody's
-            self.left_undone = True
-            if orphan.record.token not in self._refused:
-                self._refused.add(orphan.record.token)
-                defect = None if isinstance(exc, StorageError) else exc
-                logger.error("job %s of dead instance %s cannot be recovered: %s", plan.job_id, plan.instance_id, exc, exc_info=defect)
-            return None
-
-    async def _carry_out(self, orphan: Found, plan: Recovery, *, now_ms: int) -> Recovery | None:
+    async def _carry_out(self, orphan: FoundOrphan, plan: Recovery, *, now_ms: int) -> Recovery | None:
+        """Recover one orphan as planned. Returns what was done; None when another sweeper has settled it meanwhile."""
         kept: QuarantinedPayload | None = None
         result = plan
         if plan.action is RecoveryAction.QUARANTINED:
-            kept = await self.adapter.quarantine(orphan.record, error=quarantine_error(plan))
+            kept = await self._adapter.quarantine(orphan.record, error=quarantine_error(plan))
         if kept is None and plan.action is not RecoveryAction.TAKEN:  # an earlier sweep may have released what this one would quarantine
-            released = await self.adapter.release(orphan.record, delay=plan.delay)
+            released = await self._adapter.release(orphan.record, delay=plan.delay)
             if released is not Released.RELEASED or plan.action is RecoveryAction.QUARANTINED:
                 result = _replaced(plan, _ACTIONS[released])
             if released is Released.QUARANTINED:
-                kept = await self.adapter.quarantine(orphan.record, error=quarantine_error(plan))
+                kept = await self._adapter.quarantine(orphan.record, error=quarantine_error(plan))
         return result if await self._settle(orphan, result, kept, now_ms=now_ms) else None
 
-    async def _settle(self, orphan: Found, result: Recovery, kept: QuarantinedPayload | None, *, now_ms: int) -> bool:
+    async def _settle(self, orphan: FoundOrphan, result: Recovery, kept: QuarantinedPayload | None, *, now_ms: int) -> bool:
         acted = result.action in (RecoveryAction.RECOVERED, RecoveryAction.DELAYED, RecoveryAction.QUARANTINED)
         counters = ["orphaned"] if acted or result.action is RecoveryAction.LEFT else []
         if result.action in (RecoveryAction.RECOVERED, RecoveryAction.DELAYED):
@@ -200,19 +219,19 @@ class Recoverer:
             counters=tuple(field_name(result.function, result.queue, counter) for counter in counters),
             quarantined=quarantined_fields(result, kept) if kept is not None else None,
         )
-        window_ms = int(self._policy.recovery_window * 1000)
-        settled = await self._store.settle(settlement, window_ms=window_ms, minute=now_ms // 60_000)
+        window_ms = int(self._limits.recovery_window * 1000)
+        settled = await self._store.settle(settlement, window_ms=window_ms)
         if settled:
             facts = {"job_id": result.job_id, "instance_id": result.instance_id, "action": str(result.action), "delay": result.delay}
             logger.warning("job %s was left by dead instance %s: %s", result.job_id, result.instance_id, result.action, extra=facts)
-            for event in settlement.events[1 if settled is Settled.TOLD else 0 :]:
+            for event in settlement.events[1 if settled is Settled.ANNOUNCED else 0 :]:
                 self._on_event(event)
         return settled is not Settled.BEFORE
 
 
-def _deaths_of(orphan: Found, runs: Sequence[str]) -> int:
-    """Count under how many runs of a job a worker has died, the present one included once, where it counts."""
-    before = [run for run in runs if run != orphan.record.run]
+def _deaths_of(orphan: FoundOrphan, runs: Sequence[str]) -> int:
+    """Count the runs of a job under which a worker has died; the present one is included once, where it counts."""
+    before = [run for run in runs if run != orphan.record.token]
     return len(before) + (1 if orphan.counts else 0)
 
 
@@ -230,7 +249,7 @@ def _replaced(plan: Recovery, action: RecoveryAction) -> Recovery:
     )
 
 
-def _events(orphan: Found, result: Recovery) -> tuple[str, ...]:
+def _events(orphan: FoundOrphan, result: Recovery) -> tuple[str, ...]:
     orphaned = orphaned_event(orphan.record, reason=orphan.reason)
     if result.action is RecoveryAction.LEFT:
         return (orphaned,)

@@ -2,12 +2,13 @@
 
 import asyncio
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from async_tracker.connections.calls import call, call_many, load_script, refused, run_script_many
-from async_tracker.connections.replies import Argument, pairs, text
+from async_tracker.connections.calls import ScriptCall, call, call_many, load_script, raised, refused, run_scripts
+from async_tracker.connections.replies import Argument, hash_of, pairs, text
 from async_tracker.errors import CorruptRecord
 from async_tracker.store import keys
 from async_tracker.store.instance_record import StoredInstance, decode_instance
@@ -15,157 +16,229 @@ from async_tracker.store.run_record import RunRecord, StoredRun, decode_run, rea
 
 _READ_INSTANCES = load_script(__package__, "read_instances")
 _READ_JOBS = load_script(__package__, "read_jobs")
+_READ_RUNS = load_script(__package__, "read_runs")
 
-_INSTANCES_AT_ONCE = 50
-"""Instances that one script reads, or their jobs: with ten of these each, a millisecond of the server's time."""
-_RECORDS_AT_ONCE = 2_000
-"""Records that one script or command reads at most."""
+Command = tuple[Argument, ...]
 
 Held = dict[str, bytes | None]
 """The refs of the jobs in flight on one instance, each with its record as it stands; None where there is none."""
 
 
+@dataclass(frozen=True, slots=True)
+class AskedInstances:
+    """What Redis answered about some instances, not yet decoded: what `Reading.decode_instances` and `Reading.held` take."""
+
+    replies: Sequence[tuple[str, Any]]
+    jobs: Mapping[str, Any]
+    """The jobs in flight on each of them; empty unless they were asked for."""
+    separator: str
+
+
+@dataclass(frozen=True, slots=True)
+class InstancesRead:
+    """What instances say of themselves, by id; the ones that are no more are in none of these."""
+
+    found: dict[str, StoredInstance]
+    corrupt: list[str]
+    """Keys that hold something else, or what another version wrote."""
+    unreadable: dict[str, dict[str, str]]
+    """The fields of those that another version wrote, as they are stored, by instance id."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRead:
+    """The jobs in flight on instances, by instance id."""
+
+    found: dict[str, Held]
+    corrupt: list[str]
+    """Keys that hold something else than the jobs of an instance."""
+
+
 class Reading:
-    """Questions to the namespace. ``redis`` is a Namespace proxy. Corrupt records are skipped and their keys gathered in ``corrupt``."""
+    """Questions to the namespace. ``redis`` is a Namespace proxy. It keeps nothing of what it reads.
 
-    def __init__(self, redis: Any) -> None:
-        self.redis = redis
-        self._word = secrets.token_hex(4)
-        self._separator = f"\0{self._word}"  # nobody can have foreseen it, so nobody has written it into what is joined with it
-        self.corrupt: list[str] = []
-        self.strange: dict[str, dict[str, str]] = {}
-        """Instances that another version wrote, with their fields as they are."""
+    What cannot be read is left out; where a caller reports the corrupt keys, they are in the result.
+    Every method raises StorageError when Redis refuses or is away.
 
-    async def instances(self, instance_ids: Sequence[str]) -> dict[str, StoredInstance]:
-        """Read what these instances say of themselves; the ones that are no more are left out."""
+    ``instances_at_once``: how many instances one script reads, or the jobs of how many. ``records_at_once``: how many records one
+    script or command reads, 7,000 at most; a thousand cost about two milliseconds of the server's time.
+    """
+
+    def __init__(self, redis: Any, *, instances_at_once: int = 50, records_at_once: int = 1_000) -> None:
+        self._redis = redis
+        self._instances_at_once = instances_at_once
+        self._records_at_once = records_at_once
+
+    async def instances(self, instance_ids: Sequence[str]) -> InstancesRead:
+        """Read what these instances say of themselves."""
         asked, _ = await self.ask_instances(instance_ids)
         return await self.decode_instances(asked)
 
     async def ask_instances(
-        self, instance_ids: Sequence[str], *, beside: Sequence[Sequence[Argument]] = ()
-    ) -> tuple[Iterable[tuple[str, Any]], Sequence[Any]]:
-        """Ask what these instances say of themselves: the answer for `decode_instances`, and those of the commands that go beside it."""
-        calls = [([keys.instance(name) for name in part], (self._separator,)) for part in _parts(instance_ids, _INSTANCES_AT_ONCE)]
-        replies = await run_script_many(self.redis, _READ_INSTANCES, calls, beside=beside)
-        return zip(instance_ids, chain.from_iterable(replies[len(beside) :]), strict=True), replies[: len(beside)]
+        self, instance_ids: Sequence[str], *, with_jobs: bool = False, beside: Sequence[Sequence[Argument]] = ()
+    ) -> tuple[AskedInstances, Sequence[Any]]:
+        """Ask what these instances say of themselves, and with ``with_jobs`` which jobs are in flight on them.
 
-    async def decode_instances(self, asked: Iterable[tuple[str, Any]]) -> dict[str, StoredInstance]:
-        """Read what was answered; whoever else is on the loop has a turn after every so many."""
-        found = {}
-        for number, (name, joined) in enumerate(asked):
-            if number % _INSTANCES_AT_ONCE == 0:
+        Returns the answer for `decode_instances` and `held`, and those of the commands that go beside it.
+        """
+        separator = _separator(_new_word())
+        parts = list(_parts(instance_ids, self._instances_at_once))
+        calls: list[ScriptCall] = [(_READ_INSTANCES, [*map(keys.instance, part)], (separator,)) for part in parts]
+        calls += [(_READ_JOBS, [*map(keys.jobs, part)], (separator,)) for part in parts if with_jobs]
+        replies = await run_scripts(self._redis, calls, beside=beside)
+        of_parts = raised(replies[len(beside) :])
+        said = list(zip(instance_ids, chain.from_iterable(of_parts[: len(parts)]), strict=True))
+        jobs = dict(zip(instance_ids if with_jobs else (), chain.from_iterable(of_parts[len(parts) :]), strict=True))
+        return AskedInstances(said, jobs, separator), replies[: len(beside)]
+
+    async def decode_instances(self, asked: AskedInstances) -> InstancesRead:
+        """Decode what was answered; the other tasks of the loop get a turn after every ``instances_at_once``."""
+        read = InstancesRead({}, [], {})
+        for number, (name, joined) in enumerate(asked.replies):
+            if number % self._instances_at_once == 0:
                 await asyncio.sleep(0)
-            if self._sound(keys.instance(name), joined) and joined:
-                texts = iter(text(joined).split(self._separator)[:-1])
+            if not _is_sound(joined):
+                read.corrupt.append(keys.instance(name))
+            elif joined:
+                texts = iter(text(joined).split(asked.separator)[:-1])
                 fields = dict(zip(texts, texts, strict=True))
                 try:
-                    found[name] = decode_instance(keys.instance(name), name, fields)
+                    read.found[name] = decode_instance(keys.instance(name), name, fields)
                 except CorruptRecord as exc:
-                    self.corrupt.append(exc.key)
-                    self.strange[name] = fields
-        return found
+                    read.corrupt.append(exc.key)
+                    read.unreadable[name] = fields
+        return read
+
+    async def instances_and_refs(self, instance_ids: Sequence[str]) -> tuple[InstancesRead, dict[str, list[str]]]:
+        """Read what these instances say of themselves, and the refs of the jobs in flight on each of them, sorted."""
+        asked, replies = await self.ask_instances(instance_ids, beside=_refs_calls(instance_ids))
+        return await self.decode_instances(asked), _read_refs(instance_ids, replies)
 
     async def refs(self, instance_ids: Sequence[str]) -> dict[str, list[str]]:
         """Read the refs of the jobs in flight on each of these instances, sorted."""
-        return {name: sorted(refs) for name, (refs, _) in (await self._jobs(instance_ids, records_at_once=-1)).items()}
+        return _read_refs(instance_ids, await self._ask(_refs_calls(instance_ids)))
 
-    async def held(self, instance_ids: Sequence[str]) -> dict[str, Held]:
-        """Read the jobs in flight on each of these instances, with their records; another round trip when these are very many."""
-        found = await self._jobs(instance_ids, records_at_once=_RECORDS_AT_ONCE)
-        rest = await self.raw_runs([ref for refs, raws in found.values() if raws is None for ref in refs])
-        return {
-            name: dict(zip(refs, raws, strict=True)) if raws is not None else {ref: rest.get(ref) for ref in refs}
-            for name, (refs, raws) in found.items()
-        }
+    async def held(self, asked: AskedInstances, instance_ids: Sequence[str]) -> HeldRead:
+        """Read the records of the jobs that were in flight on these instances when Redis answered, which was ``with_jobs``."""
+        corrupt = [keys.jobs(name) for name in instance_ids if not _is_sound(asked.jobs[name])]
+        listed = {name: asked.jobs[name] for name in instance_ids if _is_sound(asked.jobs[name])}
+        separator = asked.separator.encode()
+        refs = [ref for members in listed.values() for ref in members.split(separator)[:-1]]
+        raws = iter(await self._records(refs))
+        found: dict[str, Held] = {}
+        for name, members in listed.items():
+            found[name] = dict(zip(text(members).split(asked.separator)[:-1], raws, strict=False))  # its share of them
+        return HeldRead(found, corrupt)
 
-    async def _jobs(self, instance_ids: Sequence[str], *, records_at_once: int) -> dict[str, tuple[list[str], list[bytes | None] | None]]:
-        """Read refs and records; None in place of the records that are too many."""
-        raw_separator, missing = self._separator.encode(), self._word.encode()
-        parts = list(_parts(instance_ids, _INSTANCES_AT_ONCE))
-        arguments = (self._separator, self._word, records_at_once)
-        calls = [([keys.job(""), *map(keys.jobs, part)], arguments) for part in parts]
-        found: dict[str, tuple[list[str], list[bytes | None] | None]] = {}
-        for part, reply in zip(parts, await run_script_many(self.redis, _READ_JOBS, calls), strict=True):
-            for name, members, records in zip(part, reply[::2], reply[1::2], strict=True):
-                if self._sound(keys.jobs(name), members):
-                    raws = None if records is None else [None if raw == missing else raw for raw in records.split(raw_separator)[:-1]]
-                    found[name] = text(members).split(self._separator)[:-1], raws
-        return found
+    async def _records(self, refs: Sequence[bytes]) -> list[bytes | None]:
+        """Read the records of these jobs, in their order; None for one that is not there."""
+        word = _new_word()
+        separator, prefix = _separator(word), keys.job("").encode()
+        names = [prefix + ref for ref in refs]
+        starts = range(0, len(names), self._records_at_once)
+        calls: list[ScriptCall] = [(_READ_RUNS, names[at : at + self._records_at_once], (separator, word)) for at in starts]
+        replies = raised(await run_scripts(self._redis, calls))
+        raws = chain.from_iterable(reply.split(separator.encode())[:-1] for reply in replies)
+        missing = word.encode()
+        return [None if raw == missing else raw for raw in raws]
 
     async def runs(self, job_ids: Sequence[str]) -> dict[str, RunRecord]:
         """Read the newest run of each of these jobs; what is not in flight is left out."""
-        found = {}
-        for ref, raw in (await self.raw_runs(job_ids)).items():
-            stored = self.stored_run(ref, raw)
-            if stored is not None:
-                found[ref] = run_record(ref, stored)
-        return found
+        return _decode_runs(await self.raw_runs(job_ids))
 
     async def raw_runs(self, job_ids: Sequence[str]) -> dict[str, bytes]:
         """Read the records of these jobs as they stand; what is not in flight is left out."""
-        parts = list(_parts(job_ids, _RECORDS_AT_ONCE))
-        replies = await call_many(self.redis, [("MGET", *map(keys.job, part)) for part in parts]) if parts else []
-        return {ref: raw for ref, raw in zip(job_ids, chain.from_iterable(replies), strict=True) if raw is not None}
+        return _read_raw(job_ids, raised(await self._ask(self._runs_calls(job_ids))))
 
-    def stored_run(self, ref: str, raw: bytes) -> StoredRun | None:
-        """Give what is stored of a run; None, and its key noted, when it cannot be read."""
-        try:
-            return read_run(raw)
-        except ValueError:
-            self.corrupt.append(keys.job(ref))
-            return None
-
-    async def adopted(self, instance_ids: Sequence[str]) -> dict[str, dict[str, RunRecord]]:
-        """Read the orphans that an earlier sweep of these dead instances has found and not yet settled."""
-        replies = await call_many(self.redis, [("HGETALL", keys.orphans(name)) for name in instance_ids]) if instance_ids else []
-        kept: dict[str, dict[str, RunRecord]] = {}
-        for name, reply in zip(instance_ids, replies, strict=True):
-            fields = _fields(reply) if self._sound(keys.orphans(name), reply) else {}
-            kept[name] = {}
-            for ref, raw in fields.items():
-                try:
-                    kept[name][ref] = decode_run(keys.job(ref), ref, raw)
-                except CorruptRecord as exc:
-                    self.corrupt.append(exc.key)
-        return kept
+    async def adopted_and_runs(
+        self, instance_ids: Sequence[str], job_ids: Sequence[str]
+    ) -> tuple[dict[str, dict[str, RunRecord]], dict[str, RunRecord]]:
+        """Read the orphans that an earlier sweep adopted of these dead instances and has not settled, then the newest run of each job."""
+        adopted_calls: list[Command] = [("HGETALL", keys.orphans(name)) for name in instance_ids]
+        replies = await self._ask([*adopted_calls, *self._runs_calls(job_ids)])
+        of_instances, of_jobs = replies[: len(adopted_calls)], replies[len(adopted_calls) :]
+        adopted = {
+            name: _decode_adopted(hash_of(reply)) if _is_sound(reply) else {}
+            for name, reply in zip(instance_ids, of_instances, strict=True)
+        }
+        return adopted, _decode_runs(_read_raw(job_ids, raised(of_jobs)))
 
     async def deaths(self, job_ids: Sequence[str], *, since_ms: int) -> dict[str, list[str]]:
-        """Tell under which runs of these jobs a worker has died since then."""
-        replies = await call_many(self.redis, [("HGETALL", keys.recoveries(job_id)) for job_id in job_ids]) if job_ids else []
+        """Give the runs of each of these jobs under which a worker has died since then."""
+        replies = await self._ask([("HGETALL", keys.recoveries(job_id)) for job_id in job_ids])
         deaths: dict[str, list[str]] = {}
         for job_id, reply in zip(job_ids, replies, strict=True):
-            stamps = pairs(_flat(reply)) if self._sound(keys.recoveries(job_id), reply) else {}
+            stamps = pairs(reply) if _is_sound(reply) else {}
             deaths[job_id] = [run for run, stamp in stamps.items() if stamp.isdigit() and int(stamp) >= since_ms]
         return deaths
 
     async def stats(self) -> dict[str, str]:
         """Read the counters of all time."""
-        return pairs(_flat(await call(self.redis, "HGETALL", keys.STATS)))
+        return pairs(await call(self._redis, "HGETALL", keys.STATS))
 
     async def quarantined(self) -> dict[str, dict[str, bytes]]:
         """Read every quarantined job with its fields as bytes, in two round trips; the longest quarantined first."""
-        names = [text(name) for name in await call(self.redis, "ZRANGE", keys.QUARANTINE, 0, -1)]
-        replies = await call_many(self.redis, [("HGETALL", keys.quarantined(name)) for name in names]) if names else []
-        return {
-            name: _fields(reply) for name, reply in zip(names, replies, strict=True) if self._sound(keys.quarantined(name), reply) and reply
-        }
+        names = [text(name) for name in await call(self._redis, "ZRANGE", keys.QUARANTINE, 0, -1)]
+        replies = await self._ask([("HGETALL", keys.quarantined(name)) for name in names])
+        return {name: hash_of(reply) for name, reply in zip(names, replies, strict=True) if _is_sound(reply) and reply}
 
-    def _sound(self, key: str, reply: Any) -> bool:
-        if refused(reply) or isinstance(reply, int):  # the key is of another type: somebody else wrote it
-            self.corrupt.append(key)
-            return False
-        return True
+    def _runs_calls(self, job_ids: Sequence[str]) -> list[Command]:
+        return [("MGET", *map(keys.job, part)) for part in _parts(job_ids, self._records_at_once)]
+
+    async def _ask(self, commands: Sequence[Command]) -> list[Any]:
+        """Run commands in one round trip; a refusal is a reply, as that of a key of another type."""
+        replies = await call_many(self._redis, commands) if commands else []
+        raised([reply for reply in replies if not refused(reply)])  # a server that is loading its data has refused nothing
+        return replies
+
+
+def stored_run(raw: bytes) -> StoredRun | None:
+    """Read the record of a run as it stands; None when it cannot be read: then the job's key is corrupt."""
+    try:
+        return read_run(raw)
+    except ValueError:
+        return None
+
+
+def _new_word() -> str:
+    """Make a word of which no one could know before it was asked with, so that it stands in nothing that is joined with it."""
+    return secrets.token_hex(4)
+
+
+def _separator(word: str) -> str:
+    return f"\0{word}"
+
+
+def _is_sound(reply: Any) -> bool:
+    """Tell whether a key was of the type that it must be; otherwise another program wrote it."""
+    return not (refused(reply) or isinstance(reply, int))
+
+
+def _refs_calls(instance_ids: Sequence[str]) -> list[Command]:
+    return [("SMEMBERS", keys.jobs(name)) for name in instance_ids]
+
+
+def _read_refs(instance_ids: Sequence[str], replies: Sequence[Any]) -> dict[str, list[str]]:
+    return {name: sorted(map(text, reply)) for name, reply in zip(instance_ids, replies, strict=True) if _is_sound(reply)}
+
+
+def _read_raw(refs: Sequence[str], replies: Sequence[Any]) -> dict[str, bytes]:
+    return {ref: raw for ref, raw in zip(refs, chain.from_iterable(replies), strict=True) if raw is not None}
+
+
+def _decode_runs(raws: dict[str, bytes]) -> dict[str, RunRecord]:
+    return {ref: run_record(ref, stored) for ref, raw in raws.items() if (stored := stored_run(raw)) is not None}
+
+
+def _decode_adopted(fields: dict[str, bytes]) -> dict[str, RunRecord]:
+    found = {}
+    for ref, raw in fields.items():
+        try:
+            found[ref] = decode_run(keys.job(ref), ref, raw)
+        except CorruptRecord:
+            continue  # what another version adopted is left to a sweep of that version
+    return found
 
 
 def _parts(names: Sequence[str], count: int) -> Iterator[Sequence[str]]:
     return (names[start : start + count] for start in range(0, len(names), count))
-
-
-def _flat(reply: Any) -> list[bytes]:
-    """Make a hash flat: redis-py gives a dict where its callback ran, and a list where it did not."""
-    return [part for pair in reply.items() for part in pair] if isinstance(reply, dict) else list(reply)
-
-
-def _fields(reply: Any) -> dict[str, bytes]:
-    flat = _flat(reply)
-    return {text(flat[i]): flat[i + 1] for i in range(0, len(flat), 2)}

@@ -2,19 +2,18 @@
 
 import pytest
 
+from async_tracker.config import Settings
 from async_tracker.namespace import Namespace
 from async_tracker.policy import InstanceState
-from async_tracker.recovery.leftovers import Watch
-from async_tracker.recovery.sweeper import Sweeper
+from async_tracker.recovery.sweeper import Sweeper, make_sweeper
 from async_tracker.store.commands import Store
 from async_tracker.store.observation import Connections
 from async_tracker.store.writes import Beat
 from tests.harness.wait import wait_until
 
 
-def sweeper_of(store, library="arq"):
-    watch = Watch(store=store, library=library, adapter=None, recovery_window=60.0, on_event=lambda event: None)
-    return Sweeper(store=store, library=library, sweep_interval=0.5, watch=watch, recoverer=None, on_event=lambda event: None)
+def sweeper_of(store, library="arq") -> Sweeper:
+    return make_sweeper(Settings(namespace="any"), store, None, library=library, on_event=lambda event: None)
 
 
 async def register(store, run_id, **fields):
@@ -60,8 +59,6 @@ async def test_a_foreign_key_in_place_of_the_counters_costs_no_heartbeat(redis_c
     store, run_id = Store(Namespace(redis_client, namespace)), await run_id_of(redis_client)
     await register(store, run_id, limits="[15.0,1.0,60.0,null]")
     await redis_client.set(f"{namespace}:stats", "somebody else's")
-    reply = await store.beat(
-        "newer:1:ab", Beat(sequence=2, connections="", fields={"busy": 0}, counters={'["f",null,"started"]': 3}, minute=1)
-    )
+    reply = await store.beat("newer:1:ab", Beat(sequence=2, connections="", fields={"busy": 0}, counters={'["f",null,"started"]': 3}))
     assert reply.status == 1
-    assert await redis_client.hget(f"{namespace}:stats:minute:1", '["f",null,"started"]') == b"3"
+    assert await redis_client.hget(f"{namespace}:counters:newer:1:ab", '["f",null,"started"]') == b"3"

@@ -42,14 +42,14 @@ class Claims:
         """Those that were made under an id that was declared dead."""
         self.prefix = f"{pen.instance_id}:"
         """What every claim begins with."""
-        pen.on_renamed = self._turn_over
 
     def forget_old(self) -> None:
         """Keep no more than there is room for."""
         for old in list(self.held)[:-_UNSTARTED_KEPT]:
             del self.held[old]
 
-    def _turn_over(self) -> None:
+    def turn_over(self) -> None:
+        """The instance has taken another id: what was claimed under the old one is stale."""
         self._stale = dict([*self._stale.items(), *self.held.items()][-_UNSTARTED_KEPT:])
         self.held.clear()
         self.prefix = f"{self.pen.instance_id}:"

@@ -213,7 +213,7 @@ class Jobs:
         if ctx is None:
             return
         job_id = run.job_id = run.ref = ctx["job_id"]
-        run.instance_id, _, run.run = run.claim.rpartition(":")
+        run.instance_id, _, run.token = run.claim.rpartition(":")
         run.started_at_ms = self._clock.at_ms(run.started_mono_ms)
         run.job_try = ctx.get("job_try") or 1
         run.queue, run.hold = self._queue, self._hold

@@ -1,13 +1,21 @@
 """arq, as a tracker knows it."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from async_tracker.integrations.arq.adapter import ArqAdapter
 from async_tracker.integrations.arq.hooks import ArqHooks
+from async_tracker.integrations.arq.install import installed
 from async_tracker.integrations.arq.names import LIBRARY
 from async_tracker.integrations.arq.rights import rights
-from async_tracker.integrations.registry import Library
+from async_tracker.integrations.footing import HasFooting
+from async_tracker.integrations.registry import Installable, Library
+
+
+def library(tracker: HasFooting) -> Library:
+    """Describe arq to a tracker, with the hooks that track a worker of it in this process."""
+    return arq_library(ArqHooks(tracker))
 
 
 def arq_library(hooks: ArqHooks) -> Library:
@@ -24,5 +32,5 @@ def arq_library(hooks: ArqHooks) -> Library:
         make_adapter=make_adapter,
         own_client=lambda: hooks.pool,
         rights=rights,
-        is_presumed=True,
+        installable=Installable(hooks=hooks, install=partial(installed, hooks)),
     )

@@ -122,6 +122,7 @@ class TrackedWorker:
             is_draining=None if self.worker is None else lambda: not self.worker.allow_pick_jobs,
             on_pulse=self.jobs.look_after,
             on_closed=self.jobs.close,
+            on_renamed=self._renamed,
         )
         claims = self.claims = Claims(runtime.pen, hears_ends=self.wrapping is None)
         if self.wrapping is not None:
@@ -131,6 +132,10 @@ class TrackedWorker:
         if self.main_task is not None:
             self.main_task.add_done_callback(self._polling_ended)
         await runtime.start(within=(deadline_ms - monotonic_ms()) / 1000)
+
+    def _renamed(self) -> None:
+        if self.claims is not None:
+            self.claims.turn_over()
 
     def _find_queue(self) -> str:
         """The worker's own word, for its queue need not be the pool's default; what was asked for only where nobody knows better."""
@@ -301,7 +306,7 @@ class TrackedWorker:
         if self.claims is None or self.adapter is None:
             return
         idle = [
-            RunRecord(job_id=job_id, instance_id=instance_id, run=run, queue=self.queue, library=LIBRARY, started_at_ms=0, hold=self.hold)
+            RunRecord(job_id=job_id, instance_id=instance_id, token=run, queue=self.queue, library=LIBRARY, started_at_ms=0, hold=self.hold)
             for job_id, instance_id, run in self.claims.unstarted()
         ]
         for record in await self.adapter.still_held(idle):

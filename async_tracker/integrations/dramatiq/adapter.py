@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from async_tracker.connections.calls import call, call_many, load_script, run_script
-from async_tracker.connections.replies import text
+from async_tracker.connections.replies import run_id_of, text
 from async_tracker.integrations.dramatiq.holds import Broker, Hold, queues_of
-from async_tracker.integrations.dramatiq.marks import ALL_MARKED, marks_name
+from async_tracker.integrations.dramatiq.marks import ALL_MARKED
 from async_tracker.integrations.dramatiq.messages import put_off, read_message, with_all_tries
 from async_tracker.integrations.dramatiq.names import DELAYED, LIBRARY, messages_key, queue_key
 from async_tracker.records import QueueDepth
 from async_tracker.recovery.adapter import Claim, QuarantinedPayload, Released
+from async_tracker.store import keys
 from async_tracker.store.instance_record import Description
 from async_tracker.store.run_record import RunRecord
 
@@ -66,7 +67,7 @@ class DramatiqAdapter:
 
     async def _marked(self, instance_id: str) -> set[str]:
         """Give the marks of an instance: what it has begun."""
-        return set(map(text, await call(self._client, "SMEMBERS", self._full_key(marks_name(instance_id)))))
+        return set(map(text, await call(self._client, "SMEMBERS", self._full_key(keys.begun(instance_id)))))
 
     async def _held(
         self, broker: Broker, queue: str, marked: Mapping[str, set[str]], fetching: Mapping[str, set[str]]
@@ -99,7 +100,7 @@ class DramatiqAdapter:
         later = await self._put_off(hold, queue, delay) if delay else None
         delayed = queue.removesuffix(DELAYED) + DELAYED
         names: list[str | bytes] = [hold.acks, hold.queue(queue), hold.messages(queue)]
-        names += [hold.queue(delayed), hold.messages(delayed), self._receipt(orphan.token)]
+        names += [hold.queue(delayed), hold.messages(delayed), self._receipt(orphan.claim)]
         return Released(text(await run_script(self._client, _RELEASE, names, (hold.redis_message_id, later or b"", RECEIPT_MS))))
 
     async def _put_off(self, hold: Hold, queue: str, delay: float) -> bytes | None:
@@ -124,9 +125,9 @@ class DramatiqAdapter:
         if orphan.hold is None or orphan.queue is None:
             return None
         hold = Hold.of(orphan.hold)
-        names: list[str | bytes] = [hold.acks, hold.messages(orphan.queue), self._receipt(orphan.token)]
+        names: list[str | bytes] = [hold.acks, hold.messages(orphan.queue), self._receipt(orphan.claim)]
         payload = await run_script(self._client, _QUARANTINE, names, (hold.redis_message_id, KEPT_MS))
-        extras = {"hold": orphan.hold.encode(), "token": orphan.token.encode()}
+        extras = {"hold": orphan.hold.encode(), "token": orphan.claim.encode()}
         return QuarantinedPayload(payload=payload, extras=extras) if payload is not None else None
 
     async def retry(self, job_id: str, queue: str | None, kept: QuarantinedPayload) -> bool:
@@ -145,8 +146,7 @@ class DramatiqAdapter:
 
     async def claims_server(self) -> str | None:
         """Give the run id of the broker's server."""
-        reply = await call(self._client, "INFO", "server")
-        return str(reply.get("run_id")) if isinstance(reply, dict) else None
+        return run_id_of(await call(self._client, "INFO", "server")) or None
 
     async def queues(self, described: Sequence[Description]) -> list[QueueDepth]:
         """Tell how full the queues of these workers are, in two round trips; ``due`` is what waits for a worker."""
@@ -163,7 +163,7 @@ class DramatiqAdapter:
         return [_depth(queue, replies[4 * i : 4 * i + 3], messages[i], _ms(now)) for i, (_, queue) in enumerate(places)]
 
     def _receipt(self, token: str) -> bytes:
-        return self._full_key(f"receipt:{token}")
+        return self._full_key(keys.receipt(token))
 
 
 def _has_started(name: str, marked: Mapping[str, set[str]], fetching: Mapping[str, set[str]]) -> bool | None:

@@ -203,7 +203,7 @@ async def test_what_a_user_hook_that_raises_interrupts_is_recovered_as_an_orphan
     tracker = make_tracker()
     if not is_looked_at:  # neither the writer nor the pulse sees the run before arq has forgotten its task
         tracker = make_tracker(linger=60.0)
-        monkeypatch.setattr("async_tracker.instance.heartbeat.TICK_SECONDS", 60.0)
+        monkeypatch.setattr("async_tracker.instance.pulse.TICK_SECONDS", 60.0)
 
     async def raising(ctx):
         raise LookupError
@@ -258,7 +258,7 @@ async def test_two_trackers_in_one_worker_both_see_its_jobs(make_tracker, namesp
     worker = await run_worker(first.install(second.install({"functions": [greet]})))
     assert await result_of(await pool.enqueue_job("greet")) == "hello world"
     assert first.instance_id != second.instance_id
-    assert [one.wrapping.strangers() for tracker in (first, second) for one in tracker._arq.workers] == [[], []]
+    assert [one.wrapping.strangers() for tracker in (first, second) for one in tracker._hooks.workers] == [[], []]
     await wait_for_end(worker, 1)
     await worker.stop()
     for tracker in (first, second):

@@ -79,7 +79,7 @@ async def test_one_tracker_serves_one_worker_after_another_in_one_process(tracke
 
 
 def claims_of(tracker):
-    (tracked,) = tracker._arq.workers
+    (tracked,) = tracker._hooks.workers
     return tracked.claims
 
 

@@ -501,6 +501,6 @@ async def test_the_task_that_waits_for_a_worker_is_not_taken_for_the_one_that_ru
         job = await pool.enqueue_job("late")
         await worker.async_run()
         assert await result_of(job) == "late"
-        (tracked,) = [one for one in tracker._arq.workers if one.worker is worker]
+        (tracked,) = [one for one in tracker._hooks.workers if one.worker is worker]
         assert tracked.main_task is worker.main_task
         await worker.on_shutdown(worker.ctx)

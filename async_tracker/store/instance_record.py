@@ -7,7 +7,7 @@ from functools import lru_cache
 from types import MappingProxyType
 
 from async_tracker.errors import CorruptRecord
-from async_tracker.policy import Limits
+from async_tracker.policy import InstanceState, Limits
 from async_tracker.store.run_record import LAST_MOMENT_MS, RECORD_SCHEMA
 
 
@@ -78,7 +78,7 @@ class StoredInstance:
     description: Description
     limits: Limits
     started_at_ms: int
-    state: str = "alive"
+    state: str = InstanceState.ALIVE
     busy: int = 0
     rss_bytes: int | None = None
     loop_lag_ms: int = 0
@@ -101,7 +101,7 @@ def decode_instance(key: str, instance_id: str, stored: Mapping[str, str]) -> St
             description=_decode_description(stored),
             limits=_decode_limits(stored["limits"]),
             started_at_ms=_moment(stored["started_at_ms"]),
-            state=stored.get("state", "alive"),
+            state=stored.get("state", InstanceState.ALIVE),
             busy=int(stored.get("busy", 0)),
             rss_bytes=_number(stored, "rss_bytes"),
             loop_lag_ms=int(stored.get("loop_lag_ms", 0)),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from async_tracker.errors import ConfigError
-from async_tracker.policy import Limits
+from async_tracker.policy import DEFAULT_LIMITS, Limits
 
 DEFAULT_REDIS_URL = "redis://localhost:6379/0"
 
@@ -28,11 +28,11 @@ class Settings:
     instance_id: str | None = None
     queue: str | None = None
     heartbeat_interval: float = 5.0
-    heartbeat_ttl: float = 15.0
+    heartbeat_ttl: float = DEFAULT_LIMITS.heartbeat_ttl
     sweep_interval: float = 0.5
-    disconnect_grace: float = 1.0
-    silence_limit: float = 60.0
-    stall_limit: float | None = None
+    disconnect_grace: float = DEFAULT_LIMITS.disconnect_grace
+    silence_limit: float = DEFAULT_LIMITS.silence_limit
+    stall_limit: float | None = DEFAULT_LIMITS.stall_limit
     watchdog: bool = True
     linger: float = 0.002
     durable: bool = False
@@ -93,16 +93,27 @@ class Settings:
 SETTING_NAMES = tuple(item.name for item in dataclasses.fields(Settings))
 
 
-def check_namespace(namespace: object) -> None:
-    """Raise ConfigError unless this can be a namespace: text, not empty, no control characters.
+def check_namespace(namespace: object) -> str:
+    """Return what can be a namespace, of `Namespace` and of `Tracker` alike: text that UTF-8 can write, not empty, no control characters.
 
+    Raises ConfigError for anything else.
+
+    >>> check_namespace("naïve {app}")
+    'naïve {app}'
     >>> check_namespace("")
     Traceback (most recent call last):
     async_tracker.errors.ConfigError: namespace '' must be some text without control characters: write namespace="my_app"
+    >>> check_namespace("app\\udcff")
+    Traceback (most recent call last):
+    async_tracker.errors.ConfigError: namespace 'app\\udcff' holds what UTF-8 cannot write (a lone surrogate): write namespace="my_app"
     """
     if not isinstance(namespace, str) or not namespace or _CONTROL.search(namespace):
         raise ConfigError(f'namespace {namespace!r} must be some text without control characters: write namespace="my_app"')
-    check_text("namespace", namespace)
+    try:
+        namespace.encode()
+    except UnicodeEncodeError as exc:
+        raise ConfigError(f'namespace {namespace!r} holds what UTF-8 cannot write (a lone surrogate): write namespace="my_app"') from exc
+    return namespace
 
 
 def check_text(name: str, text: str) -> None:

@@ -7,6 +7,9 @@ failure detector, in the order in which they are tried.
 from dataclasses import dataclass
 from enum import StrEnum
 
+NO_LIBRARY = "asyncio"
+"""What stands for the worker library where there is none: workers of `Tracker.register`, and their jobs."""
+
 
 class InstanceState(StrEnum):
     """What is known of an instance."""
@@ -38,6 +41,9 @@ class Limits:
     disconnect_grace: float = 1.0
     silence_limit: float = 60.0
     stall_limit: float | None = None
+
+
+DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,38 +1,31 @@
-"""The facade: settings, connections, hooks, queries. It composes the rest and decides nothing itself."""
+"""The facade: settings, connections, hooks, questions, recovery. It composes the rest and decides nothing itself."""
 
 import asyncio
-import dataclasses
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
+from itertools import chain
 from typing import Any, Self, TypeVar, overload
 
 from async_tracker.config import SETTING_NAMES, Settings, check_text, settings_from_env, unknown_names
-from async_tracker.connections.access import Access, describe
+from async_tracker.connections.access import Access
 from async_tracker.errors import TrackerError
-from async_tracker.events.encoding import encode_event
 from async_tracker.events.listeners import Listener, Listeners
-from async_tracker.instance.host import host_id, hostname, versions
+from async_tracker.events.stream import EventStream
 from async_tracker.instance.runs import CurrentJob, current, handle_of
 from async_tracker.instance.runtime import Runtime
-from async_tracker.integrations.arq import ArqHooks, installed
-from async_tracker.integrations.arq.jobs import Ctx
-from async_tracker.integrations.arq.library import arq_library
-from async_tracker.integrations.dramatiq.library import dramatiq_library
 from async_tracker.integrations.footing import Footing
-from async_tracker.integrations.registry import PLAIN, Registry
+from async_tracker.integrations.known import KNOWN, redis_arguments
+from async_tracker.integrations.registry import Ctx, Registry
 from async_tracker.namespace import Namespace, SyncNamespace
-from async_tracker.policy import InstanceState
 from async_tracker.queries.questions import Queries
 from async_tracker.records import Event, Instance, Job, Orphan, Quarantined, QueueDepth, Recovery, Snapshot, Stats
-from async_tracker.recovery.adapter import Adapter
-from async_tracker.recovery.quarantine import kept_payload
-from async_tracker.recovery.sweeper import make_sweeper
+from async_tracker.recovery.by_hand import RecoveryByHand
+from async_tracker.recovery.quarantine import Quarantine
 from async_tracker.store.commands import Store
-from async_tracker.store.instance_record import Description
-from async_tracker.store.quarantine import field_text
+from async_tracker.store.instance_record import Description, StoredInstance
 from async_tracker.store.reading import Reading
 
 T = TypeVar("T")
@@ -43,10 +36,11 @@ class Tracker:
 
     ``redis`` is any ``redis.asyncio`` client, whose pool is then shared and never closed; ``redis_options`` makes a pool of its
     own (``url`` plus any keyword of ``redis.asyncio.Redis``). Without either: ``TRACKER_REDIS_URL``, then inside arq the worker's
-    pool, then ``REDIS_URL``, then ``redis://localhost:6379/0``. ``arq_redis`` and ``dramatiq_redis`` (a client or a url)
-    are needed only in processes that are no worker, where the tracker's Redis is not arq's or dramatiq's.
+    pool, then ``REDIS_URL``, then ``redis://localhost:6379/0``.
 
-    The other keywords are the settings; durations are seconds. Raises ConfigError when one of them cannot work.
+    The other keywords are the settings, with durations in seconds, and the Redis of each known worker library, as a client or a url:
+    ``arq_redis``, ``dramatiq_redis``. Those are needed only in processes that are no worker, where the library's Redis is not the
+    tracker's. Raises ConfigError for a keyword that does not exist and for a value that cannot work.
     """
 
     def __init__(
@@ -54,29 +48,26 @@ class Tracker:
         *,
         redis: Any = None,
         redis_options: Mapping[str, Any] | None = None,
-        arq_redis: Any = None,
-        dramatiq_redis: Any = None,
         **settings: Any,
     ) -> None:
-        unknown_names(settings, {*SETTING_NAMES, "redis", "redis_options", "arq_redis", "dramatiq_redis"}, what="setting")
+        library_of = redis_arguments()
+        unknown_names(settings, {*SETTING_NAMES, "redis", "redis_options", *library_of}, what="setting")
+        library_redis = {library: settings.pop(argument, None) for argument, library in library_of.items()}
         self.settings = Settings(**settings)
         tracker_url = os.environ.get("TRACKER_REDIS_URL") or None
         if redis is None and redis_options is None and tracker_url is not None:
             redis_options = {"url": tracker_url}
         self._access = Access(client=redis, options=redis_options, fallback_url=os.environ.get("REDIS_URL") or None)
         self._listeners = Listeners()
-        self._runtime: Runtime | None = None
+        self._runtimes: list[Runtime] = []
+        """The instances of this process; the newest last."""
         self._sync: Any = None
         self._sync_lock = threading.Lock()
-        self._arq = ArqHooks(
-            settings=self.settings, access=self._access, tracker=self, on_runtime=self._set_runtime, on_event=self._listeners.tell
-        )
-        self._registry = Registry(
-            (arq_library(self._arq), dramatiq_library()),
-            access=self._access,
-            namespace=self.namespace,
-            given={"arq": arq_redis, "dramatiq": dramatiq_redis},
-        )
+        self._registry = Registry(access=self._access, namespace=self.namespace, given=library_redis)
+        for known in KNOWN:
+            self._registry.add(known.library(self))
+        installable = self._registry.installable
+        self._hooks, self._install = installable.hooks, installable.install
 
     @classmethod
     def from_env(cls, **arguments: Any) -> Self:
@@ -90,7 +81,10 @@ class Tracker:
 
     @property
     def instance_id(self) -> str | None:
-        """The id of the instance that runs in this process; None when none does."""
+        """The id of the instance that runs in this process; None when none does.
+
+        Of several it is the one whose job asks, else the newest of this event loop, else the newest.
+        """
         return self._runtime.instance_id if self._runtime is not None else None
 
     @property
@@ -100,14 +94,31 @@ class Tracker:
             settings=self.settings,
             access=self._access,
             registry=self._registry,
-            on_runtime=self._set_runtime,
-            on_event=self._listeners.tell,
+            on_runtime=self._runtimes.append,
+            on_left=self._left,
+            on_event=self._listeners.announce,
         )
 
-    def _set_runtime(self, runtime: Runtime | None) -> None:
-        self._runtime = runtime
+    def _left(self, runtime: Runtime) -> None:
+        if runtime in self._runtimes:
+            self._runtimes.remove(runtime)
 
-    # arq
+    @property
+    def _runtime(self) -> Runtime | None:
+        """The instance that speaks here, as `instance_id` tells it."""
+        if len(self._runtimes) < 2:
+            return next(iter(self._runtimes), None)
+        newest = list(reversed(self._runtimes))
+        run = current.get()
+        of_the_job = (runtime for runtime in newest if run is not None and runtime.keeps(run))
+        return next(chain(of_the_job, (runtime for runtime in newest if runtime.lives_here), newest), None)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether Redis did not take the last heartbeat or write of this process's instance: jobs run on, unseen. False without one."""
+        return self._runtime is not None and self._runtime.is_behind
+
+    # a worker whose settings name our hooks
 
     @overload
     def install(self, settings: T, /, *, only: Collection[str] | None = ..., ignore: Collection[str] | None = ...) -> T: ...
@@ -118,34 +129,36 @@ class Tracker:
     ) -> Callable[[T], T]: ...
 
     def install(self, settings: Any = None, /, *, only: Collection[str] | None = None, ignore: Collection[str] | None = None) -> Any:
-        """Track everything that an arq worker does: our hooks around its own, functions and cron jobs wrapped.
+        """Track everything that an arq worker does: our hooks around its own, functions and cron jobs wrapped when it starts.
 
-        Decorates a WorkerSettings class, with or without arguments, or takes a dict of Worker arguments and returns a new one.
-        ``only`` or ``ignore`` are names of functions. Installing twice changes nothing.
+        Decorates a WorkerSettings class, with or without arguments, or takes a dict of Worker arguments and returns a new one. Only the
+        five hooks are set; all else is read from arq's Worker when that starts. ``only`` or ``ignore`` are names of functions; where a
+        worker has none by one of these names, all its functions are tracked, without arguments, and an error is logged. Installing
+        twice changes nothing. Raises ConfigError for what is no settings and for names that are no texts.
         """
         if settings is None:
-            return lambda later: installed(self._arq, later, only=only, ignore=ignore)
-        return installed(self._arq, settings, only=only, ignore=ignore)
+            return lambda later: self._install(later, only=only, ignore=ignore)
+        return self._install(settings, only=only, ignore=ignore)
 
     async def on_startup(self, ctx: Ctx) -> None:
         """Arq hook: register this worker. Never raises; waits for Redis for at most ``hook_timeout`` seconds."""
-        await self._arq.on_startup(ctx)
+        await self._hooks.on_startup(ctx)
 
     async def on_shutdown(self, ctx: Ctx) -> None:
         """Arq hook: deregister this worker. Never raises."""
-        await self._arq.on_shutdown(ctx)
+        await self._hooks.on_shutdown(ctx)
 
     async def on_job_start(self, ctx: Ctx) -> None:
         """Arq hook: a run starts. Never raises and, unless ``durable``, awaits nothing."""
-        await self._arq.on_job_start(ctx)
+        await self._hooks.on_job_start(ctx)
 
     async def on_job_end(self, ctx: Ctx) -> None:
         """Arq hook: a run ends. Never raises, awaits nothing."""
-        await self._arq.on_job_end(ctx)
+        await self._hooks.on_job_end(ctx)
 
     async def after_job_end(self, ctx: Ctx) -> None:
         """Arq hook: arq has written what became of the job. Never raises, awaits nothing."""
-        await self._arq.after_job_end(ctx)
+        await self._hooks.after_job_end(ctx)
 
     # any asyncio code
 
@@ -157,10 +170,11 @@ class Tracker:
 
     async def aclose(self) -> None:
         """Close what this tracker has opened. A shared client stays open, and so does the instance of a worker in other threads."""
-        if self._runtime is not None and self._runtime.is_here:
-            await self._runtime.stop()
-        if self._runtime is not None and not self._runtime.is_running:
-            self._runtime = None
+        for runtime in list(self._runtimes):
+            if runtime.is_here:
+                await runtime.stop()
+            if not runtime.is_running:
+                self._left(runtime)
         with self._sync_lock:
             sync, self._sync = self._sync, None
         if sync is not None:
@@ -177,37 +191,17 @@ class Tracker:
         Raises TrackerError when this tracker has an instance in this loop already, TypeError and ConfigError as `track` does.
         """
         _check_texts("register", queue=queue, functions=functions)
-        if self._runtime is not None and self._runtime.is_running:
-            raise TrackerError(f"this tracker runs instance {self._runtime.instance_id} already: make another Tracker for another instance")
-        runtime = Runtime(
-            settings=self.settings,
-            client=self._access.client(),
-            description=self._describe(queue, concurrency, functions),
-            make_adapter=lambda link: None,
-            on_event=self._listeners.tell,
-        )
-        self._runtime = runtime
+        running = next((runtime for runtime in self._runtimes if runtime.is_running), None)
+        if running is not None:
+            raise TrackerError(f"this tracker runs instance {running.instance_id} already: make another Tracker for another instance")
+        footing = self.footing
+        description = footing.describe(queue=queue or self.settings.queue, concurrency=concurrency, functions=functions)
+        runtime = footing.runtime(description, make_adapter=lambda link: None)
         try:
             await runtime.start()
             yield runtime.instance_id
         finally:
-            await runtime.stop()
-            self._runtime = None
-
-    def _describe(self, queue: str | None, concurrency: int | None, functions: Collection[str]) -> Description:
-        return Description(
-            library=PLAIN,
-            host=hostname(),
-            host_id=host_id(),
-            pid=os.getpid(),
-            label=self.settings.instance_id,
-            queue=queue or self.settings.queue,
-            functions=tuple(functions),
-            concurrency=concurrency,
-            tags=self.settings.tags,
-            versions=versions(),
-            redis=describe(self._access.client()),
-        )
+            await footing.leave(runtime)
 
     @asynccontextmanager
     async def track(
@@ -238,8 +232,14 @@ class Tracker:
 
     # queries
 
+    def _namespaced(self) -> Namespace:
+        return Namespace(self._access.client(), self.namespace)
+
+    def _store(self) -> Store:
+        return Store(self._namespaced())
+
     def _queries(self) -> Queries:
-        return Queries(Namespace(self._access.client(), self.namespace), scopes=self._registry.scopes)
+        return Queries(self._namespaced(), scopes=self._registry.scopes)
 
     async def snapshot(self) -> Snapshot:
         """Read instances, jobs and orphans, in at most four round trips; in six when instances have very many jobs each."""
@@ -279,12 +279,23 @@ class Tracker:
         ``since`` replays: what came after an event id, or from a moment on; None is what comes from now on.
         Raises StorageUnavailable when Redis goes away.
         """
-        return self._queries().events(since)
+        return EventStream(self._namespaced()).follow(since)
+
+    async def recent_events(self, count: int = 100) -> list[Event]:
+        """Give the newest ``count`` events, the oldest of them first; the stream keeps about 10,000."""
+        return await EventStream(self._namespaced()).newest(count)
+
+    async def stored_instances(self) -> list[StoredInstance]:
+        """Give what every instance says of itself, as it is stored: for integrations, and for programs that examine a set-up.
+
+        `instances` gives the same instances judged, and is what most callers want.
+        """
+        return await self._queries().stored_instances()
 
     async def queues(self) -> list[QueueDepth]:
         """Tell how full the queues are that instances work on, of every library whose Redis this process can reach."""
         described: dict[str, list[Description]] = {}
-        for stored in await self._queries().stored_instances():
+        for stored in await self.stored_instances():
             described.setdefault(stored.description.library, []).append(stored.description)
         depths: list[QueueDepth] = []
         for library in sorted(described):
@@ -309,81 +320,42 @@ class Tracker:
     async def recover(self, dry_run: bool = False) -> list[Recovery]:
         """Look for dead instances now and recover their orphans, the oldest first; with ``dry_run``, only tell what would be done.
 
-        Takes ``disconnect_grace`` seconds longer when the connection of an instance has gone that nobody had noticed.
+        Takes ``disconnect_grace`` seconds longer when the connection of an instance is gone and no sweep has noted it before.
         Raises StorageError when the Redis of the worker library is not the one that the workers use.
         """
-        store = Store(Namespace(self._access.client(), self.namespace))
+        queries = self._queries()
+        by_hand = RecoveryByHand(settings=self.settings, store=self._store(), queries=queries, on_event=self._listeners.announce)
+        stored = await queries.stored_instances()
         done: list[Recovery] = []
-        stored = await self._queries().stored_instances()
-        for library in sorted({one.description.library for one in stored}):
+        for library in sorted({item.description.library for item in stored}):
             adapter = self._registry.adapter(library)
             if adapter is not None:
                 await self._registry.check(adapter, stored)
-                done += await self._recover_library(store, library, adapter, dry_run=dry_run)
+                done += await (by_hand.plan(adapter) if dry_run else by_hand.recover(adapter))
         return done
-
-    async def _recover_library(self, store: Store, library: str, adapter: Adapter, *, dry_run: bool) -> list[Recovery]:
-        settings = dataclasses.replace(self.settings, recover=True)
-        sweeper = make_sweeper(settings, store, adapter, library=library, on_event=self._listeners.tell)
-        queries = self._queries()
-        if dry_run:
-            found = [item for item in await queries.instances() if item.library == library]
-            dead = [item.instance_id for item in found if item.state is InstanceState.DEAD]
-            return await sweeper.plan(dead, [item.instance_id for item in found if item.instance_id not in dead])
-        run_id = await queries.server_run_id()
-        _, verdicts = await sweeper.judge_all(run_id)
-        if any(verdict.state is not InstanceState.DEAD for verdict in verdicts.values()):
-            await asyncio.sleep(await self._grace_needed(store))
-        return list((await sweeper.sweep(run_id)).done)
-
-    async def _grace_needed(self, store: Store) -> float:
-        observation = await store.observe("")
-        return max((self.settings.disconnect_grace for name in observation.gone if name in observation.instances), default=0.0)
 
     async def retry_quarantined(self, job_id: str) -> bool:
         """Let a quarantined job run again, with all its tries. Returns False when its id was enqueued anew meanwhile: then it stays.
 
-        Where an earlier call did not live to take it off the list, this one does, and the job is not queued twice.
-        Raises TrackerError when no such job is quarantined.
+        A call that dies after the job is queued leaves it on the list; the next call takes it off, and does not queue it again.
+        Raises TrackerError when no such job is quarantined, and when its library is not known here.
         """
-        ref, fields = await self._quarantined_fields(job_id)
-        adapter = self._registry.adapter(field_text(fields, "library") or "")
-        if adapter is None:
-            raise TrackerError(f"job {job_id!r} is of a library that this version does not know: {field_text(fields, 'library')}")
-        if not await adapter.retry(field_text(fields, "job_id") or ref, field_text(fields, "queue"), kept_payload(fields)):
-            return False
-        await self._unquarantine(ref, fields, "retried")  # False here: another call was quicker, and it is queued all the same
-        return True
+        return await self._quarantine().retry(job_id)
 
     async def drop_quarantined(self, job_id: str) -> bool:
         """Forget a quarantined job, its payload included. Raises TrackerError when no such job is quarantined."""
-        ref, fields = await self._quarantined_fields(job_id)
-        return await self._unquarantine(ref, fields, "dropped")
+        return await self._quarantine().drop(job_id)
 
-    async def _quarantined_fields(self, job_id: str) -> tuple[str, dict[str, bytes]]:
-        """Find a quarantined job by its id, or by its ref where two libraries have quarantined the same id."""
-        found = await Reading(Namespace(self._access.client(), self.namespace)).quarantined()
-        if job_id in found:
-            return job_id, found[job_id]
-        for ref, fields in found.items():
-            if field_text(fields, "job_id") == job_id:
-                return ref, fields
-        raise TrackerError(f"job {job_id!r} is not quarantined")
-
-    async def _unquarantine(self, ref: str, fields: dict[str, bytes], how: str) -> bool:
-        store = Store(Namespace(self._access.client(), self.namespace))
-        event = encode_event("unquarantined", job_id=field_text(fields, "job_id") or ref, library=field_text(fields, "library"), how=how)
-        done = await store.unquarantine(ref, event)
-        if done:
-            self._listeners.tell(event)
-        return done
+    def _quarantine(self) -> Quarantine:
+        reading = Reading(self._namespaced())
+        return Quarantine(store=self._store(), reading=reading, adapter_of=self._registry.adapter, on_event=self._listeners.announce)
 
     # Redis
 
     @asynccontextmanager
     async def redis(self) -> AsyncIterator[Namespace]:
         """Give the Namespace proxy over the tracker's client: ``async with tracker.redis() as r``. Nothing is closed at the end."""
-        yield Namespace(self._access.client(), self.namespace)
+        yield self._namespaced()
 
     @contextmanager
     def redis_sync(self) -> Iterator[SyncNamespace]:

@@ -9,6 +9,7 @@ namespace      a string, unlike that of any other test
 wire           a WireProxy before that database: ``wire.url``, ``wire.delay(...)``, ``wire.cut()`` and more bad weather
 ledger         where the jobs of the test write their starts and ends, past Redis
 workers        starts real worker processes, and ends them
+make_tracker   ``make_tracker(**arguments)``: a Tracker of that namespace on that database, closed with the test; ``tracker`` is one
 no_leaks       afterwards every key left in ``namespace`` must have a lifetime or an owner
 garbage        afterwards nothing is left open: a socket, a loop, a task. Of every test, asked for or not
 """
@@ -19,12 +20,14 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 import redis
 import redis.asyncio
 
+from async_tracker import Tracker
 from async_tracker.embedded import EmbeddedServer
 from tests.harness.ledger import Ledger
 from tests.harness.servers import GivenServer, Server, address_of, assert_no_leaks, database_of
@@ -112,6 +115,28 @@ async def redis_client(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
 @pytest.fixture
 def namespace() -> str:
     return f"test_{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+async def make_tracker(redis_url: str, namespace: str) -> AsyncIterator[Callable[..., Tracker]]:
+    """``make_tracker(**arguments)``: in the test's namespace and on its server unless told otherwise; closed with the test."""
+    made: list[Tracker] = []
+
+    def make(**arguments: Any) -> Tracker:
+        chosen: dict[str, Any] = {"namespace": namespace, **arguments}
+        if not {"redis", "redis_options"} & set(arguments):
+            chosen["redis_options"] = {"url": redis_url}
+        made.append(Tracker(**chosen))
+        return made[-1]
+
+    yield make
+    for tracker in made:
+        await tracker.aclose()
+
+
+@pytest.fixture
+def tracker(make_tracker: Callable[..., Tracker]) -> Tracker:
+    return make_tracker()
 
 
 @pytest.fixture

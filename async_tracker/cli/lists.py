@@ -1,17 +1,19 @@
 """``ps``, ``jobs``, ``orphans``, ``stats``: what there is."""
 
-import asyncio
 from collections.abc import Iterable, Mapping
 
+from anyio import fail_after
+
 from async_tracker.cli.endings import Ending
-from async_tracker.cli.instances import blocked_remark, instance_remark, matching
-from async_tracker.cli.reach import library_url, reach, redis_of
+from async_tracker.cli.instances import blocked_remark, instance_remark
+from async_tracker.cli.reach import reach, redis_of
 from async_tracker.cli.tables import Table, show
 from async_tracker.cli.target import Target
-from async_tracker.cli.wording import counted, duration, megabytes, remark, say_document, shown
+from async_tracker.cli.wording import megabytes, remark, say_document, shown
 from async_tracker.errors import StorageError
-from async_tracker.queries.questions import Queries
-from async_tracker.records import FunctionStats, Instance, Job, Orphan, QueueDepth
+from async_tracker.integrations.known import redis_option
+from async_tracker.queries.wording import counted, duration, matching
+from async_tracker.records import ENDINGS, OUTCOMES, FunctionStats, Instance, Job, Orphan, QueueDepth
 from async_tracker.tracker import Tracker
 
 _QUEUES_TIMEOUT = 5.0
@@ -21,7 +23,7 @@ async def ps(target: Target) -> int:
     """Show instances and queues."""
     async with reach(target) as tracker:
         snapshot = await tracker.snapshot()
-        queues, why_not = await _queues(tracker, target)
+        queues, why_not = await _queues(tracker)
         url = await redis_of(tracker)
         namespace = tracker.namespace
     if target.as_json:
@@ -47,19 +49,17 @@ async def ps(target: Target) -> int:
     return Ending.OK
 
 
-async def _queues(tracker: Tracker, target: Target) -> tuple[list[QueueDepth], str | None]:
+async def _queues(tracker: Tracker) -> tuple[list[QueueDepth], str | None]:
     """Read the queues, and tell why that cannot be done for some; the instances are worth showing all the same."""
-    async with tracker.redis() as namespaced:
-        stored = await Queries(namespaced).stored_instances()
-    workers = [item.description for item in stored if item.description.claims_server is not None]
-    claims_at = tracker.footing.registry.claims_at
-    apart = {item.library: claims_at(item) for item in workers if library_url(target, item.library) is None}
+    workers = [item.description for item in await tracker.stored_instances() if item.description.claims_server is not None]
+    registry = tracker.footing.registry
+    apart = {item.library: registry.claims_at(item) for item in workers if not registry.is_apart(item.library)}
     why_not = "; ".join(
-        f"{library} keeps its jobs in another Redis, {shown(url)}: give it as --{library}-redis-url"
+        f"{library} keeps its jobs in another Redis, {shown(url)}: give it as {redis_option(library)}"
         for library, url in sorted(apart.items())
     )
     try:
-        async with asyncio.timeout(_QUEUES_TIMEOUT):
+        with fail_after(_QUEUES_TIMEOUT):
             return [queue for queue in await tracker.queues() if queue.library not in apart], why_not or None
     except TimeoutError:
         return [], f"their Redis did not answer within {_QUEUES_TIMEOUT:g} s"
@@ -186,7 +186,7 @@ async def stats(target: Target, *, function: str | None) -> int:
     return Ending.OK
 
 
-_SHOWN_COUNTERS = ("started", "succeeded", "failed", "retried", "cancelled", "timed_out", "aborted", "ended", "orphaned", "recovered")
+_SHOWN_COUNTERS = ("started", *OUTCOMES)
 
 
 def stats_table(functions: Iterable[FunctionStats]) -> Table:
@@ -194,7 +194,7 @@ def stats_table(functions: Iterable[FunctionStats]) -> Table:
     rows = []
     for item in functions:
         counters = [getattr(item, name) for name in _SHOWN_COUNTERS]
-        ended = sum(counters[1:8])
+        ended = sum(getattr(item, name) for name in ENDINGS)
         means = [duration(total / ended) if ended else "-" for total in (item.run_time, item.queue_wait)]
         rows.append((shown(item.function), shown(item.queue), *map(str, counters), *means))
     columns = ("FUNCTION", "QUEUE", *(name.replace("_", " ").upper() for name in _SHOWN_COUNTERS), "MEAN RUN", "MEAN WAIT")

@@ -1,18 +1,20 @@
 """``check``: the probe for a container. It answers within a second, whatever Redis does."""
 
-import asyncio
 import os
 import sys
 from collections.abc import Sequence
 
+from anyio import fail_after
+
 from async_tracker.cli.endings import Ending
-from async_tracker.cli.instances import blocked_remark, matching
+from async_tracker.cli.instances import blocked_remark
 from async_tracker.cli.reach import make_tracker, redis_of
 from async_tracker.cli.target import Target
-from async_tracker.cli.wording import duration, remark, say, say_document, shown
+from async_tracker.cli.wording import remark, say, say_document, shown
 from async_tracker.errors import StorageUnavailable
 from async_tracker.instance.host import host_id
 from async_tracker.policy import InstanceState
+from async_tracker.queries.wording import duration, matching
 from async_tracker.records import Instance
 
 _THERE = (InstanceState.ALIVE, InstanceState.DRAINING, InstanceState.STALLED_BLOCKED)
@@ -22,7 +24,7 @@ async def check(target: Target, *, instance: str | None, blocked_limit: float | 
     """Tell whether the instance that is meant is alive; all of them, where it is several."""
     tracker = make_tracker(target, timeout=timeout)
     try:
-        async with asyncio.timeout(timeout):
+        with fail_after(timeout):
             asked = await tracker.instances()
     except (TimeoutError, StorageUnavailable) as exc:
         why = f"Redis did not answer within {timeout:g} s" if isinstance(exc, TimeoutError) else str(exc)

@@ -1,6 +1,5 @@
-"""The commands, their options and their help; click and nothing else. What a command does is loaded when it is run."""
+"""The commands, their options and their help, with click alone. What a command does is loaded when it runs."""
 
-import dataclasses
 import functools
 import sys
 from collections.abc import Callable
@@ -12,12 +11,12 @@ import click
 from async_tracker import __version__
 from async_tracker.cli.endings import Ending
 from async_tracker.cli.target import Target
+from async_tracker.integrations.known import KNOWN, redis_option, redis_option_help
 
 _EPILOG = (
     "Exit codes: 0 ok, 1 the answer is bad or Redis refuses, 2 usage, 3 Redis cannot be reached, 4 not found, 130 interrupted. "
     "Without options the Redis is TRACKER_REDIS_URL, then REDIS_URL, then redis://localhost:6379/0."
 )
-_TARGET = tuple(item.name for item in dataclasses.fields(Target))
 
 
 def run(arguments: list[str]) -> int:
@@ -39,18 +38,35 @@ def _do(where: str, target: Target, **options: Any) -> int:
     return code
 
 
+def _parameter(library: str) -> str:
+    return f"{library}_redis_url"
+
+
+def _library_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command one option for each known worker library, with the url of its Redis."""
+    for library in reversed(KNOWN):
+        option = click.option(redis_option(library.name), _parameter(library.name), metavar="URL", help=redis_option_help(library.name))
+        command = option(command)
+    return command
+
+
 def _reaching(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that say which Redis and namespace, as its ``target``; they may stand before the command too."""
+    """Give a command the options that say which Redis and which namespace, as its ``target``. They may also stand before the command."""
 
     @click.option("--redis-url", metavar="URL", help="The tracker's Redis. [TRACKER_REDIS_URL, then REDIS_URL]")
-    @click.option("--namespace", metavar="NAME", help="What all its keys begin with. [TRACKER_NAMESPACE, then async_tracker]")
-    @click.option("--arq-redis-url", metavar="URL", help="arq's Redis, where it is another one. [TRACKER_ARQ_REDIS_URL]")
-    @click.option("--dramatiq-redis-url", metavar="URL", help="dramatiq's Redis, where it is another one. [TRACKER_DRAMATIQ_REDIS_URL]")
+    @click.option("--namespace", metavar="NAME", help="The prefix of all its keys. [TRACKER_NAMESPACE, then async_tracker]")
+    @_library_options
     @click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
     @click.pass_context
     @functools.wraps(command)
     def with_target(context: click.Context, /, **given: Any) -> Any:
-        nearer = Target(**{name: given.pop(name) for name in _TARGET})
+        urls = {library.name: given.pop(_parameter(library.name)) for library in KNOWN}
+        nearer = Target(
+            redis_url=given.pop("redis_url"),
+            namespace=given.pop("namespace"),
+            library_urls={name: url for name, url in urls.items() if url is not None},
+            as_json=given.pop("as_json"),
+        )
         outer = context.parent.obj if context.parent is not None and context.parent.obj is not None else Target()
         context.obj = outer.under(nearer)
         return command(context.obj, **given)
@@ -66,11 +82,11 @@ def program(target: Target) -> None:
 
 
 @program.command(short_help="See it work: workers, jobs, a kill, a recovery.")
-@click.option("--redis-url", metavar="URL", help="Use this Redis instead of starting one; namespace and queue must be empty.")
-@click.option("--namespace", metavar="NAME", help="A namespace for the demo alone. [made up for every run]")
+@click.option("--redis-url", metavar="URL", help="Use this Redis instead of starting one; the namespace and the queue must be empty.")
+@click.option("--namespace", metavar="NAME", help="A namespace for the demo alone. [a new one for every run]")
 @click.option("--workers", type=click.Choice(["arq", "dramatiq", "both"]), default="arq", show_default=True, help="Whose workers to show.")
 @click.option("--quick", is_flag=True, help="A shorter show.")
-@click.option("--keep", is_flag=True, help="Go on after the summary, to try other commands from another terminal; Ctrl-C ends it.")
+@click.option("--keep", is_flag=True, help="Keep running after the summary, for other commands from another terminal; Ctrl-C ends it.")
 @click.option("--json", "as_json", is_flag=True, help="End with the summary as one JSON document; the show goes to stderr.")
 @click.pass_context
 def demo(
@@ -78,7 +94,7 @@ def demo(
 ) -> int:
     """See it work: real workers of arq, of dramatiq or of both, a steady stream of jobs, one worker killed, its jobs running again.
 
-    Needs nothing: it starts a server of its own, whatever TRACKER_REDIS_URL and REDIS_URL say, and removes everything at its end.
+    Needs no Redis: it ignores TRACKER_REDIS_URL and REDIS_URL, starts a server of its own, and removes everything at its end.
     """
     outer = context.parent.obj if context.parent is not None and context.parent.obj is not None else Target()
     target = outer.under(Target(redis_url=redis_url, namespace=namespace, as_json=as_json))
@@ -93,7 +109,7 @@ def ps(target: Target) -> int:
 
 
 @program.command(short_help="Show the jobs in flight.")
-@click.option("--instance", metavar="ID", help="Only of this instance: its id, its label, or a beginning of either.")
+@click.option("--instance", metavar="ID", help="Only of this instance: its id, its label, or the beginning of either.")
 @click.option("--function", metavar="NAME", help="Only of this function.")
 @_reaching
 def jobs(target: Target, *, instance: str | None, function: str | None) -> int:
@@ -101,10 +117,10 @@ def jobs(target: Target, *, instance: str | None, function: str | None) -> int:
     return _do("lists:jobs", target, instance=instance, function=function)
 
 
-@program.command(short_help="Show the jobs that dead instances have left.")
+@program.command(short_help="Show the jobs of dead instances.")
 @_reaching
 def orphans(target: Target) -> int:
-    """Show the jobs whose instance is dead and that are not yet recovered."""
+    """Show the jobs that are not yet recovered and whose instance is dead."""
     return _do("lists:orphans", target)
 
 
@@ -117,34 +133,38 @@ def stats(target: Target, *, function: str | None) -> int:
 
 
 @program.command(short_help="Show what happened.")
-@click.option("--since", metavar="WHEN", help="From then on: 10m, 2h, 1d, a date and time, or the id of an event.")
-@click.option("--follow", "-f", is_flag=True, help="Go on with what happens from now on; Ctrl-C ends it.")
-@click.option("--type", "types", metavar="TYPE", multiple=True, help="Only events of this type; may be given several times.")
+@click.option("--since", metavar="WHEN", help="Only events since then: 10m, 2h, 1d, a date and time, or the id of an event.")
+@click.option("--follow", "-f", is_flag=True, help="Then show new events as they happen; Ctrl-C ends it.")
+@click.option("--type", "types", metavar="TYPE", multiple=True, help="Only events of this type; can be given several times.")
 @click.option(
-    "--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="At most so many, the newest; for --since too."
+    "--limit",
+    type=click.IntRange(1, 10_000),
+    default=100,
+    show_default=True,
+    help="Show at most this many, the newest; also with --since.",
 )
 @_reaching
 def events(target: Target, *, since: str | None, follow: bool, types: tuple[str, ...], limit: int) -> int:
     """Show what happened: deaths, orphans, recoveries, quarantines."""
-    return _do("history:events", target, since=since, follow=follow, types=types, limit=limit)
+    return _do("events:events", target, since=since, follow=follow, types=types, limit=limit)
 
 
 @program.command(short_help="Recover the orphans of dead instances now.")
-@click.option("--dry-run", is_flag=True, help="Only tell what would be done.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @_reaching
 def recover(target: Target, *, dry_run: bool, yes: bool) -> int:
     """Look for dead instances now, and make their orphans runnable again.
 
-    The instances do this by themselves, unless all of them have recover=False.
+    Instances do this by themselves, except when all of them have recover=False.
     """
     return _do("remedies:recover", target, dry_run=dry_run, yes=yes)
 
 
-@program.group(short_help="See and decide about poison pills.")
+@program.group(short_help="Show poison pills and decide about them.")
 @_reaching
 def quarantine(target: Target) -> None:
-    """See and decide about poison pills: jobs that kept killing their workers."""
+    """Show poison pills and decide about them: jobs that kept killing their workers."""
 
 
 @quarantine.command("list")
@@ -158,7 +178,7 @@ def quarantine_list(target: Target) -> int:
 @click.argument("job_id")
 @_reaching
 def quarantine_show(target: Target, *, job_id: str) -> int:
-    """Show everything that is known of one quarantined job. Its payload stays opaque."""
+    """Show everything that is known about one quarantined job, except its payload."""
     return _do("remedies:quarantine_show", target, job_id=job_id)
 
 
@@ -166,7 +186,7 @@ def quarantine_show(target: Target, *, job_id: str) -> int:
 @click.argument("job_ids", metavar="JOB_ID...", nargs=-1, required=True)
 @_reaching
 def quarantine_retry(target: Target, *, job_ids: tuple[str, ...]) -> int:
-    """Put jobs back into their queues with all their tries. A job whose id was enqueued anew stays (exit code 1)."""
+    """Put jobs back into their queues with all their tries. A job whose id was enqueued again stays in quarantine (exit code 1)."""
     return _do("remedies:quarantine_retry", target, job_ids=job_ids)
 
 
@@ -175,30 +195,42 @@ def quarantine_retry(target: Target, *, job_ids: tuple[str, ...]) -> int:
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @_reaching
 def quarantine_drop(target: Target, *, job_ids: tuple[str, ...], yes: bool) -> int:
-    """Forget jobs for good, their payloads included."""
+    """Delete jobs for good, with their payloads."""
     return _do("remedies:quarantine_drop", target, job_ids=job_ids, yes=yes)
 
 
 @program.command(short_help="Probe a container: is its instance alive?")
-@click.option("--instance", metavar="ID", help="Ask for this instance: its id, its label, or a beginning of either. [this host's]")
-@click.option("--blocked-limit", metavar="SECONDS", type=click.FloatRange(min=0), help="A loop blocked for longer is not alive. [no limit]")
+@click.option("--instance", metavar="ID", help="The instance: its id, its label, or the beginning of either. [this host's]")
 @click.option(
-    "--timeout", metavar="SECONDS", type=click.FloatRange(min=0.05), default=0.5, show_default=True, help="How long Redis may take."
+    "--blocked-limit",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    help="A loop that is blocked for longer is not alive. [no limit]",
+)
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0.05),
+    default=0.5,
+    show_default=True,
+    help="How long Redis may take.",
 )
 @_reaching
 def check(target: Target, *, instance: str | None, blocked_limit: float | None, timeout: float) -> int:
     """Probe a container: 0 when this host's instance is alive, 1 when it is not, 3 when Redis cannot be asked.
 
-    An instance that is draining, or whose loop is blocked while its watchdog speaks, is alive: it has jobs that a restart would kill.
+    A draining instance is alive, and so is one whose loop is blocked while its watchdog reports: a restart would kill their jobs.
     """
     return _do("probe:check", target, instance=instance, blocked_limit=blocked_limit, timeout=timeout)
 
 
-@program.command(short_help="Find out what is missing, and how to mend it.")
+@program.command(short_help="Find out what is missing, and what to do about it.")
 @click.option(
-    "--user", metavar="NAME", help="Judge the permissions of this user of the server, not of our own; needs a user who may ask that."
+    "--user",
+    metavar="NAME",
+    help="Judge the permissions of this user instead of your own; you need the right to run ACL DRYRUN.",
 )
 @_reaching
 def doctor(target: Target, *, user: str | None) -> int:
-    """Find out what is missing, and how to mend it: server, permissions, instances, records. Exits 1 where there is a problem."""
+    """Find out what is missing, and what to do about it: server, permissions, instances, records. Exits 1 if there is a problem."""
     return _do("doctor:doctor", target, user=user)

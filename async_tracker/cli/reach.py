@@ -9,6 +9,7 @@ from async_tracker.cli.target import Target
 from async_tracker.config import DEFAULT_REDIS_URL
 from async_tracker.connections.access import SOCKET_TIMEOUT, describe, redis_options
 from async_tracker.errors import StorageUnavailable
+from async_tracker.integrations.known import by_argument
 from async_tracker.tracker import Tracker
 
 CONNECT_TIMEOUT = 3.0
@@ -26,13 +27,7 @@ def make_tracker(target: Target, *, timeout: float | None = None) -> Tracker:
     limits = {"socket_timeout": timeout or SOCKET_TIMEOUT, "socket_connect_timeout": timeout or CONNECT_TIMEOUT}
     options = {**limits, **redis_options({"url": url})}
     given: dict[str, Any] = {} if target.namespace is None else {"namespace": target.namespace}
-    return Tracker.from_env(redis_options=options, arq_redis=target.arq_redis_url, dramatiq_redis=target.dramatiq_redis_url, **given)
-
-
-def library_url(target: Target, library: str) -> str | None:
-    """Tell which Redis was named as that of a worker library; None where it is taken to be the tracker's."""
-    given = {"arq": target.arq_redis_url, "dramatiq": target.dramatiq_redis_url}.get(library)
-    return given if given is not None else os.environ.get(f"TRACKER_{library.upper()}_REDIS_URL") or None
+    return Tracker.from_env(redis_options=options, **by_argument(target.library_urls), **given)
 
 
 @asynccontextmanager

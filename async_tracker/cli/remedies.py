@@ -10,7 +10,8 @@ from async_tracker.cli.endings import Ending, Misused, NotFound
 from async_tracker.cli.reach import reach
 from async_tracker.cli.tables import Table, show
 from async_tracker.cli.target import Target
-from async_tracker.cli.wording import clock_time, counted, duration, remark, say, say_document, shown
+from async_tracker.cli.wording import clock_time, remark, say, say_document, shown
+from async_tracker.queries.wording import counted, duration
 from async_tracker.records import Quarantined, Recovery
 from async_tracker.tracker import Tracker
 
@@ -54,7 +55,7 @@ def recoveries_table(found: Iterable[Recovery], *, dry_run: bool) -> Table:
 
 def _must_be_able_to_ask(command: str, target: Target) -> None:
     if target.as_json or not sys.stdin.isatty():
-        raise Misused(f"there is nobody to ask: write async-tracker {command} --yes")
+        raise Misused(f"there is no terminal to ask on: write async-tracker {command} --yes")
 
 
 def _agreed(question: str) -> bool:

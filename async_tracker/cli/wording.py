@@ -11,7 +11,6 @@ from async_tracker.records import jsonable
 DOCUMENT_VERSION = 1
 """Version of every JSON document. New members may come; what is there keeps its name and meaning."""
 
-_MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
 _MEGABYTE = 1024 * 1024
 
 
@@ -30,27 +29,6 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
-def duration(seconds: float | None) -> str:
-    """Write a duration with the two units that matter.
-
-    >>> duration(0.0004), duration(0.0123), duration(4.25), duration(75), duration(7_500), duration(90_000), duration(None)
-    ('0.4 ms', '12 ms', '4.2 s', '1 min 15 s', '2 h 5 min', '1 d 1 h', '-')
-    """
-    if seconds is None:
-        return "-"
-    if 0 < seconds < 0.01:
-        return f"{seconds * 1000:.1f} ms"
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < _MINUTE:
-        return f"{seconds:.1f} s"
-    if seconds < _HOUR:
-        return f"{int(seconds // _MINUTE)} min {int(seconds % _MINUTE)} s"
-    if seconds < _DAY:
-        return f"{int(seconds // _HOUR)} h {int(seconds % _HOUR // _MINUTE)} min"
-    return f"{int(seconds // _DAY)} d {int(seconds % _DAY // _HOUR)} h"
-
-
 def megabytes(size_bytes: int | None) -> str:
     """Write a size in memory.
 
@@ -63,15 +41,6 @@ def megabytes(size_bytes: int | None) -> str:
 def clock_time(moment: datetime | None) -> str:
     """Write a moment in this host's time."""
     return "-" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def counted(number: int, noun: str) -> str:
-    """Write a number of things.
-
-    >>> counted(1, "job"), counted(0, "orphan")
-    ('1 job', '0 orphans')
-    """
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def document(content: Mapping[str, Any], *, indented: bool = True) -> str:

@@ -6,8 +6,8 @@ back as bytes.
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, TypeVar
@@ -73,40 +73,26 @@ ScriptCall = tuple[Script, Sequence[str | bytes], Sequence[Argument]]
 """A script, its keys and its arguments."""
 
 
-async def run_scripts(client: Any, calls: Sequence[ScriptCall], *, by_text: bool = False) -> list[Any]:
+async def run_scripts(
+    client: Any, calls: Sequence[ScriptCall], *, beside: Sequence[Sequence[Argument]] = (), by_text: bool = False
+) -> list[Any]:
     """Run scripts one after the other, in one round trip; one that the server refuses has its error as reply.
 
+    The commands ``beside`` them go in the same round trip, and their replies come first.
     What the server has forgotten is run in a second one, after the others; ``by_text`` sends the scripts themselves, and keeps the
     order whatever the server knows.
     """
-    rests = [(len(keys), *keys, *arguments) for _, keys, arguments in calls]
-    texts = [("EVAL", script.text, *rest) for (script, _, _), rest in zip(calls, rests, strict=True)]
-    shas = [("EVALSHA", script.sha, *rest) for (script, _, _), rest in zip(calls, rests, strict=True)]
-    replies = await call_many(client, texts if by_text else shas) if calls else []
-    forgotten = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+    commands = [
+        ("EVAL" if by_text else "EVALSHA", script.text if by_text else script.sha, len(keys), *keys, *arguments)
+        for script, keys, arguments in calls
+    ]
+    replies = await call_many(client, [*beside, *commands]) if beside or commands else []
+    forgotten = [at for at in range(len(commands)) if isinstance(replies[len(beside) + at], NoScriptError)]
     if forgotten:
-        for at, reply in zip(forgotten, await call_many(client, [texts[at] for at in forgotten]), strict=True):
-            replies[at] = reply
+        again = await call_many(client, [("EVAL", calls[at][0].text, *commands[at][2:]) for at in forgotten])
+        for at, reply in zip(forgotten, again, strict=True):
+            replies[len(beside) + at] = reply
     return replies
-
-
-async def run_script_many(
-    client: Any,
-    script: Script,
-    calls: Sequence[tuple[Sequence[str | bytes], Sequence[Argument]]],
-    *,
-    beside: Sequence[Sequence[Argument]] = (),
-) -> list[Any]:
-    """Run a script several times in one round trip; in two when the server has forgotten it. Raises as `run_script`.
-
-    The commands ``beside`` it go in the same round trip. Their replies come first; of these a refusal is a reply.
-    """
-    commands = [("EVALSHA", script.sha, len(keys), *keys, *arguments) for keys, arguments in calls]
-    sent = await call_many(client, [*beside, *commands]) if beside or commands else []
-    replies = sent[len(beside) :]
-    if any(isinstance(reply, NoScriptError) for reply in replies):
-        replies = await call_many(client, [("EVAL", script.text, *command[2:]) for command in commands])
-    return sent[: len(beside)] + raised(replies)
 
 
 def raised(replies: list[Any]) -> list[Any]:
@@ -142,21 +128,6 @@ async def bounded(work: Coroutine[Any, Any, T], seconds: float) -> T:
         if not done:
             raise asyncio.TimeoutError  # Python's, not the driver's, which has the same name here
         return task.result()
-    finally:
-        task.cancel()
-
-
-@asynccontextmanager
-async def under_way(question: Coroutine[Any, Any, T]) -> AsyncIterator["asyncio.Task[T]"]:
-    """Send a question, and let the server work on it while the block does something else; then the block awaits the answer.
-
-    Whoever leaves the block without the answer does not wait for it.
-    """
-    task = asyncio.get_running_loop().create_task(question)
-    task.add_done_callback(_note_exception)
-    try:
-        await asyncio.sleep(0)  # it is sent
-        yield task
     finally:
         task.cancel()
 

@@ -1,13 +1,12 @@
 """The connection that speaks for an instance.
 
-It is made like those of a pool (same address, user, encryption), and outside the pool's count: a pool that is limited keeps all
-its connections for the jobs, and a pool that is used up never silences a healthy instance. It carries a name and an id by which
-the server can be asked whether it is still there, notices at once when it is cut, and is closed in a forked child, which would
-otherwise keep its dead parent alive.
+It is made like the connections of a pool (same address, user and TLS) and does not count as one of them: a limited pool keeps all
+its connections for the jobs, and an exhausted pool never silences a healthy instance. It has a name and an id by which the server
+can be asked whether it is still there. It notices at once when it is cut. A forked child closes it: otherwise the child would keep
+its dead parent alive.
 """
 
 import os
-import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -21,6 +20,8 @@ from redis.retry import Retry as SyncRetry
 from async_tracker.connections.access import SOCKET_TIMEOUT
 from async_tracker.connections.calls import call, translated
 from async_tracker.connections.counterparts import sync_counterpart
+from async_tracker.connections.replies import info_of
+from async_tracker.forks import on_fork
 from async_tracker.namespace import Namespace
 
 _NOT_INHERITED = {
@@ -34,8 +35,6 @@ _NOT_INHERITED = {
 }
 _ONE_AT_A_TIME_SECONDS = 30
 
-_links: "weakref.WeakSet[Link]" = weakref.WeakSet()
-
 
 class Link:
     """One named connection with a client and a Namespace proxy on top; commands queue up for it.
@@ -43,8 +42,19 @@ class Link:
     It connects when first used and again after it was lost; each time it learns its id and its server.
     """
 
-    def __init__(self, client: Any, *, namespace: str, name: str) -> None:
+    def __init__(
+        self,
+        client: Any,
+        *,
+        namespace: str,
+        name: str,
+        on_lost: Callable[[], None] | None = None,
+        on_inherited: Callable[[], None] | None = None,
+    ) -> None:
+        """``client`` says how to connect. ``on_lost`` is called when the server has closed the connection, ``on_inherited`` in a child."""
         self._template = client
+        self._on_lost = on_lost
+        self._on_inherited = on_inherited
         self.name = name
         self.connection_id: int | None = None
         """The id that the server knows this connection by; None while there is none, or when it cannot be known."""
@@ -54,8 +64,6 @@ class Link:
         self.server_version = ""
         self.generation = 0
         """Grows with every connection that is made."""
-        self.on_lost: Callable[[], None] = _nobody
-        self.on_inherited: Callable[[], None] = _nobody
         self.is_inherited = False
         """This is a forked child, and the connection is its parent's."""
         self._ended = False
@@ -63,7 +71,7 @@ class Link:
         self._connection: Any = None
         self.client = async_redis.Redis(connection_pool=self._pool(client.connection_pool))
         self.redis = Namespace(self.client, namespace)
-        _links.add(self)
+        on_fork(self)
 
     def _pool(self, pool: Any) -> async_redis.BlockingConnectionPool:
         kwargs = {name: value for name, value in pool.connection_kwargs.items() if name not in _NOT_INHERITED}
@@ -89,7 +97,7 @@ class Link:
         self._connection = connection
         named = await self._ask(connection, "CLIENT", "SETNAME", self.name)
         identity = await self._ask(connection, "CLIENT", "ID")
-        info = _info(await self._ask(connection, "INFO", "server"))
+        info = info_of(await self._ask(connection, "INFO", "server"))
         shown = await self._ask(connection, "CLIENT", "LIST", "ID", str(identity))
         self.is_evidence = named is not None and isinstance(identity, int) and _shows(shown, self.name)
         self.connection_id = identity if self.is_evidence else None
@@ -129,7 +137,8 @@ class Link:
         if generation == self.generation and not self._ended:
             self._ended = True
             self.connection_id = None
-            self.on_lost()
+            if self._on_lost is not None:
+                self._on_lost()
 
     @property
     def is_open(self) -> bool:
@@ -158,7 +167,7 @@ class Link:
         host, port = getattr(self._connection, "host", None), getattr(self._connection, "port", None)
         return (host, int(port)) if isinstance(host, str) and port is not None else None
 
-    def twin(self, *, name: str, patience: float | None = None) -> Any:
+    def sync_client(self, *, name: str, patience: float | None = None) -> Any:
         """Make a synchronous client of the same Redis with one connection, for a thread; named where that is evidence.
 
         With ``patience`` it tries once, and gives up after as many seconds for connecting and for each answer.
@@ -189,7 +198,8 @@ class Link:
     def forget_in_child(self) -> None:
         """Let go of the inherited socket without a word to the server."""
         self.is_inherited = True
-        self.on_inherited()
+        if self._on_inherited is not None:
+            self._on_inherited()
         number = self.socket_fileno()
         self._ended = True
         self.connection_id = None
@@ -197,23 +207,14 @@ class Link:
 
 
 def silence(number: int | None) -> None:
-    """Put nothing in the place of an inherited socket; None is none.
+    """Put the null device in the place of an inherited socket; does nothing for None.
 
-    The number stays taken: were it closed, whoever still thinks to own it would close a stranger's file.
+    The descriptor stays in use: if it were closed, the object that still holds its number could later close another file.
     """
     if number is not None:
         devnull = os.open(os.devnull, os.O_RDWR)
         os.dup2(devnull, number, inheritable=False)
         os.close(devnull)
-
-
-def _nobody() -> None:
-    """Nobody wants to know."""
-
-
-def _info(reply: Any) -> dict[str, str]:
-    text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else str(reply or "")
-    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line and not line.startswith("#"))
 
 
 def _shows(clients: Any, name: str) -> bool:
@@ -227,12 +228,3 @@ def _shows(clients: Any, name: str) -> bool:
     True
     """
     return not isinstance(clients, bytes) or f" name={name} ".encode() in clients
-
-
-def _after_fork_in_child() -> None:
-    for link in list(_links):
-        link.forget_in_child()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,1 +1,1 @@
-"""What happened: written, followed in the stream, told to callbacks."""
+"""What happened: written, read from the stream, announced to callbacks."""

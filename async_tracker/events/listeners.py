@@ -17,7 +17,7 @@ Listener = Callable[[Event], Awaitable[None] | None]
 
 
 class Listeners:
-    """Who wants to hear of which events. What a listener raises is logged and goes no further."""
+    """The callbacks of one process, by type of event. What a callback raises is logged and goes no further."""
 
     def __init__(self) -> None:
         self._listeners: dict[str, list[Listener]] = {}
@@ -29,15 +29,15 @@ class Listeners:
         for event_type in event_types:
             self._listeners.setdefault(event_type, []).append(listener)
 
-    def tell(self, raw: str) -> None:
-        """Tell everybody who asked; coroutines run as tasks of the running loop."""
+    def announce(self, raw: str) -> None:
+        """Call each listener of this event, which is given as JSON; coroutines run as tasks of the running loop."""
         if not self._listeners:
             return
         event = decode_event(f"{ServerClock().now_ms()}-0", raw)
         for listener in self._listeners.get(event.type, []):
             try:
                 waited = listener(event)
-            except Exception:  # the edge of somebody's callback
+            except Exception:  # the edge of a user's callback
                 logger.exception("a listener of %s failed", event.type)
                 continue
             if inspect.isawaitable(waited):
@@ -49,5 +49,5 @@ class Listeners:
 async def _guarded(waited: Awaitable[None], event_type: str) -> None:
     try:
         await waited
-    except Exception:  # the edge of somebody's callback
+    except Exception:  # the edge of a user's callback
         logger.exception("a listener of %s failed", event_type)

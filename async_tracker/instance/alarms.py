@@ -1,7 +1,7 @@
-"""Waiting for a time by a timer of the kernel, and not by one of the event loop, which every job of the worker would pay for.
+"""Waiting for a time with a timer of the kernel instead of one of the event loop, which would cost every job of the worker.
 
-Whenever a loop has a timer ahead, however far, each wait for a reply is computed and limited by it, and the timers that arq makes and
-cancels for every job pile up behind it: 2.5 to 5 µs of a job's three hundred. The kernel's stands in no one's way.
+While a loop has a timer ahead, however far, it computes a limit for each wait for a reply, and the timers that arq makes and
+cancels for every job pile up behind it: 2.5 to 5 µs of a job's three hundred. The kernel's timer has neither effect.
 """
 
 import asyncio
@@ -16,13 +16,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
+from async_tracker.forks import on_fork
+
 try:
     import ctypes
 except ImportError:  # a Python that was built without libffi
     ctypes = None  # type: ignore[assignment]
 
 _SHORTEST_NANOSECONDS = 1_000
-"""A time that is over already: zero would switch the timer off."""
+"""For a time that is over already: zero would switch the timer off."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,6 +33,78 @@ class Alarm:
 
     at: float
     ring: Callable[[], object]
+
+
+class Timerfd(Protocol):
+    """How this process reaches the kernel's timers."""
+
+    def create(self) -> int:
+        """Make a timer. Returns its descriptor; raises OSError."""
+        ...
+
+    def arm(self, fileno: int, nanoseconds: int) -> None:
+        """Have it expire once, in ``nanoseconds`` (more than 0). Raises OSError."""
+
+
+class OfPython:
+    """By ``os``, on Linux from Python 3.13 on."""
+
+    def create(self) -> int:
+        """Make a timer, which a program that this one starts does not inherit."""
+        fileno: int = os.timerfd_create(time.CLOCK_MONOTONIC, flags=os.TFD_NONBLOCK | os.TFD_CLOEXEC)  # type: ignore[attr-defined,unused-ignore]
+        return fileno
+
+    def arm(self, fileno: int, nanoseconds: int) -> None:
+        """Have it expire once."""
+        os.timerfd_settime_ns(fileno, initial=nanoseconds)  # type: ignore[attr-defined,unused-ignore]
+
+
+class OfLibc:
+    """By the C library, where Python does not offer them."""
+
+    def __init__(self, libc: Any) -> None:
+        self._libc = libc
+
+    def create(self) -> int:
+        """Make a timer, which a program that this one starts does not inherit."""
+        return _checked(self._libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC))
+
+    def arm(self, fileno: int, nanoseconds: int) -> None:
+        """Have it expire once."""
+        _checked(self._libc.timerfd_settime(fileno, 0, _once_in(nanoseconds), None))
+
+
+def _once_in(nanoseconds: int) -> bytes:
+    """Write a ``struct itimerspec``: the interval, which is zero for a timer that rings once, then the time; seconds and nanoseconds each.
+
+    >>> struct.unpack("4l", _once_in(1_500_000_000))
+    (0, 0, 1, 500000000)
+    """
+    return struct.pack("4l", 0, 0, *divmod(nanoseconds, 1_000_000_000))
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def timerfd_of_python() -> Timerfd | None:
+    """Give the timers of ``os``; None where this Python or this system has none."""
+    return OfPython() if hasattr(os, "timerfd_create") else None
+
+
+def timerfd_of_libc() -> Timerfd | None:
+    """Give the timers of the C library; None where it has none."""
+    if ctypes is None or sys.platform != "linux" or sys.maxsize <= 2**32:  # with 32 bits a time may have 64 all the same
+        return None
+    libc = ctypes.PyDLL(None, use_errno=True)  # it keeps the interpreter's lock: neither call waits for anything
+    return OfLibc(libc) if hasattr(libc, "timerfd_create") else None
+
+
+TIMERFD = timerfd_of_python() or timerfd_of_libc()
+"""The kernel's timers, by the best way that there is; None where there is none."""
 
 
 class _Timer(Protocol):
@@ -42,18 +116,24 @@ class _Timer(Protocol):
 class Alarms:
     """The times for which the loops of one instance wait. Used only in the event loop in which it was made."""
 
-    def __init__(self) -> None:
+    def __init__(self, timerfd: Timerfd | None = TIMERFD) -> None:
+        """With ``timerfd=None`` the event loop's own timer is used, as it is where the kernel refuses one."""
         self._loop = asyncio.get_running_loop()
-        self._timer = _make_timer(self._loop, self._ring)
+        self._timer = _make_timer(timerfd, self._loop, self._ring)
         self._context = Context()
-        """Whoever sets an alarm is a job as a rule: its context is not to be kept until the alarm rings."""
+        """An alarm is mostly set by a job: the job's context must not be kept until the alarm rings."""
         self._waiting: set[Alarm] = set()
         self._armed_for = float("inf")
-        """When the timer rings next. Closed, it never does, and nothing that is set comes before that."""
-        _all.add(self)
+        """When the timer rings next. When closed it is before every other time, so that nothing is armed any more."""
+        on_fork(self)
+
+    @property
+    def waiting(self) -> int:
+        """Number of alarms that have not rung."""
+        return len(self._waiting)
 
     def set(self, seconds: float, ring: Callable[[], object]) -> Alarm:
-        """Have ``ring`` called by the loop in so many seconds; `cancel` takes it back."""
+        """Have the loop call ``ring`` in this many seconds; `cancel` takes it back."""
         alarm = Alarm(time.monotonic() + seconds, ring)
         self._waiting.add(alarm)
         if alarm.at < self._armed_for:
@@ -62,11 +142,11 @@ class Alarms:
         return alarm
 
     def cancel(self, alarm: Alarm) -> None:
-        """Let it not ring; one that has rung stays so."""
+        """Keep it from ringing; if it has rung already, nothing changes."""
         self._waiting.discard(alarm)
 
     async def sleep(self, seconds: float) -> None:
-        """Wait for so many seconds."""
+        """Wait for this many seconds."""
         woken = self._loop.create_future()
         alarm = self.set(seconds, partial(_wake, woken))
         try:
@@ -102,7 +182,7 @@ def _wake(woken: asyncio.Future[None]) -> None:
 
 
 class _LoopTimer:
-    """Where the kernel has none to give: the loop's own."""
+    """The event loop's own timer, where the kernel gives none."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], object]) -> None:
         self._loop = loop
@@ -120,21 +200,21 @@ class _LoopTimer:
 
 
 class _KernelTimer:
-    """A timerfd among what the loop waits for anyway. Python has it in ``os`` from 3.13 on; this is for all of them."""
+    """A timerfd, among the descriptors that the loop waits for anyway."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], object]) -> None:
+    def __init__(self, timerfd: Timerfd, loop: asyncio.AbstractEventLoop, ring: Callable[[], object]) -> None:
+        self._timerfd = timerfd
         self._loop = loop
         self._ring = ring
         self._pid = os.getpid()
-        self._fileno = _checked(_libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC))
+        self._fileno = timerfd.create()
         self._end = weakref.finalize(self, os.close, self._fileno)
         self._end.atexit = False
         loop.add_reader(self._fileno, self._readable)
 
     def set(self, seconds: float) -> None:
         if self._end.alive:
-            nanoseconds = max(int(seconds * 1e9), _SHORTEST_NANOSECONDS)
-            _checked(_libc.timerfd_settime(self._fileno, 0, _once_in(nanoseconds), None))
+            self._timerfd.arm(self._fileno, max(int(seconds * 1e9), _SHORTEST_NANOSECONDS))
 
     def _readable(self) -> None:
         try:
@@ -150,49 +230,10 @@ class _KernelTimer:
         self._end()
 
 
-def _once_in(nanoseconds: int) -> bytes:
-    """Write a ``struct itimerspec``: the interval, which is zero for a timer that rings once, then the time; seconds and nanoseconds each.
-
-    >>> struct.unpack("4l", _once_in(1_500_000_000))
-    (0, 0, 1, 500000000)
-    """
-    return struct.pack("4l", 0, 0, *divmod(nanoseconds, 1_000_000_000))
-
-
-def _checked(result: int) -> int:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return result
-
-
-def _load_libc() -> Any:
-    """Give the C library, if it has timers to give; None where it has not."""
-    if ctypes is None or sys.platform != "linux" or sys.maxsize <= 2**32:  # with 32 bits a time may have 64 all the same
-        return None
-    libc = ctypes.PyDLL(None, use_errno=True)  # it keeps the interpreter's lock: neither call waits for anything
-    return libc if hasattr(libc, "timerfd_create") else None
-
-
-_libc = _load_libc()
-
-
-def _make_timer(loop: asyncio.AbstractEventLoop, ring: Callable[[], object]) -> _Timer:
-    if _libc is not None:
+def _make_timer(timerfd: Timerfd | None, loop: asyncio.AbstractEventLoop, ring: Callable[[], object]) -> _Timer:
+    if timerfd is not None:
         try:
-            return _KernelTimer(loop, ring)
+            return _KernelTimer(timerfd, loop, ring)
         except (OSError, NotImplementedError):  # no descriptor is left, or a sandbox or a loop that knows no such thing
             pass
     return _LoopTimer(loop, ring)
-
-
-_all: "weakref.WeakSet[Alarms]" = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for alarms in list(_all):
-        alarms.forget_in_child()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

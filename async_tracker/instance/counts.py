@@ -1,15 +1,16 @@
 """Counters, gathered in the process and written with the beat: totals per function and queue, so that writing them twice is harmless."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from async_tracker.instance.runs import Run
 from async_tracker.store.counters import PAIRS_KEPT, field_name
 
 OTHER = "(other)"
 
 
 class Tally:
-    """What one thread counts by itself, without a lock: the runs of one function that succeeded before anybody looked at them."""
+    """What one thread counts by itself, without a lock: the runs of one function that succeeded before the journal took them in."""
 
     __slots__ = ("run_ms", "runs", "wait_ms")
 
@@ -20,7 +21,7 @@ class Tally:
 
 
 class Counts:
-    """The totals of one process. Not thread-safe: the journal counts under its lock."""
+    """The totals of one process. Not thread-safe: the journal counts under its lock, and a tally belongs to one thread."""
 
     def __init__(self) -> None:
         self._totals: dict[tuple[str | None, str | None], defaultdict[str, int]] = {}
@@ -48,7 +49,7 @@ class Counts:
         self._ended += ended
 
     def tally(self, function: str | None, queue: str | None) -> Tally:
-        """Give the tally of a function on a queue: for the thread that asks for `unsent`, and for no other."""
+        """Give the tally of a function on a queue. Only the thread that calls `unsent` may count in it."""
         return self._tallies.setdefault((function, queue), Tally())
 
     def _cast_up(self) -> None:
@@ -67,6 +68,27 @@ class Counts:
             tally.runs = 0
             tally.run_ms -= run_ms
             tally.wait_ms -= wait_ms
+
+    def count_starts(self, runs: Iterable[Run]) -> None:
+        """Count the starts of runs in flight; most runs end sooner, and then start and end are counted together."""
+        for run in runs:
+            if not run.is_start_counted and (run.function is not None or not run.expects_name):
+                _count_start(run, self.of(run.function, run.queue))
+
+    def take_start_back(self, run: Run) -> None:
+        """Count a run whose start was counted as one that has not started."""
+        _count_start(run, self.of(run.function, run.queue), by=-1)
+
+    def count_end(self, run: Run) -> None:
+        """Count how a run ended, if that is known and not counted yet, and its start with it."""
+        if run.outcome is None or run.is_end_counted:
+            return
+        run.is_end_counted = True
+        totals = self.of(run.function, run.queue)
+        if not run.is_start_counted:
+            _count_start(run, totals)
+        totals[run.outcome] += 1
+        totals["run_ms"] += int(run.ended_mono_ms - run.started_mono_ms)
 
     def of(self, function: str | None, queue: str | None) -> defaultdict[str, int]:
         """Give the totals of a function on a queue, by counter, to add to."""
@@ -102,3 +124,10 @@ class Counts:
             for counter in totals:
                 totals[counter] -= self._acknowledged.get(field_name(function, queue, counter), 0)
         self._acknowledged.clear()
+
+
+def _count_start(run: Run, totals: defaultdict[str, int], *, by: int = 1) -> None:
+    run.is_start_counted = True
+    totals["started"] += by
+    if run.due_at_ms is not None and run.started_at_ms > run.due_at_ms:
+        totals["wait_ms"] += by * (run.started_at_ms - run.due_at_ms)

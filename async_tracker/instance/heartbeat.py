@@ -4,85 +4,59 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 
-from async_tracker.clock import ServerClock, monotonic_ms
+from async_tracker.clock import ServerClock
 from async_tracker.connections.replies import Argument
 from async_tracker.instance.alarms import Alarms
 from async_tracker.instance.host import rss_bytes
 from async_tracker.instance.journal import Journal
 from async_tracker.instance.pen import Pen
 from async_tracker.instance.pulse import Pulse
-from async_tracker.policy import next_beat
-from async_tracker.store.commands import Store
-from async_tracker.store.writes import Beat, Reply, Status
+from async_tracker.policy import InstanceState, next_beat
+from async_tracker.store.writes import Beat
 
 
 class Heartbeat:
-    """Beats at the given interval. A beat raises StorageError when Redis is away; the runtime's loop carries on."""
+    """Makes the beats, and calls for one at the given interval. Sending them is the registration's part."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        pen: Pen,
-        journal: Journal,
-        clock: ServerClock,
-        pulse: Pulse,
-        interval: float,
-        new_connections: Callable[[], str],
-        state: Callable[[], str],
-    ) -> None:
-        self._store = store
+    def __init__(self, *, pen: Pen, journal: Journal, clock: ServerClock, pulse: Pulse, interval: float) -> None:
+        """``interval`` is in seconds."""
         self._pen = pen
         self._journal = journal
         self._clock = clock
         self._pulse = pulse
         self._interval = interval
-        self._new_connections = new_connections
-        self._state = state
         self._due = asyncio.Event()
-        self.told_state: str | None = None
-        """The state that the last beat has told that is known to have got through."""
+        self._acknowledged_state: InstanceState | None = None
+        """The state in the last beat that Redis has taken."""
 
-    async def beat(self) -> Reply:
-        """Send one heartbeat with what has changed: connections, busy, memory, lag, state, counters."""
-        async with self._pen.lock:
-            sent_at_ms = monotonic_ms()
-            beat = self.next_beat()
-            reply = await self._store.beat(self._pen.instance_id, beat)
-        if reply.status is Status.WRITTEN:
-            self.told_state = str(beat.fields["state"])
-            self._clock.correct(reply.now_ms, sent_at_ms=sent_at_ms, received_at_ms=monotonic_ms())
-            self._journal.acknowledge_counts(beat.counters)
-        return reply
+    def beat(self, *, state: InstanceState, connections: str) -> Beat:
+        """Make the next beat, with what has changed since the last one that was taken. Only the holder of the pen's lock may send it.
 
-    def next_beat(self) -> Beat:
-        """Make the next beat; only who holds the pen may send it."""
-        connections = self._new_connections()  # before the number: what the watchdog says meanwhile has a higher one
+        ``connections`` is '' where they have not changed. It must be read before this call takes the beat's number, so that what the
+        watchdog says in between has a higher one.
+        """
         return Beat(
             sequence=self._pen.next_number(),
             connections=connections,
-            fields=self._fields(),
+            fields=self._fields(state),
             counters=self._journal.unsent_counts(),
-            minute=self._clock.now_ms() // 60_000,
         )
 
-    def last_beat(self) -> Beat | None:
-        """Make the beat for the end of the process, whose loop sends no more; None where the beats before have told all."""
-        state, counters = self._state(), self._journal.unsent_counts()
-        if not counters and state in ("alive", self.told_state):
+    def last_beat(self, *, state: InstanceState) -> Beat | None:
+        """Make the beat for the end of the process, whose loop sends no more; None where Redis has all that it would say."""
+        if state in (InstanceState.ALIVE, self._acknowledged_state) and not self._journal.unsent_counts():
             return None
-        return Beat(
-            sequence=self._pen.next_number(),
-            connections="",  # as they were registered: they end with the process
-            fields=self._fields(),
-            counters=counters,
-            minute=self._clock.now_ms() // 60_000,
-        )
+        return self.beat(state=state, connections="")  # as they were registered: they end with the process
 
-    def _fields(self) -> dict[str, Argument]:
+    def was_taken(self, beat: Beat) -> None:
+        """Redis has taken this beat."""
+        self._acknowledged_state = InstanceState(str(beat.fields["state"]))
+        self._journal.acknowledge_counts(beat.counters)
+
+    def _fields(self, state: InstanceState) -> dict[str, Argument]:
         counts = self._journal.counts
         return {
-            "state": self._state(),
+            "state": state.value,
             "busy": self._journal.busy,
             "rss_bytes": rss_bytes(),
             "loop_lag_ms": self._pulse.take_lag_ms(),
@@ -96,7 +70,7 @@ class Heartbeat:
         self._due.set()
 
     async def run(self, alarms: Alarms, step: Callable[[], Awaitable[None]]) -> None:
-        """Call ``step`` at every beat's time, and at once when hurried."""
+        """Await ``step()`` whenever a beat is due, and at once when hurried."""
         while True:
             alarm = alarms.set(next_beat(self._interval, jitter=random.random()), self._due.set)
             try:

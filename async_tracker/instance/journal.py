@@ -1,14 +1,13 @@
 """The write-behind buffer between the hooks and Redis.
 
-Hooks append and return. What is kept is *state*, not history: the runs in flight that Redis does not know as they are, and the
-ended runs that it may still list. So the buffer is bounded by the runs in flight, and after an outage it writes what is still
-true, no more.
+Hooks append and return. The buffer holds *state*, not history: the runs in flight that Redis does not know as they are, and the
+ended runs that Redis may still list. So it is bounded by the runs in flight, and after an outage it writes what is still true, no
+more.
 """
 
 import itertools
 import math
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -22,15 +21,15 @@ BATCH = 500
 """Runs in one write: what the server does in well under a millisecond or two."""
 
 _NEW_KEPT = 1_000
-"""Runs that are laid down before somebody must sort them: the writer, which does it within a few tens of milliseconds, may be blocked."""
+"""New runs that are kept before a start takes them in itself: the writer does so within tens of ms, unless its loop is blocked."""
 
 ENDED_KEPT = 2_000
-"""Ended runs that are remembered during an outage; beyond, the list in Redis is compared once it is back."""
+"""Ended runs that are remembered during an outage. If there are more, the list in Redis is compared once it is back."""
 
 
 @dataclass(slots=True)
 class Batch:
-    """What one write carries."""
+    """What one write carries, with the runs themselves: it may have to be put back."""
 
     started: list[Run]
     records: list[RunRecord]
@@ -42,24 +41,20 @@ class Batch:
             run.stored = True
 
 
-def _nobody() -> None:
-    """Nobody writes yet."""
-
-
 class Journal:
     """The runs of one process. Every method may be called from any thread and returns at once.
 
-    A run that starts is only laid down. It is taken in when somebody looks, and most have ended by then: those are counted, many in a
-    row, and nothing else is done for them. What that saves is little work and many cache misses between a worker's own.
+    `start` only appends. What reads the journal next, the writer as a rule, takes the new runs in: those that have ended by then, which
+    are most, are only counted, and the others are kept. That keeps the hooks short and spares the worker cache misses.
     """
 
-    def __init__(self, *, wake: Callable[[], None] = _nobody) -> None:
+    def __init__(self, *, wake: Callable[[], None]) -> None:
+        """``wake`` is called when there is something to write: from any thread, and often."""
         self._lock = threading.Lock()
-        self.wake = wake
-        """Called when there is something to write: from any thread, and often."""
+        self._wake = wake
         self.new: dict[Run, Run] = {}
-        """The runs that have started and nobody has looked at, in that order. Whoever pops one must settle it: the look that takes it
-        in, or the thread that ends it and counts it in a tally of its own."""
+        """The runs that have started and are not taken in, in that order. What pops a run must settle it: the journal takes it in, or
+        the thread that ends it counts it in its own tally."""
         self._runs: dict[str, Run] = {}
         self._here: dict[str, int] = {}
         self._dirty: dict[str, float] = {}
@@ -79,6 +74,13 @@ class Journal:
             self._take_in()
             return len(self._runs)
 
+    @property
+    def remembered(self) -> int:
+        """Number of entries that it holds, for runs in flight and for ended ones that Redis may list: what its memory is made of."""
+        with self._lock:
+            runs = len(self.new) + len(self._runs) + len(self._here) + len(self._dirty)
+            return runs + len(self._ended) + len(self._mixed_up)
+
     def runs(self) -> list[Run]:
         """Give the runs in flight, the oldest first."""
         with self._lock:
@@ -97,18 +99,18 @@ class Journal:
     def start(self, run: Run) -> None:
         """A run has started."""
         self.new[run] = run
-        if len(self.new) > _NEW_KEPT:  # in threads of which none lets the writer look
+        if len(self.new) > _NEW_KEPT:  # the writer cannot: threads start runs while its loop is blocked
             with self._lock:
                 self._take_in()
-        self.wake()
+        self._wake()
 
     def take_in(self) -> None:
-        """Look at the runs that have started."""
+        """Sort the new runs into those that are in flight and those that have ended."""
         with self._lock:
             self._take_in()
 
     def _take_in(self, *, before_ms: float = math.inf) -> None:
-        """Sort the new runs into those that are in flight and those that have ended, but for those that started after ``before_ms``.
+        """Sort the new runs into those in flight and those that have ended, except those that started after ``before_ms``.
 
         An end that comes at the same time, in another thread, either is seen here or sees ``is_taken_in`` and waits for the lock.
         """
@@ -119,7 +121,7 @@ class Journal:
                 self._sort(run)
 
     def take_in_run(self, run: Run) -> None:
-        """Look at this one of the runs that have started; if somebody has done so already, that does nothing."""
+        """Take in this one of the new runs; does nothing if it is taken in already."""
         if self.new.pop(run, None) is not None:
             with self._lock:
                 self._sort(run)
@@ -132,44 +134,44 @@ class Journal:
             self._enter(run)
         else:
             self.counts.add(ended=1)
-            self._count_end(run)
+            self.counts.count_end(run)
 
     def _enter(self, run: Run) -> None:
-        self._runs[run.run] = run
+        self._runs[run.token] = run
         self._here[run.ref] = self._here.get(run.ref, 0) + 1
-        self._dirty[run.run] = run.started_mono_ms
+        self._dirty[run.token] = run.started_mono_ms
 
     def resume(self, run: Run) -> None:
         """An ended run is in flight again."""
         with self._lock:
             self._take_in()
-            self._ended.pop(run.run, None)
+            self._ended.pop(run.token, None)
             self.counts.add(ended=-1)
             run.in_flight = True
             self._enter(run)
-        self.wake()
+        self._wake()
 
     def touch(self, run: Run) -> None:
         """Something that is stored of the run has changed."""
         with self._lock:
             self._take_in()
-            if run.run not in self._runs:
+            if run.token not in self._runs:
                 return
-            self._dirty.setdefault(run.run, monotonic_ms())
-        self.wake()
+            self._dirty.setdefault(run.token, monotonic_ms())
+        self._wake()
 
     def end(self, run: Run) -> None:
-        """A run has ended; how, its ``outcome`` tells, or `count_end` later. A run that was never sent leaves no trace but its count."""
+        """A run has ended; its ``outcome`` says how, or `count_end` later. A run that was never sent leaves no trace except its count."""
         run.in_flight = False
         if run.is_taken_in:
             with self._lock:
-                self._count_end(run)
-                must_tell = self._end(run)
-            if must_tell:
-                self.wake()
+                self.counts.count_end(run)
+                must_write = self._end(run)
+            if must_write:
+                self._wake()
 
     def _end(self, run: Run) -> bool:
-        name, ref = run.run, run.ref
+        name, ref = run.token, run.ref
         if self._runs.pop(name, None) is None:
             return False
         self.counts.add(ended=1)
@@ -188,7 +190,7 @@ class Journal:
         return True
 
     def _forget_ended(self) -> None:
-        """The list in Redis will tell which jobs have ended; not so where an older run of the same job is in flight."""
+        """Let the list in Redis say later which jobs have ended; it cannot where an older run of the same job is in flight."""
         self._mixed_up.update(ref for ref in self._ended.values() if ref in self._here)
         self._ended.clear()
         self.must_compare = True
@@ -197,29 +199,13 @@ class Journal:
         """Count how a run ended that has ended before."""
         with self._lock:
             self._take_in()
-            self._count_end(run)
-
-    def _count_end(self, run: Run) -> None:
-        if run.outcome is None or run.is_end_counted:
-            return
-        run.is_end_counted = True
-        totals = self.counts.of(run.function, run.queue)
-        if not run.is_start_counted:
-            _count_start(run, totals)
-        totals[run.outcome] += 1
-        totals["run_ms"] += int(run.ended_mono_ms - run.started_mono_ms)
-
-    def _count_starts(self) -> None:
-        """Count the starts of the runs in flight: most runs end sooner, and are counted once, start and end."""
-        for run in self._runs.values():
-            if not run.is_start_counted and (run.function is not None or not run.expects_name):
-                _count_start(run, self.counts.of(run.function, run.queue))
+            self.counts.count_end(run)
 
     def unsent_counts(self) -> dict[str, int]:
         """Give the totals that have changed since they were last acknowledged."""
         with self._lock:
             self._take_in()
-            self._count_starts()
+            self.counts.count_starts(self._runs.values())
             return self.counts.unsent()
 
     def acknowledge_counts(self, sent: Mapping[str, int]) -> None:
@@ -228,16 +214,16 @@ class Journal:
             self.counts.acknowledge(sent)
 
     def discard(self, run: Run) -> None:
-        """Not to be tracked after all: as if it had never started. How it ends may be counted all the same."""
+        """Treat a run as if it had never started: it is not to be tracked. How it ends may be counted all the same."""
         if self.new.pop(run, None) is not None:
             run.in_flight = False
             run.is_taken_in = True
             return
         with self._lock:
-            if run.run in self._runs:
+            if run.token in self._runs:
                 self.counts.add(started=-1, ended=-1)
             if run.is_start_counted:
-                _count_start(run, self.counts.of(run.function, run.queue), by=-1)
+                self.counts.take_start_back(run)
         self.end(run)
 
     @property
@@ -246,13 +232,13 @@ class Journal:
         return bool(self.new or self._dirty or self._ended or self.must_compare)
 
     def is_due(self, *, before_ms: float) -> bool:
-        """Whether there is something to write beside the runs that became what they are after ``before_ms``, on the monotonic clock."""
+        """Whether there is something to write, apart from runs that changed after ``before_ms`` on the monotonic clock."""
         with self._lock:
             self._take_in(before_ms=before_ms)
             return bool(self._ended) or self.must_compare or next(iter(self._dirty.values()), math.inf) <= before_ms
 
     def take(self, *, before_ms: float = math.inf) -> Batch | None:
-        """Take what is to be written next, without the runs that became what they are after ``before_ms``.
+        """Take what is to be written next, without the runs that changed after ``before_ms``.
 
         ``put_back`` returns it when the write fails. Ends have to wait for a comparison where there must be one.
         """
@@ -267,7 +253,7 @@ class Journal:
             if not self.must_compare:
                 for name in list(self._ended)[:BATCH]:
                     job_id = self._ended.pop(name)
-                    ended.append(Ended(job_id=job_id, run=name, last_here=job_id not in self._here))
+                    ended.append(Ended(job_id=job_id, token=name, last_here=job_id not in self._here))
                 self._take_over({end.job_id for end in ended if not end.last_here})
             for run in started:
                 run.sent = True
@@ -276,22 +262,22 @@ class Journal:
             return Batch(started, [run.record(superseded=self._here.get(run.ref, 1) - 1) for run in started], ended)
 
     def _take_over(self, refs: set[str]) -> None:
-        """The list keeps these jobs for runs that are still in flight: their ends must be written, however short they are."""
+        """The list in Redis keeps these jobs for runs that are still in flight: their ends must be written, however soon they come."""
         for run in self._runs.values() if refs else ():
             if run.ref in refs:
                 run.sent = True
 
     def put_back(self, batch: Batch) -> None:
-        """The write failed, or nobody knows: what is still true is to be written again."""
+        """The write failed, or its answer did not come: what is still true is to be written again."""
         with self._lock:
-            again = {run.run: run.started_mono_ms for run in batch.started if run.run in self._runs}
+            again = {run.token: run.started_mono_ms for run in batch.started if run.token in self._runs}
             self._dirty = {**again, **self._dirty}
             for run in batch.started:
-                if run.run not in self._runs:
-                    self._ended.setdefault(run.run, run.ref)
+                if run.token not in self._runs:
+                    self._ended.setdefault(run.token, run.ref)
             for end in batch.ended:
-                if end.run is not None:
-                    self._ended.setdefault(end.run, end.job_id)
+                if end.token is not None:
+                    self._ended.setdefault(end.token, end.job_id)
 
     def compare(self, listed: Iterable[str]) -> list[Ended]:
         """Tell which of the jobs that Redis lists for this instance are not in flight; they are written off.
@@ -301,11 +287,11 @@ class Journal:
         with self._lock:
             self._take_in()
             self.must_compare = False
-            gone = [Ended(job_id=job_id, run=None) for job_id in listed if job_id not in self._here]
+            gone = [Ended(job_id=job_id, token=None) for job_id in listed if job_id not in self._here]
             mixed_up, self._mixed_up = self._mixed_up & self._here.keys(), set()
             again = {name: run.started_mono_ms for name, run in self._runs.items() if run.ref in mixed_up}
             self._dirty = {**again, **self._dirty}
-            return gone + [Ended(job_id=job_id, run=None, last_here=False) for job_id in mixed_up]
+            return gone + [Ended(job_id=job_id, token=None, last_here=False) for job_id in mixed_up]
 
     def compare_again(self, gone: Iterable[Ended]) -> None:
         """What was to be written off may still be there."""
@@ -314,12 +300,12 @@ class Journal:
             self._mixed_up.update(end.job_id for end in gone if not end.last_here)
 
     def write_all_again(self) -> None:
-        """Redis has lost what it was told: every run in flight is written again."""
+        """Write every run in flight again: Redis has lost what was written."""
         with self._lock:
             self._take_in()
             self._forget_ended()
             self._dirty = {name: run.started_mono_ms for name, run in self._runs.items()}
-        self.wake()
+        self._wake()
 
     def resend_counts(self) -> None:
         """Redis may have lost the totals: all are sent again, and what it still has is not counted twice."""
@@ -327,10 +313,10 @@ class Journal:
             self.counts.resend_all()
 
     def disown(self) -> list[Run]:
-        """The instance was declared dead: its runs are not ours any more. Returns them."""
+        """The instance was declared dead: other workers get its jobs. Returns its runs, which are not owned any more."""
         with self._lock:
             self._take_in()
-            self._count_starts()
+            self.counts.count_starts(self._runs.values())
             lost = list(self._runs.values())
             for run in lost:
                 run.owned = False
@@ -343,10 +329,3 @@ class Journal:
             self.must_compare = False
             self.counts.start_anew()
             return lost
-
-
-def _count_start(run: Run, totals: defaultdict[str, int], *, by: int = 1) -> None:
-    run.is_start_counted = True
-    totals["started"] += by
-    if run.due_at_ms is not None and run.started_at_ms > run.due_at_ms:
-        totals["wait_ms"] += by * (run.started_at_ms - run.due_at_ms)

@@ -5,23 +5,21 @@ import itertools
 from collections.abc import Callable
 
 
-def _nobody() -> None:
-    """Nobody minds the name."""
-
-
 class Pen:
-    """Who may write for an instance: one at a time, each write with a higher number than the one before."""
+    """The right to write for an instance: its id, a lock that one writer holds at a time, and a higher number for each write."""
 
-    def __init__(self, instance_id: str) -> None:
+    def __init__(self, instance_id: str, *, on_renamed: Callable[[], None] | None = None) -> None:
+        """``on_renamed`` is called after the instance has taken another id."""
         self.instance_id = instance_id
-        self.on_renamed: Callable[[], None] = _nobody
+        self._on_renamed = on_renamed
         self.lock = asyncio.Lock()
         self._numbers = itertools.count(1)
 
     def rename(self, instance_id: str) -> None:
         """Write for another instance from here on."""
         self.instance_id = instance_id
-        self.on_renamed()
+        if self._on_renamed is not None:
+            self._on_renamed()
 
     def next_number(self) -> int:
         """Give the number of the next write; safe from any thread."""

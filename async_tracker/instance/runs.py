@@ -1,7 +1,6 @@
 """A run as the process that runs it knows it, and `CurrentJob`, what a job sees of it."""
 
 import itertools
-import os
 import secrets
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import ContextVar
@@ -10,6 +9,8 @@ from typing import Any, Protocol, TypedDict, Unpack
 
 from async_tracker.clock import to_ms
 from async_tracker.errors import LeaseLost
+from async_tracker.forks import on_fork
+from async_tracker.policy import NO_LIBRARY
 from async_tracker.store.run_record import RunRecord, job_ref
 
 _MESSAGE_LENGTH = 200
@@ -19,7 +20,7 @@ _LOW_DIGITS = [f"{low:02x}" for low in range(256)]
 
 
 def _numbers_from(high: int) -> list[str]:
-    """Make numbers as text, so many at a time: it is not quick, and every job has one."""
+    """Make 256 numbers as text at a time: it is not quick, and every job has one."""
     head = f"{high:x}"
     return [head + low for low in _LOW_DIGITS]
 
@@ -27,15 +28,16 @@ def _numbers_from(high: int) -> list[str]:
 class Tokens:
     """The tokens of this process's runs: unique, short, and free of anything that would have to be escaped. No secret.
 
-    A token is ``prefix`` and the next of ``numbers``; whoever makes one for every job puts them together where they are needed.
+    A token is ``prefix`` and the next of ``numbers``; a hook that makes one for every job puts them together in place.
     """
 
     def __init__(self) -> None:
         self.prefix = ""
         self.numbers = itertools.chain.from_iterable(map(_numbers_from, itertools.count()))
-        self.renew()
+        self.forget_in_child()
+        on_fork(self)
 
-    def renew(self) -> None:
+    def forget_in_child(self) -> None:
         """Make others from here on: a forked child must not go on with its parent's."""
         self.prefix = secrets.token_hex(6)
 
@@ -46,18 +48,15 @@ class Tokens:
 
 tokens = Tokens()
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=tokens.renew)
-
 
 class Keeper(Protocol):
-    """Who keeps the runs of an instance."""
+    """What keeps the runs of an instance."""
 
     def touch(self, run: "Run") -> None:
         """Something that is stored of the run has changed."""
 
     async def is_still_owned(self, run: "Run") -> bool:
-        """Ask Redis whether the run's job was not given to somebody else. Raises StorageError when Redis cannot tell."""
+        """Ask Redis whether the run's job was not given to another worker. Raises StorageError when Redis cannot tell."""
         ...
 
 
@@ -78,7 +77,7 @@ class Facts(TypedDict, total=False):
 class Run:
     """One run in flight. Owned by the journal; the hooks fill it in as they learn more.
 
-    Made for every job, so it holds only what is not as it nearly always is: the rest are the defaults of the class.
+    It is made for every job, so an object holds only what differs from the defaults of the class.
     """
 
     job_try: int = 1
@@ -86,7 +85,7 @@ class Run:
     queue: str | None = None
     enqueued_at_ms: int | None = None
     enqueued_at: datetime | None = None
-    """The same as the worker library tells it; made into milliseconds only for the runs that are stored."""
+    """The same as the worker library gives it; converted to milliseconds only for the runs that are stored."""
     due_at_ms: int | None = None
     """When it was due, for the time that it waited in its queue; not stored."""
     timeout: float | None = None
@@ -97,7 +96,7 @@ class Run:
     ended_mono_ms: float = 0.0
     """When the work ended, on the monotonic clock: hooks that run after it are no part of the run. 0 until then."""
     owned: bool = True
-    """False once the instance was declared dead: somebody else may run the job now."""
+    """False once the instance was declared dead: another worker may run the job now."""
     in_flight: bool = True
     scope: str = ""
     """See `RunRecord`, as for ``hold``."""
@@ -109,29 +108,31 @@ class Run:
     expects_name: bool = False
     """The function's name comes after the start: until then the start is not counted."""
     is_taken_in: bool = False
-    """The journal has looked at it since it started."""
+    """The journal has taken it in since it started."""
     is_start_counted: bool = False
     is_end_counted: bool = False
     keeper: Keeper
-    """Set by whoever puts it in flight."""
+    """What keeps it. A run that is made with few facts, for speed, has none until `complete`."""
     handle: "CurrentJob | None" = None
     """What the job sees of it, once it has asked."""
 
     def __init__(
         self,
         job_id: str,
-        run: str,
+        token: str,
         instance_id: str,
         started_at_ms: int,
         started_mono_ms: float,
-        library: str = "asyncio",
+        keeper: Keeper,
+        library: str = NO_LIBRARY,
         **facts: Unpack[Facts],
     ) -> None:
         self.job_id = job_id
-        self.run = run
+        self.token = token
         self.instance_id = instance_id
         self.started_at_ms = started_at_ms
         self.started_mono_ms = started_mono_ms
+        self.keeper = keeper
         self.library = library
         if facts:
             self.__dict__.update(facts)
@@ -139,17 +140,17 @@ class Run:
         """What keys and sets call the job."""
 
     def __repr__(self) -> str:
-        return f"<Run {self.run} of {self.ref!r} try {self.job_try} on {self.instance_id}>"
+        return f"<Run {self.token} of {self.ref!r} try {self.job_try} on {self.instance_id}>"
 
     def complete(self) -> None:
-        """Learn what is only needed where somebody looks at the run; a second time changes nothing."""
+        """Learn what is only needed where the run is read; a second time changes nothing."""
 
     def record(self, *, superseded: int = 0) -> RunRecord:
         """Give what is stored of it."""
         return RunRecord(
             job_id=self.job_id,
             instance_id=self.instance_id,
-            run=self.run,
+            token=self.token,
             job_try=self.job_try,
             function=self.function,
             queue=self.queue,
@@ -167,7 +168,7 @@ class Run:
 
 
 class _Done:
-    """What is done already: awaiting it costs nothing, and not awaiting it loses nothing."""
+    """An awaitable that is done already: awaiting it costs nothing, and it may also be left unawaited."""
 
     __slots__ = ()
 
@@ -199,7 +200,7 @@ class CurrentJob:
     @property
     def run(self) -> str:
         """The token of this run: another run of the same job has another one."""
-        return self._run.run
+        return self._run.token
 
     @property
     def job_try(self) -> int:
@@ -224,7 +225,7 @@ class CurrentJob:
     async def ensure_owned(self) -> None:
         """Ask Redis whether the job is still ours; for code about to do what must not happen twice.
 
-        Raises LeaseLost when it was given to somebody else, StorageError when Redis cannot tell.
+        Raises LeaseLost when it was given to another worker, StorageError when Redis cannot tell.
         """
         if not self._run.owned or not await self._run.keeper.is_still_owned(self._run):
             self._run.owned = False
@@ -258,7 +259,7 @@ def current_job() -> CurrentJob | None:
 
 
 def handle_of(run: Run) -> CurrentJob:
-    """Give what the job sees of its run; made when it first asks, for most never do."""
+    """Give what the job sees of its run; made when the job first asks, which most never do."""
     if run.handle is None:
         run.complete()
         run.handle = CurrentJob(run)
@@ -274,6 +275,6 @@ def shown_args(args: tuple[Any, ...], kwargs: dict[str, Any], redact: Callable[[
     try:
         shown = ", ".join([*(repr(value) for value in args), *(f"{name}={value!r}" for name, value in kwargs.items())])
         shown = redact(shown) if redact is not None else shown
-    except Exception as exc:  # somebody's __repr__ or redaction: the job must not notice
+    except Exception as exc:  # a __repr__ or the redaction of the user: the job must not notice
         return f"<arguments cannot be shown: {type(exc).__name__}>"
     return shown if len(shown) <= _ARGS_LENGTH else shown[: _ARGS_LENGTH - 1] + "…"

@@ -1,9 +1,9 @@
 """From what Redis holds to a verdict: which connections the server still has, and what that says of each instance. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from async_tracker.policy import Connection, Evidence, Verdict, judge
+from async_tracker.policy import Connection, Evidence, InstanceState, Verdict, judge
 from async_tracker.store.instance_record import StoredInstance
 from async_tracker.store.observation import Connections, Observation
 
@@ -65,6 +65,7 @@ class Findings:
     observation: Observation
     registered: Mapping[str, Connections]
     states: Mapping[str, Connection]
+    """Of those instances whose connections were asked for."""
 
 
 def registered_in(observation: Observation) -> dict[str, Connections]:
@@ -72,16 +73,49 @@ def registered_in(observation: Observation) -> dict[str, Connections]:
     return {name: Connections.decode(observation.connections.get(name, "")) for name in observation.instances}
 
 
-def findings_of(observation: Observation, registered: Mapping[str, Connections], seen: OpenConnections) -> Findings:
-    """Put together what was observed and which connections are open."""
+def findings_of(
+    observation: Observation, registered: Mapping[str, Connections], seen: OpenConnections, *, among: Collection[str] | None = None
+) -> Findings:
+    """Put together what was observed and which connections are open; ``among``: the only instances for whose connections was asked."""
     shared = shared_ids(registered.values())
-    states = {name: connection_state(connections, seen, shared=shared) for name, connections in registered.items()}
+    asked = {name: connections for name, connections in registered.items() if among is None or name in among}
+    states = {name: connection_state(connections, seen, shared=shared) for name, connections in asked.items()}
     return Findings(observation=observation, registered=registered, states=states)
 
 
 def heartbeat_age(observation: Observation, instance_id: str) -> float:
     """Seconds since the instance's last heartbeat, on the server's clock."""
     return (observation.now_ms - float(observation.instances[instance_id])) / 1000.0
+
+
+def assumed_gone_since_ms(*, now_ms: int, heartbeat_age: float, heartbeat_ttl: float) -> int:
+    """Tell since when connections count as gone that the server no longer has, and that no sweep has marked as gone.
+
+    An instance that lives beats again by half its ``heartbeat_ttl``: as long as it is not later than that, they went just now.
+
+    >>> assumed_gone_since_ms(now_ms=100_000, heartbeat_age=10.0, heartbeat_ttl=15.0)  # its beat is 2.5 s late
+    97500
+    >>> assumed_gone_since_ms(now_ms=100_000, heartbeat_age=7.5, heartbeat_ttl=15.0)
+    99999
+    """
+    late_ms = 1000.0 * (heartbeat_age - heartbeat_ttl / 2.0)
+    return int(now_ms - max(late_ms, 1.0))
+
+
+def gone_since_ms(findings: Findings, stored: StoredInstance) -> int | None:
+    """Tell since when the connections of a registered instance are gone: by the mark of a sweep, else as `assumed_gone_since_ms` says.
+
+    None while one of them is there, or cannot be known to be gone. For those who look and mark nothing: questions, and a sweep that
+    only plans.
+    """
+    observation, name = findings.observation, stored.instance_id
+    if findings.states[name] is not Connection.GONE:
+        return None
+    marked_ms = observation.gone.get(name)
+    if marked_ms is not None:
+        return marked_ms
+    age = heartbeat_age(observation, name)
+    return assumed_gone_since_ms(now_ms=observation.now_ms, heartbeat_age=age, heartbeat_ttl=stored.limits.heartbeat_ttl)
 
 
 def live_hosts(observation: Observation, known: Mapping[str, StoredInstance]) -> dict[str, int]:
@@ -110,3 +144,28 @@ def weigh(findings: Findings, stored: StoredInstance, *, gone_since_ms: int | No
         draining=draining,
     )
     return judge(evidence, stored.limits)
+
+
+def rests_on_others(observation: Observation, stored: StoredInstance) -> bool:
+    """Tell whether the verdict on a registered instance rests on other instances: of a silent one, on those that prove its host there."""
+    return stored.instance_id in observation.instances and heartbeat_age(observation, stored.instance_id) >= stored.limits.heartbeat_ttl
+
+
+def verdicts_of(findings: Findings, known: Mapping[str, StoredInstance]) -> dict[str, Verdict]:
+    """Judge the registered instances among the known ones, and mark nothing: the verdict of a question.
+
+    A sweep judges by the same `weigh`, with its own marks in the place of `gone_since_ms`: an instance is dead here as soon as it would
+    be dead there, had a sweep looked when it began to be late.
+    """
+    hosts = live_hosts(findings.observation, known)
+    return {
+        name: weigh(
+            findings,
+            stored,
+            gone_since_ms=gone_since_ms(findings, stored),
+            hosts=hosts,
+            draining=stored.state == InstanceState.DRAINING,
+        )
+        for name, stored in known.items()
+        if name in findings.observation.instances
+    }

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from async_tracker.config import check_namespace
 from async_tracker.errors import ConfigError, UnsupportedCommand
 
 SEPARATOR = ":"
@@ -37,15 +38,14 @@ def glob_escape(text: str) -> str:
     return re.sub(r"([*?\[\]\\])", r"\\\1", text)
 
 
-def check_namespace(namespace: object) -> str:
-    """Return the namespace, or raise ConfigError if it is no text, empty, or holds control characters."""
-    if not isinstance(namespace, str):
-        raise ConfigError(f"a namespace is text (str), not {type(namespace).__name__}: {namespace!r}")
-    if not namespace:
-        raise ConfigError("a namespace cannot be empty: give it a name of its own, such as 'my_app'")
-    if any(ord(character) < 32 or ord(character) == 127 for character in namespace):
-        raise ConfigError(f"a namespace cannot hold control characters: {namespace!r}")
-    return namespace
+def _encoded(namespace: str, text: str, encode: Callable[[Any], bytes]) -> bytes:
+    try:
+        return encode(text)
+    except UnicodeEncodeError as exc:
+        raise ConfigError(
+            f"namespace {namespace!r} cannot be written in the client's encoding ({exc.encoding}): write a namespace in plain ASCII, "
+            "or make the client with encoding='utf-8'"
+        ) from exc
 
 
 class Naming:
@@ -64,7 +64,7 @@ class Naming:
         self.namespace = check_namespace(namespace)
         self.encode = encode
         self.text = namespace + SEPARATOR
-        self.raw = encode(self.text)
+        self.raw = _encoded(namespace, self.text, encode)
         self.pattern_text = glob_escape(self.text)
         self.pattern_raw = encode(self.pattern_text)
         if encode("*:") != b"*:":

@@ -1,88 +1,157 @@
-"""From what is stored to what is returned."""
+"""From what is stored to what is returned: pure."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from operator import attrgetter
+from typing import Any
 
 from async_tracker.clock import from_ms
-from async_tracker.policy import InstanceState, Verdict
-from async_tracker.queries.picture import Picture
-from async_tracker.records import FunctionStats, Instance, Job, OpenInstance, OpenJob, Orphan, Quarantined
+from async_tracker.policy import NO_LIBRARY, InstanceState, Verdict
+from async_tracker.queries.picture import Held, Picture
+from async_tracker.records import FunctionStats, Instance, Job, Orphan, Quarantined, Stats
+from async_tracker.store.counters import COUNTERS, parse_stats
 from async_tracker.store.instance_record import StoredInstance
 from async_tracker.store.quarantine import field_text
-from async_tracker.store.run_record import RunRecord, StoredRun, job_id_of
+from async_tracker.store.run_record import RunRecord, StoredRun, job_id_of, run_record
+
+
+def _writable(record: type) -> Any:
+    """Give a class with the slots of a frozen record whose objects can be written to; one becomes the record when its ``__class__`` is set.
+
+    A question makes records by the thousand, and a frozen dataclass sets each field by a call of ``object.__setattr__``. Measured with
+    Python 3.11: 2.4 us for a job and 4.0 us for an instance, against 0.5 and 1.4 us this way.
+    """
+    names = [item.name for item in dataclasses.fields(record)]
+    return dataclasses.make_dataclass(f"Writable{record.__name__}", names, slots=True, eq=False, repr=False, init=False)
+
+
+_WritableInstance, _WritableJob = _writable(Instance), _writable(Job)
 
 
 def job_of(ref: str, stored: StoredRun, now_ms: int, state: InstanceState) -> Job:
+    """Make the job that is called ``ref`` in keys, which runs on an instance in this state."""
     get = stored.get
     enqueued_at_ms, started_at_ms = get("enqueued_at_ms"), stored["started_at_ms"]
-    job: Job = OpenJob(
-        job_id_of(ref, stored) if "scope" in stored else ref,
-        stored["instance"],
-        stored["run"],
-        get("try", 1),
-        get("function"),
-        get("queue"),
-        get("library", "asyncio"),
-        from_ms(enqueued_at_ms) if enqueued_at_ms is not None else None,
-        from_ms(started_at_ms),
-        (now_ms - started_at_ms) / 1000.0 if now_ms > started_at_ms else 0.0,
-        get("timeout"),
-        get("progress"),
-        get("message"),
-        get("args"),
-        get("superseded", 0),
-        state,
-    )
-    job.__class__ = Job
+    made = _WritableJob()
+    made.job_id = job_id_of(ref, stored) if "scope" in stored else ref
+    made.instance_id = stored["instance"]
+    made.run = stored["run"]
+    made.job_try = get("try", 1)
+    made.function = get("function")
+    made.queue = get("queue")
+    made.library = get("library", NO_LIBRARY)
+    made.enqueued_at = from_ms(enqueued_at_ms) if enqueued_at_ms is not None else None
+    made.started_at = from_ms(started_at_ms)
+    made.running_for = (now_ms - started_at_ms) / 1000.0 if now_ms > started_at_ms else 0.0
+    made.timeout = get("timeout")
+    made.progress = get("progress")
+    made.progress_message = get("message")
+    made.args = get("args")
+    made.superseded = get("superseded", 0)
+    made.instance_state = state
+    made.__class__ = Job
+    job: Job = made
     return job
 
 
+def jobs_in(picture: Picture, held: Mapping[str, Held]) -> Iterator[tuple[str, Job]]:
+    """Make the jobs in flight of these instances, each with its ref, one after the other: what was read of a record goes at once."""
+    now_ms, read = picture.now_ms, picture.read
+    for name, records in held.items():
+        if picture.is_live(name):
+            state = picture.state_of(name)
+            for ref, raw in records.items():
+                stored = read(ref, raw)
+                if stored is not None and stored["instance"] == name:
+                    yield ref, job_of(ref, stored, now_ms, state)
+
+
+def oldest_first(jobs: Mapping[str, Job], picture: Picture) -> list[Job]:
+    """Sort the jobs in flight; one that several instances hold says how many older runs of it are still alive."""
+    found = dict(jobs)
+    refs = list(chain.from_iterable(held for name, held in picture.held.items() if picture.is_live(name)))
+    if len(set(refs)) < len(refs):
+        for ref, holders in Counter(refs).items():
+            if holders > 1 and ref in found:
+                found[ref] = dataclasses.replace(found[ref], superseded=found[ref].superseded + holders - 1)
+    return sorted(sorted(found.values(), key=attrgetter("job_id")), key=attrgetter("started_at"))
+
+
+def instances_in(picture: Picture) -> tuple[Instance, ...]:
+    """Make the instances, the longest running first."""
+    found = [instance_of(stored, picture) for stored in picture.instances.values()]
+    return tuple(sorted(found, key=lambda item: (item.started_at, item.instance_id)))
+
+
 def instance_of(stored: StoredInstance, picture: Picture) -> Instance:
+    """Make one instance. Its jobs are counted where they were read; otherwise its own last count is given."""
     observation, name, description = picture.findings.observation, stored.instance_id, stored.description
     verdict = picture.verdicts.get(name) or Verdict(state=InstanceState.DEAD, reason=stored.death_reason)
     beat_ms = float(observation.instances[name]) if name in observation.instances else float(stored.died_at_ms or stored.started_at_ms)
     speaks = name in observation.watchdogs
     connections = picture.findings.registered.get(name)
-    instance: Instance = OpenInstance(
-        instance_id=name,
-        state=verdict.state,
-        reason=verdict.reason,
-        library=description.library,
-        host=description.host,
-        pid=description.pid,
-        label=description.label,
-        queue=description.queue,
-        queues=description.queues or ((description.queue,) if description.queue else ()),
-        functions=description.functions,
-        concurrency=description.concurrency,
-        busy=stored.busy if not picture.held else len(picture.held.get(name, ())),
-        started_at=from_ms(stored.started_at_ms),
-        heartbeat_at=from_ms(beat_ms),
-        heartbeat_age=max(observation.now_ms - beat_ms, 0.0) / 1000.0,
-        died_at=from_ms(stored.died_at_ms) if stored.died_at_ms else None,
-        rss_bytes=stored.rss_bytes,
-        loop_lag=stored.loop_lag_ms / 1000.0,
-        blocked_at=stored.blocked_at if speaks else (),
-        blocked_for=(observation.now_ms - stored.blocked_since_ms) / 1000.0 if speaks and stored.blocked_since_ms else None,
-        tags=description.tags,
-        versions=description.versions,
-        redis=description.redis,
-        connection_ids=tuple(connections.ids) if connections is not None else (),
-        host_id=description.host_id,
-        jobs_started=stored.jobs_started,
-        jobs_ended=stored.jobs_ended,
-        dropped=stored.dropped,
-    )
-    instance.__class__ = Instance
+    made = _WritableInstance()
+    made.instance_id = name
+    made.state = verdict.state
+    made.reason = verdict.reason
+    made.library = description.library
+    made.host = description.host
+    made.pid = description.pid
+    made.label = description.label
+    made.queue = description.queue
+    made.queues = description.queues or ((description.queue,) if description.queue else ())
+    made.functions = description.functions
+    made.concurrency = description.concurrency
+    made.busy = stored.busy if not picture.held else len(picture.held.get(name, ()))
+    made.started_at = from_ms(stored.started_at_ms)
+    made.heartbeat_at = from_ms(beat_ms)
+    made.heartbeat_age = max(observation.now_ms - beat_ms, 0.0) / 1000.0
+    made.died_at = from_ms(stored.died_at_ms) if stored.died_at_ms else None
+    made.rss_bytes = stored.rss_bytes
+    made.loop_lag = stored.loop_lag_ms / 1000.0
+    made.blocked_at = stored.blocked_at if speaks else ()
+    made.blocked_for = (observation.now_ms - stored.blocked_since_ms) / 1000.0 if speaks and stored.blocked_since_ms else None
+    made.tags = description.tags
+    made.versions = description.versions
+    made.redis = description.redis
+    made.connection_ids = tuple(connections.ids) if connections is not None else ()
+    made.host_id = description.host_id
+    made.jobs_started = stored.jobs_started
+    made.jobs_ended = stored.jobs_ended
+    made.dropped = stored.dropped
+    made.__class__ = Instance
+    instance: Instance = made
     return instance
 
 
+def orphaned_runs(picture: Picture) -> list[RunRecord]:
+    """Give the runs in flight, among the jobs that were read, whose instance is dead."""
+    found = []
+    for name, records in picture.held.items():
+        if not picture.is_live(name):
+            for ref, raw in records.items():
+                stored = picture.read(ref, raw)
+                if stored is not None and stored["instance"] == name:
+                    found.append(run_record(ref, stored))
+    return found
+
+
+def orphans_in(picture: Picture, orphaned: Iterable[RunRecord], deaths: Mapping[str, int]) -> tuple[Orphan, ...]:
+    """Make the orphans, the oldest first. ``deaths`` says by ref how often a worker has died under the job before."""
+    found = [orphan_of(record, picture, deaths.get(record.ref, 0)) for record in orphaned]
+    return tuple(sorted(found, key=lambda orphan: (orphan.started_at, orphan.job_id)))
+
+
 def orphan_of(record: RunRecord, picture: Picture, deaths: int) -> Orphan:
+    """Make one orphan."""
     stored, verdict = picture.instances.get(record.instance_id), picture.verdicts.get(record.instance_id)
     died_ms = picture.findings.observation.dead.get(record.instance_id, picture.now_ms)
     return Orphan(
         job_id=record.job_id,
         instance_id=record.instance_id,
-        run=record.run,
+        run=record.token,
         job_try=record.job_try,
         function=record.function,
         queue=record.queue,
@@ -95,13 +164,31 @@ def orphan_of(record: RunRecord, picture: Picture, deaths: int) -> Orphan:
     )
 
 
+def stats_of(stored: Mapping[str, str], function: str | None) -> Stats:
+    """Make the counters of one function, or of all, of what is stored of them.
+
+    >>> found = stats_of({'["send",null,"failed"]': "2", '["send",null,"run_ms"]': "1500", '["pay","q","failed"]': "1"}, None)
+    >>> [(row.function, row.failed) for row in found.functions], found.failed, found.run_time
+    ([('pay', 1), ('send', 2)], 3, 1.5)
+    """
+    parsed = parse_stats(stored)
+    rows = [function_stats_of(name, queue, counters) for (name, queue), counters in parsed.items() if function in (None, name)]
+    rows.sort(key=lambda row: (row.function or "", row.queue or ""))
+    names = [counter for counter in COUNTERS if not counter.endswith("_ms")]
+    sums = {name: sum(getattr(row, name) for row in rows) for name in names}
+    run_time, queue_wait = sum(row.run_time for row in rows), sum(row.queue_wait for row in rows)
+    return Stats(functions=tuple(rows), run_time=run_time, queue_wait=queue_wait, **sums)
+
+
 def function_stats_of(function: str | None, queue: str | None, counters: Mapping[str, int]) -> FunctionStats:
+    """Make the counters of one function on one queue; sums of time become seconds."""
     plain = {name: value for name, value in counters.items() if not name.endswith("_ms")}
     run_time, queue_wait = counters.get("run_ms", 0) / 1000.0, counters.get("wait_ms", 0) / 1000.0
     return FunctionStats(function=function, queue=queue, run_time=run_time, queue_wait=queue_wait, **plain)
 
 
 def quarantined_of(ref: str, fields: dict[str, bytes]) -> Quarantined:
+    """Make a quarantined job of its fields; its payload is only measured."""
     return Quarantined(
         job_id=field_text(fields, "job_id") or ref,
         library=field_text(fields, "library") or "",

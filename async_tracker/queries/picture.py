@@ -1,45 +1,66 @@
-"""The namespace as one question found it."""
+"""The namespace as one question found it: pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from async_tracker.liveness.evidence import Findings
 from async_tracker.policy import InstanceState, Verdict
+from async_tracker.store import keys
 from async_tracker.store.instance_record import StoredInstance
-from async_tracker.store.reading import Held, HeldRead
+from async_tracker.store.run_record import StoredRun, read_run
+
+Held = Mapping[str, bytes | None]
+"""The refs of the jobs in flight on one instance, each with its record as it stands; None where there is none."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Picture:
-    """The namespace as one question found it."""
+    """What one question has read so far: who is there and how each was judged, then the jobs that they hold.
+
+    A record that this version cannot read is left out, and its key is in ``corrupt``.
+    """
 
     findings: Findings
     instances: Mapping[str, StoredInstance]
     verdicts: Mapping[str, Verdict]
+    """Of the registered instances; one that was declared dead has none."""
     held: dict[str, Held] = field(default_factory=dict)
-    unread: Sequence[str]
-    """Instances whose jobs are not in ``held`` yet."""
-    corrupt: list[str]
-    """Keys of what could not be read."""
-
-    def add(self, read: HeldRead) -> None:
-        """Take in the jobs of some more instances."""
-        self.held.update(read.found)
-        self.corrupt += read.corrupt
+    corrupt: list[str] = field(default_factory=list)
 
     @property
     def now_ms(self) -> int:
         """The server's time when the evidence was read."""
         return self.findings.observation.now_ms
 
+    def add(self, held: Mapping[str, Held], *, corrupt: Iterable[str]) -> None:
+        """Take in the jobs of some more instances, and the keys that could not be read."""
+        self.held.update(held)
+        self.corrupt += corrupt
 
-def is_live(picture: Picture, name: str) -> bool:
-    verdict = picture.verdicts.get(name)
-    if name in picture.findings.observation.dead:
-        return False
-    return verdict is None or verdict.state is not InstanceState.DEAD
+    @property
+    def dead(self) -> list[str]:
+        """The instances whose jobs are orphans."""
+        observation = self.findings.observation
+        return [name for name in [*observation.instances, *observation.dead] if not self.is_live(name)]
 
+    def is_live(self, instance_id: str) -> bool:
+        """Tell whether the jobs of an instance are in flight; those of a dead one are orphans."""
+        verdict = self.verdicts.get(instance_id)
+        if instance_id in self.findings.observation.dead:
+            return False
+        return verdict is None or verdict.state is not InstanceState.DEAD
 
-def state_of(picture: Picture, name: str) -> InstanceState:
-    verdict = picture.verdicts.get(name)
-    return verdict.state if verdict is not None else InstanceState.DEAD
+    def state_of(self, instance_id: str) -> InstanceState:
+        """Give the state of an instance; DEAD for one that is not registered."""
+        verdict = self.verdicts.get(instance_id)
+        return verdict.state if verdict is not None else InstanceState.DEAD
+
+    def read(self, ref: str, raw: bytes | None) -> StoredRun | None:
+        """Read the record of a job; None where there is none, and where it cannot be read: then its key is noted."""
+        if raw is None:
+            return None
+        try:
+            return read_run(raw)
+        except ValueError:
+            self.corrupt.append(keys.job(ref))
+            return None

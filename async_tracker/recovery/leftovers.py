@@ -107,7 +107,7 @@ class Leftovers:
         record = orphan.record
         event = orphaned_event(record, reason=orphan.reason)
         counter = field_name(record.function, record.queue, "orphaned")
-        if await self._store.announce(record, event, counter=counter, minute=now_ms // 60_000):
+        if await self._store.announce(record, event, counter=counter):
             facts = {"job_id": record.job_id, "instance_id": record.instance_id}
             logger.warning(_NOT_RECOVERED, *facts.values(), extra=facts)
             self._on_event(event)
@@ -122,6 +122,6 @@ class Leftovers:
             for ref in refs:
                 record = runs.get(ref)
                 if record is None or record.instance_id != instance_id:  # the record there is another run's, and stays
-                    record = RunRecord(job_id=ref, instance_id=instance_id, run="-", started_at_ms=now_ms)
-                await self._store.settle(Settlement(record=record), window_ms=self._window_ms, minute=now_ms // 60_000)
+                    record = RunRecord(job_id=ref, instance_id=instance_id, token="-", started_at_ms=now_ms)
+                await self._store.settle(Settlement(record=record), window_ms=self._window_ms)
             await self._store.bury(instance_id)

@@ -55,7 +55,7 @@ def sort_out(dead: Sequence[Dead], runs: Mapping[str, RunRecord], *, library: st
     run, it died right after fetching. Any of these jobs may have killed it, so all count as orphans.
 
     >>> claims = [Claim(job_id=name, instance_id="w", queue="q", started=None, hold=name) for name in ("1", "2")]
-    >>> running = RunRecord(job_id="1", instance_id="w", run="r", started_at_ms=5, hold="1")
+    >>> running = RunRecord(job_id="1", instance_id="w", token="r", started_at_ms=5, hold="1")
     >>> left = sort_out([Dead(instance_id="w", instance=None, refs=["1"], claims=claims)], {"1": running}, library="x", now_ms=9)
     >>> [orphan.record.job_id for orphan in left.orphans], [claim.job_id for claim in left.fetched]
     (['1'], ['2'])
@@ -106,10 +106,10 @@ class _Sorter:
 
     def _take_claim(self, ref: str, record: RunRecord | None) -> Claim | None:
         claims = self._claims.get(ref, ())
-        candidates = [claim for claim in claims if claim.started is not False or (record is not None and claim.run == record.run)]
+        candidates = [claim for claim in claims if claim.started is not False or (record is not None and claim.run == record.token)]
         if record is not None:
             candidates = [claim for claim in candidates if claim.run is not None or claim.hold == record.hold]
-            candidates.sort(key=lambda claim: claim.run != record.run)
+            candidates.sort(key=lambda claim: claim.run != record.token)
         if not candidates:
             return None
         self._claims[ref].remove(candidates[0])
@@ -117,13 +117,13 @@ class _Sorter:
 
     def _found(self, ref: str, record: RunRecord | None, claim: Claim | None) -> FoundOrphan:
         counts = not self._is_draining
-        if record is not None and (claim is None or claim.run in (None, record.run)):
+        if record is not None and (claim is None or claim.run in (None, record.token)):
             return FoundOrphan(record=record, instance=self._dead.instance, counts=counts)
         died_at_ms = self._dead.instance.died_at_ms if self._dead.instance is not None else None
         stub = RunRecord(
             job_id=claim.job_id if claim is not None else ref,
             instance_id=self._dead.instance_id,
-            run=_run_of(claim) if claim is not None else "-",
+            token=_run_of(claim) if claim is not None else "-",
             queue=claim.queue if claim is not None else None,
             library=self._library,
             started_at_ms=died_at_ms or self._now_ms,

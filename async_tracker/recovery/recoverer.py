@@ -188,8 +188,8 @@ class Recoverer:
     def _log_failure(self, orphan: FoundOrphan, exc: Exception) -> None:
         """Log once that an orphan cannot be recovered: each sweep tries it again."""
         record = orphan.record
-        if record.token not in self._logged_failures:
-            self._logged_failures.add(record.token)
+        if record.claim not in self._logged_failures:
+            self._logged_failures.add(record.claim)
             defect = None if isinstance(exc, StorageError) else exc
             logger.error(_NOT_RECOVERED, record.job_id, record.instance_id, exc, exc_info=defect)
 
@@ -220,7 +220,7 @@ class Recoverer:
             quarantined=quarantined_fields(result, kept) if kept is not None else None,
         )
         window_ms = int(self._limits.recovery_window * 1000)
-        settled = await self._store.settle(settlement, window_ms=window_ms, minute=now_ms // 60_000)
+        settled = await self._store.settle(settlement, window_ms=window_ms)
         if settled:
             facts = {"job_id": result.job_id, "instance_id": result.instance_id, "action": str(result.action), "delay": result.delay}
             logger.warning("job %s was left by dead instance %s: %s", result.job_id, result.instance_id, result.action, extra=facts)
@@ -231,7 +231,7 @@ class Recoverer:
 
 def _deaths_of(orphan: FoundOrphan, runs: Sequence[str]) -> int:
     """Count the runs of a job under which a worker has died; the present one is included once, where it counts."""
-    before = [run for run in runs if run != orphan.record.run]
+    before = [run for run in runs if run != orphan.record.token]
     return len(before) + (1 if orphan.counts else 0)
 
 

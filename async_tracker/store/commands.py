@@ -7,16 +7,17 @@ from async_tracker.connections.calls import ScriptCall, call, call_many, raised,
 from async_tracker.connections.replies import Argument, text
 from async_tracker.store import keys
 from async_tracker.store.observation import Observation
-from async_tracker.store.run_record import RunRecord, encode_run
+from async_tracker.store.run_record import ANY_MARK, RunRecord, encode_run, instance_mark, run_mark
 from async_tracker.store.scripts import (
     EVENTS_KEPT,
+    EVENTS_SECONDS,
     SCRIPTS,
+    STATS_SECONDS,
     TOMBSTONE_MS,
     beat_call,
     checked,
     deregister_call,
     flat,
-    mark_of,
     observe_call,
     read_observation,
     write_call,
@@ -101,35 +102,39 @@ class Store:
         instance_id = judged.instance_id
         names = [keys.INSTANCES, keys.instance(instance_id), keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS, keys.DEAD]
         names += [keys.tombstone(instance_id), keys.EVENTS]
-        arguments = (instance_id, judged.heartbeat, judged.connections, judged.watchdog, judged.reason, TOMBSTONE_MS, EVENTS_KEPT, event)
+        evidence = (judged.heartbeat, judged.connections, judged.watchdog)
+        arguments = (instance_id, *evidence, judged.reason, TOMBSTONE_MS, EVENTS_KEPT, EVENTS_SECONDS, event)
         return int(await self._run("declare_dead", names, *arguments)) == 1
 
     async def adopt(self, instance_id: str, orphans: Sequence[RunRecord]) -> bool:
         """Keep the orphans of a dead instance until they are settled, also those that it did not live to record."""
         names = [keys.DEAD, keys.jobs(instance_id), keys.orphans(instance_id), keys.settled(instance_id)]
         names += [keys.job(record.ref) for record in orphans]
-        arguments = [part for record in orphans for part in (record.ref, record.run, encode_run(record))]
-        return int(await self._run("adopt", names, instance_id, mark_of(instance_id), *arguments)) == 1
+        arguments = [part for record in orphans for part in (record.ref, record.token, run_mark(record.token), encode_run(record))]
+        return int(await self._run("adopt", names, instance_id, ANY_MARK, instance_mark(instance_id), *arguments)) == 1
 
-    async def announce(self, record: RunRecord, event: str, *, counter: str, minute: int) -> bool:
+    async def announce(self, record: RunRecord, event: str, *, counter: str) -> bool:
         """Announce an orphan that no sweeper recovers yet, once. Returns False when it was announced or settled before."""
-        names = [keys.DEAD, keys.settled(record.instance_id), keys.told(record.instance_id), keys.EVENTS, keys.STATS, keys.minute(minute)]
-        return int(await self._run("tell", names, record.instance_id, record.ref, record.run, EVENTS_KEPT, event, counter)) == 1
+        names = [keys.DEAD, keys.settled(record.instance_id), keys.told(record.instance_id), keys.EVENTS, keys.STATS]
+        lifetimes = (EVENTS_KEPT, EVENTS_SECONDS, STATS_SECONDS)
+        return int(await self._run("announce", names, record.instance_id, record.ref, record.token, *lifetimes, event, counter)) == 1
 
-    async def settle(self, settlement: Settlement, *, window_ms: int, minute: int) -> Settled:
-        """Close the book on one orphan, once."""
+    async def settle(self, settlement: Settlement, *, window_ms: int) -> Settled:
+        """Settle one orphan, once: forget its record, count its death, announce what became of it."""
         record = settlement.record
         names = [keys.DEAD, keys.jobs(record.instance_id), keys.job(record.ref), keys.recoveries(record.ref), keys.EVENTS]
-        names += [keys.STATS, keys.minute(minute), keys.QUARANTINE, keys.quarantined(record.ref)]
+        names += [keys.STATS, keys.QUARANTINE, keys.quarantined(record.ref)]
         names += [keys.orphans(record.instance_id), keys.settled(record.instance_id), keys.told(record.instance_id)]
-        arguments: list[Argument] = [record.instance_id, record.ref, record.run, int(settlement.counts), window_ms, EVENTS_KEPT]
-        arguments += [
-            len(settlement.events),
-            len(settlement.counters),
-            *settlement.events,
-            *settlement.counters,
-            *flat(settlement.quarantined or {}),
+        arguments: list[Argument] = [
+            record.instance_id,
+            record.ref,
+            record.token,
+            run_mark(record.token),
+            int(settlement.counts),
+            window_ms,
         ]
+        arguments += [EVENTS_KEPT, EVENTS_SECONDS, STATS_SECONDS, len(settlement.events), len(settlement.counters)]
+        arguments += [*settlement.events, *settlement.counters, *flat(settlement.quarantined or {})]
         return Settled(int(await self._run("settle", names, *arguments)))
 
     async def bury(self, instance_id: str) -> bool:
@@ -141,7 +146,7 @@ class Store:
     async def publish(self, event: str) -> None:
         """Put one event into the stream."""
         add = ("XADD", keys.EVENTS, "MAXLEN", "~", EVENTS_KEPT, "*", "event", event)
-        await call_many(self.redis, [add, ("EXPIRE", keys.EVENTS, 2_592_000)])
+        await call_many(self.redis, [add, ("EXPIRE", keys.EVENTS, EVENTS_SECONDS)])
 
     async def is_registered(self, instance_id: str) -> bool:
         """Tell whether this instance is still one: not deregistered, not declared dead."""
@@ -158,7 +163,7 @@ class Store:
     async def unquarantine(self, job_id: str, event: str) -> bool:
         """Take a job off the quarantine list. Returns False when it was not on it."""
         names = [keys.QUARANTINE, keys.quarantined(job_id), keys.recoveries(job_id), keys.EVENTS]
-        return int(await self._run("unquarantine", names, job_id, EVENTS_KEPT, event)) == 1
+        return int(await self._run("unquarantine", names, job_id, EVENTS_KEPT, EVENTS_SECONDS, event)) == 1
 
 
 def _reply(reply: Any) -> Reply:

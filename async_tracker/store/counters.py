@@ -4,23 +4,12 @@ import functools
 import json
 from collections.abc import Mapping
 
+from async_tracker.records import OUTCOMES
+
 PAIRS_KEPT = 1_000
 """How many pairs of function and queue one process counts apart; the others share one name."""
 
-COUNTERS = (
-    "started",
-    "succeeded",
-    "failed",
-    "retried",
-    "cancelled",
-    "timed_out",
-    "aborted",
-    "ended",
-    "orphaned",
-    "recovered",
-    "run_ms",
-    "wait_ms",
-)
+COUNTERS = ("started", *OUTCOMES, "run_ms", "wait_ms")
 
 
 @functools.lru_cache(maxsize=PAIRS_KEPT * len(COUNTERS))

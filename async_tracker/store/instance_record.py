@@ -12,6 +12,16 @@ from async_tracker.store.run_record import LAST_MOMENT_MS, RECORD_SCHEMA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """What an instance has to say to whoever runs it: something about its set-up that is not as it was meant."""
+
+    says: str
+    remedy: str
+    is_error: bool = False
+    """Not even what was asked for is done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
     """What an instance says of itself once, when it registers; `Limits` and the evidence are kept beside it."""
 
@@ -33,6 +43,7 @@ class Description:
     """Run id of the server that holds the worker library's claims; None when it is the tracker's own."""
     broker: str | None = None
     """What an adapter must know to find the claims, in its own words."""
+    notes: tuple[Note, ...] = ()
 
 
 def encode_description(description: Description, limits: Limits) -> dict[str, str | int | float]:
@@ -54,6 +65,7 @@ def encode_description(description: Description, limits: Limits) -> dict[str, st
         "redis": description.redis or "",
         "claims_server": description.claims_server or "",
         "broker": description.broker or "",
+        "notes": json.dumps([[note.says, note.remedy, note.is_error] for note in description.notes]) if description.notes else "",
     }
     return {name: value for name, value in fields.items() if value != ""}
 
@@ -142,6 +154,7 @@ def _decode_description(stored: Mapping[str, str]) -> Description:
         redis=stored.get("redis"),
         claims_server=stored.get("claims_server"),
         broker=stored.get("broker"),
+        notes=_notes(stored.get("notes", "[]")),
     )
 
 
@@ -151,6 +164,11 @@ def _decode_description(stored: Mapping[str, str]) -> Description:
 @lru_cache(maxsize=1_024)
 def _texts(stored: str) -> tuple[str, ...]:
     return tuple(map(str, json.loads(stored)))
+
+
+@lru_cache(maxsize=1_024)
+def _notes(stored: str) -> tuple[Note, ...]:
+    return tuple(Note(says=str(says), remedy=str(remedy), is_error=bool(is_error)) for says, remedy, is_error in json.loads(stored))
 
 
 @lru_cache(maxsize=1_024)

@@ -22,7 +22,7 @@ SERVER = "server"
 """hash: the run id of the server and since when it is this one."""
 
 EVENTS = "events"
-"""stream, capped: what happened, for everybody."""
+"""stream, capped: what happened, for everyone who follows it."""
 
 QUARANTINE = "quarantine"
 """zset: quarantined job id -> when, in ms."""
@@ -52,12 +52,12 @@ def orphans(instance_id: str) -> str:
 
 
 def settled(instance_id: str) -> str:
-    """hash: run -> when it was settled, of one dead instance; what a sweeper that comes late has still in hand is none of its business."""
+    """hash: run -> when it was settled, of one dead instance. A sweeper that comes late leaves alone what stands here."""
     return f"settled:{instance_id}"
 
 
 def told(instance_id: str) -> str:
-    """set: refs of the orphans of one dead instance that were told before anybody recovered them; they are not told again."""
+    """set: refs of the orphans of one dead instance that were announced before they were recovered; they are not announced again."""
     return f"told:{instance_id}"
 
 
@@ -86,6 +86,11 @@ def quarantined(job_id: str) -> str:
     return f"quarantined:{job_id}"
 
 
-def minute(epoch_minute: int) -> str:
-    """hash with a lifetime of a day: the counters of one minute."""
-    return f"stats:minute:{epoch_minute}"
+def receipt(claim: str) -> str:
+    """string or hash with a lifetime, in the worker library's Redis: what became of one orphan, so that nothing is done to it twice."""
+    return f"receipt:{claim}"
+
+
+def begun(instance_id: str) -> str:
+    """set with a lifetime, in dramatiq's Redis: ids there of the messages that an instance has begun, and a mark that it marks them."""
+    return f"begun:{instance_id}"

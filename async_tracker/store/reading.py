@@ -2,13 +2,13 @@
 
 import asyncio
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from async_tracker.connections.calls import call, call_many, load_script, raised, refused, run_script_many
-from async_tracker.connections.replies import Argument, pairs, text
+from async_tracker.connections.calls import ScriptCall, call, call_many, load_script, raised, refused, run_scripts
+from async_tracker.connections.replies import Argument, hash_of, pairs, text
 from async_tracker.errors import CorruptRecord
 from async_tracker.store import keys
 from async_tracker.store.instance_record import StoredInstance, decode_instance
@@ -16,6 +16,7 @@ from async_tracker.store.run_record import RunRecord, StoredRun, decode_run, rea
 
 _READ_INSTANCES = load_script(__package__, "read_instances")
 _READ_JOBS = load_script(__package__, "read_jobs")
+_READ_RUNS = load_script(__package__, "read_runs")
 
 Command = tuple[Argument, ...]
 
@@ -25,9 +26,11 @@ Held = dict[str, bytes | None]
 
 @dataclass(frozen=True, slots=True)
 class AskedInstances:
-    """What Redis answered about some instances, not yet decoded: what `Reading.decode_instances` takes."""
+    """What Redis answered about some instances, not yet decoded: what `Reading.decode_instances` and `Reading.held` take."""
 
     replies: Sequence[tuple[str, Any]]
+    jobs: Mapping[str, Any]
+    """The jobs in flight on each of them; empty unless they were asked for."""
     separator: str
 
 
@@ -57,11 +60,11 @@ class Reading:
     What cannot be read is left out; where a caller reports the corrupt keys, they are in the result.
     Every method raises StorageError when Redis refuses or is away.
 
-    ``instances_at_once``: how many instances one script reads, or the jobs of how many; with ten jobs each, 50 cost a millisecond of
-    the server's time. ``records_at_once``: how many records one script or command reads at most.
+    ``instances_at_once``: how many instances one script reads, or the jobs of how many. ``records_at_once``: how many records one
+    script or command reads, 7,000 at most; a thousand cost about two milliseconds of the server's time.
     """
 
-    def __init__(self, redis: Any, *, instances_at_once: int = 50, records_at_once: int = 2_000) -> None:
+    def __init__(self, redis: Any, *, instances_at_once: int = 50, records_at_once: int = 1_000) -> None:
         self._redis = redis
         self._instances_at_once = instances_at_once
         self._records_at_once = records_at_once
@@ -72,14 +75,21 @@ class Reading:
         return await self.decode_instances(asked)
 
     async def ask_instances(
-        self, instance_ids: Sequence[str], *, beside: Sequence[Sequence[Argument]] = ()
+        self, instance_ids: Sequence[str], *, with_jobs: bool = False, beside: Sequence[Sequence[Argument]] = ()
     ) -> tuple[AskedInstances, Sequence[Any]]:
-        """Ask what these instances say of themselves: the answer for `decode_instances`, and those of the commands that go beside it."""
+        """Ask what these instances say of themselves, and with ``with_jobs`` which jobs are in flight on them.
+
+        Returns the answer for `decode_instances` and `held`, and those of the commands that go beside it.
+        """
         separator = _separator(_new_word())
-        calls = [([keys.instance(name) for name in part], (separator,)) for part in _parts(instance_ids, self._instances_at_once)]
-        replies = await run_script_many(self._redis, _READ_INSTANCES, calls, beside=beside)
-        joined = chain.from_iterable(replies[len(beside) :])
-        return AskedInstances(list(zip(instance_ids, joined, strict=True)), separator), replies[: len(beside)]
+        parts = list(_parts(instance_ids, self._instances_at_once))
+        calls: list[ScriptCall] = [(_READ_INSTANCES, [*map(keys.instance, part)], (separator,)) for part in parts]
+        calls += [(_READ_JOBS, [*map(keys.jobs, part)], (separator,)) for part in parts if with_jobs]
+        replies = await run_scripts(self._redis, calls, beside=beside)
+        of_parts = raised(replies[len(beside) :])
+        said = list(zip(instance_ids, chain.from_iterable(of_parts[: len(parts)]), strict=True))
+        jobs = dict(zip(instance_ids if with_jobs else (), chain.from_iterable(of_parts[len(parts) :]), strict=True))
+        return AskedInstances(said, jobs, separator), replies[: len(beside)]
 
     async def decode_instances(self, asked: AskedInstances) -> InstancesRead:
         """Decode what was answered; the other tasks of the loop get a turn after every ``instances_at_once``."""
@@ -108,26 +118,29 @@ class Reading:
         """Read the refs of the jobs in flight on each of these instances, sorted."""
         return _read_refs(instance_ids, await self._ask(_refs_calls(instance_ids)))
 
-    async def held(self, instance_ids: Sequence[str]) -> HeldRead:
-        """Read the jobs in flight on each of these instances, with their records; another round trip when these are very many."""
-        word = _new_word()
-        separator = _separator(word)
-        parts = list(_parts(instance_ids, self._instances_at_once))
-        calls = [([keys.job(""), *map(keys.jobs, part)], (separator, word, self._records_at_once)) for part in parts]
-        jobs: dict[str, tuple[list[str], list[bytes | None] | None]] = {}  # None in place of the records that are too many
-        corrupt: list[str] = []
-        for part, reply in zip(parts, await run_script_many(self._redis, _READ_JOBS, calls), strict=True):
-            for name, members, joined in zip(part, reply[::2], reply[1::2], strict=True):
-                if _is_sound(members):
-                    jobs[name] = text(members).split(separator)[:-1], _records(joined, separator.encode(), word.encode())
-                else:
-                    corrupt.append(keys.jobs(name))
-        rest = await self.raw_runs([ref for refs, raws in jobs.values() if raws is None for ref in refs])
-        found: dict[str, Held] = {
-            name: dict(zip(refs, raws, strict=True)) if raws is not None else {ref: rest.get(ref) for ref in refs}
-            for name, (refs, raws) in jobs.items()
-        }
+    async def held(self, asked: AskedInstances, instance_ids: Sequence[str]) -> HeldRead:
+        """Read the records of the jobs that were in flight on these instances when Redis answered, which was ``with_jobs``."""
+        corrupt = [keys.jobs(name) for name in instance_ids if not _is_sound(asked.jobs[name])]
+        listed = {name: asked.jobs[name] for name in instance_ids if _is_sound(asked.jobs[name])}
+        separator = asked.separator.encode()
+        refs = [ref for members in listed.values() for ref in members.split(separator)[:-1]]
+        raws = iter(await self._records(refs))
+        found: dict[str, Held] = {}
+        for name, members in listed.items():
+            found[name] = dict(zip(text(members).split(asked.separator)[:-1], raws, strict=False))  # its share of them
         return HeldRead(found, corrupt)
+
+    async def _records(self, refs: Sequence[bytes]) -> list[bytes | None]:
+        """Read the records of these jobs, in their order; None for one that is not there."""
+        word = _new_word()
+        separator, prefix = _separator(word), keys.job("").encode()
+        names = [prefix + ref for ref in refs]
+        starts = range(0, len(names), self._records_at_once)
+        calls: list[ScriptCall] = [(_READ_RUNS, names[at : at + self._records_at_once], (separator, word)) for at in starts]
+        replies = raised(await run_scripts(self._redis, calls))
+        raws = chain.from_iterable(reply.split(separator.encode())[:-1] for reply in replies)
+        missing = word.encode()
+        return [None if raw == missing else raw for raw in raws]
 
     async def runs(self, job_ids: Sequence[str]) -> dict[str, RunRecord]:
         """Read the newest run of each of these jobs; what is not in flight is left out."""
@@ -145,7 +158,7 @@ class Reading:
         replies = await self._ask([*adopted_calls, *self._runs_calls(job_ids)])
         of_instances, of_jobs = replies[: len(adopted_calls)], replies[len(adopted_calls) :]
         adopted = {
-            name: _decode_adopted(_fields(reply)) if _is_sound(reply) else {}
+            name: _decode_adopted(hash_of(reply)) if _is_sound(reply) else {}
             for name, reply in zip(instance_ids, of_instances, strict=True)
         }
         return adopted, _decode_runs(_read_raw(job_ids, raised(of_jobs)))
@@ -155,19 +168,19 @@ class Reading:
         replies = await self._ask([("HGETALL", keys.recoveries(job_id)) for job_id in job_ids])
         deaths: dict[str, list[str]] = {}
         for job_id, reply in zip(job_ids, replies, strict=True):
-            stamps = pairs(_flat(reply)) if _is_sound(reply) else {}
+            stamps = pairs(reply) if _is_sound(reply) else {}
             deaths[job_id] = [run for run, stamp in stamps.items() if stamp.isdigit() and int(stamp) >= since_ms]
         return deaths
 
     async def stats(self) -> dict[str, str]:
         """Read the counters of all time."""
-        return pairs(_flat(await call(self._redis, "HGETALL", keys.STATS)))
+        return pairs(await call(self._redis, "HGETALL", keys.STATS))
 
     async def quarantined(self) -> dict[str, dict[str, bytes]]:
         """Read every quarantined job with its fields as bytes, in two round trips; the longest quarantined first."""
         names = [text(name) for name in await call(self._redis, "ZRANGE", keys.QUARANTINE, 0, -1)]
         replies = await self._ask([("HGETALL", keys.quarantined(name)) for name in names])
-        return {name: _fields(reply) for name, reply in zip(names, replies, strict=True) if _is_sound(reply) and reply}
+        return {name: hash_of(reply) for name, reply in zip(names, replies, strict=True) if _is_sound(reply) and reply}
 
     def _runs_calls(self, job_ids: Sequence[str]) -> list[Command]:
         return [("MGET", *map(keys.job, part)) for part in _parts(job_ids, self._records_at_once)]
@@ -209,10 +222,6 @@ def _read_refs(instance_ids: Sequence[str], replies: Sequence[Any]) -> dict[str,
     return {name: sorted(map(text, reply)) for name, reply in zip(instance_ids, replies, strict=True) if _is_sound(reply)}
 
 
-def _records(joined: bytes | None, separator: bytes, missing: bytes) -> list[bytes | None] | None:
-    return None if joined is None else [None if raw == missing else raw for raw in joined.split(separator)[:-1]]
-
-
 def _read_raw(refs: Sequence[str], replies: Sequence[Any]) -> dict[str, bytes]:
     return {ref: raw for ref, raw in zip(refs, chain.from_iterable(replies), strict=True) if raw is not None}
 
@@ -233,13 +242,3 @@ def _decode_adopted(fields: dict[str, bytes]) -> dict[str, RunRecord]:
 
 def _parts(names: Sequence[str], count: int) -> Iterator[Sequence[str]]:
     return (names[start : start + count] for start in range(0, len(names), count))
-
-
-def _flat(reply: Any) -> list[bytes]:
-    """Make a hash flat: redis-py gives a dict where its callback ran, and a list where it did not."""
-    return [part for pair in reply.items() for part in pair] if isinstance(reply, dict) else list(reply)
-
-
-def _fields(reply: Any) -> dict[str, bytes]:
-    flat = _flat(reply)
-    return {text(flat[i]): flat[i + 1] for i in range(0, len(flat), 2)}

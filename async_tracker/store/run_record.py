@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from async_tracker.errors import CorruptRecord
+from async_tracker.policy import NO_LIBRARY
 
 RECORD_SCHEMA = 1
 """Version of the JSON in ``job:{id}``. A record of another version is reported as corrupt and skipped."""
@@ -29,11 +30,12 @@ class RunRecord:
 
     job_id: str
     instance_id: str
-    run: str
+    token: str
+    """What tells this run from every other one of the same job."""
     job_try: int = 1
     function: str | None = None
     queue: str | None = None
-    library: str = "asyncio"
+    library: str = NO_LIBRARY
     enqueued_at_ms: int | None = None
     started_at_ms: int
     timeout: float | None = None
@@ -52,9 +54,9 @@ class RunRecord:
         return job_ref(self.scope, self.job_id)
 
     @property
-    def token(self) -> str:
-        """What the fence holds while this run does."""
-        return f"{self.instance_id}:{self.run}"
+    def claim(self) -> str:
+        """What the fence holds while this run has the job: the instance and the token of the run."""
+        return f"{self.instance_id}:{self.token}"
 
 
 _TEXT, _NUMBER, _WHOLE = frozenset({str}), frozenset({int, float}), frozenset({int})
@@ -64,7 +66,7 @@ LAST_MOMENT_MS = 253_402_300_799_999
 
 _STORED: tuple[tuple[str, str, frozenset[type]], ...] = (
     ("instance", "instance_id", _TEXT),
-    ("run", "run", _TEXT),
+    ("run", "token", _TEXT),
     ("try", "job_try", _WHOLE),
     ("function", "function", _TEXT),
     ("queue", "queue", _TEXT),
@@ -100,7 +102,7 @@ _write_json = json.JSONEncoder(separators=(",", ":")).encode
 def encode_run(record: RunRecord) -> bytes:
     """Write the record as JSON, pure ASCII, so that no client's encoding can spoil it.
 
-    >>> encode_run(RunRecord(job_id="42", instance_id="web:1:ab", run="f00d", started_at_ms=5, function="é"))
+    >>> encode_run(RunRecord(job_id="42", instance_id="web:1:ab", token="f00d", started_at_ms=5, function="é"))
     b'{"schema":1,"instance":"web:1:ab","run":"f00d","try":1,"function":"\\\\u00e9","library":"asyncio","started_at_ms":5}'
     """
     stored: dict[str, Any] = {"schema": RECORD_SCHEMA}
@@ -109,6 +111,34 @@ def encode_run(record: RunRecord) -> bytes:
         if value or name not in _OPTIONAL or (value == 0.0 and name == "progress"):
             stored[name] = value
     return _write_json(stored).encode("ascii")
+
+
+# The scripts do not parse a record: they look for these marks in it. Inside a JSON text each quotation mark has a backslash before
+# it, so no argument and no id, whatever it holds, can contain a mark.
+
+ANY_MARK = '"instance":"'
+"""Stands in every record, once, and in nothing that is none."""
+
+BEFORE_START = '"started_at_ms":'
+"""Stands in every record before the moment at which its run started."""
+
+
+def run_mark(token: str) -> str:
+    """Give what stands in a record of this run, and in no other's.
+
+    >>> run_mark("f00d")
+    '"run":"f00d"'
+    """
+    return f'"run":{_write_json(token)}'
+
+
+def instance_mark(instance_id: str) -> str:
+    """Give what stands in a record of this instance, and in no other's.
+
+    >>> instance_mark("web:1:ab")
+    '"instance":"web:1:ab"'
+    """
+    return f'"instance":{_write_json(instance_id)}'
 
 
 def decode_run(key: str, ref: str, raw: bytes | str) -> RunRecord:

@@ -1,6 +1,5 @@
 """The keys and arguments of each Lua file, and how its reply is read, for every sender of a script."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,16 +8,15 @@ from async_tracker.connections.replies import Argument, pairs, text
 from async_tracker.errors import StorageError
 from async_tracker.store import keys
 from async_tracker.store.observation import Observation
-from async_tracker.store.run_record import RunRecord, encode_run
+from async_tracker.store.run_record import BEFORE_START, RunRecord, encode_run, instance_mark, run_mark
 from async_tracker.store.writes import Beat, Ended
 
-_NAMES = (
-    "register beat write speak deregister lease release_lease observe mark_gone declare_dead adopt tell settle bury unquarantine".split()
-)
+_OF_INSTANCES = ("register", "beat", "write", "speak", "deregister")
+_OF_SWEEPS = ("lease", "release_lease", "observe", "mark_gone", "declare_dead", "adopt", "announce", "settle", "bury", "unquarantine")
 
-SCRIPTS: dict[str, Script] = {name: load_script(__package__, name) for name in _NAMES}
+SCRIPTS: dict[str, Script] = {name: load_script(__package__, name) for name in (*_OF_INSTANCES, *_OF_SWEEPS)}
 
-_LENGTHS = {"register": 2, "beat": 2, "write": 2, "lease": 3, "observe": 8}
+_LENGTHS = {"register": 2, "beat": 2, "write": 2, "speak": 2, "lease": 3, "observe": 8}
 """How many values these scripts return; the others return one number."""
 
 TOMBSTONE_MS = 7 * 86_400_000
@@ -27,16 +25,29 @@ TOMBSTONE_MS = 7 * 86_400_000
 EVENTS_KEPT = 10_000
 """About how many events the stream keeps."""
 
+EVENTS_SECONDS = 30 * 86_400
+"""For how long the stream is kept after its last event."""
+
+STATS_SECONDS = 30 * 86_400
+"""For how long the counters are kept after the last of them has grown."""
+
+SERVER_SECONDS = 30 * 86_400
+"""For how long it is remembered which server it was, after it was last observed."""
+
+SERVER_RENEWED_MS = 86_400_000
+"""After how long that memory is renewed: not at each observation, most of which write nothing."""
+
 
 def observe_call(run_id: str) -> tuple[list[str], list[Argument]]:
     """Give keys and arguments of ``observe.lua``; with '' it only reads."""
-    return [keys.INSTANCES, keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS, keys.DEAD, keys.SERVER], [run_id]
+    names = [keys.INSTANCES, keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS, keys.DEAD, keys.SERVER]
+    return names, [run_id, SERVER_SECONDS, SERVER_RENEWED_MS]
 
 
 def read_observation(reply: Sequence[Any], run_id: str) -> Observation:
     """Read the reply of ``observe.lua`` for the server that is known to be ``run_id``.
 
-    A server that is not the one that was noted has just changed: nobody has sat down to sweep since.
+    A server that is not the one that was noted has just changed: no sweep has noted it yet.
     """
     now, noted, since, instances, connections, gone, watchdogs, dead = reply
     since_ms = int(since) if int(since) >= 0 else None
@@ -59,37 +70,34 @@ def write_call(
 ) -> tuple[list[str], list[Argument]]:
     """Give keys and arguments of ``write.lua``; the watchdog sends them over a connection of its own."""
     names = [keys.INSTANCES, keys.instance(instance_id), keys.jobs(instance_id)]
-    arguments: list[Argument] = [instance_id, sequence, len(started), len(ended)]
+    arguments: list[Argument] = [instance_id, sequence, BEFORE_START, len(started), len(ended)]
     for record in started:
         names.append(keys.job(record.ref))
-        arguments += [record.ref, record.run, record.started_at_ms, encode_run(record)]
+        arguments += [record.ref, run_mark(record.token), record.started_at_ms, encode_run(record)]
     for end in ended:
         names.append(keys.job(end.job_id))
-        mark = mark_of(instance_id) if end.run is None else f'"run":"{end.run}"'
+        mark = instance_mark(instance_id) if end.token is None else run_mark(end.token)
         arguments += [end.job_id, mark, int(end.last_here)]
     return names, arguments
-
-
-def mark_of(instance_id: str) -> str:
-    """Give what stands in a record of this instance, and in no other."""
-    return f'"instance":{json.dumps(instance_id)}'
 
 
 def beat_call(instance_id: str, beat: Beat) -> tuple[list[str], list[Argument]]:
     """Give keys and arguments of ``beat.lua``; the watchdog sends them where the process ends before its loop could."""
     names = [keys.INSTANCES, keys.instance(instance_id), keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS]
-    names += [keys.counters(instance_id), keys.STATS, keys.minute(beat.minute)]
-    arguments = [instance_id, beat.sequence, beat.connections, len(beat.fields), *flat(beat.fields), *flat(beat.counters)]
-    return names, arguments
+    names += [keys.counters(instance_id), keys.STATS]
+    arguments: list[Argument] = [instance_id, beat.sequence, beat.connections, STATS_SECONDS, len(beat.fields)]
+    return names, [*arguments, *flat(beat.fields), *flat(beat.counters)]
 
 
 def deregister_call(instance_id: str) -> tuple[list[str], list[Argument]]:
+    """Give keys and arguments of ``deregister.lua``."""
     names = [keys.INSTANCES, keys.instance(instance_id), keys.jobs(instance_id), keys.counters(instance_id)]
     names += [keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS, keys.DEAD, keys.tombstone(instance_id)]
     return names, [instance_id, TOMBSTONE_MS]
 
 
 def checked(name: str, reply: Any) -> Any:
+    """Give the reply of a script; raises StorageError for what that script never returns."""
     if not is_answer(name, reply):
         raise StorageError(f"Redis answers the script {name!r} with what it never returns: {reply!r:.100}")
     return reply

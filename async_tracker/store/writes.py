@@ -40,11 +40,11 @@ class Reply:
 class Ended:
     """A run that has ended, its job by its ref: ``last_here`` when no other run of that job is in flight on the same instance.
 
-    ``run`` is None for whatever run of the instance: what is found after an outage, when nobody knows which it was.
+    ``token`` is None for any run of the instance: what is found after an outage, when it is not known which it was.
     """
 
     job_id: str
-    run: str | None
+    token: str | None
     last_here: bool = True
 
 
@@ -65,7 +65,6 @@ class Beat:
     connections: str
     fields: Mapping[str, Argument]
     counters: Mapping[str, int]
-    minute: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

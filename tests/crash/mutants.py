@@ -33,12 +33,13 @@ SHARED = "tests/crash/test_shared_queues.py::"
 KILLS = "tests/crash/test_kills.py::"
 LIVE = "tests/crash/test_live_workers.py::"
 SERVERS = "tests/crash/test_servers_that_fail.py::"
+STOPPED = "tests/crash/test_workers_stopped_with_their_server.py::"
 STORE = "tests/store/test_transitions.py::"
 QUARANTINE = "tests/integrations/arq/test_quarantine.py::"
-WATCHING = "tests/integrations/arq/test_watching.py::"
+WATCHING = "tests/recovery/test_orphans_kept_and_recovered.py::"
 MODEL = "tests/model/test_store_model.py::test_whatever_happens_in_whatever_order_the_store_holds_what_a_dict_would"
 
-SEQUENCE = "if seen and tonumber(seen) >= tonumber(ARGV[2]) then"
+SEQUENCE = "if seen and tonumber(seen) >= tonumber(sequence) then"
 LATE = STORE + "test_a_registration_a_beat_or_a_word_of_the_watchdog_that_comes_late_changes_nothing"
 IN_BETWEEN = STORE + "test_a_beat_a_connection_or_a_word_of_the_watchdog_in_between_saves_an_instance"
 
@@ -67,28 +68,28 @@ MUTANTS = (
     Mutant(
         name="the token check: only the dead run's own claim is released",
         path="async_tracker/integrations/arq/lua/release.lua",
-        line="if redis.call('GET', KEYS[1]) ~= ARGV[2] then",
+        line="if redis.call('GET', in_progress) ~= claim then",
         without="if false then",
         tests=(SHARED + "test_an_orphan_that_another_worker_has_picked_up_again_is_left_alone",),
     ),
     Mutant(
         name="the queue check: only what is queued is recovered",
         path="async_tracker/integrations/arq/lua/release.lua",
-        line="if not redis.call('ZSCORE', KEYS[2], ARGV[1]) then",
+        line="if not redis.call('ZSCORE', queue, id) then",
         without="if false then",
         tests=(SHARED + "test_an_orphan_that_is_queued_no_more_is_not_recovered",),
     ),
     Mutant(
         name="the token check of a quarantine",
         path="async_tracker/integrations/arq/lua/quarantine.lua",
-        line="if redis.call('GET', KEYS[1]) ~= ARGV[2] or not",
+        line="if redis.call('GET', in_progress) ~= claim or not",
         without="if not",
         tests=(QUARANTINE + "test_a_job_whose_claim_is_another_ones_by_now_is_not_quarantined",),
     ),
     Mutant(
         name="the queue check of a quarantine",
         path="async_tracker/integrations/arq/lua/quarantine.lua",
-        line=" or not redis.call('ZSCORE', KEYS[2], ARGV[1]) then",
+        line=" or not redis.call('ZSCORE', queue, id) then",
         without=" then",
         tests=(QUARANTINE + "test_a_job_that_was_taken_off_its_queue_is_not_quarantined",),
     ),
@@ -119,28 +120,28 @@ MUTANTS = (
     Mutant(
         name="the judged heartbeat: who has beaten since is not declared dead",
         path="async_tracker/store/lua/declare_dead.lua",
-        line="if redis.call('ZSCORE', KEYS[1], ARGV[1]) ~= ARGV[2] then",
+        line="if redis.call('ZSCORE', instances, id) ~= judged_heartbeat then",
         without="if false then",
         tests=(IN_BETWEEN, MODEL),
     ),
     Mutant(
         name="the judged connections: who has come back since is not declared dead",
         path="async_tracker/store/lua/declare_dead.lua",
-        line="if (redis.call('HGET', KEYS[3], ARGV[1]) or '') ~= ARGV[3] then",
+        line="if (redis.call('HGET', connections, id) or '') ~= judged_connections then",
         without="if false then",
         tests=(IN_BETWEEN,),
     ),
     Mutant(
         name="the judged word: whose watchdog has spoken since is not declared dead",
         path="async_tracker/store/lua/declare_dead.lua",
-        line="if (redis.call('ZSCORE', KEYS[5], ARGV[1]) or '') ~= ARGV[4] then",
+        line="if (redis.call('ZSCORE', watchdogs, id) or '') ~= judged_word then",
         without="if false then",
         tests=(IN_BETWEEN,),
     ),
     Mutant(
         name="the receipt: a release is known to whoever carries on",
         path="async_tracker/integrations/arq/lua/release.lua",
-        line="if receipt ~= 'none' then",
+        line="if kept ~= 'none' then",
         without="if false then",
         tests=(KILLS + "test_a_sweeper_that_dies_half_way_is_carried_on_by_the_next",),
     ),
@@ -154,7 +155,7 @@ MUTANTS = (
     Mutant(
         name="the book of what is settled: a sweeper that comes late settles nothing again",
         path="async_tracker/store/lua/adopt.lua",
-        line="if not redis.call('HGET', KEYS[4], run) then",
+        line="if not redis.call('HGET', settled, token) then",
         without="if true then",
         tests=(STORE + "test_what_is_settled_stays_settled_for_a_sweeper_that_comes_late",),
     ),
@@ -163,7 +164,7 @@ MUTANTS = (
         path="async_tracker/liveness/presence.py",
         line="if heard_at_ms is not None and now_ms - heard_at_ms >= 1000.0 * self.away_after:",
         without="if False:",
-        tests=("tests/crash/test_everything_stops.py::test_a_fleet_that_is_stopped_together_with_its_server_robs_nobody_when_it_goes_on",),
+        tests=(STOPPED + "test_a_fleet_that_is_stopped_together_with_its_server_robs_nobody_when_it_goes_on",),
     ),
 )
 

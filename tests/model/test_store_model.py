@@ -41,7 +41,7 @@ picks = st.integers(min_value=0, max_value=1_000)
 
 
 def beat_of(number: int, *, busy: int, connections: str = "", counters: dict[str, int] | None = None) -> Beat:
-    return Beat(sequence=number, connections=connections, fields={"busy": busy}, counters=counters or {}, minute=0)
+    return Beat(sequence=number, connections=connections, fields={"busy": busy}, counters=counters or {})
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -107,7 +107,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def record(self, name: str, job: str) -> RunRecord:
         run = {**self.registered, **self.dead}[name][job]
-        return RunRecord(job_id=job, instance_id=name, run=run, queue=DEFAULT_QUEUE, library="arq", started_at_ms=self.number)
+        return RunRecord(job_id=job, instance_id=name, token=run, queue=DEFAULT_QUEUE, library="arq", started_at_ms=self.number)
 
     def pick_registered(self, pick: int) -> str:
         return sorted(self.registered)[pick % len(self.registered)]
@@ -179,7 +179,7 @@ class StoreMachine(RuleBasedStateMachine):
         async def finish() -> None:
             await self.client.delete(IN_PROGRESS + job, JOB + job, RETRY + job)
             await self.client.zrem(DEFAULT_QUEUE, job)
-            await self.store.write(name, self.sequence(name), started=[], ended=[Ended(job_id=job, run=run)])
+            await self.store.write(name, self.sequence(name), started=[], ended=[Ended(job_id=job, token=run)])
 
         self.run(finish())
         self.recorded.discard((name, job))
@@ -196,7 +196,7 @@ class StoreMachine(RuleBasedStateMachine):
     def a_write_arrives_late(self, pick: int, job: str) -> None:
         """An older number than was seen: whatever it says, it changes nothing."""
         name = self.pick_registered(pick)
-        late = RunRecord(job_id=job, instance_id=name, run="late", library="arq", started_at_ms=10**15)
+        late = RunRecord(job_id=job, instance_id=name, token="late", library="arq", started_at_ms=10**15)
         reply = self.run(self.store.write(name, 0, started=[late], ended=[]))
         assert reply.status is Status.STALE
 
@@ -235,11 +235,11 @@ class StoreMachine(RuleBasedStateMachine):
         """Nothing that it does under its old id changes anything."""
         name = sorted(self.dead)[pick % len(self.dead)]
         number = self.sequence(name) + 1_000
-        record = RunRecord(job_id=job, instance_id=name, run="zombie", library="arq", started_at_ms=10**15)
+        record = RunRecord(job_id=job, instance_id=name, token="zombie", library="arq", started_at_ms=10**15)
         deeds: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
             "register": lambda: self.store.register(name, number, "", FIELDS),
             "beat": lambda: self.store.beat(name, beat_of(number, busy=9, connections="x", counters={"c": 1})),
-            "write": lambda: self.store.write(name, number, started=[record], ended=[Ended(job_id=job, run=None)]),
+            "write": lambda: self.store.write(name, number, started=[record], ended=[Ended(job_id=job, token=None)]),
             "deregister": lambda: self.store.deregister(name),
         }
         reply = self.run(deeds[how]())
@@ -379,7 +379,7 @@ class StoreMachine(RuleBasedStateMachine):
         claims = {job: await self.client.get(IN_PROGRESS + job) for job in JOBS}
         assert {job: text(token) for job, token in claims.items() if token is not None} == self.claims
         standing = await Reading(self.store.redis).runs(JOBS)
-        assert {job: (record.instance_id, record.run) for job, record in standing.items()} == self.records
+        assert {job: (record.instance_id, record.token) for job, record in standing.items()} == self.records
         for name, held in self.registered.items():
             listed = {text(job) for job in await self.client.smembers(f"{NAMESPACE}:jobs:{name}")}
             assert listed == {job for job in held if (name, job) in self.recorded}

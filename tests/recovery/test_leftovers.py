@@ -18,8 +18,8 @@ from async_tracker.store.run_record import RunRecord
 from benchmarks.queries import count_round_trips
 
 DESCRIPTION = Description(library="arq", host="h", host_id="0f", pid=7)
-ORPHAN = RunRecord(job_id="42", instance_id="dead", run="f00d", queue="q", library="arq", started_at_ms=1)
-NEWER = RunRecord(job_id="42", instance_id="lives", run="beef", queue="q", library="arq", started_at_ms=2)
+ORPHAN = RunRecord(job_id="42", instance_id="dead", token="f00d", queue="q", library="arq", started_at_ms=1)
+NEWER = RunRecord(job_id="42", instance_id="lives", token="beef", queue="q", library="arq", started_at_ms=2)
 
 
 class Overtaken(ArqAdapter):

@@ -59,8 +59,6 @@ async def test_a_foreign_key_in_place_of_the_counters_costs_no_heartbeat(redis_c
     store, run_id = Store(Namespace(redis_client, namespace)), await run_id_of(redis_client)
     await register(store, run_id, limits="[15.0,1.0,60.0,null]")
     await redis_client.set(f"{namespace}:stats", "somebody else's")
-    reply = await store.beat(
-        "newer:1:ab", Beat(sequence=2, connections="", fields={"busy": 0}, counters={'["f",null,"started"]': 3}, minute=1)
-    )
+    reply = await store.beat("newer:1:ab", Beat(sequence=2, connections="", fields={"busy": 0}, counters={'["f",null,"started"]': 3}))
     assert reply.status == 1
-    assert await redis_client.hget(f"{namespace}:stats:minute:1", '["f",null,"started"]') == b"3"
+    assert await redis_client.hget(f"{namespace}:counters:newer:1:ab", '["f",null,"started"]') == b"3"

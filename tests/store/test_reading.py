@@ -32,15 +32,16 @@ async def test_what_cannot_be_read_of_instances_is_in_the_result_and_in_no_later
 async def test_a_key_in_place_of_the_jobs_of_an_instance_is_in_the_result(reading, redis_client, namespace):
     await redis_client.set(f"{namespace}:jobs:foreign", "no set")
     await redis_client.sadd(f"{namespace}:jobs:good", "42")
-    read = await reading.held(["foreign", "good"])
+    asked, _ = await reading.ask_instances(["foreign", "good"], with_jobs=True)
+    read = await reading.held(asked, ["foreign", "good"])
     assert (read.found, read.corrupt) == ({"good": {"42": None}}, ["jobs:foreign"])
     _, refs = await reading.instances_and_refs(["foreign", "good"])
     assert refs == await reading.refs(["foreign", "good"]) == {"good": ["42"]}
 
 
 async def test_what_is_adopted_and_what_runs_are_read_together(reading, redis_client, namespace):
-    adopted = RunRecord(job_id="42", instance_id="dead", run="a", started_at_ms=1)
-    running = RunRecord(job_id="42", instance_id="lives", run="b", started_at_ms=2)
+    adopted = RunRecord(job_id="42", instance_id="dead", token="a", started_at_ms=1)
+    running = RunRecord(job_id="42", instance_id="lives", token="b", started_at_ms=2)
     await redis_client.hset(f"{namespace}:orphans:dead", mapping={"42": encode_run(adopted), "43": "not JSON"})
     await redis_client.set(f"{namespace}:orphans:foreign", "no hash")
     await redis_client.set(f"{namespace}:job:42", encode_run(running))

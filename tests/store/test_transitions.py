@@ -23,8 +23,8 @@ def store(redis_client, namespace):
     return Store(Namespace(redis_client, namespace))
 
 
-def record(job_id="42", run="r1", *, instance_id="w", started_at_ms=1_000):
-    return RunRecord(job_id=job_id, instance_id=instance_id, run=run, started_at_ms=started_at_ms)
+def record(job_id="42", token="r1", *, instance_id="w", started_at_ms=1_000):
+    return RunRecord(job_id=job_id, instance_id=instance_id, token=token, started_at_ms=started_at_ms)
 
 
 async def registered(store, instance_id="w"):
@@ -44,7 +44,7 @@ async def judged(store, instance_id="w", *, reason="it is gone"):
 
 
 async def beat(store, sequence, *, counters=None, connections=""):
-    return await store.beat("w", Beat(sequence=sequence, connections=connections, fields={"busy": 0}, counters=counters or {}, minute=1))
+    return await store.beat("w", Beat(sequence=sequence, connections=connections, fields={"busy": 0}, counters=counters or {}))
 
 
 async def test_a_write_of_nobody_changes_nothing(store, redis_client, namespace):
@@ -67,7 +67,7 @@ async def test_a_write_that_comes_late_changes_nothing(store):
 async def test_a_registration_a_beat_or_a_word_of_the_watchdog_that_comes_late_changes_nothing(store, redis_client, namespace):
     """A newer write was seen: none of them may bring back an old connection, nor say that the loop is blocked."""
     await registered(store)
-    assert (await store.beat("w", Beat(sequence=5, connections=HERE, fields={"busy": 7}, counters={}, minute=1))).status is Status.WRITTEN
+    assert (await store.beat("w", Beat(sequence=5, connections=HERE, fields={"busy": 7}, counters={}))).status is Status.WRITTEN
     earlier = Connections(server="5f", ids={3: "async-tracker:earlier"}).encode()
     assert (await store.register("w", 4, earlier, {**FIELDS, "busy": 0})).status is Status.STALE
     assert (await beat(store, 4, connections=earlier)).status is Status.STALE
@@ -80,20 +80,20 @@ async def test_a_registration_a_beat_or_a_word_of_the_watchdog_that_comes_late_c
 
 async def test_the_end_of_an_older_run_leaves_the_newer_in_place(store, redis_client, namespace):
     await registered(store)
-    older, newer = record(run="r1", started_at_ms=1), record(run="r2", started_at_ms=2)
+    older, newer = record(token="r1", started_at_ms=1), record(token="r2", started_at_ms=2)
     await store.write("w", 2, started=[older, newer], ended=[])
-    await store.write("w", 3, started=[], ended=[Ended(job_id="42", run="r1", last_here=False)])
+    await store.write("w", 3, started=[], ended=[Ended(job_id="42", token="r1", last_here=False)])
     assert b'"run":"r2"' in await redis_client.get(f"{namespace}:job:42")
     assert await store.listed_jobs("w") == ["42"]
-    await store.write("w", 4, started=[], ended=[Ended(job_id="42", run="r2")])
+    await store.write("w", 4, started=[], ended=[Ended(job_id="42", token="r2")])
     assert await redis_client.exists(f"{namespace}:job:42") == 0
     assert await store.listed_jobs("w") == []
 
 
 async def test_an_older_run_does_not_replace_the_record_of_a_newer(store, redis_client, namespace):
     await registered(store)
-    await store.write("w", 2, started=[record(run="new", started_at_ms=9)], ended=[])
-    await store.write("w", 3, started=[record(run="old", started_at_ms=5)], ended=[])
+    await store.write("w", 2, started=[record(token="new", started_at_ms=9)], ended=[])
+    await store.write("w", 3, started=[record(token="old", started_at_ms=5)], ended=[])
     assert b'"run":"new"' in await redis_client.get(f"{namespace}:job:42")
 
 
@@ -103,14 +103,13 @@ async def test_a_report_of_counters_counts_once_however_often_it_comes(store, re
         await beat(store, sequence, counters={"a": 5})
     await beat(store, 5, counters={"a": 7, "b": 1})
     assert await redis_client.hgetall(f"{namespace}:stats") == {b"a": b"7", b"b": b"1"}
-    assert await redis_client.hgetall(f"{namespace}:stats:minute:1") == {b"a": b"7", b"b": b"1"}
 
 
 async def test_an_orderly_end_leaves_nothing_but_what_has_a_lifetime(store, redis_client, namespace):
     await registered(store)
     await beat(store, 2, counters={"a": 1})
     await store.write("w", 3, started=[record()], ended=[])
-    await store.write("w", 4, started=[], ended=[Ended(job_id="42", run="r1")])
+    await store.write("w", 4, started=[], ended=[Ended(job_id="42", token="r1")])
     assert await store.deregister("w") == 0
     await assert_no_leaks(redis_client, namespace)
 
@@ -184,8 +183,8 @@ async def test_an_orphan_is_settled_once_and_its_instance_buried_after_its_last(
     await store.declare_dead(await judged(store), "{}")
     assert not await store.bury("w")
     settlement = Settlement(record=record(), counts=True, events=("{}",), counters=("c",))
-    assert await store.settle(settlement, window_ms=60_000, minute=1)
-    assert not await store.settle(settlement, window_ms=60_000, minute=1)
+    assert await store.settle(settlement, window_ms=60_000)
+    assert not await store.settle(settlement, window_ms=60_000)
     assert await redis_client.hget(f"{namespace}:stats", "c") == b"1"
     assert await store.bury("w")
     await assert_no_leaks(redis_client, namespace)
@@ -202,7 +201,7 @@ async def test_a_sweeper_that_comes_late_does_not_replace_the_record_of_the_run_
     """It read what the dead had left, and stood still until its claim had run out and another worker had taken the job."""
     await dead_with_orphan(store)
     await store.register("other", 1, HERE, FIELDS)
-    await store.write("other", 2, started=[record(run="r2", instance_id="other", started_at_ms=2_000)], ended=[])
+    await store.write("other", 2, started=[record(token="r2", instance_id="other", started_at_ms=2_000)], ended=[])
     assert await store.adopt("w", [record()])
     assert b'"run":"r2"' in await redis_client.get(f"{namespace}:job:42")
     assert sorted(await store.listed_jobs("w")) == ["42", "43"]
@@ -212,12 +211,12 @@ async def test_what_is_settled_stays_settled_for_a_sweeper_that_comes_late(store
     await dead_with_orphan(store)
     settlement = Settlement(record=record(), counts=True, events=("{}",), counters=("c",))
     assert await store.adopt("w", [record(), record("43", "r9")])
-    assert await store.settle(settlement, window_ms=60_000, minute=1)
+    assert await store.settle(settlement, window_ms=60_000)
     assert await store.adopt("w", [record(), record("43", "r9")])
-    assert not await store.settle(settlement, window_ms=60_000, minute=1)
+    assert not await store.settle(settlement, window_ms=60_000)
     assert await redis_client.hget(f"{namespace}:stats", "c") == b"1"
     assert await redis_client.exists(f"{namespace}:job:42") == 0
-    assert await store.settle(Settlement(record=record("43", "r9")), window_ms=60_000, minute=1)
+    assert await store.settle(Settlement(record=record("43", "r9")), window_ms=60_000)
     assert await store.bury("w")
     await assert_no_leaks(redis_client, namespace)
 
@@ -228,7 +227,7 @@ async def test_an_orphan_that_its_instance_did_not_live_to_record_is_seen_and_se
     await redis_client.set(f"{namespace}:job:42", "{}")  # what names nobody is in nobody's way
     assert await store.adopt("w", [record()])
     assert b'"run":"r1"' in await redis_client.get(f"{namespace}:job:42")
-    assert await store.settle(Settlement(record=record()), window_ms=60_000, minute=1)
+    assert await store.settle(Settlement(record=record()), window_ms=60_000)
     assert await store.bury("w")
     await assert_no_leaks(redis_client, namespace)
 

@@ -16,7 +16,8 @@ def exists(module: str) -> bool:
 
 def test_the_floors_are_those_of_the_import_contracts():
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-    held = [{name for name in re.findall(r"\w+", layer) if exists(name)} for layer in contracts[0]["layers"]]
+    floors = [{name for name in re.findall(r"\w+", layer) if exists(name)} for layer in contracts[0]["layers"]]
+    held = [floor for floor in floors if floor]  # the contract has room for some that are to come
     lines = [line.split("|") for line in next(snippets(PAGE)).text.splitlines()]
     drawn: list[set[str]] = []
     for names, purpose in lines:

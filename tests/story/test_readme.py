@@ -1,4 +1,4 @@
-"""The README, followed by its reader: each snippet is run as it is printed, on a real server."""
+"""The README and the pages that it leads to first, followed by their reader: each snippet runs as it is printed, on a real server."""
 
 import asyncio
 import datetime as dt
@@ -21,6 +21,8 @@ from tests.harness.workers import WorkerProcess, Workers
 from tests.story.snippets import ROOT, snippet, snippets
 
 README = "README.md"
+WORKERS = "docs/workers.md"
+ASKING = "docs/asking.md"
 START_WORKER = Callable[..., WorkerProcess]
 
 BUSY_WORKER = """
@@ -70,7 +72,7 @@ async def _count(tracker: Tracker, wanted: int) -> bool:
 
 
 async def test_the_hooks_alone_track_jobs_without_their_names(as_a_user: str, start_worker: START_WORKER, pool: ArqRedis):
-    worker = start_worker(README, "tasks_with_hooks_only.py", env={"REDIS_URL": as_a_user})
+    worker = start_worker(WORKERS, "tasks_with_hooks_only.py", env={"REDIS_URL": as_a_user})
     async with Tracker(namespace="my_app") as tracker:
         queued = await pool.enqueue_job("send_newsletter", 7, _job_id="issue-7")
         assert queued is not None
@@ -84,7 +86,7 @@ async def test_the_hooks_alone_track_jobs_without_their_names(as_a_user: str, st
 
 
 async def test_a_web_app_answers_what_the_workers_do(as_a_user: str, load: Callable[..., Any]):
-    web = load(README, "web.py")
+    web = load(ASKING, "web.py")
     transport = httpx.ASGITransport(app=web.app)
     async with (
         Tracker(namespace="my_app") as worker,
@@ -109,7 +111,7 @@ async def test_a_web_app_answers_what_the_workers_do(as_a_user: str, load: Calla
 
 async def test_a_web_app_says_503_while_redis_is_away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, load: Callable[..., Any]):
     monkeypatch.setenv("REDIS_URL", f"unix://{tmp_path}/nobody-listens")
-    web = load(README, "web.py")
+    web = load(ASKING, "web.py")
     async with (
         web.app.router.lifespan_context(web.app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app=web.app), base_url="http://web") as client,
@@ -142,7 +144,7 @@ async def test_a_job_that_was_given_away_does_not_pay(as_a_user: str, load: Call
 
 def test_any_asyncio_code_can_be_tracked(tmp_path: Path, redis_url: str):
     path = tmp_path / "mailer.py"
-    path.write_text(snippet(README, "mailer.py").text)
+    path.write_text(snippet(WORKERS, "mailer.py").text)
     ran = subprocess.run(
         [sys.executable, path],
         env={"REDIS_URL": redis_url, "PYTHONPATH": str(ROOT)},
@@ -155,7 +157,7 @@ def test_any_asyncio_code_can_be_tracked(tmp_path: Path, redis_url: str):
 
 
 async def test_a_dramatiq_worker_is_tracked_by_its_middleware(as_a_user: str, workers: Workers, tmp_path: Path):
-    (tmp_path / "actors.py").write_text(snippet(README, "actors.py").text)
+    (tmp_path / "actors.py").write_text(snippet(WORKERS, "actors.py").text)
     env = {"PYTHONPATH": str(tmp_path), "REDIS_URL": as_a_user}
     workers.start_program([sys.executable, "-m", "dramatiq", "actors", "-p", "1", "-t", "2"], env=env)
     sending = "import actors; print(actors.send_newsletter.send(7).message_id)"
@@ -210,7 +212,7 @@ async def test_options_win_over_the_same_part_of_the_url(load: Callable[..., Any
 
 
 async def test_the_proxy_puts_the_namespace_in_front(as_a_user: str, load: Callable[..., Any], capsys: pytest.CaptureFixture[str]):
-    keys = load(README, "keys.py")
+    keys = load("docs/namespace.md", "keys.py")
     async with Tracker(namespace="my_app") as tracker:
         await keys.try_it(tracker)
         await asyncio.to_thread(keys.try_it_from_a_thread, tracker)
@@ -223,7 +225,7 @@ async def test_the_proxy_puts_the_namespace_in_front(as_a_user: str, load: Calla
 async def test_callbacks_and_followers_hear_what_happens(
     as_a_user: str, load: Callable[..., Any], workers: Workers, capsys: pytest.CaptureFixture[str]
 ):
-    alerts = load(README, "alerts.py")
+    alerts = load(ASKING, "alerts.py")
     tracker: Tracker = alerts.tracker
     follower = asyncio.ensure_future(alerts.follow())
     async with tracker, tracker.register():
@@ -246,7 +248,7 @@ async def test_callbacks_and_followers_hear_what_happens(
 
 
 def test_the_variables_that_are_shown_are_read(monkeypatch: pytest.MonkeyPatch):
-    [block] = [found for found in snippets(README) if found.language == "sh"]
+    [block] = [found for found in snippets("docs/settings.md") if found.language == "sh"]
     shown = dict(re.findall(r'^export (\w+)="?([^"\s]+)', block.text, re.MULTILINE))
     for name, value in shown.items():
         monkeypatch.setenv(name, value.replace("$POD_NAME", "pod-7"))
@@ -256,7 +258,7 @@ def test_the_variables_that_are_shown_are_read(monkeypatch: pytest.MonkeyPatch):
 
 
 async def test_the_container_s_probe_sees_its_own_worker_and_sees_it_gone(as_a_user: str, start_worker: START_WORKER):
-    [probe] = [found.text for found in snippets(README) if found.language == "yaml"]
+    [probe] = [found.text for found in snippets(ASKING) if found.language == "yaml"]
     program, *arguments = re.findall(r'"([^"]+)"', re.search(r"command: \[(.*)\]", probe)[1])  # type: ignore[index]
     [(name, value)] = re.findall(r"name: (\w+), value: (\w+)", probe)
     env = {"REDIS_URL": as_a_user, name: value, "PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}

@@ -7,6 +7,7 @@ import pytest
 
 from async_tracker import ConfigError, Tracker
 from async_tracker.config import Settings, settings_from_env
+from async_tracker.integrations.known import redis_arguments
 from tests.story.snippets import table
 
 PAGE = "docs/settings.md"
@@ -55,7 +56,7 @@ def test_every_way_to_a_redis_is_on_the_page(monkeypatch: pytest.MonkeyPatch):
     rows = {row["argument"]: row["variable"] for row in table(PAGE, under="Which Redis")}
     parameters = inspect.signature(Tracker).parameters.values()
     named = {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
-    assert set(rows) - {""} == named
+    assert set(rows) - {""} == named | set(redis_arguments())
     for argument, variable in rows.items():
         if argument not in ("redis", ""):
             monkeypatch.setenv(variable, "no url at all")

@@ -9,8 +9,9 @@ from async_tracker.cli.demo.crews import Crew
 from async_tracker.cli.demo.ledger import Run
 from async_tracker.cli.demo.screen import Screen
 from async_tracker.cli.demo.stage import Stage, Worker
-from async_tracker.cli.wording import counted, duration, shown
+from async_tracker.cli.wording import shown
 from async_tracker.errors import TrackerError
+from async_tracker.queries.wording import counted, duration
 from async_tracker.records import Event
 
 _BUSY_JOBS = 2

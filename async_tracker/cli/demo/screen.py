@@ -12,7 +12,8 @@ from rich.text import Text
 from async_tracker.cli.demo.ledger import Account
 from async_tracker.cli.instances import blocked_remark
 from async_tracker.cli.tables import Table, framed
-from async_tracker.cli.wording import duration, shown
+from async_tracker.cli.wording import shown
+from async_tracker.queries.wording import duration
 from async_tracker.records import Instance, Job, Snapshot
 
 _JOBS_SHOWN = 10

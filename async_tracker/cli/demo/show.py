@@ -18,7 +18,8 @@ from async_tracker.cli.endings import Ending
 from async_tracker.cli.instances import blocked_remark
 from async_tracker.cli.tables import Table, show
 from async_tracker.cli.target import Target
-from async_tracker.cli.wording import duration, say, say_document
+from async_tracker.cli.wording import say, say_document
+from async_tracker.queries.wording import duration
 from async_tracker.records import Snapshot
 
 _LOOK_INTERVAL = 0.25

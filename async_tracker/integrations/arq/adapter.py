@@ -7,11 +7,12 @@ from typing import Any
 
 from async_tracker.clock import ServerClock
 from async_tracker.connections.calls import call, call_many, load_script, refused, run_script
-from async_tracker.connections.replies import text
+from async_tracker.connections.replies import members_of, run_id_of, scores_of, text
 from async_tracker.errors import StorageError
 from async_tracker.integrations.arq.names import ABORT, DEFAULT_QUEUE, IN_PROGRESS, JOB, LIBRARY, RESULT, RETRY
 from async_tracker.records import QueueDepth
 from async_tracker.recovery.adapter import Claim, QuarantinedPayload, Released
+from async_tracker.store import keys
 from async_tracker.store.instance_record import Description
 from async_tracker.store.run_record import RunRecord
 
@@ -38,22 +39,33 @@ JOB_MS = 86_400_000
 """For how long a retried job may wait for a worker: arq's own default."""
 
 Serializer = Callable[[dict[str, Any]], bytes]
+SerializerOf = Callable[[str], tuple[Serializer | None] | None]
+"""Tells how results are written in a queue, None within for arq's own way; None where it does not know."""
 
 
 class ArqAdapter:
     """arq's side of the boundary.
 
     ``client`` is a client of arq's Redis, ``receipt_key`` makes the full name of a key of our namespace there, and ``serializer``
-    is the worker's: with it the error is written for whoever awaits a quarantined job.
+    is the worker's: with it the error is written for whoever awaits a quarantined job, unless ``serializer_of`` knows that of the
+    job's queue.
     """
 
     library = LIBRARY
     scope = ""
 
-    def __init__(self, client: Any, *, receipt_key: Callable[[str], bytes], serializer: Serializer | None = None) -> None:
+    def __init__(
+        self,
+        client: Any,
+        *,
+        receipt_key: Callable[[str], bytes],
+        serializer: Serializer | None = None,
+        serializer_of: SerializerOf = lambda queue: None,
+    ) -> None:
         self._client = client
         self._receipt_key = receipt_key
-        self._serializer = serializer or pickle.dumps
+        self._serializer = serializer
+        self._serializer_of = serializer_of
 
     async def claims_of(self, dead: Mapping[str, Description | None]) -> AsyncIterator[Claim]:
         """Find the claims that carry the names of these instances, in the order of their queues.
@@ -84,7 +96,7 @@ class ArqAdapter:
         cursor = b"0"
         while True:
             cursor, members = await call(self._client, "ZSCAN", queue, cursor, "COUNT", _IDS_AT_ONCE)
-            job_ids = _members(members)
+            job_ids = members_of(members)
             for start in range(0, len(job_ids), _IDS_AT_ONCE):
                 yield job_ids[start : start + _IDS_AT_ONCE]
             if int(cursor) == 0:
@@ -93,8 +105,8 @@ class ArqAdapter:
     async def release(self, orphan: RunRecord, *, delay: float) -> Released:
         """Delete the claim if it is still that run's, and put the job off by ``delay`` seconds through its score."""
         job_id, queue = orphan.job_id, _queue_of(orphan)
-        names: list[str | bytes] = [IN_PROGRESS + job_id, queue, JOB + job_id, self._receipt(orphan.token)]
-        return Released(text(await run_script(self._client, _RELEASE, names, (job_id, orphan.token, int(delay * 1000), RECEIPT_MS))))
+        names: list[str | bytes] = [IN_PROGRESS + job_id, queue, JOB + job_id, self._receipt(orphan.claim)]
+        return Released(text(await run_script(self._client, _RELEASE, names, (job_id, orphan.claim, int(delay * 1000), RECEIPT_MS))))
 
     async def quarantine(self, orphan: RunRecord, *, error: str) -> QuarantinedPayload | None:
         """Take the job out of arq; whoever awaits it gets arq's own JobExecutionFailed."""
@@ -106,13 +118,14 @@ class ArqAdapter:
             RETRY + job_id,
             RESULT + job_id,
             ABORT,
-            self._receipt(orphan.token),
+            self._receipt(orphan.claim),
         ]
-        result = failed_result(orphan, queue=queue, error=error, serializer=self._serializer)
-        reply = await run_script(self._client, _QUARANTINE, names, (job_id, orphan.token, result, RESULT_MS, KEPT_MS))
+        (serializer,) = self._serializer_of(queue) or (self._serializer,)
+        result = failed_result(orphan, queue=queue, error=error, serializer=serializer or pickle.dumps)
+        reply = await run_script(self._client, _QUARANTINE, names, (job_id, orphan.claim, result, RESULT_MS, KEPT_MS))
         if not reply:
             return None
-        extras = {"result": reply[1], "token": orphan.token.encode(), **({"queue": queue.encode()} if orphan.hold else {})}
+        extras = {"result": reply[1], "token": orphan.claim.encode(), **({"queue": queue.encode()} if orphan.hold else {})}
         return QuarantinedPayload(payload=reply[0], extras=extras)
 
     async def retry(self, job_id: str, queue: str | None, kept: QuarantinedPayload) -> bool:
@@ -126,17 +139,16 @@ class ArqAdapter:
     async def holds(self, run: RunRecord) -> bool:
         """Tell whether arq's claim still carries this run's token."""
         token = await call(self._client, "GET", IN_PROGRESS + run.job_id)
-        return token is not None and text(token) == run.token
+        return token is not None and text(token) == run.claim
 
     async def still_held(self, runs: Sequence[RunRecord]) -> list[RunRecord]:
         """Give those of these runs whose claims are still their own, in one round trip."""
         tokens = await call(self._client, "MGET", *(IN_PROGRESS + run.job_id for run in runs)) if runs else []
-        return [run for run, token in zip(runs, tokens, strict=True) if token is not None and text(token) == run.token]
+        return [run for run, token in zip(runs, tokens, strict=True) if token is not None and text(token) == run.claim]
 
     async def claims_server(self) -> str | None:
         """Give the run id of arq's server."""
-        reply = await call(self._client, "INFO", "server")
-        return str(reply.get("run_id")) if isinstance(reply, dict) else None
+        return run_id_of(await call(self._client, "INFO", "server")) or None
 
     def shares_claims(self, one: Description, other: Description) -> bool:
         """Every claim carries the name of its instance."""
@@ -146,7 +158,12 @@ class ArqAdapter:
         """Release claims under which no job was started."""
         for claim in claims:
             record = RunRecord(
-                job_id=claim.job_id, instance_id=claim.instance_id, run=claim.run or "", queue=claim.queue, library=LIBRARY, started_at_ms=0
+                job_id=claim.job_id,
+                instance_id=claim.instance_id,
+                token=claim.run or "",
+                queue=claim.queue,
+                library=LIBRARY,
+                started_at_ms=0,
             )
             await self.release(record, delay=0.0)
 
@@ -165,7 +182,7 @@ class ArqAdapter:
         return [_depth(name, replies[3 * i : 3 * i + 3], now_ms) for i, name in enumerate(names)]
 
     def _receipt(self, token: str) -> bytes:
-        return self._receipt_key(f"receipt:{token}")
+        return self._receipt_key(keys.receipt(token))
 
 
 def _queues_of(described: Iterable[Description | None]) -> list[str]:
@@ -177,13 +194,6 @@ def _queue_of(orphan: RunRecord) -> str:
     return orphan.hold or orphan.queue or DEFAULT_QUEUE
 
 
-def _members(scanned: Sequence[Any]) -> list[bytes]:
-    """Read the members of a ZSCAN's reply: pairs where redis-py's callback ran, flat where it did not."""
-    if scanned and isinstance(scanned[0], tuple | list):
-        return [member for member, _ in scanned]
-    return list(scanned[::2])
-
-
 def _claim(job_id: str, token: str, queue: str, *, started: bool) -> Claim:
     instance_id, run = token.rsplit(":", 1)
     return Claim(job_id=job_id, instance_id=instance_id, run=run, queue=queue, started=started)
@@ -193,7 +203,7 @@ def _depth(name: str, replies: Sequence[Any], now_ms: int) -> QueueDepth:
     depth, due, first = replies
     if not isinstance(depth, int) or not isinstance(due, int):  # a key of that name holds something else
         return QueueDepth(queue=name, library=LIBRARY, depth=0, due=0, oldest_wait=None)
-    oldest = float(first[0][1] if isinstance(first[0], tuple | list) else first[1]) if due and first else None
+    oldest = scores_of(first)[0] if due and first else None
     wait = max(now_ms - oldest, 0.0) / 1000.0 if oldest is not None else None
     return QueueDepth(queue=name, library=LIBRARY, depth=depth, due=due, oldest_wait=wait)
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from async_tracker.integrations.arq.names import ABORT, DEFAULT_QUEUE, IN_PROGRESS, JOB, RESULT, RETRY
 from async_tracker.integrations.rights import Rights, commands_of
+from async_tracker.store import keys
 from async_tracker.store.instance_record import Description
 
 # Without effect: no such job is queued.
@@ -50,5 +51,5 @@ def rights(described: Sequence[Description], *, queue: str | None, full_key: Cal
     own_queue = next((name for item in described for name in (*item.queues, item.queue) if name), queue or DEFAULT_QUEUE)
     job_id = f"async-tracker-doctor-{secrets.token_hex(8)}"
     names: dict[str, str | bytes] = {"claim": IN_PROGRESS + job_id, "payload": JOB + job_id, "tries": RETRY + job_id}
-    names |= {"result": RESULT + job_id, "queue": own_queue, "abort": ABORT, "job": job_id, "receipt": full_key(f"receipt:{job_id}")}
+    names |= {"result": RESULT + job_id, "queue": own_queue, "abort": ABORT, "job": job_id, "receipt": full_key(keys.receipt(job_id))}
     return Rights(keys="arq:*", commands=tuple(commands_of(RECOVERING, names)))

@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from async_tracker.connections.calls import call, call_many, load_script, run_script
-from async_tracker.connections.replies import text
+from async_tracker.connections.replies import run_id_of, text
 from async_tracker.integrations.dramatiq.holds import Broker, Hold, queues_of
-from async_tracker.integrations.dramatiq.marks import ALL_MARKED, marks_name
+from async_tracker.integrations.dramatiq.marks import ALL_MARKED
 from async_tracker.integrations.dramatiq.messages import put_off, read_message, with_all_tries
 from async_tracker.integrations.dramatiq.names import DELAYED, LIBRARY, messages_key, queue_key
 from async_tracker.records import QueueDepth
 from async_tracker.recovery.adapter import Claim, QuarantinedPayload, Released
+from async_tracker.store import keys
 from async_tracker.store.instance_record import Description
 from async_tracker.store.run_record import RunRecord
 
@@ -48,19 +49,30 @@ class DramatiqAdapter:
         self._full_key = full_key
 
     async def claims_of(self, dead: Mapping[str, Description | None]) -> AsyncIterator[Claim]:
-        """Find what the brokers of these instances have fetched and not acknowledged, delay queues included."""
-        seen: set[tuple[str, str]] = set()
+        """Find what the brokers of these instances have fetched and not acknowledged, delay queues included.
+
+        Of several workers of one broker, a message is found with the one that has begun it, else with one that works on its queue.
+        """
+        groups: dict[tuple[str, str], tuple[Broker, dict[str, Description]]] = {}
         for instance_id, description in dead.items():
             broker = Broker.of(description.broker) if description is not None else None
-            if description is None or broker is None or (broker.namespace, broker.broker_id) in seen:
-                continue
-            seen.add((broker.namespace, broker.broker_id))
-            begun = {text(member) for member in await call(self._client, "SMEMBERS", self._full_key(marks_name(instance_id)))}
-            for queue in queues_of(description):
-                async for claim in self._held(instance_id, broker, queue, begun):
+            if description is not None and broker is not None:
+                groups.setdefault((broker.namespace, broker.broker_id), (broker, {}))[1][instance_id] = description
+        for broker, described in groups.values():
+            marked = {name: await self._marked(name) for name in described}
+            for queue in dict.fromkeys(queue for description in described.values() for queue in queues_of(description)):
+                fetching = {name: marked[name] for name, description in described.items() if queue in queues_of(description)}
+                async for claim in self._held(broker, queue, marked, fetching):
                     yield claim
 
-    async def _held(self, instance_id: str, broker: Broker, queue: str, begun: set[str]) -> AsyncIterator[Claim]:
+    async def _marked(self, instance_id: str) -> set[str]:
+        """Give the marks of an instance: what it has begun."""
+        return set(map(text, await call(self._client, "SMEMBERS", self._full_key(keys.begun(instance_id)))))
+
+    async def _held(
+        self, broker: Broker, queue: str, marked: Mapping[str, set[str]], fetching: Mapping[str, set[str]]
+    ) -> AsyncIterator[Claim]:
+        """Give what a broker holds of a queue. ``marked``: the marks of its instances; ``fetching``: of those that work on this queue."""
         ids = [text(member) for member in await call(self._client, "SMEMBERS", broker.hold(queue, "").acks)]
         for start in range(0, len(ids), _AT_ONCE):
             part = ids[start : start + _AT_ONCE]
@@ -68,9 +80,9 @@ class DramatiqAdapter:
                 facts = read_message(raw)
                 yield Claim(
                     job_id=facts.message_id if facts is not None else name,
-                    instance_id=instance_id,
+                    instance_id=next((one for one, marks in marked.items() if name in marks), next(iter(fetching))),
                     queue=queue,
-                    started=_has_started(name, begun) if raw is not None and not queue.endswith(DELAYED) else False,
+                    started=_has_started(name, marked, fetching) if raw is not None and not queue.endswith(DELAYED) else False,
                     scope=LIBRARY,
                     hold=broker.hold(queue, name).encode(),
                 )
@@ -88,7 +100,7 @@ class DramatiqAdapter:
         later = await self._put_off(hold, queue, delay) if delay else None
         delayed = queue.removesuffix(DELAYED) + DELAYED
         names: list[str | bytes] = [hold.acks, hold.queue(queue), hold.messages(queue)]
-        names += [hold.queue(delayed), hold.messages(delayed), self._receipt(orphan.token)]
+        names += [hold.queue(delayed), hold.messages(delayed), self._receipt(orphan.claim)]
         return Released(text(await run_script(self._client, _RELEASE, names, (hold.redis_message_id, later or b"", RECEIPT_MS))))
 
     async def _put_off(self, hold: Hold, queue: str, delay: float) -> bytes | None:
@@ -113,9 +125,9 @@ class DramatiqAdapter:
         if orphan.hold is None or orphan.queue is None:
             return None
         hold = Hold.of(orphan.hold)
-        names: list[str | bytes] = [hold.acks, hold.messages(orphan.queue), self._receipt(orphan.token)]
+        names: list[str | bytes] = [hold.acks, hold.messages(orphan.queue), self._receipt(orphan.claim)]
         payload = await run_script(self._client, _QUARANTINE, names, (hold.redis_message_id, KEPT_MS))
-        extras = {"hold": orphan.hold.encode(), "token": orphan.token.encode()}
+        extras = {"hold": orphan.hold.encode(), "token": orphan.claim.encode()}
         return QuarantinedPayload(payload=payload, extras=extras) if payload is not None else None
 
     async def retry(self, job_id: str, queue: str | None, kept: QuarantinedPayload) -> bool:
@@ -134,8 +146,7 @@ class DramatiqAdapter:
 
     async def claims_server(self) -> str | None:
         """Give the run id of the broker's server."""
-        reply = await call(self._client, "INFO", "server")
-        return str(reply.get("run_id")) if isinstance(reply, dict) else None
+        return run_id_of(await call(self._client, "INFO", "server")) or None
 
     async def queues(self, described: Sequence[Description]) -> list[QueueDepth]:
         """Tell how full the queues of these workers are, in two round trips; ``due`` is what waits for a worker."""
@@ -152,12 +163,14 @@ class DramatiqAdapter:
         return [_depth(queue, replies[4 * i : 4 * i + 3], messages[i], _ms(now)) for i, (_, queue) in enumerate(places)]
 
     def _receipt(self, token: str) -> bytes:
-        return self._full_key(f"receipt:{token}")
+        return self._full_key(keys.receipt(token))
 
 
-def _has_started(redis_message_id: str, begun: set[str]) -> bool | None:
-    """Tell it from an instance's marks; None when it has left none, which says nothing."""
-    return redis_message_id in begun if ALL_MARKED in begun else None
+def _has_started(name: str, marked: Mapping[str, set[str]], fetching: Mapping[str, set[str]]) -> bool | None:
+    """Tell it from the marks; None when one that may have fetched it has left none, which says nothing."""
+    if any(name in marks for marks in marked.values()):
+        return True
+    return False if all(ALL_MARKED in marks for marks in fetching.values()) else None
 
 
 def _ms(time_reply: Sequence[Any]) -> int:

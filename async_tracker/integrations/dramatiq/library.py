@@ -7,11 +7,12 @@ from async_tracker.integrations.dramatiq.adapter import DramatiqAdapter
 from async_tracker.integrations.dramatiq.holds import Broker
 from async_tracker.integrations.dramatiq.names import LIBRARY
 from async_tracker.integrations.dramatiq.rights import rights
+from async_tracker.integrations.footing import HasFooting
 from async_tracker.integrations.registry import Library
 from async_tracker.store.instance_record import Description
 
 
-def dramatiq_library() -> Library:
+def library(tracker: HasFooting) -> Library:
     """Describe dramatiq. A worker of it in this process recovers by itself, with a client of its broker's Redis."""
     return Library(
         name=LIBRARY,

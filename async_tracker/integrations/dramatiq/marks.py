@@ -14,6 +14,7 @@ from typing import Any
 
 from async_tracker.connections.calls import translated
 from async_tracker.errors import StorageError
+from async_tracker.store import keys
 
 logger = logging.getLogger("async_tracker")
 
@@ -24,11 +25,6 @@ ALL_MARKED = "*"
 """Stands in the set beside the ids: whatever is not marked has not begun."""
 
 _REOPEN_SECONDS = 1.0
-
-
-def marks_name(instance_id: str) -> str:
-    """set: ids in Redis of the messages that an instance has begun, and `ALL_MARKED`."""
-    return f"begun:{instance_id}"
 
 
 class Marks:
@@ -53,16 +49,16 @@ class Marks:
 
     def begin(self, instance_id: str, redis_message_id: str) -> None:
         """Mark a message as begun."""
-        key = self._full_key(marks_name(instance_id))
+        key = self._full_key(keys.begun(instance_id))
         self._send(("SADD", key, ALL_MARKED, redis_message_id), ("EXPIRE", key, MARKS_SECONDS))
 
     def end(self, instance_id: str, redis_message_id: str) -> None:
         """Take the mark back."""
-        self._send(("SREM", self._full_key(marks_name(instance_id)), redis_message_id))
+        self._send(("SREM", self._full_key(keys.begun(instance_id)), redis_message_id))
 
     def close(self, instance_id: str) -> None:
         """Forget all marks of an instance that leaves in order, and hang up."""
-        self._send(("DEL", self._full_key(marks_name(instance_id))))
+        self._send(("DEL", self._full_key(keys.begun(instance_id))))
         self._is_closed = True
         connection, self._connection = self._connection, None
         if connection is not None:

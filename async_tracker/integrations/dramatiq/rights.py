@@ -4,8 +4,8 @@ import secrets
 from collections.abc import Callable, Sequence
 
 from async_tracker.integrations.dramatiq.holds import Broker
-from async_tracker.integrations.dramatiq.marks import marks_name
 from async_tracker.integrations.rights import Rights, commands_of
+from async_tracker.store import keys
 from async_tracker.store.instance_record import Description
 
 # What is written is taken out again, at the end of it at the latest; a list that may not be deleted is gone by itself after ten seconds.
@@ -57,5 +57,5 @@ def rights(described: Sequence[Description], *, queue: str | None, full_key: Cal
     asked = f"{next(iter(description.queues), 'default')}.{nonce}"
     hold = Broker(broker_id=nonce, namespace=broker.namespace).hold(asked, nonce)
     names: dict[str, str | bytes] = {"acks": hold.acks, "queue": hold.queue(asked), "messages": hold.messages(asked), "m": nonce}
-    names |= {"begun": full_key(marks_name(nonce)), "receipt": full_key(f"receipt:{nonce}")}
+    names |= {"begun": full_key(keys.begun(nonce)), "receipt": full_key(keys.receipt(nonce))}
     return Rights(keys=f"{broker.namespace}:*", commands=tuple(commands_of(RECOVERING, names)))

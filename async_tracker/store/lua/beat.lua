@@ -1,39 +1,41 @@
 -- One heartbeat: renew the instance, its changing fields, its connections if they changed, its counters.
 -- Counters come as totals of this instance and are added as differences, so a beat that arrives twice counts once.
--- KEYS: instances, instance:{id}, connections, gone, watchdogs, counters:{id}, stats, stats:minute:{m}
--- ARGV: id, sequence number, connections as JSON or '' when unchanged, number of fields n, n * (field, value),
---       then counter and total pairs
+-- KEYS: instances, instance:{id}, connections, gone, watchdogs, counters:{id}, stats
+-- ARGV: id, sequence number, connections as JSON or '' when unchanged, lifetime of the stats in s, number of fields n,
+--       n * (field, value), then counter and total pairs
 -- Returns: {1, now in ms}; {0, now} when a newer write was seen; {-1, now} when it is not registered
+local instances, instance, connections, gone, watchdogs, counters, stats = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local id, sequence, changed_connections, stats_seconds, fields = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
+if not redis.call('ZSCORE', instances, id) then
   return {-1, now}
 end
-local seen = redis.call('HGET', KEYS[2], 'sequence')
-if seen and tonumber(seen) >= tonumber(ARGV[2]) then
+local seen = redis.call('HGET', instance, 'sequence')
+if seen and tonumber(seen) >= tonumber(sequence) then
   return {0, now}
 end
-redis.call('ZADD', KEYS[1], 'XX', now, ARGV[1])
-local last_field = 4 + 2 * tonumber(ARGV[4])
-redis.call('HSET', KEYS[2], 'sequence', ARGV[2], unpack(ARGV, 5, last_field))
-if ARGV[3] ~= '' then
-  redis.call('HSET', KEYS[3], ARGV[1], ARGV[3])
-  redis.call('HDEL', KEYS[4], ARGV[1])
+redis.call('ZADD', instances, 'XX', now, id)
+local first_field = 6
+local first_counter = first_field + 2 * fields
+redis.call('HSET', instance, 'sequence', sequence, unpack(ARGV, first_field, first_counter - 1))
+if changed_connections ~= '' then
+  redis.call('HSET', connections, id, changed_connections)
+  redis.call('HDEL', gone, id)
 end
-redis.call('ZREM', KEYS[5], ARGV[1])
+redis.call('ZREM', watchdogs, id)
 local counted = false
-for i = last_field + 1, #ARGV, 2 do
-  local before = tonumber(redis.call('HGET', KEYS[6], ARGV[i]) or 0)
-  local added = tonumber(ARGV[i + 1]) - before
+for i = first_counter, #ARGV, 2 do
+  local counter, total = ARGV[i], ARGV[i + 1]
+  local added = tonumber(total) - tonumber(redis.call('HGET', counters, counter) or 0)
   if added ~= 0 then
-    redis.call('HSET', KEYS[6], ARGV[i], ARGV[i + 1])
-    redis.pcall('HINCRBY', KEYS[7], ARGV[i], added) -- somebody else's key of that name costs the counters, not the heartbeat
-    redis.pcall('HINCRBY', KEYS[8], ARGV[i], added)
+    redis.call('HSET', counters, counter, total)
+    redis.pcall('HINCRBY', stats, counter, added) -- another program's key of that name costs the counters, not the heartbeat
     counted = true
   end
 end
 if counted then
-  redis.call('EXPIRE', KEYS[7], 2592000)
-  redis.call('EXPIRE', KEYS[8], 86400)
+  redis.call('EXPIRE', stats, stats_seconds)
 end
 return {1, now}

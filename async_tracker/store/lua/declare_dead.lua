@@ -2,26 +2,31 @@
 -- From here on nothing that it sends under this id changes anything.
 -- KEYS: instances, instance:{id}, connections, gone, watchdogs, dead, tombstone:{id}, events
 -- ARGV: id, judged heartbeat, judged connections or '', judged word of the watchdog or '', reason, lifetime of the tombstone
---       in ms, length of the stream, event as JSON
+--       in ms, length of the stream, lifetime of the stream in s, event as JSON
 -- Returns: 1 when it is dead now, 0 when the evidence has changed
-if redis.call('ZSCORE', KEYS[1], ARGV[1]) ~= ARGV[2] then
+local instances, instance, connections, gone, watchdogs, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local tombstone, events = KEYS[7], KEYS[8]
+local id, judged_heartbeat, judged_connections, judged_word, reason = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local tombstone_ms, events_kept, events_seconds, event = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+
+if redis.call('ZSCORE', instances, id) ~= judged_heartbeat then
   return 0
 end
-if (redis.call('HGET', KEYS[3], ARGV[1]) or '') ~= ARGV[3] then
+if (redis.call('HGET', connections, id) or '') ~= judged_connections then
   return 0
 end
-if (redis.call('ZSCORE', KEYS[5], ARGV[1]) or '') ~= ARGV[4] then
+if (redis.call('ZSCORE', watchdogs, id) or '') ~= judged_word then
   return 0
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('ZREM', KEYS[1], ARGV[1])
-redis.call('HDEL', KEYS[3], ARGV[1])
-redis.call('HDEL', KEYS[4], ARGV[1])
-redis.call('ZREM', KEYS[5], ARGV[1])
-redis.call('ZADD', KEYS[6], now, ARGV[1])
-redis.call('HSET', KEYS[2], 'died_at_ms', now, 'death_reason', ARGV[5])
-redis.call('SET', KEYS[7], now, 'PX', ARGV[6])
-redis.pcall('XADD', KEYS[8], 'MAXLEN', '~', ARGV[7], '*', 'event', ARGV[8])
-redis.call('EXPIRE', KEYS[8], 2592000)
+redis.call('ZREM', instances, id)
+redis.call('HDEL', connections, id)
+redis.call('HDEL', gone, id)
+redis.call('ZREM', watchdogs, id)
+redis.call('ZADD', dead, now, id)
+redis.call('HSET', instance, 'died_at_ms', now, 'death_reason', reason)
+redis.call('SET', tombstone, now, 'PX', tombstone_ms)
+redis.pcall('XADD', events, 'MAXLEN', '~', events_kept, '*', 'event', event)
+redis.call('EXPIRE', events, events_seconds)
 return 1

@@ -2,21 +2,25 @@
 -- KEYS: instances, instance:{id}, jobs:{id}, counters:{id}, connections, gone, watchdogs, dead, tombstone:{id}
 -- ARGV: id, lifetime of the tombstone in ms
 -- Returns: number of runs left; -1 when it was not registered
+local instances, instance, jobs, counters, connections = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local gone, watchdogs, dead, tombstone = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+local id, tombstone_ms = ARGV[1], ARGV[2]
+
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
+if not redis.call('ZSCORE', instances, id) then
   return -1
 end
-redis.call('ZREM', KEYS[1], ARGV[1])
-redis.call('HDEL', KEYS[5], ARGV[1])
-redis.call('HDEL', KEYS[6], ARGV[1])
-redis.call('ZREM', KEYS[7], ARGV[1])
-redis.call('SET', KEYS[9], now, 'PX', ARGV[2])
-local left = redis.call('SCARD', KEYS[3])
+redis.call('ZREM', instances, id)
+redis.call('HDEL', connections, id)
+redis.call('HDEL', gone, id)
+redis.call('ZREM', watchdogs, id)
+redis.call('SET', tombstone, now, 'PX', tombstone_ms)
+local left = redis.call('SCARD', jobs)
 if left > 0 then
-  redis.call('ZADD', KEYS[8], now, ARGV[1])
-  redis.call('HSET', KEYS[2], 'state', 'draining', 'died_at_ms', now, 'death_reason', 'it shut down with runs left')
+  redis.call('ZADD', dead, now, id)
+  redis.call('HSET', instance, 'state', 'draining', 'died_at_ms', now, 'death_reason', 'it shut down with runs left')
 else
-  redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
+  redis.call('DEL', instance, jobs, counters)
 end
 return left

@@ -2,9 +2,12 @@
 -- KEYS: lease:sweep:{library}, instances
 -- ARGV: own holder text, lifetime in ms, the holder that may be replaced or ''
 -- Returns: {1 when it is ours now, else 0, the holder, number of instances}
-local holder = redis.call('GET', KEYS[1])
-if not holder or holder == ARGV[1] or (ARGV[3] ~= '' and holder == ARGV[3]) then
-  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-  return {1, ARGV[1], redis.call('ZCARD', KEYS[2])}
+local lease, instances = KEYS[1], KEYS[2]
+local own, lifetime_ms, replaced = ARGV[1], ARGV[2], ARGV[3]
+
+local holder = redis.call('GET', lease)
+if not holder or holder == own or (replaced ~= '' and holder == replaced) then
+  redis.call('SET', lease, own, 'PX', lifetime_ms)
+  return {1, own, redis.call('ZCARD', instances)}
 end
-return {0, holder, redis.call('ZCARD', KEYS[2])}
+return {0, holder, redis.call('ZCARD', instances)}

@@ -2,7 +2,10 @@
 -- KEYS: lease:sweep:{library}
 -- ARGV: own holder text
 -- Returns: 1 when it was ours, else 0
-if redis.call('GET', KEYS[1]) == ARGV[1] then
-  return redis.call('DEL', KEYS[1])
+local lease = KEYS[1]
+local own = ARGV[1]
+
+if redis.call('GET', lease) == own then
+  return redis.call('DEL', lease)
 end
 return 0

@@ -1,44 +1,50 @@
--- Close the book on one orphan: forget its record, count its death, tell everybody. Once, whoever calls and how often.
--- KEYS: dead, jobs:{id}, job:{job}, recoveries:{job}, events, stats, stats:minute:{m}, quarantine, quarantined:{job},
+-- Settle one orphan: forget its record, count its death, announce what became of it. Once, however often and by however many it is called.
+-- KEYS: dead, jobs:{id}, job:{job}, recoveries:{job}, events, stats, quarantine, quarantined:{job},
 --       orphans:{id}, settled:{id}, told:{id}
--- ARGV: id, job id, run, 1 when this death counts, lifetime of the count in ms, length of the stream,
---       number of events e, number of counters c, e * event as JSON, c * counter,
---       then field and value pairs of the quarantined job (none: it is not quarantined)
---       The first event and the first counter say that it was orphaned: left out where that was told before.
--- Returns: 1 when it was settled now, 2 when it was and its orphaning had been told, 0 when it had been settled before
-if not redis.call('ZSCORE', KEYS[1], ARGV[1]) or redis.call('SREM', KEYS[2], ARGV[2]) == 0 then
+-- ARGV: id, job id, token of the run, mark of its record, 1 when this death counts, lifetime of the count in ms, length of the stream,
+--       lifetime of the stream in s, lifetime of the stats in s, number of events e, number of counters c,
+--       e * event as JSON, c * counter, then field and value pairs of the quarantined job (none: it is not quarantined)
+--       The first event and the first counter say that it was orphaned: they are left out where that was announced before.
+-- Returns: 1 when it was settled now, 2 when it was and its orphaning had been announced, 0 when it had been settled before
+local dead, jobs, job_record, recoveries, events, stats = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local quarantine, quarantined, orphans, settled, told = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
+local id, job, token, run_mark, counts, count_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local events_kept, events_seconds, stats_seconds = ARGV[7], ARGV[8], ARGV[9]
+local event_count, counter_count = tonumber(ARGV[10]), tonumber(ARGV[11])
+
+if not redis.call('ZSCORE', dead, id) or redis.call('SREM', jobs, job) == 0 then
   return 0
 end
-redis.call('HDEL', KEYS[10], ARGV[2])
-local told = redis.call('SREM', KEYS[12], ARGV[2])
+redis.call('HDEL', orphans, job)
+local announced = redis.call('SREM', told, job)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('HSET', KEYS[11], ARGV[3], now) -- or a sweeper that comes late would take it for an orphan again
-local standing = redis.pcall('GET', KEYS[3]) -- what is of another type is no record of ours
-if type(standing) == 'string' and string.find(standing, '"run":"' .. ARGV[3] .. '"', 1, true) then
-  redis.call('DEL', KEYS[3])
+redis.call('HSET', settled, token, now) -- or a sweeper that comes late would take it for an orphan again
+local standing = redis.pcall('GET', job_record) -- a value of another type is no record of ours
+if type(standing) == 'string' and string.find(standing, run_mark, 1, true) then
+  redis.call('DEL', job_record)
 end
-if ARGV[4] == '1' then
-  redis.call('HSET', KEYS[4], ARGV[3], now)
-  redis.call('PEXPIRE', KEYS[4], ARGV[5])
+if counts == '1' then
+  redis.call('HSET', recoveries, token, now)
+  redis.call('PEXPIRE', recoveries, count_ms)
 end
-local events, counters = tonumber(ARGV[7]), tonumber(ARGV[8])
-if #ARGV > 8 + events + counters then
-  redis.call('ZADD', KEYS[8], now, ARGV[2])
-  redis.call('HSET', KEYS[9], 'quarantined_at_ms', now, unpack(ARGV, 9 + events + counters))
-  redis.call('DEL', KEYS[4])
+local first_event = 12
+local first_counter = first_event + event_count
+local first_field = first_counter + counter_count
+if #ARGV >= first_field then
+  redis.call('ZADD', quarantine, now, job)
+  redis.call('HSET', quarantined, 'quarantined_at_ms', now, unpack(ARGV, first_field))
+  redis.call('DEL', recoveries)
 end
--- The rest is for the record. A key of another type there must not keep an orphan, or a payload, from its place.
-for i = 9 + told, 8 + events do
-  redis.pcall('XADD', KEYS[5], 'MAXLEN', '~', ARGV[6], '*', 'event', ARGV[i])
-  redis.call('EXPIRE', KEYS[5], 2592000)
+-- The rest only reports. A key of another type there must not keep an orphan, or a payload, from its place.
+for i = first_event + announced, first_counter - 1 do
+  redis.pcall('XADD', events, 'MAXLEN', '~', events_kept, '*', 'event', ARGV[i])
+  redis.call('EXPIRE', events, events_seconds)
 end
-for i = 9 + events + told, 8 + events + counters do
-  redis.pcall('HINCRBY', KEYS[6], ARGV[i], 1)
-  redis.pcall('HINCRBY', KEYS[7], ARGV[i], 1)
+for i = first_counter + announced, first_field - 1 do
+  redis.pcall('HINCRBY', stats, ARGV[i], 1)
 end
-if counters > 0 then
-  redis.call('EXPIRE', KEYS[6], 2592000)
-  redis.call('EXPIRE', KEYS[7], 86400)
+if counter_count > 0 then
+  redis.call('EXPIRE', stats, stats_seconds)
 end
-return 1 + told
+return 1 + announced

@@ -58,7 +58,7 @@ async def test_the_claim_of_a_running_job_carries_the_token_of_its_run(tracker, 
 
 
 async def test_a_job_whose_claim_was_made_under_an_id_that_was_declared_dead_since_is_not_owned(tracker, observer, run_worker, pool, wire):
-    """Somebody else was told to run it: the worker must not show it as its own, nor count its end."""
+    """Another worker was told to run it: this one must not show it as its own, nor count its end."""
     seen = []
 
     async def send(ctx):
@@ -75,7 +75,7 @@ async def test_a_job_whose_claim_was_made_under_an_id_that_was_declared_dead_sin
     queued = await pool.enqueue_job("send")
     await asyncio.to_thread(held.wait_until_caught)
     await tracker._runtime.store.deregister(old)
-    await tracker._runtime._declared_dead()
+    await wait_until(lambda: tracker.instance_id != old, description="the worker has found out, by its next beat")
     held.release()
     await result_of(queued)
     assert seen == [(False, old, 0)]

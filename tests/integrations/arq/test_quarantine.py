@@ -19,8 +19,8 @@ def adapter(pool: ArqRedis, namespace: str) -> ArqAdapter:
 async def run(pool: ArqRedis, queue: str) -> RunRecord:
     """A run that died, and holds its job."""
     assert await pool.enqueue_job("job", _job_id="42") is not None
-    record = RunRecord(job_id="42", instance_id="host:1:ab", run="f00d", queue=queue, library="arq", started_at_ms=1)
-    await pool.set(IN_PROGRESS + "42", record.token)
+    record = RunRecord(job_id="42", instance_id="host:1:ab", token="f00d", queue=queue, library="arq", started_at_ms=1)
+    await pool.set(IN_PROGRESS + "42", record.claim)
     await pool.set(RETRY + "42", 1)
     return record
 

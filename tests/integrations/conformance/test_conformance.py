@@ -76,7 +76,7 @@ async def test_what_a_killed_worker_ran_is_an_orphan_where_nobody_recovers(stage
         return [(found.job_id, found.library) for found in await stage.tracker.orphans()] == [(job_id, stage.driver.library)]
 
     async def told() -> list[str]:
-        return [event.type for event in await stage.tracker._queries().recent_events()]
+        return [event.type for event in await stage.tracker.recent_events()]
 
     async def is_told() -> bool:
         return "orphaned" in await told()

@@ -50,12 +50,12 @@ def fetch(broker: RedisBroker, count: int, **options: Any) -> list[Message[Any]]
     return [Message.decode(data) for data in broker.do_fetch("q", count)]
 
 
-def orphan(broker: RedisBroker, message: Message[Any], *, run: str = "r1") -> RunRecord:
+def orphan(broker: RedisBroker, message: Message[Any], *, token: str = "r1") -> RunRecord:
     hold = Hold(acks=f"{broker.namespace}:__acks__.{broker.broker_id}.q", redis_message_id=message.options["redis_message_id"])
     return RunRecord(
         job_id=message.message_id,
         instance_id="dead",
-        run=run,
+        token=token,
         queue="q",
         library="dramatiq",
         started_at_ms=1,
@@ -161,7 +161,7 @@ async def test_a_message_in_a_foreign_encoding_is_released_at_once_and_never_dec
     assert dead.do_fetch("q", 1) == [pickled]
     [claim] = await claims(adapter, dead)
     assert claim.job_id == "an-id"
-    record = RunRecord(job_id="m", instance_id="dead", run="r", queue="q", started_at_ms=1, hold=claim.hold)
+    record = RunRecord(job_id="m", instance_id="dead", token="r", queue="q", started_at_ms=1, hold=claim.hold)
     assert await adapter.release(record, delay=60.0) is Released.RELEASED
     assert dead.do_fetch("q", 1) == [pickled]
 
@@ -196,11 +196,11 @@ async def test_a_sweep_that_plans_otherwise_than_the_one_that_died_half_way_find
 ):
     """One worker may quarantine earlier than the other, and a message is a suspect less when those that died with it are settled."""
     pill, other = fetch(dead, 2)
-    kept = await adapter.quarantine(orphan(dead, pill, run="r1"), error="it kills")
-    assert await adapter.release(orphan(dead, pill, run="r1"), delay=0.0) is Released.QUARANTINED
-    assert await adapter.quarantine(orphan(dead, pill, run="r1"), error="it kills") == kept
-    assert await adapter.release(orphan(dead, other, run="r2"), delay=0.0) is Released.RELEASED
-    assert await adapter.quarantine(orphan(dead, other, run="r2"), error="it kills") is None
+    kept = await adapter.quarantine(orphan(dead, pill, token="r1"), error="it kills")
+    assert await adapter.release(orphan(dead, pill, token="r1"), delay=0.0) is Released.QUARANTINED
+    assert await adapter.quarantine(orphan(dead, pill, token="r1"), error="it kills") == kept
+    assert await adapter.release(orphan(dead, other, token="r2"), delay=0.0) is Released.RELEASED
+    assert await adapter.quarantine(orphan(dead, other, token="r2"), error="it kills") is None
     assert waiting(dead) == 1
 
 
@@ -242,7 +242,7 @@ async def test_who_shares_its_claims_with_one_that_lives_is_not_buried_before_th
 async def test_another_broker_than_redis_has_nothing_to_find_and_nothing_to_release(adapter: DramatiqAdapter):
     rabbit = Description(library="dramatiq", host="h", host_id="h", pid=1, queues=("q",), broker=other_broker("RabbitmqBroker"))
     assert [claim async for claim in adapter.claims_of({"dead": rabbit})] == []
-    record = RunRecord(job_id="m", instance_id="dead", run="r", queue="q", started_at_ms=1)
+    record = RunRecord(job_id="m", instance_id="dead", token="r", queue="q", started_at_ms=1)
     assert await adapter.release(record, delay=0.0) is Released.NOTHING
     assert not adapter.shares_claims(rabbit, rabbit)
     assert await adapter.queues([rabbit]) == []

@@ -18,7 +18,6 @@ from dramatiq.middleware import Interrupt
 from dramatiq.worker import Worker
 
 from async_tracker import Event, LeaseLost, Tracker, current_job
-from async_tracker.instance.runtime import Runtime
 from async_tracker.integrations.dramatiq import TrackerMiddleware
 from async_tracker.store.instance_record import Description
 from tests.harness.wait import wait_until, wait_until_sync
@@ -155,7 +154,7 @@ async def test_a_plain_actor_can_ask_whether_its_message_is_still_its_own(broker
 
 
 async def test_callbacks_hear_what_this_process_finds_though_its_loop_is_in_a_thread(
-    broker: RedisBroker, start_worker: StartWorker, namespace: str, redis_url: str
+    broker: RedisBroker, start_worker: StartWorker, namespace: str, wire: WireProxy
 ):
     heard: list[str | None] = []
     tracker = Tracker(namespace=namespace, sweep_interval=0.1)
@@ -166,24 +165,14 @@ async def test_callbacks_hear_what_this_process_finds_though_its_loop_is_in_a_th
         heard.append(event.instance_id)
 
     worker = start_worker(broker)
-    async with Tracker(namespace=namespace, redis_options={"url": redis_url}) as dying:
+    async with Tracker(namespace=namespace, redis_options={"url": wire.url}) as dying:
         runtime = dying.footing.runtime(
             Description(library="dramatiq", host="h", host_id="h", pid=1, broker="none"), make_adapter=lambda link: None
         )
         await runtime.start()
-        await _vanish(runtime)
+        wire.refuse()  # its connections go, and it comes back on no other
         await wait_until(lambda: heard == [runtime.instance_id], timeout=30, description="the death is heard of")
         await stop(worker)
-
-
-async def _vanish(runtime: Runtime) -> None:
-    """End an instance as SIGKILL does: its connection goes, and nothing is said."""
-    runtime.watchdog.stop()
-    for task in runtime._tasks:
-        task.cancel()
-    await asyncio.gather(*runtime._tasks, return_exceptions=True)
-    runtime._is_stopped = True
-    await runtime.link.aclose()
 
 
 async def test_an_interrupt_of_somebody_else_is_an_abort(broker: RedisBroker, start_worker: StartWorker, namespace: str, redis_url: str):

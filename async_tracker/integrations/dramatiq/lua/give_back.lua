@@ -2,10 +2,12 @@
 -- KEYS: acks of the broker and queue, the queue, its messages
 -- ARGV: message ids in Redis
 -- Returns: number of messages that are queued again
+local acks, queue, messages = KEYS[1], KEYS[2], KEYS[3]
+
 local given = 0
-for i = 1, #ARGV do
-  if redis.call('SREM', KEYS[1], ARGV[i]) == 1 and redis.call('HEXISTS', KEYS[3], ARGV[i]) == 1 then
-    redis.call('RPUSH', KEYS[2], ARGV[i])
+for _, id in ipairs(ARGV) do
+  if redis.call('SREM', acks, id) == 1 and redis.call('HEXISTS', messages, id) == 1 then
+    redis.call('RPUSH', queue, id)
     given = given + 1
   end
 end

@@ -1,0 +1,217 @@
+"""What Redis knows of an instance: that it is registered, on which connections, in which state; and what its answers mean for it."""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable
+
+from async_tracker.clock import ServerClock, monotonic_ms
+from async_tracker.config import Settings
+from async_tracker.connections.calls import is_of_replica
+from async_tracker.connections.link import Link
+from async_tracker.errors import StorageError
+from async_tracker.events.encoding import encode_event
+from async_tracker.instance.alarms import Alarms
+from async_tracker.instance.heartbeat import Heartbeat
+from async_tracker.instance.host import new_instance_id
+from async_tracker.instance.pen import Pen
+from async_tracker.instance.voice import Voice
+from async_tracker.instance.writer import Writer
+from async_tracker.liveness.presence import Presence
+from async_tracker.policy import InstanceState
+from async_tracker.recovery.lease import LeaseHolder, lease_holder
+from async_tracker.store.commands import Store
+from async_tracker.store.instance_record import Description, encode_description
+from async_tracker.store.observation import Connections
+from async_tracker.store.writes import Beat, Reply, Status
+
+logger = logging.getLogger("async_tracker")
+
+_REGISTER_TRIES = 3
+"""Once with a new id, when the old one was declared dead, and once with a higher number, when the watchdog wrote meanwhile."""
+_BACK_SECONDS = 0.4
+_BEHIND = "no heartbeat reaches Redis, jobs keep running: %s"
+_CAUGHT_UP = "heartbeats reach Redis again"
+_DECLARED_DEAD = "instance %s was declared dead although it runs: it goes on as %s, and its %d jobs belong to other workers now"
+
+
+class Registration:
+    """The standing of one instance in Redis, which every beat renews. `beat` never raises StorageError: jobs run on without Redis."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        description: Description,
+        link: Link,
+        store: Store,
+        clock: ServerClock,
+        pen: Pen,
+        writer: Writer,
+        heartbeat: Heartbeat,
+        voice: Voice,
+        presence: Presence,
+        alarms: Alarms,
+        on_event: Callable[[str], None],
+    ) -> None:
+        """``on_event`` is given each event, encoded, of which this instance is the cause."""
+        self._settings = settings
+        self._description = description
+        self._link = link
+        self._store = store
+        self._clock = clock
+        self._pen = pen
+        self._writer = writer
+        self._journal = writer.journal
+        self._heartbeat = heartbeat
+        self._voice = voice
+        self._presence = presence
+        self._alarms = alarms
+        self._on_event = on_event
+        self._loop = asyncio.get_running_loop()
+        self._state = InstanceState.ALIVE
+        self.is_registered = False
+        """Redis knows the instance, as far as is known."""
+        self.is_behind = False
+        """The last beat did not reach Redis, or was refused."""
+        self.has_tried = asyncio.Event()
+        """Set when the first beat has been answered, or has failed."""
+        self._left_replica_at = float("-inf")
+        self._sent_generation = self._beating_generation = self._beating_spoken = 0
+
+    def describe_anew(self, description: Description) -> None:
+        """Register with another description: with the next beat, which comes at once."""
+        self._description = description
+        self.is_registered = False
+        self._heartbeat.hurry()
+
+    def drain(self) -> bool:
+        """Say from the next beat on that shutdown has begun. Returns False when it was said before."""
+        was_alive = self._state is InstanceState.ALIVE
+        self._state = InstanceState.DRAINING
+        return was_alive
+
+    def lost(self) -> None:
+        """Redis does not know the instance: its data is gone, or the instance was declared dead and lives."""
+        self.is_registered = False
+        self._heartbeat.hurry()
+        self._journal.write_all_again()
+
+    # one beat, and what follows from its answer
+
+    async def beat(self) -> None:
+        """Connect and register if need be, and beat once."""
+        try:
+            await self._link.ensure()
+            if not self.is_registered:
+                await self._register()
+            reply = await self._send()
+        except StorageError as exc:
+            self._failed(exc)
+            if is_of_replica(exc):
+                await self._leave_replica()
+            return
+        finally:
+            self.has_tried.set()
+        self._presence.note(reply.now_ms)
+        if reply.status is Status.UNKNOWN:
+            self.lost()
+        elif reply.status is Status.STALE:
+            self._heartbeat.hurry()
+        else:
+            self._succeeded()
+
+    async def _send(self) -> Reply:
+        async with self._pen.lock:
+            sent_at_ms = monotonic_ms()
+            beat = self.next_beat()
+            reply = await self._store.beat(self._pen.instance_id, beat)
+        if reply.status is Status.WRITTEN:
+            self._clock.correct(reply.now_ms, sent_at_ms=sent_at_ms, received_at_ms=monotonic_ms())
+            self._heartbeat.was_taken(beat)
+        return reply
+
+    def next_beat(self) -> Beat:
+        """Make the next beat; only the holder of the pen's lock may send it."""
+        connections = self._changed_connections()
+        return self._heartbeat.beat(state=self._state, connections=connections)
+
+    def last_beat(self) -> Beat | None:
+        """Make the beat for the end of the process; None where Redis has all that it would say, or never knew the instance."""
+        return self._heartbeat.last_beat(state=self._state) if self.is_registered else None
+
+    def _failed(self, exc: StorageError) -> None:
+        if not self.is_behind:
+            self.is_behind = True
+            logger.warning(_BEHIND, exc, extra={"instance_id": self._pen.instance_id})
+        # Well within disconnect_grace: when the server comes back, so must we, before the lost connection is taken for our end.
+        self._alarms.set(random.uniform(0.5, 1.0) * min(self._settings.heartbeat_interval, _BACK_SECONDS), self._heartbeat.hurry)
+
+    async def _leave_replica(self) -> None:
+        """A primary that was demoted keeps its connections: only a new one is led to its successor. Once per beat, not per try."""
+        now = self._loop.time()
+        if now - self._left_replica_at >= self._settings.heartbeat_interval:
+            self._left_replica_at = now
+            await self._link.aclose()
+
+    def _succeeded(self) -> None:
+        if self.is_behind:
+            self.is_behind = False
+            logger.info(_CAUGHT_UP, extra={"instance_id": self._pen.instance_id})
+        if self._link.is_open:
+            self._sent_generation = self._beating_generation
+            if self._link.generation != self._sent_generation:  # this very beat had to connect anew
+                self._heartbeat.hurry()
+        self._voice.give_way(self._beating_spoken)
+        if self._voice.may_have_registered:  # it spoke while this beat was under way, and Redis may know its connections now
+            self._heartbeat.hurry()
+        self._writer.kick()
+
+    # connections
+
+    def _connections(self) -> Connections:
+        ids = {self._link.connection_id: self._link.name} if self._link.connection_id is not None else {}
+        return Connections(server=self._link.server_run_id, ids=ids)
+
+    def _changed_connections(self) -> str:
+        """Give the connections for a beat that is about to be sent; '' where Redis knows them."""
+        self._beating_generation = self._link.generation
+        self._beating_spoken = self._voice.spoken
+        has_changed = self._link.generation != self._sent_generation or self._voice.may_have_registered
+        return self._connections().encode() if has_changed else ""
+
+    def holder(self) -> LeaseHolder | None:
+        """Give what this instance is called as the holder of the sweeper's lease; None unless it is registered and not about to leave."""
+        if not self.is_registered or self._state is not InstanceState.ALIVE or not self._link.is_open:
+            return None
+        return lease_holder(self._pen.instance_id, self._connections())
+
+    # its id
+
+    async def _register(self) -> None:
+        for _ in range(_REGISTER_TRIES):
+            fields = {**encode_description(self._description, self._settings.limits()), "state": self._state.value}
+            async with self._pen.lock:
+                sent_at_ms = monotonic_ms()
+                reply = await self._store.register(self._pen.instance_id, self._pen.next_number(), self._connections().encode(), fields)
+            self._clock.correct(reply.now_ms, sent_at_ms=sent_at_ms, received_at_ms=monotonic_ms())
+            if reply.status is Status.WRITTEN:
+                self.is_registered = True
+                self._journal.resend_counts()  # only now is it sure that they were lost, and not left to an id that was declared dead
+                return
+            if reply.status is Status.UNKNOWN:
+                await self._declared_dead()
+
+    async def _declared_dead(self) -> None:
+        """Go on under another id: the old one must never beat, end or recover anything again."""
+        old = self._pen.instance_id
+        lost = self._journal.disown()
+        self._pen.rename(new_instance_id(self._settings.instance_id))
+        new = self._pen.instance_id
+        facts = {"instance_id": old, "new_instance_id": new, "jobs": [run.job_id for run in lost]}
+        logger.error(_DECLARED_DEAD, old, new, len(lost), extra=facts)
+        event = encode_event("ownership_lost", **facts)
+        self._on_event(event)
+        with contextlib.suppress(StorageError):  # the callbacks have it; the stream is only a copy
+            await self._store.publish(event)

@@ -1,0 +1,118 @@
+"""What the hooks of a worker report: a run starts, ends, is counted; and what a job may ask of its instance."""
+
+import asyncio
+import contextlib
+from typing import Unpack
+
+from async_tracker.clock import ServerClock, monotonic_ms
+from async_tracker.errors import StorageError
+from async_tracker.instance import runs
+from async_tracker.instance.pen import Pen
+from async_tracker.instance.runs import Facts, Run, current
+from async_tracker.instance.writer import Writer
+from async_tracker.recovery.adapter import Adapter
+from async_tracker.store.commands import Store
+
+
+class Reporter:
+    """Takes the reports of one worker's hooks. Every plain method appends to the journal and returns, from any thread."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        writer: Writer,
+        pen: Pen,
+        clock: ServerClock,
+        adapter: Adapter | None,
+        library: str,
+        start_timeout: float | None,
+    ) -> None:
+        """``start_timeout``: how many seconds a job may wait until its start is written; None where it does not wait at all."""
+        self._store = store
+        self._writer = writer
+        self._journal = writer.journal
+        self._pen = pen
+        self._clock = clock
+        self._adapter = adapter
+        self._library = library
+        self._start_timeout = start_timeout
+        self._loop = asyncio.get_running_loop()
+
+    def start_run(self, job_id: str, *, token: str | None = None, **facts: Unpack[Facts]) -> Run:
+        """Put a run in flight, under its ``token`` if it has one already. Appends to the journal and returns."""
+        now_mono_ms = monotonic_ms()
+        started = Run(
+            job_id=job_id,
+            token=token or runs.tokens.new(),
+            instance_id=self._pen.instance_id,
+            started_at_ms=self._clock.at_ms(now_mono_ms),
+            started_mono_ms=now_mono_ms,
+            keeper=self,
+            library=self._library,
+            **facts,
+        )
+        self._journal.start(started)
+        return started
+
+    def enter_run(self, run: Run) -> None:
+        """Make it the run of this context: what `current_job` gives."""
+        current.set(run)
+
+    def end_run(self, run: Run) -> None:
+        """Take a run out of flight; a second time changes nothing."""
+        self._journal.end(run)
+
+    def resume_run(self, run: Run) -> None:
+        """Put an ended run in flight again: it still holds its claim, so the end of this instance must give its job back."""
+        if run.owned and not run.in_flight:
+            self._journal.resume(run)
+
+    def finish_run(self, run: Run, outcome: str, *, ended_mono_ms: float = 0.0) -> None:
+        """Take a run out of flight and count how it ended (by default now), each of them once.
+
+        A run whose job was given to another worker is counted where it was taken away.
+        """
+        if run.owned and run.outcome is None:
+            run.ended_mono_ms = ended_mono_ms or monotonic_ms()
+            run.outcome = outcome
+        self._journal.end(run)
+
+    def count_end(self, run: Run, outcome: str, *, ended_mono_ms: float = 0.0) -> None:
+        """Count how a run that is out of flight ended (by default now), once, as `finish_run` does."""
+        if run.owned and run.outcome is None:
+            run.ended_mono_ms = ended_mono_ms or monotonic_ms()
+            run.outcome = outcome
+            self._journal.count_end(run)
+
+    def touch(self, run: Run) -> None:
+        """Write a run again: something that is stored of it has changed."""
+        self._journal.touch(run)
+
+    async def is_still_owned(self, run: Run) -> bool:
+        """Ask Redis whether the run's job was not given to another worker, from whichever loop the job runs in.
+
+        Raises StorageError when Redis cannot tell.
+        """
+        if asyncio.get_running_loop() is self._loop:
+            return await self._is_owned(run)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._is_owned(run), self._loop))
+
+    async def _is_owned(self, run: Run) -> bool:
+        if run.instance_id != self._pen.instance_id:
+            return False
+        is_registered = await self._store.is_registered(run.instance_id)
+        if not is_registered and await self._store.has_ended(run.instance_id):
+            return False
+        if self._adapter is not None:
+            return await self._adapter.holds(run.record())
+        if not is_registered:
+            raise StorageError(f"Redis knows nothing of instance {run.instance_id}: not registered yet, or its data was lost")
+        return True
+
+    async def wait_stored(self, run: Run) -> None:
+        """Wait until the start is written, for at most ``hook_timeout`` seconds; only with ``durable``, else return at once."""
+        if self._start_timeout is not None:
+            with contextlib.suppress(TimeoutError):  # the writer has logged that tracking is behind
+                async with asyncio.timeout(self._start_timeout):
+                    await self._writer.wait_written(lambda: run.stored or not run.in_flight)

@@ -1,0 +1,72 @@
+"""The stream of events: the newest, those after an id or a moment, and those that come; on a real server, by either protocol."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+import redis.asyncio
+
+from async_tracker.errors import StorageError
+from async_tracker.events.encoding import encode_event
+from async_tracker.events.stream import EventStream
+from async_tracker.namespace import Namespace
+
+
+@pytest.fixture(params=[2, 3], ids=["RESP2", "RESP3"])
+async def stream(request, redis_url, namespace):
+    async with redis.asyncio.Redis.from_url(redis_url, protocol=request.param, socket_timeout=0.5) as client:
+        yield EventStream(Namespace(client, namespace))
+
+
+async def write(redis_client, namespace, *event_ids: str) -> None:
+    for event_id in event_ids:
+        await redis_client.xadd(f"{namespace}:events", {"event": encode_event("stalled", instance_id=event_id)}, id=event_id)
+
+
+async def take(events, count: int) -> list[str]:
+    async with asyncio.timeout(10):
+        return [(await anext(events)).event_id for _ in range(count)]
+
+
+async def test_of_an_empty_stream_there_is_no_newest_event(stream):
+    assert await stream.newest() == []
+
+
+async def test_the_newest_are_given_with_the_oldest_of_them_first(stream, redis_client, namespace):
+    await write(redis_client, namespace, "1000-0", "2000-0", "2000-1")
+    assert [event.event_id for event in await stream.newest(2)] == ["2000-0", "2000-1"]
+    assert [event.instance_id for event in await stream.newest()] == ["1000-0", "2000-0", "2000-1"]
+
+
+async def test_after_an_id_comes_what_is_later_and_of_a_moment_its_own_events_too(stream, redis_client, namespace):
+    await write(redis_client, namespace, "1000-0", "2000-0", "2000-1", "3000-0")
+    assert await take(stream.follow("2000-0"), 2) == ["2000-1", "3000-0"]
+    assert await take(stream.follow(datetime.fromtimestamp(2, UTC)), 3) == ["2000-0", "2000-1", "3000-0"]
+
+
+async def test_from_now_on_comes_what_is_written_later_however_long_nothing_is(stream, redis_client, namespace):
+    await write(redis_client, namespace, "1000-0")
+    events = stream.follow()
+    waiting = asyncio.ensure_future(anext(events))
+    done, _ = await asyncio.wait({waiting}, timeout=1.2)  # longer than the client gives its socket
+    assert not done
+    await write(redis_client, namespace, "2000-0")
+    async with asyncio.timeout(10):
+        assert (await waiting).event_id == "2000-0"
+
+
+async def test_an_event_that_another_version_wrote_is_left_out(stream, redis_client, namespace):
+    await write(redis_client, namespace, "1000-0")
+    await redis_client.xadd(f"{namespace}:events", {"event": '{"schema":99}'}, id="2000-0")
+    await redis_client.xadd(f"{namespace}:events", {"another": "field"}, id="2000-1")
+    await write(redis_client, namespace, "3000-0")
+    assert [event.event_id for event in await stream.newest()] == ["1000-0", "3000-0"]
+    assert await take(stream.follow("0-0"), 2) == ["1000-0", "3000-0"]
+
+
+async def test_a_key_of_another_type_is_a_refusal(stream, redis_client, namespace):
+    await redis_client.set(f"{namespace}:events", "not ours")
+    with pytest.raises(StorageError):
+        await stream.newest()
+    with pytest.raises(StorageError):
+        await anext(stream.follow())

@@ -1,0 +1,160 @@
+"""What tracking may cost, as budgets that are counted: round trips, commands, connections, bytes. How fast it is, the benchmarks tell."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+import redis.asyncio
+
+from async_tracker import Tracker
+from async_tracker.instance.pulse import TICK_SECONDS
+from async_tracker.instance.runtime import Runtime
+from async_tracker.store.scripts import SCRIPTS
+from tests.harness.settings import QUIET
+from tests.harness.wait import wait_until
+from tests.harness.wire import WireProxy
+
+
+@pytest.fixture(autouse=True)
+async def scripts_are_known(redis_client: redis.asyncio.Redis) -> None:
+    """The first to send a script to a server sends it twice, by its digest and then in full: no part of what is counted here."""
+    for script in SCRIPTS.values():
+        await redis_client.script_load(script.text)
+
+
+def sent(wire: WireProxy, *scripts: str) -> list[tuple[bytes, ...]]:
+    shas = {SCRIPTS[name].sha.encode() for name in scripts}
+    texts = {SCRIPTS[name].text.encode() for name in scripts}
+    return [tuple(command) for command in wire.commands if len(command) > 1 and command[1] in shas | texts]
+
+
+async def hold(tracker: Tracker, job_id: str, over: asyncio.Event) -> None:
+    async with tracker.track(job_id, function="send_email", queue="mail"):
+        await over.wait()
+
+
+async def test_however_many_jobs_there_are_a_linger_costs_one_round_trip(wire: WireProxy, namespace: str):
+    linger = 0.05
+    over = asyncio.Event()
+    async with Tracker(namespace=namespace, redis_options={"url": wire.url}, linger=linger, **QUIET) as tracker, tracker.register():
+        began = time.monotonic()
+        tasks = [asyncio.create_task(hold(tracker, f"{number}", over)) for number in range(300)]
+        await wait_until(lambda: sent(wire, "write"), description="the starts are written")
+        over.set()
+        await asyncio.gather(*tasks)
+        await wait_until(lambda: len(sent(wire, "write")) >= 2, description="the ends are written")
+        lingers = (time.monotonic() - began) / linger
+        assert len(sent(wire, "write")) <= lingers + 1
+
+
+async def test_jobs_shorter_than_a_linger_are_never_written_and_counted_with_the_beat(wire: WireProxy, namespace: str):
+    async with Tracker(namespace=namespace, redis_options={"url": wire.url}, linger=5.0, **QUIET) as tracker:
+        async with tracker.register():
+            for number in range(500):
+                async with tracker.track(f"{number}", function="noop"):
+                    pass
+            assert sent(wire, "write") == []
+        assert sent(wire, "write") == []
+        assert (await tracker.stats(function="noop")).succeeded == 500
+    assert len(sent(wire, "beat")) <= 2
+
+
+def runtime_of(tracker: Tracker) -> Runtime:
+    assert tracker._runtime is not None
+    return tracker._runtime
+
+
+async def test_the_writer_seldom_checks_the_journal_while_all_jobs_are_shorter_than_a_linger_and_soon_writes_one_that_is_not(
+    wire: WireProxy, namespace: str
+):
+    async with Tracker(namespace=namespace, redis_options={"url": wire.url}, linger=0.004, **QUIET) as tracker, tracker.register():
+        began = time.monotonic()
+        while time.monotonic() - began < 0.5:
+            async with tracker.track("short"):
+                pass
+            await asyncio.sleep(0)
+        assert 2 <= runtime_of(tracker).writer.checks <= (time.monotonic() - began) / 0.03 + 2
+        assert sent(wire, "write") == []
+        over = asyncio.Event()
+        long = asyncio.create_task(hold(tracker, "long", over))
+        await wait_until(lambda: sent(wire, "write"), timeout=1.0, description="the long one is written")
+        over.set()
+        await long
+
+
+async def test_between_two_beats_no_timer_of_ours_stands_in_the_loop_of_the_jobs(redis_url: str, namespace: str):
+    """Each of them would be asked for at every turn in which a worker waits. Timers there are only where Redis is asked something."""
+    tracker = Tracker(namespace=namespace, redis_options={"url": redis_url})  # at default settings
+    loop: Any = asyncio.get_running_loop()
+    found = []
+    async with tracker.register():
+        for number in range(100):
+            async with tracker.track(f"job-{number}"):
+                await asyncio.sleep(0.01)
+            found.append([timer for timer in loop._scheduled if not timer.cancelled()])
+    await tracker.aclose()
+    assert found.count([]) > len(found) / 2, found
+
+
+async def test_a_worker_on_a_shared_pool_has_one_connection_more(redis_client: redis.asyncio.Redis, namespace: str):
+    async def connections() -> int:
+        return int((await redis_client.info("clients"))["connected_clients"])
+
+    before = await connections()
+    tracker = Tracker(namespace=namespace, redis=redis_client, **{**QUIET, "watchdog": True})
+    over = asyncio.Event()
+    async with tracker, tracker.register():
+        tasks = [asyncio.create_task(hold(tracker, f"{number}", over)) for number in range(20)]
+        await wait_until(lambda: redis_client.exists(f"{namespace}:job:19"), description="the jobs are written")
+        assert await connections() == before + 1
+        over.set()
+        await asyncio.gather(*tasks)
+
+
+DIGITS = 32
+"""Bytes that the numbers in a heartbeat may grow by: 400 jobs take two digits more than none."""
+
+
+def size_of(command: tuple[bytes, ...]) -> int:
+    return sum(len(word) for word in command)
+
+
+async def test_while_the_loop_runs_the_watchdog_wakes_no_more_often_than_every_second_pulse(redis_url: str, namespace: str):
+    settings = {**QUIET, "watchdog": True}
+    async with Tracker(namespace=namespace, redis_options={"url": redis_url}, **settings) as tracker, tracker.register():
+        await asyncio.sleep(12 * TICK_SECONDS)
+        assert 3 <= runtime_of(tracker).watchdog.checks <= 8
+
+
+async def test_a_heartbeat_is_no_larger_with_many_jobs_in_flight(wire: WireProxy, namespace: str):
+    over = asyncio.Event()
+    settings: dict[str, Any] = {**QUIET, "heartbeat_interval": 0.1, "heartbeat_ttl": 60.0}
+    async with Tracker(namespace=namespace, redis_options={"url": wire.url}, **settings) as tracker, tracker.register():
+        await wait_until(lambda: len(sent(wire, "beat")) >= 2, description="beats without a job")
+        idle = max(size_of(beat) for beat in sent(wire, "beat"))
+        tasks = [asyncio.create_task(hold(tracker, f"{number:032}", over)) for number in range(400)]
+        await wait_until(lambda: b"400" in sent(wire, "beat")[-1], description="a beat says how many jobs there are")
+        wire.forget_commands()
+        await wait_until(lambda: len(sent(wire, "beat")) >= 2, description="beats with many jobs")
+        assert max(size_of(beat) for beat in sent(wire, "beat")) <= idle + DIGITS
+        over.set()
+        await asyncio.gather(*tasks)
+
+
+async def test_a_sweeper_without_company_seldom_judges_anybody_and_judges_at_once_whoever_comes(wire: WireProxy, namespace: str):
+    def turns() -> tuple[int, int]:
+        return len(sent(wire, "lease")), len(sent(wire, "observe"))
+
+    settings: dict[str, Any] = {**QUIET, "redis_options": {"url": wire.url}, "sweep_interval": 0.02}
+    async with Tracker(namespace=namespace, **settings) as tracker, tracker.register():
+        await wait_until(lambda: turns()[1] > 0, description="it sweeps")
+        wire.forget_commands()
+        await wait_until(lambda: turns()[0] >= 50, description="it has had fifty turns")
+        taken, judged = turns()
+        assert 1 <= judged <= taken // 10 + 1
+        wire.forget_commands()
+        async with Tracker(namespace=namespace, **{**settings, "sweep_interval": 60.0}) as other, other.register():
+            await wait_until(lambda: turns()[1] > 20, description="it sweeps at every turn")
+            taken, judged = turns()
+            assert judged >= taken - 12

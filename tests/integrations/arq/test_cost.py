@@ -1,0 +1,254 @@
+"""What a tracked arq worker may cost, as budgets that are counted: commands, messages, connections and bytes."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import redis.asyncio
+from arq.connections import ArqRedis
+from arq.worker import Worker, func
+from redis.asyncio.connection import AbstractConnection
+
+from async_tracker import Tracker
+from async_tracker.embedded import EmbeddedServer
+from benchmarks.footprint import Hooked
+from tests.harness.settings import QUIET
+from tests.harness.wait import wait_until
+
+MEMORY_PER_JOB_BYTES = 512
+
+
+def waits(hook: Coroutine[Any, Any, None]) -> bool:
+    """Tell whether a coroutine suspends even once on its way to its end."""
+    try:
+        hook.send(None)
+    except StopIteration:
+        return False
+    hook.close()
+    return True
+
+
+async def test_by_default_no_hook_waits_for_anything(redis_url: str, namespace: str):
+    pool = ArqRedis.from_url(redis_url)
+    hooked = Hooked(Tracker(namespace=namespace, **QUIET), pool)
+    await hooked.startup()
+
+    async def job() -> list[str]:
+        ctx = hooked.ctx(uuid.uuid4().hex)
+        waited = [name for name in ("on_job_start",) if waits(hooked.call(name, ctx))]
+        await hooked.function(ctx)
+        return waited + [name for name in ("on_job_end", "after_job_end") if waits(hooked.call(name, ctx))]
+
+    assert await asyncio.create_task(job()) == []
+    await hooked.shutdown()
+    await pool.aclose()
+
+
+async def test_an_arq_worker_sends_for_each_job_what_it_sends_without_the_tracker(
+    make_server: Callable[..., EmbeddedServer], namespace: str
+):
+    tracked = await commands_of_a_worker(make_server().url, Tracker(namespace=namespace, linger=5.0, **QUIET))
+    untracked = await commands_of_a_worker(make_server().url, None)
+    of_jobs = ("exec", "multi", "watch", "psetex", "incrby", "expire", "zrem", "del", "set", "zscore", "exists", "get")
+    assert {name: tracked.get(name, 0) for name in of_jobs if tracked.get(name, 0) >= JOBS} == {
+        name: pytest.approx(untracked[name], abs=JOBS // 10) for name in of_jobs if untracked.get(name, 0) >= JOBS
+    }
+    assert tracked.get("evalsha", 0) + tracked.get("eval", 0) < JOBS // 10
+
+
+async def test_an_arq_worker_waits_for_redis_as_often_for_each_job_as_without_the_tracker(
+    make_server: Callable[..., EmbeddedServer], namespace: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Not less often either: a worker that claims faster holds ``max_jobs`` jobs sooner, and then arq stops reading until its next poll."""
+    messages = 0
+    send = AbstractConnection.send_packed_command
+
+    async def counted(self: Any, *args: Any, **kwargs: Any) -> None:
+        nonlocal messages
+        messages += 1
+        await send(self, *args, **kwargs)
+
+    monkeypatch.setattr(AbstractConnection, "send_packed_command", counted)
+    await commands_of_a_worker(make_server().url, None)
+    untracked, messages = messages, 0
+    await commands_of_a_worker(make_server().url, Tracker(namespace=namespace, linger=5.0, **QUIET))
+    assert messages == pytest.approx(untracked, abs=JOBS // 4)
+
+
+class PollsCounted(ArqRedis):
+    """A pool that knows how often its worker has polled: in a burst arq asks after each poll how much is left."""
+
+    polls = 0
+
+    async def zcard(self, name: Any) -> int:
+        self.polls += 1
+        return int(await super().zcard(name))
+
+
+@pytest.mark.parametrize("linger", [0.002, 0.0])
+async def test_jobs_that_wait_for_their_starts_do_not_fill_an_arq_worker(redis_url: str, namespace: str, linger: float):
+    """One that is full reads nothing until its next poll: then there would be one for every ten jobs. arq reads a hundred in each."""
+
+    async def noop(ctx: dict[str, Any]) -> None:
+        return None
+
+    pool = PollsCounted.from_url(redis_url)
+    await asyncio.gather(*[pool.enqueue_job("noop") for _ in range(MANY_JOBS)])
+    tracker = Tracker(namespace=namespace, durable=True, linger=linger, **QUIET)
+    worker = Worker(**tracker.install({"functions": [func(noop, name="noop")], "redis_pool": pool, "burst": True}), handle_signals=False)
+    await worker.async_run()
+    await worker.on_shutdown(worker.ctx)
+    await pool.aclose()
+    assert worker.jobs_complete == MANY_JOBS
+    assert pool.polls <= MANY_JOBS / 10 / 3
+
+
+MANY_JOBS = 400
+JOBS = 200
+
+
+async def commands_of_a_worker(url: str, tracker: Tracker | None) -> dict[str, int]:
+    async def noop(ctx: dict[str, Any]) -> None:
+        return None
+
+    pool = ArqRedis.from_url(url)
+    for _ in range(JOBS):
+        await pool.enqueue_job("noop")
+    await pool.config_resetstat()
+    arguments: dict[str, Any] = {"functions": [func(noop, name="noop")], "redis_pool": pool, "burst": True, "poll_delay": 0.005}
+    worker = Worker(**(tracker.install(arguments) if tracker is not None else arguments), handle_signals=False)
+    await worker.async_run()
+    stats = await pool.info("commandstats")
+    if worker.on_shutdown is not None:
+        await worker.on_shutdown(worker.ctx)
+    await pool.aclose()
+    return {name.removeprefix("cmdstat_"): int(found["calls"]) for name, found in stats.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What one worker cost its server: commands, those within scripts too, calls of scripts, bytes, and the tracker's own connections."""
+
+    commands: int
+    scripts: int
+    bytes: int
+    connections: int
+    seconds: float
+
+
+async def cost_of_a_worker(url: str, tracker: Tracker | None, *, job_seconds: float, jobs: int) -> Cost:
+    async def work(ctx: dict[str, Any]) -> None:
+        if job_seconds:
+            await asyncio.sleep(job_seconds)
+
+    pool, onlooker = ArqRedis.from_url(url), redis.asyncio.Redis.from_url(url)
+    for _ in range(jobs):
+        await pool.enqueue_job("work")
+    await pool.config_resetstat()
+    began = time.monotonic()
+    arguments: dict[str, Any] = {"functions": [func(work, name="work")], "redis_pool": pool, "burst": True, "poll_delay": POLL_DELAY}
+    worker = Worker(**(tracker.install(arguments) if tracker is not None else arguments), handle_signals=False)
+    task, ours = asyncio.create_task(worker.async_run()), set[str]()
+    while not task.done():
+        await asyncio.wait([task], timeout=0.05)
+        ours |= {client["id"] for client in await onlooker.client_list() if client["name"].startswith("async-tracker")}
+    await task
+    traffic, called = await pool.info("stats"), await pool.info("commandstats")
+    seconds = time.monotonic() - began
+    calls = {name.removeprefix("cmdstat_"): int(found["calls"]) for name, found in called.items()}
+    if worker.on_shutdown is not None:
+        await worker.on_shutdown(worker.ctx)
+    await pool.aclose()
+    await onlooker.aclose()
+    return Cost(
+        commands=sum(count for name, count in calls.items() if not name.startswith("client|list")),
+        scripts=calls.get("evalsha", 0) + calls.get("eval", 0),
+        bytes=int(traffic["total_net_input_bytes"]),
+        connections=len(ours),
+        seconds=seconds,
+    )
+
+
+POLL_DELAY = 0.05
+POLL_COMMANDS, POLL_BYTES = 3, 200
+"""What arq sends with each of its polls: the tracked worker may have needed some more of them, or some fewer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What tracking may add. No term depends on how fast the machine is: what is sent by the clock is paid for by the second."""
+
+    once: float
+    each_second: float
+    each_job: float
+
+    def allows(self, seconds: float, jobs: int) -> float:
+        return self.once + seconds * self.each_second + jobs * self.each_job
+
+
+@pytest.mark.parametrize(
+    ("linger", "job_seconds", "jobs", "scripts", "commands", "size"),
+    [
+        pytest.param(5.0, 0.0, 300, 0, 0, 100, id="jobs shorter than a linger"),
+        # A write takes 8 commands, and in the worst case a job's start and its end are each written alone.
+        pytest.param(0.002, 0.05, 100, 2, 2 * 8, 1_500, id="jobs of 50 ms"),
+    ],
+)
+async def test_an_arq_worker_costs_no_more_than_its_budget(
+    make_server: Callable[..., EmbeddedServer],
+    namespace: str,
+    linger: float,
+    job_seconds: float,
+    jobs: int,
+    scripts: float,
+    commands: float,
+    size: float,
+):
+    alone = await cost_of_a_worker(make_server().url, None, job_seconds=job_seconds, jobs=jobs)
+    tracked = await cost_of_a_worker(make_server().url, Tracker(namespace=namespace, linger=linger), job_seconds=job_seconds, jobs=jobs)
+    assert (alone.scripts, alone.connections, tracked.connections) == (0, 0, 1)
+    polls = 1 / POLL_DELAY
+    for added, budget in (
+        (tracked.scripts, Budget(once=16, each_second=4, each_job=scripts)),
+        (tracked.commands - alone.commands, Budget(once=60, each_second=16 + polls * POLL_COMMANDS, each_job=commands)),
+        (tracked.bytes - alone.bytes, Budget(once=12_000, each_second=2_000 + polls * POLL_BYTES, each_job=size)),
+    ):
+        assert added <= budget.allows(tracked.seconds, jobs), (budget, alone, tracked)
+
+
+async def test_a_job_in_flight_takes_no_more_memory_of_redis_than_its_budget(
+    redis_client: redis.asyncio.Redis, redis_url: str, namespace: str
+):
+    jobs = 500
+    pool = ArqRedis.from_url(redis_url)
+    hooked = Hooked(Tracker(namespace=namespace, **QUIET), pool)
+    await hooked.startup()
+    over = asyncio.Event()
+    ids = [uuid.uuid4().hex for _ in range(jobs)]
+
+    async def job(job_id: str) -> None:
+        ctx = hooked.ctx(job_id)
+        await hooked.call("on_job_start", ctx)
+        await hooked.function(ctx)
+        await over.wait()
+        await hooked.call("on_job_end", ctx)
+        await hooked.call("after_job_end", ctx)
+
+    tasks = [asyncio.create_task(job(job_id)) for job_id in ids]
+    written = [f"{namespace}:job:{job_id}" for job_id in ids]
+    await wait_until(lambda: has_all(redis_client, written), description="every job is written")
+    lists = [key async for key in redis_client.scan_iter(match=f"{namespace}:jobs:*")]
+    taken = sum([await redis_client.memory_usage(key, samples=0) for key in [*written, *lists]])
+    assert taken / jobs <= MEMORY_PER_JOB_BYTES
+    over.set()
+    await asyncio.gather(*tasks)
+    await hooked.shutdown()
+    await pool.aclose()
+
+
+async def has_all(client: redis.asyncio.Redis, keys: list[str]) -> bool:
+    return int(await client.exists(*keys)) == len(keys)

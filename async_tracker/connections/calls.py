@@ -49,8 +49,8 @@ async def call_many(client: Any, commands: Iterable[Sequence[Argument]]) -> list
     """Run several commands in one round trip, not as a transaction; a command that the server refuses has its error as reply."""
     with translated():
         async with client.pipeline(transaction=False) as pipe:
-            for command in commands:
-                pipe.execute_command(*command[:1], *map(packed, command[1:]), **RAW)
+            for command in commands:  # thousands of names of keys among their arguments, in bytes already
+                pipe.execute_command(command[0], *[part if type(part) is bytes else packed(part) for part in command[1:]], **RAW)
             replies: list[Any] = await pipe.execute(raise_on_error=False)
             return replies
 

@@ -19,7 +19,7 @@ def hostname() -> str:
 
 
 def host_id() -> str:
-    """What tells this host from another of the same name: the boot and the pid namespace; elsewhere the hardware address.
+    """Give what distinguishes this host from another of the same name: the boot and the pid namespace; elsewhere the hardware address.
 
     Two processes with the same id see each other's pids, so while one of them runs the host of the other is there.
     """

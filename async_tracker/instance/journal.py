@@ -166,8 +166,8 @@ class Journal:
         if run.is_taken_in:
             with self._lock:
                 self.counts.count_end(run)
-                must_tell = self._end(run)
-            if must_tell:
+                must_write = self._end(run)
+            if must_write:
                 self._wake()
 
     def _end(self, run: Run) -> bool:
@@ -190,7 +190,7 @@ class Journal:
         return True
 
     def _forget_ended(self) -> None:
-        """The list in Redis will tell which jobs have ended; not so where an older run of the same job is in flight."""
+        """Let the list in Redis say later which jobs have ended; it cannot where an older run of the same job is in flight."""
         self._mixed_up.update(ref for ref in self._ended.values() if ref in self._here)
         self._ended.clear()
         self.must_compare = True
@@ -300,7 +300,7 @@ class Journal:
             self._mixed_up.update(end.job_id for end in gone if not end.last_here)
 
     def write_all_again(self) -> None:
-        """Redis has lost what it was told: every run in flight is written again."""
+        """Write every run in flight again: Redis has lost what was written."""
         with self._lock:
             self._take_in()
             self._forget_ended()

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from async_tracker.instance.alarms import Alarms
 
 TICK_SECONDS = 0.25
-"""How often the loop shows that it runs; the watchdog takes the missing of it for a blocked loop."""
+"""How often the loop shows that it runs; where that does not come, the watchdog takes the loop for blocked."""
 
 
 class Pulse:
-    """The loop's own sign of life inside the process: a stamp that the watchdog thread reads, and how late it came."""
+    """The loop's sign of life inside the process: a time stamp that the watchdog thread reads, and by how much it was late."""
 
     def __init__(self) -> None:
         self.ticked_at = time.monotonic()
@@ -27,7 +27,7 @@ class Pulse:
         return int(max(lag, 0.0) * 1000)
 
     async def run(self, alarms: Alarms, step: Callable[[], None]) -> None:
-        """Tick for ever, and take a step each time."""
+        """Tick for ever, and call ``step`` each time."""
         while True:
             due = time.monotonic() + TICK_SECONDS
             await alarms.sleep(TICK_SECONDS)

@@ -85,7 +85,7 @@ class Run:
     queue: str | None = None
     enqueued_at_ms: int | None = None
     enqueued_at: datetime | None = None
-    """The same as the worker library tells it; made into milliseconds only for the runs that are stored."""
+    """The same as the worker library gives it; converted to milliseconds only for the runs that are stored."""
     due_at_ms: int | None = None
     """When it was due, for the time that it waited in its queue; not stored."""
     timeout: float | None = None

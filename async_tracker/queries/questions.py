@@ -7,7 +7,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from anyio.lowlevel import checkpoint
+import anyio.lowlevel
 
 from async_tracker.clock import from_ms
 from async_tracker.connections.calls import call_many, refused, run_script
@@ -183,7 +183,7 @@ class Queries:
         while made := dict(islice(making, self._jobs_in_a_turn)):
             jobs.update(made)
             if len(made) == self._jobs_in_a_turn:
-                await checkpoint()
+                await anyio.lowlevel.checkpoint()
 
     async def _observe(self) -> Observation:
         names, arguments = observe_call("")

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Generic, TypeVar
 
-from anyio import Event, create_task_group
-from anyio.lowlevel import checkpoint
+import anyio
+import anyio.lowlevel
 
 T = TypeVar("T")
 
@@ -14,7 +14,7 @@ class Answer(Generic[T]):
     """What a question under way comes to."""
 
     def __init__(self) -> None:
-        self._is_there = Event()
+        self._is_there = anyio.Event()
         self._value: Any = None
         self._failure: Exception | None = None
 
@@ -45,9 +45,9 @@ async def under_way(question: Callable[[], Awaitable[T]]) -> AsyncIterator[Answe
     """
     answer: Answer[T] = Answer()
     failure: Exception | None = None
-    async with create_task_group() as group:
+    async with anyio.create_task_group() as group:
         group.start_soon(answer.fetch, question)
-        await checkpoint()  # it is sent
+        await anyio.lowlevel.checkpoint()  # it is sent
         try:
             yield answer
         except Exception as exc:

@@ -97,7 +97,7 @@ def describe(client: Any) -> str:
 
 
 class Access:
-    """The Redis of a tracker: a client that somebody shares, or one of its own, made from options when it is first needed.
+    """The Redis of a tracker: a client that its owner shares, or one of its own, made from options when it is first needed.
 
     A client of its own belongs to the event loop that it was made in: another ``asyncio.run`` gets another one.
     """
@@ -118,17 +118,17 @@ class Access:
         self._own_loop: asyncio.AbstractEventLoop | None = None
 
     def share(self, client: Any) -> None:
-        """Use this client from now on; nobody has asked for another Redis."""
+        """Use this client from now on, as no other Redis was asked for."""
         check_client(client)
         self._shared = client
 
     def unshare(self) -> None:
-        """Forget a client that nobody had asked for: whoever owns it closes it."""
+        """Forget a client that was shared without being asked for; its owner closes it."""
         if not self.is_explicit:
             self._shared = None
 
     def default_to(self, make: Callable[[], Any]) -> None:
-        """Make clients so from now on; nobody has asked for another Redis."""
+        """Make clients so from now on, as no other Redis was asked for."""
         self._make = make
 
     def client(self) -> Any:
@@ -142,7 +142,7 @@ class Access:
         return self._own
 
     def sync_client(self) -> sync_redis.Redis:
-        """Make a synchronous client of the same Redis; whoever asks for it closes it."""
+        """Make a synchronous client of the same Redis; the caller closes it."""
         if self._shared is not None:
             return sync_counterpart(self._shared)
         if self._make is not None:

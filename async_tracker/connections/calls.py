@@ -117,7 +117,7 @@ def run_script_sync(client: Any, script: Script, keys: Sequence[str | bytes], ar
 async def bounded(work: Coroutine[Any, Any, T], seconds: float) -> T:
     """Let the driver work in a task of its own, for at most ``seconds``. Raises Python's TimeoutError when they are over.
 
-    Whoever is cancelled in here is cancelled at once. The driver itself can swallow a cancellation: on Python 3.11 ``wait_for``,
+    A caller that is cancelled in here is cancelled at once. The driver itself can swallow a cancellation: on Python 3.11 ``wait_for``,
     in which it sends, does when both come together.
     """
     task = asyncio.get_running_loop().create_task(work)
@@ -133,7 +133,7 @@ async def bounded(work: Coroutine[Any, Any, T], seconds: float) -> T:
 
 
 def _note_exception(task: "asyncio.Task[Any]") -> None:
-    """Nobody may be there any more to hear how it failed."""
+    """Fetch a failure, so that asyncio does not report it as never retrieved: the caller may have left before it."""
     if not task.cancelled():
         task.exception()
 

@@ -98,7 +98,7 @@ def describe(client: Any) -> str:
 
 
 class Access:
-    """The Redis of a tracker: a client that somebody shares, or one of its own, made from options when it is first needed.
+    """The Redis of a tracker: a client that its owner shares, or one of its own, made from options when it is first needed.
 
     A client of its own belongs to the event loop that it was made in: another ``asyncio.run`` gets another one.
     """
@@ -120,18 +120,18 @@ class Access:
         self._own: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
 
     def share(self, client: Any) -> None:
-        """Use this client of a worker in the running event loop from now on; nobody has asked for another Redis."""
+        """Use this client of a worker in the running event loop from now on, as no other Redis was asked for."""
         check_client(client)
         self._lent.append((asyncio.get_running_loop(), client))
 
     def unshare(self, client: Any) -> None:
-        """Forget a worker's client: whoever owns it closes it. Another worker may share the same one, and goes on with it."""
+        """Forget a worker's client; its owner closes it. Another worker may share the same client, and goes on with it."""
         newest = next((entry for entry in reversed(self._lent) if entry[1] is client), None)
         if newest is not None:
             self._lent.remove(newest)
 
     def default_to(self, make: Callable[[], Any]) -> None:
-        """Make clients so from now on; nobody has asked for another Redis."""
+        """Make clients so from now on, as no other Redis was asked for."""
         self._make = make
 
     def client(self) -> Any:
@@ -153,7 +153,7 @@ class Access:
         return async_counterpart(sync_counterpart(self._lent[-1][1])) if self._lent else async_redis.Redis(**self._options)
 
     def sync_client(self) -> sync_redis.Redis:
-        """Make a synchronous client of the same Redis; whoever asks for it closes it."""
+        """Make a synchronous client of the same Redis; the caller closes it."""
         if self._given is not None or self._lent:
             return sync_counterpart(self._given or self._lent[-1][1])
         if self._make is not None:

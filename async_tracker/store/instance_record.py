@@ -92,7 +92,7 @@ class StoredInstance:
 
 
 def decode_instance(key: str, instance_id: str, stored: Mapping[str, str]) -> StoredInstance:
-    """Read ``instance:{id}``. Raises CorruptRecord for what another version or somebody else wrote."""
+    """Read ``instance:{id}``. Raises CorruptRecord for what another version or another program wrote."""
     if stored.get("schema") != str(RECORD_SCHEMA):
         raise CorruptRecord(key, f"schema {stored.get('schema')}, this version reads {RECORD_SCHEMA}")
     try:
@@ -120,7 +120,7 @@ def decode_instance(key: str, instance_id: str, stored: Mapping[str, str]) -> St
 def of_another_schema(instance_id: str, stored: Mapping[str, str]) -> StoredInstance:
     """Read as much of another version's ``instance:{id}`` as it takes to judge it by its own limits.
 
-    What cannot even be read so far belongs to no library: whoever wrote it, or a sweep of that version, sees to it.
+    If even this cannot be read, it belongs to no library: a sweep of the version that wrote it deals with it.
 
     >>> of_another_schema("w", {"schema": "2", "library": "arq", "limits": "[15.0,30.0,60.0,null]"}).limits.disconnect_grace
     30.0

@@ -134,7 +134,7 @@ class RecoveryAction(StrEnum):
     ENDED = "ended"
     """It had ended before its worker died; nothing was left to do."""
     TAKEN = "taken"
-    """Somebody else holds it already; left alone."""
+    """Another worker holds it already; left alone."""
     LEFT = "left"
     """The worker is no queue's: there is nothing to release. Removed from the orphans."""
 

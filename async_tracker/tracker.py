@@ -6,21 +6,20 @@ import threading
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
+from itertools import chain
 from typing import Any, Self, TypeVar, overload
 
 from async_tracker.config import SETTING_NAMES, Settings, check_text, settings_from_env, unknown_names
-from async_tracker.connections.access import Access, describe
+from async_tracker.connections.access import Access
 from async_tracker.errors import TrackerError
 from async_tracker.events.listeners import Listener, Listeners
 from async_tracker.events.stream import EventStream
-from async_tracker.instance.host import host_id, hostname, versions
 from async_tracker.instance.runs import CurrentJob, current, handle_of
 from async_tracker.instance.runtime import Runtime
 from async_tracker.integrations.footing import Footing
 from async_tracker.integrations.known import KNOWN, redis_arguments
 from async_tracker.integrations.registry import Ctx, Registry
 from async_tracker.namespace import Namespace, SyncNamespace
-from async_tracker.policy import NO_LIBRARY
 from async_tracker.queries.questions import Queries
 from async_tracker.records import Event, Instance, Job, Orphan, Quarantined, QueueDepth, Recovery, Snapshot, Stats
 from async_tracker.recovery.by_hand import RecoveryByHand
@@ -60,7 +59,8 @@ class Tracker:
             redis_options = {"url": tracker_url}
         self._access = Access(client=redis, options=redis_options, fallback_url=os.environ.get("REDIS_URL") or None)
         self._listeners = Listeners()
-        self._runtime: Runtime | None = None
+        self._runtimes: list[Runtime] = []
+        """The instances of this process; the newest last."""
         self._sync: Any = None
         self._sync_lock = threading.Lock()
         self._registry = Registry(access=self._access, namespace=self.namespace, given=library_redis)
@@ -81,7 +81,10 @@ class Tracker:
 
     @property
     def instance_id(self) -> str | None:
-        """The id of the instance that runs in this process; None when none does."""
+        """The id of the instance that runs in this process; None when none does.
+
+        Of several it is the one whose job asks, else the newest of this event loop, else the newest.
+        """
         return self._runtime.instance_id if self._runtime is not None else None
 
     @property
@@ -91,17 +94,29 @@ class Tracker:
             settings=self.settings,
             access=self._access,
             registry=self._registry,
-            on_runtime=self._set_runtime,
+            on_runtime=self._runtimes.append,
+            on_left=self._left,
             on_event=self._listeners.announce,
         )
+
+    def _left(self, runtime: Runtime) -> None:
+        if runtime in self._runtimes:
+            self._runtimes.remove(runtime)
+
+    @property
+    def _runtime(self) -> Runtime | None:
+        """The instance that speaks here, as `instance_id` tells it."""
+        if len(self._runtimes) < 2:
+            return next(iter(self._runtimes), None)
+        newest = list(reversed(self._runtimes))
+        run = current.get()
+        of_the_job = (runtime for runtime in newest if run is not None and runtime.keeps(run))
+        return next(chain(of_the_job, (runtime for runtime in newest if runtime.lives_here), newest), None)
 
     @property
     def is_behind(self) -> bool:
         """Whether Redis did not take the last heartbeat or write of this process's instance: jobs run on, unseen. False without one."""
         return self._runtime is not None and self._runtime.is_behind
-
-    def _set_runtime(self, runtime: Runtime | None) -> None:
-        self._runtime = runtime
 
     # a worker whose settings name our hooks
 
@@ -114,10 +129,12 @@ class Tracker:
     ) -> Callable[[T], T]: ...
 
     def install(self, settings: Any = None, /, *, only: Collection[str] | None = None, ignore: Collection[str] | None = None) -> Any:
-        """Track everything that an arq worker does: our hooks around its own, functions and cron jobs wrapped.
+        """Track everything that an arq worker does: our hooks around its own, functions and cron jobs wrapped when it starts.
 
-        Decorates a WorkerSettings class, with or without arguments, or takes a dict of Worker arguments and returns a new one.
-        ``only`` or ``ignore`` are names of functions. Installing twice changes nothing.
+        Decorates a WorkerSettings class, with or without arguments, or takes a dict of Worker arguments and returns a new one. Only the
+        five hooks are set; all else is read from arq's Worker when that starts. ``only`` or ``ignore`` are names of functions; where a
+        worker has none by one of these names, all its functions are tracked, without arguments, and an error is logged. Installing
+        twice changes nothing. Raises ConfigError for what is no settings and for names that are no texts.
         """
         if settings is None:
             return lambda later: self._install(later, only=only, ignore=ignore)
@@ -153,10 +170,11 @@ class Tracker:
 
     async def aclose(self) -> None:
         """Close what this tracker has opened. A shared client stays open, and so does the instance of a worker in other threads."""
-        if self._runtime is not None and self._runtime.is_here:
-            await self._runtime.stop()
-        if self._runtime is not None and not self._runtime.is_running:
-            self._runtime = None
+        for runtime in list(self._runtimes):
+            if runtime.is_here:
+                await runtime.stop()
+            if not runtime.is_running:
+                self._left(runtime)
         with self._sync_lock:
             sync, self._sync = self._sync, None
         if sync is not None:
@@ -173,37 +191,17 @@ class Tracker:
         Raises TrackerError when this tracker has an instance in this loop already, TypeError and ConfigError as `track` does.
         """
         _check_texts("register", queue=queue, functions=functions)
-        if self._runtime is not None and self._runtime.is_running:
-            raise TrackerError(f"this tracker runs instance {self._runtime.instance_id} already: make another Tracker for another instance")
-        runtime = Runtime(
-            settings=self.settings,
-            client=self._access.client(),
-            description=self._describe(queue, concurrency, functions),
-            make_adapter=lambda link: None,
-            on_event=self._listeners.announce,
-        )
-        self._runtime = runtime
+        running = next((runtime for runtime in self._runtimes if runtime.is_running), None)
+        if running is not None:
+            raise TrackerError(f"this tracker runs instance {running.instance_id} already: make another Tracker for another instance")
+        footing = self.footing
+        description = footing.describe(queue=queue or self.settings.queue, concurrency=concurrency, functions=functions)
+        runtime = footing.runtime(description, make_adapter=lambda link: None)
         try:
             await runtime.start()
             yield runtime.instance_id
         finally:
-            await runtime.stop()
-            self._runtime = None
-
-    def _describe(self, queue: str | None, concurrency: int | None, functions: Collection[str]) -> Description:
-        return Description(
-            library=NO_LIBRARY,
-            host=hostname(),
-            host_id=host_id(),
-            pid=os.getpid(),
-            label=self.settings.instance_id,
-            queue=queue or self.settings.queue,
-            functions=tuple(functions),
-            concurrency=concurrency,
-            tags=self.settings.tags,
-            versions=versions(),
-            redis=describe(self._access.client()),
-        )
+            await footing.leave(runtime)
 
     @asynccontextmanager
     async def track(

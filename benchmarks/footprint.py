@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from arq.connections import RedisSettings, create_pool
-from arq.worker import func
+from arq.worker import Worker, func
 
 from async_tracker import Tracker
 from benchmarks.ground import Ground
@@ -77,26 +77,35 @@ class Hooked:
             return None
 
         arguments: dict[str, Any] = tracker.install({"functions": [func(noop, name="send_email")], "queue_name": QUEUE})
-        self._pool = pool
-        self._arguments = arguments
-        self.function: Callable[[Ctx], Awaitable[Any]] = arguments["functions"][0].coroutine
+        self._worker = Worker(**arguments, redis_pool=pool, ctx={"redis": pool}, handle_signals=False)
         self._enqueued = datetime.now(UTC)
+
+    @property
+    def function(self) -> Callable[[Ctx], Awaitable[Any]]:
+        """What arq calls for a job, once the worker has started."""
+        found: Callable[[Ctx], Awaitable[Any]] = self._worker.functions["send_email"].coroutine
+        return found
 
     async def startup(self) -> None:
         """Call the hook that registers."""
-        await self._arguments["on_startup"]({"redis": self._pool})
+        worker = self._worker  # a variable of this frame, as `self` is one of arq's: there the hook looks for its worker
+        assert worker.on_startup is not None
+        await worker.on_startup(worker.ctx)
 
     async def shutdown(self) -> None:
         """Call the hook that deregisters."""
-        await self._arguments["on_shutdown"]({"redis": self._pool})
+        worker = self._worker
+        assert worker.on_shutdown is not None
+        await worker.on_shutdown(worker.ctx)
 
     def ctx(self, job_id: str) -> Ctx:
         """Make what arq hands to the hooks of one job."""
-        return {"redis": self._pool, "job_id": job_id, "job_try": 1, "enqueue_time": self._enqueued, "score": int(time.time() * 1000)}
+        job = {"job_id": job_id, "job_try": 1, "enqueue_time": self._enqueued, "score": int(time.time() * 1000)}
+        return {**self._worker.ctx, **job}
 
     async def call(self, name: str, ctx: Ctx) -> None:
         """Call one hook, if it is there."""
-        hook: Hook | None = self._arguments.get(name)
+        hook: Hook | None = getattr(self._worker, name)
         if hook is not None:
             await hook(ctx)
 

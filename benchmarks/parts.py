@@ -7,6 +7,7 @@ from typing import Any
 
 from async_tracker.instance.writer import Writer
 from async_tracker.integrations.arq import claims
+from async_tracker.integrations.arq.tracked_worker import TrackedWorker
 
 HOOKS = {
     "on_job_start": "put the run in flight",
@@ -20,20 +21,28 @@ LOOK = "look for what is to be written"
 def time_parts(arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, float]]:
     """Put timers around the parts of a tracked worker's arguments.
 
-    Returns the new arguments, and a dict that grows by the seconds that each part takes, the timer's own included.
+    Returns a copy of the arguments, and a dict that grows by the seconds that each part takes, the timer's own included.
     """
     seconds = dict.fromkeys([*HOOKS.values(), CLAIM, LOOK], 0.0)
     setattr(Writer, "_check", _timed(Writer._check, LOOK, seconds))  # noqa: B010 - a method is not assigned where types are checked
-    name_pipelines = claims._naming
+    name_pipelines, make_hook = claims._naming_for_one, TrackedWorker._make_hook
 
-    def naming(kind: Any, of: claims.Claims) -> Any:
-        named = name_pipelines(kind, of)
-        named.psetex = _timed(named.psetex, CLAIM, seconds)
-        return named
+    def naming(of: claims.Claims) -> Callable[[Any], Any]:
+        make_kind = name_pipelines(of)
 
-    setattr(claims, "_naming", naming)  # noqa: B010
-    hooks = {name: _timed_hook(arguments[name], label, seconds) for name, label in HOOKS.items()}
-    return {**arguments, **hooks}, seconds
+        def make_timed_kind(kind: Any) -> Any:
+            named = make_kind(kind)
+            named.psetex = _timed(named.psetex, CLAIM, seconds)
+            return named
+
+        return make_timed_kind
+
+    def making(self: TrackedWorker, kind: str, *args: Any, **kwargs: Any) -> Any:
+        return _timed_hook(make_hook(self, kind, *args, **kwargs), HOOKS[kind], seconds)
+
+    setattr(claims, "_naming_for_one", naming)  # noqa: B010
+    setattr(TrackedWorker, "_make_hook", making)  # noqa: B010
+    return dict(arguments), seconds
 
 
 def _timed(part: Callable[..., Any], label: str, seconds: dict[str, float]) -> Callable[..., Any]:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
+from weakref import WeakKeyDictionary
 
 import redis as sync_redis
 import redis.asyncio as async_redis
@@ -15,7 +16,7 @@ from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, 
 from redis.asyncio.sentinel import SentinelConnectionPool
 
 from async_tracker.config import DEFAULT_REDIS_URL, unknown_names
-from async_tracker.connections.counterparts import KNOWN_OPTIONS, sync_counterpart, sync_options
+from async_tracker.connections.counterparts import KNOWN_OPTIONS, async_counterpart, sync_counterpart, sync_options
 from async_tracker.errors import ConfigError
 
 SOCKET_TIMEOUT = 5.0
@@ -97,7 +98,7 @@ def describe(client: Any) -> str:
 
 
 class Access:
-    """The Redis of a tracker: a client that somebody shares, or one of its own, made from options when it is first needed.
+    """The Redis of a tracker: a client that its owner shares, or one of its own, made from options when it is first needed.
 
     A client of its own belongs to the event loop that it was made in: another ``asyncio.run`` gets another one.
     """
@@ -109,49 +110,59 @@ class Access:
             )
         if client is not None:
             check_client(client)
-        self._shared = client
+        self._given = client
         self.is_explicit = client is not None or options is not None
         """Whether this Redis was asked for; if not, an arq worker's own pool comes before it."""
         self._options = redis_options(options if options is not None else {"url": fallback_url or DEFAULT_REDIS_URL})
         self._make: Callable[[], Any] | None = None
-        self._own: Any = None
-        self._own_loop: asyncio.AbstractEventLoop | None = None
+        self._lent: list[tuple[asyncio.AbstractEventLoop, Any]] = []
+        """The clients of the workers in this process, each in its worker's loop; the newest last."""
+        self._own: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
 
     def share(self, client: Any) -> None:
-        """Use this client from now on; nobody has asked for another Redis."""
+        """Use this client of a worker in the running event loop from now on, as no other Redis was asked for."""
         check_client(client)
-        self._shared = client
+        self._lent.append((asyncio.get_running_loop(), client))
 
-    def unshare(self) -> None:
-        """Forget a client that nobody had asked for: whoever owns it closes it."""
-        if not self.is_explicit:
-            self._shared = None
+    def unshare(self, client: Any) -> None:
+        """Forget a worker's client; its owner closes it. Another worker may share the same client, and goes on with it."""
+        newest = next((entry for entry in reversed(self._lent) if entry[1] is client), None)
+        if newest is not None:
+            self._lent.remove(newest)
 
     def default_to(self, make: Callable[[], Any]) -> None:
-        """Make clients so from now on; nobody has asked for another Redis."""
+        """Make clients so from now on, as no other Redis was asked for."""
         self._make = make
 
     def client(self) -> Any:
         """Give the client for the running loop."""
-        if self._shared is not None:
-            return self._shared
+        if self._given is not None:
+            return self._given
         loop = asyncio.get_running_loop()
-        if self._own is None or self._own_loop is not loop:
-            self._own = self._make() if self._make is not None else async_redis.Redis(**self._options)
-            self._own_loop = loop
-        return self._own
+        for lent_to, client in reversed(self._lent):
+            if lent_to is loop:
+                return client
+        if loop not in self._own:
+            self._own[loop] = self._make_one()
+        return self._own[loop]
+
+    def _make_one(self) -> Any:
+        """Make a client of our own; of the Redis of a worker in another loop, where there is one."""
+        if self._make is not None:
+            return self._make()
+        return async_counterpart(sync_counterpart(self._lent[-1][1])) if self._lent else async_redis.Redis(**self._options)
 
     def sync_client(self) -> sync_redis.Redis:
-        """Make a synchronous client of the same Redis; whoever asks for it closes it."""
-        if self._shared is not None:
-            return sync_counterpart(self._shared)
+        """Make a synchronous client of the same Redis; the caller closes it."""
+        if self._given is not None or self._lent:
+            return sync_counterpart(self._given or self._lent[-1][1])
         if self._make is not None:
             return sync_counterpart(self._make())
         return sync_redis.Redis(**sync_options(self._options))
 
     async def aclose(self) -> None:
         """Close the client of our own; a shared one stays open."""
-        own, loop = self._own, self._own_loop
-        self._own = self._own_loop = None
-        if own is not None and loop is asyncio.get_running_loop():
+        own = self._own.pop(asyncio.get_running_loop(), None)
+        self._own.clear()  # those of other loops are theirs to close
+        if own is not None:
             await own.aclose()

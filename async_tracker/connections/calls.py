@@ -49,8 +49,8 @@ async def call_many(client: Any, commands: Iterable[Sequence[Argument]]) -> list
     """Run several commands in one round trip, not as a transaction; a command that the server refuses has its error as reply."""
     with translated():
         async with client.pipeline(transaction=False) as pipe:
-            for command in commands:
-                pipe.execute_command(*command[:1], *map(packed, command[1:]), **RAW)
+            for command in commands:  # thousands of names of keys among their arguments, in bytes already
+                pipe.execute_command(command[0], *[part if type(part) is bytes else packed(part) for part in command[1:]], **RAW)
             replies: list[Any] = await pipe.execute(raise_on_error=False)
             return replies
 
@@ -117,7 +117,7 @@ def run_script_sync(client: Any, script: Script, keys: Sequence[str | bytes], ar
 async def bounded(work: Coroutine[Any, Any, T], seconds: float) -> T:
     """Let the driver work in a task of its own, for at most ``seconds``. Raises Python's TimeoutError when they are over.
 
-    Whoever is cancelled in here is cancelled at once. The driver itself can swallow a cancellation: on Python 3.11 ``wait_for``,
+    A caller that is cancelled in here is cancelled at once. The driver itself can swallow a cancellation: on Python 3.11 ``wait_for``,
     in which it sends, does when both come together.
     """
     task = asyncio.get_running_loop().create_task(work)
@@ -133,7 +133,7 @@ async def bounded(work: Coroutine[Any, Any, T], seconds: float) -> T:
 
 
 def _note_exception(task: "asyncio.Task[Any]") -> None:
-    """Nobody may be there any more to hear how it failed."""
+    """Fetch a failure, so that asyncio does not report it as never retrieved: the caller may have left before it."""
     if not task.cancelled():
         task.exception()
 

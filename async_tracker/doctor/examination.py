@@ -72,6 +72,7 @@ class Examination:
         snapshot = await self.tracker.snapshot()
         await self._namespace(snapshot)
         self._instances(snapshot.instances)
+        self._notes(stored)
         self._whose_redis(stored, snapshot.instances)
         await self._sweeper(snapshot.instances)
         await self._claims(stored, info)
@@ -227,6 +228,13 @@ class Examination:
         if len(versions) > 1:
             says = ", ".join(f"{version} on {counted(number, 'instance')}" for version, number in sorted(versions.items()))
             self._ok("versions", f"{says}: normal during a roll-out")
+
+    def _notes(self, stored: list[StoredInstance]) -> None:
+        """What the instances themselves have to say of their set-up."""
+        for item in stored:
+            for note in item.description.notes:
+                tell = self._problem if note.is_error else self._warn
+                tell(item.instance_id, note.says, note.remedy)
 
     def _whose_redis(self, stored: list[StoredInstance], instances: tuple[Instance, ...]) -> None:
         ours = describe(self._client)

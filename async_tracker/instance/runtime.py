@@ -25,6 +25,7 @@ from async_tracker.instance.pen import Pen
 from async_tracker.instance.pulse import Pulse
 from async_tracker.instance.registration import Registration
 from async_tracker.instance.reporter import Reporter
+from async_tracker.instance.runs import Run
 from async_tracker.instance.sweep_loop import SweepLoop
 from async_tracker.instance.tasks import end_tasks, keep_running
 from async_tracker.instance.voice import Voice
@@ -145,17 +146,16 @@ class Runtime:
             alarms=self.alarms,
             sweep_interval=settings.sweep_interval,
         )
-        self._report_by(
-            Reporter(
-                store=self.store,
-                writer=self.writer,
-                pen=self.pen,
-                clock=self.clock,
-                adapter=self.adapter,
-                library=description.library,
-                start_timeout=settings.hook_timeout if settings.durable else None,
-            )
+        self._reporter = Reporter(
+            store=self.store,
+            writer=self.writer,
+            pen=self.pen,
+            clock=self.clock,
+            adapter=self.adapter,
+            library=description.library,
+            start_timeout=settings.hook_timeout if settings.durable else None,
         )
+        self._report_by(self._reporter)
         self.describe_anew = self.registration.describe_anew
         _runtimes.add(self)
 
@@ -178,7 +178,16 @@ class Runtime:
     @property
     def is_here(self) -> bool:
         """Whether it is running in the event loop that asks; from any other it must not be awaited."""
-        return self.is_running and self._loop is asyncio.get_running_loop()
+        return self.is_running and self.lives_here
+
+    @property
+    def lives_here(self) -> bool:
+        """Whether its event loop is the one that asks, if any does."""
+        return self._loop is asyncio._get_running_loop()
+
+    def keeps(self, run: Run) -> bool:
+        """Whether this instance started the run."""
+        return run.keeper is self._reporter or run.keeper is self
 
     @property
     def is_behind(self) -> bool:

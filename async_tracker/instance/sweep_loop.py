@@ -22,8 +22,6 @@ _BREATH = 0.02
 _ALONE_SWEEPS = 10
 """An instance that is alone sweeps once in this many turns: there is no other that could die."""
 
-_REFUSED = "Redis refuses the sweeps of this worker, so nothing is recovered from here: %s"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
@@ -119,12 +117,12 @@ class SweepLoop:
     def _got_through(self, turn: Turn) -> None:
         if self._is_refused and turn.is_sweeper:  # to take the lease may be allowed where to sweep is not
             self._is_refused = False
-            logger.info("Redis no longer refuses the sweeps of this worker")
+            logger.info("sweeps succeed again")
 
     def _put_off(self, exc: StorageError) -> None:
         """Log a refusal once: it lasts until a person changes something. That Redis is away is logged by the heartbeat."""
         if isinstance(exc, StorageUnavailable) or self._is_refused:
-            logger.debug("sweep postponed: %s", exc)
+            logger.debug("this sweep failed, the next one is tried in its time: %s", exc)
         else:
             self._is_refused = True
-            logger.warning(_REFUSED, exc)
+            logger.warning("sweeps fail, so this worker recovers nothing: %s", exc)

@@ -198,7 +198,10 @@ class Registry:
             )
 
     def sharing(self, instances: Iterable[StoredInstance]) -> list[tuple[str, ...]]:
-        """Give the groups of instances whose claims cannot be told apart: none of a group is recovered while another of it lives."""
+        """Give the groups of instances whose claims cannot be told apart: none of a group is recovered while another of it lives.
+
+        Instances of one process die together, so they are nobody's concern.
+        """
         groups: list[list[StoredInstance]] = []
         for stored in instances:
             adapter = self.adapter(stored.description.library)
@@ -210,12 +213,16 @@ class Registry:
                         break
                 else:
                     groups.append([stored])
-        return [tuple(stored.instance_id for stored in group) for group in groups if len(group) > 1]
+        return [tuple(stored.instance_id for stored in group) for group in groups if len({_process(stored) for stored in group}) > 1]
 
     async def aclose(self) -> None:
         """Close the clients that were made of urls."""
         for access in self._given.values():
             await access.aclose()
+
+
+def _process(stored: StoredInstance) -> tuple[str, int]:
+    return stored.description.host_id, stored.description.pid
 
 
 def _access_of(name: str, given: Any) -> Access:

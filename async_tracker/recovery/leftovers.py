@@ -96,14 +96,14 @@ class Leftovers:
             left = await self.find(due, now_ms=now_ms, adopt=True)
             for orphan in left.orphans:
                 if orphan.stands:
-                    await self._announce(orphan, now_ms=now_ms)
+                    await self._announce(orphan)
             holding = {claim.instance_id for claim in left.fetched} | {orphan.record.instance_id for orphan in left.orphans}
             for name in due:
                 if name in holding or not await self._store.bury(name):
                     self._searched_at_ms[name] = now_ms
         await self.forget(died_at_ms, now_ms=now_ms)
 
-    async def _announce(self, orphan: FoundOrphan, *, now_ms: int) -> None:
+    async def _announce(self, orphan: FoundOrphan) -> None:
         record = orphan.record
         event = orphaned_event(record, reason=orphan.reason)
         counter = field_name(record.function, record.queue, "orphaned")

@@ -128,7 +128,7 @@ class Recoverer:
                 return Recovered(done=tuple(done), ran_out=True, hindered=hindered)
             plan = self._plan(death, dry_run=dry_run)
             try:
-                result = plan if dry_run else await self._carry_out(death.orphan, plan, now_ms=now_ms)
+                result = plan if dry_run else await self._carry_out(death.orphan, plan)
             except StorageUnavailable:
                 raise
             except Exception as exc:  # the edge of the loop: an adapter may be of any library, and one orphan must not hold up the others
@@ -193,7 +193,7 @@ class Recoverer:
             defect = None if isinstance(exc, StorageError) else exc
             logger.error(_NOT_RECOVERED, record.job_id, record.instance_id, exc, exc_info=defect)
 
-    async def _carry_out(self, orphan: FoundOrphan, plan: Recovery, *, now_ms: int) -> Recovery | None:
+    async def _carry_out(self, orphan: FoundOrphan, plan: Recovery) -> Recovery | None:
         """Recover one orphan as planned. Returns what was done; None when another sweeper has settled it meanwhile."""
         kept: QuarantinedPayload | None = None
         result = plan
@@ -205,9 +205,9 @@ class Recoverer:
                 result = _replaced(plan, _ACTIONS[released])
             if released is Released.QUARANTINED:
                 kept = await self._adapter.quarantine(orphan.record, error=quarantine_error(plan))
-        return result if await self._settle(orphan, result, kept, now_ms=now_ms) else None
+        return result if await self._settle(orphan, result, kept) else None
 
-    async def _settle(self, orphan: FoundOrphan, result: Recovery, kept: QuarantinedPayload | None, *, now_ms: int) -> bool:
+    async def _settle(self, orphan: FoundOrphan, result: Recovery, kept: QuarantinedPayload | None) -> bool:
         acted = result.action in (RecoveryAction.RECOVERED, RecoveryAction.DELAYED, RecoveryAction.QUARANTINED)
         counters = ["orphaned"] if acted or result.action is RecoveryAction.LEFT else []
         if result.action in (RecoveryAction.RECOVERED, RecoveryAction.DELAYED):

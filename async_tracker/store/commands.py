@@ -56,15 +56,10 @@ class Store:
         calls = [(SCRIPTS["write"], *write_call(instance_id, each.sequence, started=each.started, ended=each.ended)) for each in writes]
         return [_reply(checked("write", reply)) for reply in raised(await run_scripts(self.redis, calls))]
 
-    async def deregister(self, instance_id: str) -> int:
-        """End an instance in order. Returns how many runs it left, which are orphans now; -1 when it was not registered."""
-        names, arguments = deregister_call(instance_id)
-        return int(await self._run("deregister", names, *arguments))
-
     async def leave(self, instance_id: str, *, writes: Sequence[Write], beat: Beat, lease: tuple[str, str] | None) -> None:
         """Write what is left, beat, give the lease (library and holder) back if it is held, and deregister, in one round trip.
 
-        It is done in order, each its own step, and to the end: what was sent is done also where nobody waits for the answer.
+        It is done in order, each its own step, and to the end: Redis does what was sent even when the process ends before the answer.
         Raises StorageError where something of it was refused; the rest is done all the same.
         """
         calls: list[ScriptCall] = [

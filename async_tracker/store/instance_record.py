@@ -7,8 +7,18 @@ from functools import lru_cache
 from types import MappingProxyType
 
 from async_tracker.errors import CorruptRecord
-from async_tracker.policy import Limits
+from async_tracker.policy import InstanceState, Limits
 from async_tracker.store.run_record import LAST_MOMENT_MS, RECORD_SCHEMA
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """What an instance has to say to whoever runs it: something about its set-up that is not as it was meant."""
+
+    says: str
+    remedy: str
+    is_error: bool = False
+    """Not even what was asked for is done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +43,7 @@ class Description:
     """Run id of the server that holds the worker library's claims; None when it is the tracker's own."""
     broker: str | None = None
     """What an adapter must know to find the claims, in its own words."""
+    notes: tuple[Note, ...] = ()
 
 
 def encode_description(description: Description, limits: Limits) -> dict[str, str | int | float]:
@@ -54,6 +65,7 @@ def encode_description(description: Description, limits: Limits) -> dict[str, st
         "redis": description.redis or "",
         "claims_server": description.claims_server or "",
         "broker": description.broker or "",
+        "notes": json.dumps([[note.says, note.remedy, note.is_error] for note in description.notes]) if description.notes else "",
     }
     return {name: value for name, value in fields.items() if value != ""}
 
@@ -66,7 +78,7 @@ class StoredInstance:
     description: Description
     limits: Limits
     started_at_ms: int
-    state: str = "alive"
+    state: str = InstanceState.ALIVE
     busy: int = 0
     rss_bytes: int | None = None
     loop_lag_ms: int = 0
@@ -80,7 +92,7 @@ class StoredInstance:
 
 
 def decode_instance(key: str, instance_id: str, stored: Mapping[str, str]) -> StoredInstance:
-    """Read ``instance:{id}``. Raises CorruptRecord for what another version or somebody else wrote."""
+    """Read ``instance:{id}``. Raises CorruptRecord for what another version or another program wrote."""
     if stored.get("schema") != str(RECORD_SCHEMA):
         raise CorruptRecord(key, f"schema {stored.get('schema')}, this version reads {RECORD_SCHEMA}")
     try:
@@ -89,7 +101,7 @@ def decode_instance(key: str, instance_id: str, stored: Mapping[str, str]) -> St
             description=_decode_description(stored),
             limits=_decode_limits(stored["limits"]),
             started_at_ms=_moment(stored["started_at_ms"]),
-            state=stored.get("state", "alive"),
+            state=stored.get("state", InstanceState.ALIVE),
             busy=int(stored.get("busy", 0)),
             rss_bytes=_number(stored, "rss_bytes"),
             loop_lag_ms=int(stored.get("loop_lag_ms", 0)),
@@ -108,7 +120,7 @@ def decode_instance(key: str, instance_id: str, stored: Mapping[str, str]) -> St
 def of_another_schema(instance_id: str, stored: Mapping[str, str]) -> StoredInstance:
     """Read as much of another version's ``instance:{id}`` as it takes to judge it by its own limits.
 
-    What cannot even be read so far belongs to no library: whoever wrote it, or a sweep of that version, sees to it.
+    If even this cannot be read, it belongs to no library: a sweep of the version that wrote it deals with it.
 
     >>> of_another_schema("w", {"schema": "2", "library": "arq", "limits": "[15.0,30.0,60.0,null]"}).limits.disconnect_grace
     30.0
@@ -142,6 +154,7 @@ def _decode_description(stored: Mapping[str, str]) -> Description:
         redis=stored.get("redis"),
         claims_server=stored.get("claims_server"),
         broker=stored.get("broker"),
+        notes=_notes(stored.get("notes", "[]")),
     )
 
 
@@ -151,6 +164,11 @@ def _decode_description(stored: Mapping[str, str]) -> Description:
 @lru_cache(maxsize=1_024)
 def _texts(stored: str) -> tuple[str, ...]:
     return tuple(map(str, json.loads(stored)))
+
+
+@lru_cache(maxsize=1_024)
+def _notes(stored: str) -> tuple[Note, ...]:
+    return tuple(Note(says=str(says), remedy=str(remedy), is_error=bool(is_error)) for says, remedy, is_error in json.loads(stored))
 
 
 @lru_cache(maxsize=1_024)

@@ -93,7 +93,7 @@ StoredRun = Mapping[str, Any]
 """The JSON of a run, found sound: what is known in it has the right type, and nothing that must be there is missing."""
 
 _scan_json: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
-"""What `json.loads` does for text that is known to be nothing but one value; ten thousand records are read in one query."""
+"""What `json.loads` does for text that holds exactly one value; ten thousand records are read in one query."""
 
 _write_json = json.JSONEncoder(separators=(",", ":")).encode
 """What `json.dumps` does, without making an encoder for every record that a worker writes."""

@@ -132,11 +132,11 @@ async def test_a_sweeper_that_dies_in_a_quarantine_is_carried_on_by_the_next(
     fleet = await make_fleet(redis_url)
     none = {**SLOW_START, "max_recoveries": 0}
     (sweeper,) = await fleet.start_ready(tracker=none, redis_url=wire.url, worker={"queue_name": "elsewhere"})
+    await fleet.start_ready(tracker=none, worker={"queue_name": "elsewhere"})
     (victim,) = await fleet.start_ready(tracker=none)
     job_id = await fleet.enqueue("hold", 2.0)
     await fleet.running(job_id)
     await fleet.in_flight(job_id)
-    await fleet.start_ready(tracker=none)
     held = wire.hold(QUARANTINES[step])
     victim.kill()
     await kill_at(held, sweeper, wire, arrives=arrives, where=step)
@@ -144,6 +144,7 @@ async def test_a_sweeper_that_dies_in_a_quarantine_is_carried_on_by_the_next(
     assert (kept.job_id, kept.deaths) == (job_id, 1)
     types = [event.type for event in await fleet.tracker.recent_events(1000)]
     assert types.count("quarantined") == 1
+    await fleet.start_ready(tracker=none)
     assert await fleet.tracker.retry_quarantined(job_id)
     await fleet.succeeded(job_id)
     await fleet.close()

@@ -14,6 +14,7 @@ from async_tracker.doctor.permissions import ASKING, WORKING
 from async_tracker.integrations.arq.rights import RECOVERING as RECOVERING_ARQ
 from async_tracker.integrations.dramatiq.holds import Broker, other_broker
 from async_tracker.integrations.dramatiq.rights import RECOVERING as RECOVERING_DRAMATIQ
+from async_tracker.store.instance_record import Note
 from tests.harness.settings import QUIET
 from tests.harness.wait import wait_until
 
@@ -260,6 +261,19 @@ def commands_in(folder):
 
 def asked(table):
     return {line.split()[0] for line in table.strip().splitlines()}
+
+
+@pytest.mark.parametrize(("is_error", "status"), [(False, "warning"), (True, "problem")])
+async def test_what_is_not_as_it_was_meant_in_an_instance_is_shown_with_what_to_do(cli, redis_client, namespace, is_error, status):
+    """arq's integration notes it: a function that it could not wrap, a name that it does not know."""
+    tracker = Tracker(namespace=namespace, redis=redis_client)
+    note = Note(says="a function is not wrapped: late", remedy="put it into functions", is_error=is_error)
+    runtime = tracker.footing.runtime(tracker.footing.describe("arq", notes=(note,)), make_adapter=lambda link: None)
+    await runtime.start()
+    answer = await examined(cli, "--json")
+    found = finding(answer.document, runtime.instance_id)
+    assert (found["status"], found["says"], found["remedy"]) == (status, note.says, note.remedy)
+    await tracker.footing.leave(runtime)
 
 
 async def test_what_a_journal_had_to_drop_is_shown_by_ps_and_doctor(cli, redis_client, namespace):

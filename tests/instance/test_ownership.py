@@ -4,6 +4,7 @@ import pytest
 
 from async_tracker import LeaseLost, StorageError
 from tests.harness.inside import runtime_of
+from tests.harness.leaving import deregister
 from tests.harness.wait import wait_until
 
 
@@ -34,7 +35,7 @@ async def test_an_instance_that_has_ended_owns_nothing(tracker):
         context = tracker.track("42")
         job = await context.__aenter__()
         runtime = runtime_of(tracker)
-        await runtime.store.deregister(runtime.instance_id)
+        await deregister(runtime.store, runtime.instance_id)
         with pytest.raises(LeaseLost):
             await job.ensure_owned()
         await context.__aexit__(None, None, None)

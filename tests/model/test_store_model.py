@@ -29,6 +29,7 @@ from async_tracker.store.observation import Connections
 from async_tracker.store.reading import Reading
 from async_tracker.store.run_record import RunRecord
 from async_tracker.store.writes import Beat, Ended, Judged, Status
+from tests.harness.leaving import deregister
 from tests.harness.servers import leaked_keys
 
 JOBS = [f"j{number}" for number in range(4)]
@@ -240,7 +241,7 @@ class StoreMachine(RuleBasedStateMachine):
             "register": lambda: self.store.register(name, number, "", FIELDS),
             "beat": lambda: self.store.beat(name, beat_of(number, busy=9, connections="x", counters={"c": 1})),
             "write": lambda: self.store.write(name, number, started=[record], ended=[Ended(job_id=job, token=None)]),
-            "deregister": lambda: self.store.deregister(name),
+            "deregister": lambda: deregister(self.store, name),
         }
         reply = self.run(deeds[how]())
         assert reply == -1 if how == "deregister" else reply.status is Status.UNKNOWN
@@ -250,7 +251,7 @@ class StoreMachine(RuleBasedStateMachine):
     def leave(self, pick: int) -> None:
         """An orderly end; what it leaves is orphaned at once, and counts against nobody."""
         name = self.pick_registered(pick)
-        left = self.run(self.store.deregister(name))
+        left = self.run(deregister(self.store, name))
         held = self.registered.pop(name)
         assert left == len([job for job in held if (name, job) in self.recorded])
         if left:

@@ -12,6 +12,7 @@ from async_tracker.store.observation import Connections
 from async_tracker.store.run_record import RunRecord
 from async_tracker.store.scripts import SCRIPTS
 from async_tracker.store.writes import Beat, Ended, Judged, Settlement, Status
+from tests.harness.leaving import deregister
 from tests.harness.servers import assert_no_leaks
 
 HERE = Connections(server="5f", ids={7: "async-tracker:ab"}).encode()
@@ -50,7 +51,7 @@ async def beat(store, sequence, *, counters=None, connections=""):
 async def test_a_write_of_nobody_changes_nothing(store, redis_client, namespace):
     assert (await store.write("w", 1, started=[record()], ended=[])).status is Status.UNKNOWN
     assert (await beat(store, 1)).status is Status.UNKNOWN
-    assert await store.deregister("w") == -1
+    assert await deregister(store, "w") == -1
     assert [key async for key in redis_client.scan_iter()] == []
 
 
@@ -110,14 +111,14 @@ async def test_an_orderly_end_leaves_nothing_but_what_has_a_lifetime(store, redi
     await beat(store, 2, counters={"a": 1})
     await store.write("w", 3, started=[record()], ended=[])
     await store.write("w", 4, started=[], ended=[Ended(job_id="42", token="r1")])
-    assert await store.deregister("w") == 0
+    assert await deregister(store, "w") == 0
     await assert_no_leaks(redis_client, namespace)
 
 
 async def test_runs_that_are_left_at_an_orderly_end_are_orphans_at_once(store):
     await registered(store)
     await store.write("w", 2, started=[record()], ended=[])
-    assert await store.deregister("w") == 1
+    assert await deregister(store, "w") == 1
     assert list((await store.observe("")).dead) == ["w"]
     assert await store.listed_jobs("w") == ["42"]
 

@@ -39,22 +39,33 @@ JOB_MS = 86_400_000
 """For how long a retried job may wait for a worker: arq's own default."""
 
 Serializer = Callable[[dict[str, Any]], bytes]
+SerializerOf = Callable[[str], tuple[Serializer | None] | None]
+"""Tells how results are written in a queue, None within for arq's own way; None where it does not know."""
 
 
 class ArqAdapter:
     """arq's side of the boundary.
 
     ``client`` is a client of arq's Redis, ``receipt_key`` makes the full name of a key of our namespace there, and ``serializer``
-    is the worker's: with it the error is written for whoever awaits a quarantined job.
+    is the worker's: with it the error is written for whoever awaits a quarantined job, unless ``serializer_of`` knows that of the
+    job's queue.
     """
 
     library = LIBRARY
     scope = ""
 
-    def __init__(self, client: Any, *, receipt_key: Callable[[str], bytes], serializer: Serializer | None = None) -> None:
+    def __init__(
+        self,
+        client: Any,
+        *,
+        receipt_key: Callable[[str], bytes],
+        serializer: Serializer | None = None,
+        serializer_of: SerializerOf = lambda queue: None,
+    ) -> None:
         self._client = client
         self._receipt_key = receipt_key
-        self._serializer = serializer or pickle.dumps
+        self._serializer = serializer
+        self._serializer_of = serializer_of
 
     async def claims_of(self, dead: Mapping[str, Description | None]) -> AsyncIterator[Claim]:
         """Find the claims that carry the names of these instances, in the order of their queues.
@@ -109,7 +120,8 @@ class ArqAdapter:
             ABORT,
             self._receipt(orphan.claim),
         ]
-        result = failed_result(orphan, queue=queue, error=error, serializer=self._serializer)
+        (serializer,) = self._serializer_of(queue) or (self._serializer,)
+        result = failed_result(orphan, queue=queue, error=error, serializer=serializer or pickle.dumps)
         reply = await run_script(self._client, _QUARANTINE, names, (job_id, orphan.claim, result, RESULT_MS, KEPT_MS))
         if not reply:
             return None

@@ -5,7 +5,8 @@ start-up on, the pipelines of the worker's pool write ``{instance}:{run}`` inste
 moment in which a claim has no name. Everything else goes through unchanged.
 """
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 from types import FunctionType
 from typing import Any
 
@@ -15,6 +16,8 @@ from async_tracker.integrations.arq.job_run import ArqRun
 from async_tracker.integrations.arq.names import IN_PROGRESS, RETRY
 
 _UNNAMED = b"1"
+_NAMING = "_async_tracker_naming"
+"""Under which a pool keeps how it made its pipelines."""
 
 _UNSTARTED_KEPT = 1_000
 """Claims that are remembered until their job starts. A claim that another worker won leaves an entry behind: the oldest go."""
@@ -30,7 +33,9 @@ class Claims:
         self.pen = pen
         """Whose name the claims carry."""
         self.hears_ends = hears_ends
-        """Whether a run is to be told that arq is done with it: `install` knows more without."""
+        """Whether a run is to be told that arq is done with it: where functions are wrapped, more is known without."""
+        self.find_run: Callable[[str], ArqRun | None] = lambda job_id: None
+        """Gives the run of a job that arq is done with, where it does not say so in the context in which it started the job."""
         self.held: dict[str, str] = {}
         """job id -> what was, or is about to be, written into arq's key; whose job starts takes it out."""
         self._stale: dict[str, str] = {}
@@ -49,6 +54,11 @@ class Claims:
         self.held.clear()
         self.prefix = f"{self.pen.instance_id}:"
 
+    def make(self, job_id: str) -> str:
+        """A job is about to be claimed: give what is to be written."""
+        claim = self.held[job_id] = self.prefix + tokens.new()
+        return claim
+
     def take(self, job_id: str) -> str:
         """A job starts: give its claim, be it one under an earlier id of ours, or else one that stands in no key."""
         return self.held.pop(job_id, None) or self._stale.pop(job_id, None) or self.prefix + tokens.new()
@@ -59,24 +69,70 @@ class Claims:
         return [(job_id, instance_id, run) for job_id, (instance_id, _, run) in parts]
 
 
-def name_claims(pool: Any, claims: Claims) -> None:
-    """Make the pool's pipelines write named claims from here on. A second call for the same claims changes nothing."""
-    if getattr(pool, "_async_tracker_claims", None) is claims:
+_Claimant = tuple[Claims, asyncio.Task[Any] | None]
+"""Whose claims, and the task that makes them: arq claims in the task that runs ``Worker.main``."""
+
+
+class _Naming:
+    """How a pool makes its pipelines, and for whom they name claims: for a worker, or for several that share the pool."""
+
+    def __init__(self, pool: Any) -> None:
+        self.make_pipeline = pool.pipeline
+        self.was_changed = "pipeline" in vars(pool)
+        self.claimants: list[_Claimant] = []
+
+    def give_back(self, pool: Any) -> None:
+        """Let the pool make its pipelines as it did."""
+        if self.was_changed:
+            pool.pipeline = self.make_pipeline
+        else:
+            del pool.pipeline
+
+    def take(self, pool: Any) -> None:
+        """Have the pool make pipelines that name claims."""
+        claimants = tuple(self.claimants)
+        if len(claimants) == 1:
+            ((claims, _),) = claimants
+            make = _naming_for_one(claims)
+        else:
+            make = _naming_for_many(claimants)
+        quick = None if self.was_changed else _quick_pipeline(pool, self.make_pipeline, make)
+        pool.pipeline = quick or _named_pipeline(self.make_pipeline, make)
+
+
+def name_claims(pool: Any, claims: Claims, *, main_task: asyncio.Task[Any] | None = None) -> None:
+    """Make the pool's pipelines write named claims from here on. A second call for the same claims changes nothing.
+
+    Of several workers with one pool, each names those that are made in its ``main_task``, and the newest names the rest.
+    """
+    naming = getattr(pool, _NAMING, None)
+    if naming is None:
+        naming = _Naming(pool)
+        setattr(pool, _NAMING, naming)
+    if any(known is claims for known, _ in naming.claimants):
         return
-    make_pipeline = pool.pipeline
-    pool.pipeline = _quick_pipeline(pool, claims) or _named_pipeline(make_pipeline, claims)
-    pool._async_tracker_claims = claims
-    pool._async_tracker_pipeline = make_pipeline
+    naming.claimants.append((claims, main_task))
+    naming.take(pool)
 
 
 def stop_naming(pool: Any, claims: Claims) -> None:
-    """Give the pool its own pipelines back."""
-    if getattr(pool, "_async_tracker_claims", None) is claims:
-        pool.pipeline = pool._async_tracker_pipeline
-        pool._async_tracker_claims = None
+    """Name no claims for this worker any more; the pool gets its own pipelines back from the last one."""
+    naming = getattr(pool, _NAMING, None)
+    if naming is None or not any(known is claims for known, _ in naming.claimants):
+        return
+    naming.claimants = [(known, task) for known, task in naming.claimants if known is not claims]
+    if naming.claimants:
+        naming.take(pool)
+    else:
+        delattr(pool, _NAMING)
+        naming.give_back(pool)
 
 
-def _named_pipeline(make_pipeline: Callable[..., Any], claims: Claims) -> Callable[..., Any]:
+_MakeKind = Callable[[Any], Any]
+"""Makes the subclass of a pipeline class that names claims."""
+
+
+def _named_pipeline(make_pipeline: Callable[..., Any], make_kind: _MakeKind) -> Callable[..., Any]:
     """Make what whoever made the pool makes, and give it another class."""
     kinds: dict[type, type] = {}
 
@@ -84,23 +140,23 @@ def _named_pipeline(make_pipeline: Callable[..., Any], claims: Claims) -> Callab
         pipe = make_pipeline(*args, **kwargs)
         kind = type(pipe)
         if kind not in kinds:
-            kinds[kind] = _naming(kind, claims)
+            kinds[kind] = make_kind(kind)
         pipe.__class__ = kinds[kind]
         return pipe
 
     return pipeline
 
 
-def _quick_pipeline(pool: Any, claims: Claims) -> Callable[..., Any] | None:
+def _quick_pipeline(pool: Any, make_pipeline: Callable[..., Any], make_kind: _MakeKind) -> Callable[..., Any] | None:
     """Make the pipeline of the other class at once, where the pool's way to make one is redis-py's own; else None.
 
     An object whose class was changed is slow for all its life, and arq makes three pipelines for every job.
     """
     own = type(pool).pipeline
-    if "pipeline" in vars(pool) or not isinstance(own, FunctionType) or own.__module__ != "redis.asyncio.client":
+    if not isinstance(own, FunctionType) or own.__module__ != "redis.asyncio.client":
         return None
-    made = pool.pipeline()
-    naming = _naming(type(made), claims)
+    made = make_pipeline()
+    naming = make_kind(type(made))
 
     def pipeline(transaction: bool = True, shard_hint: str | None = None) -> Any:
         return naming(pool.connection_pool, pool.response_callbacks, transaction, shard_hint)
@@ -111,31 +167,75 @@ def _quick_pipeline(pool: Any, claims: Claims) -> Callable[..., Any] | None:
         return None
 
 
-def _naming(kind: Any, claims: Claims) -> Any:
-    """Make the subclass of a pipeline class that names claims, and tells a run that arq is done with it where nobody else does."""
-    plain_psetex, plain_delete = kind.psetex, kind.delete
+def _naming_for_one(claims: Claims) -> _MakeKind:
+    """Make subclasses of pipeline classes that name claims for one worker, in as few steps as can be: every job passes here."""
     held, numbers = claims.held, tokens.numbers
-    is_plain = _lays_psetex_down(kind)
 
-    def psetex(self: Any, name: Any, time_ms: Any, value: Any) -> Any:
-        if value == _UNNAMED and type(name) is str:
-            job_id = name.removeprefix(IN_PROGRESS)
-            if job_id is not name:
-                value = held[job_id] = f"{claims.prefix}{tokens.prefix}{next(numbers)}"
-                if is_plain and self.explicit_transaction:
-                    self.command_stack.append((("PSETEX", name, time_ms, value), {}))
-                    return self
-        return plain_psetex(self, name, time_ms, value)
+    def make_kind(kind: Any) -> Any:
+        plain_psetex, is_plain = kind.psetex, _lays_psetex_down(kind)
+
+        def psetex(self: Any, name: Any, time_ms: Any, value: Any) -> Any:
+            if value == _UNNAMED and type(name) is str:
+                job_id = name.removeprefix(IN_PROGRESS)
+                if job_id is not name:
+                    value = held[job_id] = f"{claims.prefix}{tokens.prefix}{next(numbers)}"
+                    if is_plain and self.explicit_transaction:
+                        self.command_stack.append((("PSETEX", name, time_ms, value), {}))
+                        return self
+            return plain_psetex(self, name, time_ms, value)
+
+        return _subclass(kind, psetex, [claims])
+
+    return make_kind
+
+
+def _naming_for_many(claimants: Sequence[_Claimant]) -> _MakeKind:
+    """Make subclasses of pipeline classes that name each claim for the worker in whose task it is made."""
+
+    def make_kind(kind: Any) -> Any:
+        plain_psetex = kind.psetex
+
+        def psetex(self: Any, name: Any, time_ms: Any, value: Any) -> Any:
+            if value == _UNNAMED and type(name) is str and name.startswith(IN_PROGRESS):
+                value = _claims_here(claimants).make(name.removeprefix(IN_PROGRESS))
+            return plain_psetex(self, name, time_ms, value)
+
+        return _subclass(kind, psetex, [claims for claims, _ in claimants])
+
+    return make_kind
+
+
+def _claims_here(claimants: Sequence[_Claimant]) -> Claims:
+    task = asyncio.current_task()
+    of_this_task = (claims for claims, main_task in reversed(claimants) if main_task is task)
+    return next(of_this_task, claimants[-1][0])
+
+
+def _subclass(kind: Any, psetex: Callable[..., Any], claims: Sequence[Claims]) -> Any:
+    """Make the subclass; where one of these ``hears_ends``, it tells a run that arq is done with it."""
+    plain_delete = kind.delete
+    hearing = [one for one in claims if one.hears_ends]
 
     def delete(self: Any, *names: Any) -> Any:
-        run = current.get()  # arq ends a job in the context in which it started it
+        run = current.get()  # arq ends a job in the context in which it started it, unless a hook of the user's has lost that
         if isinstance(run, ArqRun) and run.outcome is None:
             run.complete()
             run.is_finished = run.is_finished or RETRY + run.job_id in names
+        else:
+            for name in names:
+                if isinstance(name, str) and name.startswith(RETRY):
+                    _tell_finished(name.removeprefix(RETRY), hearing)
         return plain_delete(self, *names)
 
-    changed = {"psetex": psetex, "delete": delete} if claims.hears_ends else {"psetex": psetex}
+    changed = {"psetex": psetex, "delete": delete} if hearing else {"psetex": psetex}
     return type(kind.__name__, (kind,), {**changed, "__module__": kind.__module__})
+
+
+def _tell_finished(job_id: str, hearing: Sequence[Claims]) -> None:
+    for claims in hearing:
+        run = claims.find_run(job_id)
+        if run is not None:
+            run.is_finished = True
 
 
 def _lays_psetex_down(kind: Any) -> bool:

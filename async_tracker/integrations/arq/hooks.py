@@ -1,261 +1,208 @@
-"""The five hooks of an arq worker. They append and return; whatever goes wrong in here stays in here.
+"""The five hooks of one tracker, for every arq worker of this process. They append and return; whatever goes wrong in here stays here.
 
 arq awaits its hooks outside any try: a hook that raises ends the worker, one that hangs holds its slot. So ours do neither, and
 what they must settle they settle without awaiting, before a cancellation can pass.
+
+Settings are shared by the workers that are made of them, so a hook that stands in settings has to find out whose job it is. When a worker
+starts, its own copy of each is put into the worker: those know it, and are what nearly every job passes.
 """
 
 import asyncio
 import logging
-import os
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
+import threading
+from collections import deque
+from collections.abc import Mapping
+from types import FunctionType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from async_tracker.clock import monotonic_ms
-from async_tracker.config import Settings
-from async_tracker.connections.access import Access, describe
-from async_tracker.connections.calls import bounded
-from async_tracker.connections.link import Link
-from async_tracker.errors import StorageError
-from async_tracker.instance.host import host_id, hostname, versions
-from async_tracker.instance.runtime import Runtime
-from async_tracker.integrations.arq.adapter import ArqAdapter
-from async_tracker.integrations.arq.claims import Claims, name_claims, stop_naming
-from async_tracker.integrations.arq.jobs import Ctx, Hook, Jobs, WorkerFacts
-from async_tracker.integrations.arq.names import DEFAULT_QUEUE, LIBRARY
-from async_tracker.store.instance_record import Description
-from async_tracker.store.run_record import RunRecord
+from async_tracker.integrations.arq.adapter import Serializer
+from async_tracker.integrations.arq.choice import Choice
+from async_tracker.integrations.arq.jobs import Ctx, Hook
+from async_tracker.integrations.arq.lookup import find_worker
+from async_tracker.integrations.arq.names import DEFAULT_QUEUE
+from async_tracker.integrations.arq.tracked_worker import JOB_HOOKS, TrackedWorker
+from async_tracker.integrations.footing import HasFooting
 
 logger = logging.getLogger("async_tracker")
 
-_LAST_CALL_SECONDS = 1.0
-"""How long a worker whose polling has ended is given to call ``on_shutdown`` before it is deregistered without it."""
+__all__ = ["JOB_HOOKS", "ArqHooks"]
+
+_SETTINGS_KEPT = 100
+"""Settings that were installed into and are remembered; a process that installs into more makes them one after the other."""
 
 
-@dataclass(slots=True, eq=False)
 class ArqHooks:
-    """The hooks of one tracker. One worker at a time: a process runs one."""
+    """The hooks of one tracker, and the workers of this process that they track."""
 
-    settings: Settings
-    access: Access
-    tracker: Any
-    on_runtime: Callable[[Runtime | None], None]
-    on_event: Callable[[str], None]
-    facts: WorkerFacts = field(default_factory=WorkerFacts)
-    runtime: Runtime | None = None
-    claims: Claims | None = None
-    claims_link: Link | None = None
-    """The connection to arq's Redis, where that is not the tracker's."""
-    adapter: ArqAdapter | None = None
-    pool: Any = None
-    queue: str = DEFAULT_QUEUE
-    hold: str | None = None
-    """The queue as arq knows it, where the tracker was told to call it something else: there its jobs are recovered."""
-    ctx_key: str = field(default_factory=lambda: f"async_tracker_run_{secrets.token_hex(4)}")
-    """Under which a run stands in arq's ctx: one for each tracker, and text, so that a job may pass its ctx on as keywords."""
-    jobs: Jobs = field(init=False)
-    """The jobs in hand; open from start-up to shutdown."""
-    _on_job_start: Hook = field(init=False)
-    _on_job_end: Hook = field(init=False)
-    _after_job_end: Hook = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.jobs = Jobs(ctx_key=self.ctx_key, is_durable=self.settings.durable)
-        self._on_job_start = self.jobs.start_hook(None, enters=True)
-        self._on_job_end = self.jobs.end_hook(None)
-        self._after_job_end = self.jobs.after_hook(None)
+    def __init__(self, tracker: HasFooting) -> None:
+        self._tracker = tracker
+        self._settings = tracker.settings
+        key = secrets.token_hex(4)
+        self.ctx_key = f"async_tracker_run_{key}"
+        """Under which a run stands in arq's ctx: one for each tracker, and text, so that a job may pass its ctx on as keywords."""
+        self._worker_key = f"async_tracker_worker_{key}"
+        self.workers: tuple[TrackedWorker, ...] = ()
+        """Those at work; the newest last. Each may be in a thread of its own."""
+        self._lock = threading.Lock()
+        self._installed: deque[Any] = deque(maxlen=_SETTINGS_KEPT)
+        self._kinds: WeakKeyDictionary[FunctionType, str] = WeakKeyDictionary()
+        """The hooks that any worker may call, as they stand in settings."""
+        self._ports = {kind: self.port(kind, None, enters=True) for kind in JOB_HOOKS}
 
     # start-up and shutdown
 
-    async def on_startup(self, ctx: Ctx) -> None:
-        """Register the instance and start its loops."""
+    async def on_startup(self, ctx: Ctx, *, choice: Choice | None = None) -> None:
+        """Register the instance that the worker with this ctx is. With a ``choice`` its functions are wrapped."""
         try:
-            await self._start(ctx)
+            await self._start(ctx, choice)
         except Exception:  # the edge of a hook: a worker that cannot be tracked still works
             logger.exception("tracking could not start; the worker runs without it")
 
-    async def _start(self, ctx: Ctx) -> None:
-        """All of it within ``hook_timeout`` seconds: what comes first has parts of it, the registration has what they leave."""
-        deadline_ms = monotonic_ms() + self.settings.hook_timeout * 1000
-        if self.runtime is not None:
-            await self.runtime.stop(within=self.settings.hook_timeout / 4)
-        pool = self.pool = ctx["redis"]
-        if not self.access.is_explicit:
-            self.access.share(pool)
-        worker, main_task = _worker_of(asyncio.current_task())
-        own_queue = self._own_queue(worker, pool)
-        self.queue = self.settings.queue or own_queue
-        self.hold = own_queue if own_queue != self.queue else None
-        runtime = Runtime(
-            settings=self.settings,
-            client=self.access.client(),
-            description=self._describe(pool, worker, await self._claims_server(pool)),
-            make_adapter=partial(self._make_adapter, pool),
-            on_event=self.on_event,
+    async def _start(self, ctx: Ctx, choice: Choice | None) -> None:
+        """All of it within ``hook_timeout`` seconds."""
+        deadline_ms = monotonic_ms() + self._settings.hook_timeout * 1000
+        worker, main_task = find_worker(ctx, known=[tracked.worker for tracked in self.workers])
+        if any(tracked.is_same_run(worker, main_task) for tracked in self.workers):
+            return
+        for before in [tracked for tracked in self.workers if tracked.must_make_way(worker, ctx)]:
+            await before.stop(within=self._settings.hook_timeout / 4)
+        tracked = TrackedWorker(
+            footing=self._tracker.footing,
+            ctx=ctx,
+            worker=worker,
             main_task=main_task,
-            is_draining=None if worker is None else lambda: not worker.allow_pick_jobs,
-            on_pulse=self.jobs.look_after,
-            on_closed=self.jobs.close,
-            on_renamed=self._renamed,
+            choice=choice,
+            ctx_key=self.ctx_key,
+            serializer_of=self.serializer_of,
+            on_ended=self._ended,
         )
-        claims = Claims(runtime.pen, hears_ends=not self.facts.is_installed)
-        self.runtime, self.claims = runtime, claims
-        self.jobs.open(
-            runtime=runtime,
-            claims=claims,
-            facts=self.facts,
-            queue=self.queue,
-            hold=self.hold,
-            tasks=worker.tasks if worker is not None else None,
-        )
-        name_claims(pool, claims)
-        ctx["async_tracker"] = self.tracker
-        self.on_runtime(runtime)
-        if main_task is not None:
-            main_task.add_done_callback(partial(self._polling_ended, runtime))
-        await runtime.start(within=(deadline_ms - monotonic_ms()) / 1000)
-
-    def _renamed(self) -> None:
-        if self.claims is not None:
-            self.claims.turn_over()
-
-    def _describe(self, pool: Any, worker: Any, claims_server: str | None) -> Description:
-        facts = self.facts
-        functions = facts.functions or (tuple(worker.functions) if worker is not None else ())
-        return Description(
-            library=LIBRARY,
-            host=hostname(),
-            host_id=host_id(),
-            pid=os.getpid(),
-            label=self.settings.instance_id,
-            queue=self.queue,
-            queues=(self.hold,) if self.hold else (),
-            functions=functions,
-            concurrency=facts.concurrency or (worker.max_jobs if worker is not None else None),
-            tags=self.settings.tags,
-            versions=versions(LIBRARY),
-            redis=describe(self.access.client()),
-            claims_server=claims_server,
-            broker=describe(pool),
-        )
-
-    def _is_apart(self, pool: Any) -> bool:
-        """Whether arq's Redis was not chosen as the tracker's."""
-        return self.access.is_explicit and self.access.client() is not pool
-
-    async def _claims_server(self, pool: Any) -> str | None:
-        if not self._is_apart(pool):
-            return None
+        with self._lock:
+            self.workers = (*self.workers, tracked)
+        ctx["async_tracker"] = self._tracker
+        ctx[self._worker_key] = tracked
+        if worker is not None:
+            self._replace_hooks(tracked)
         try:
-            return await bounded(ArqAdapter(pool, receipt_key=str.encode).claims_server(), self.settings.hook_timeout / 2)
-        except (StorageError, TimeoutError) as exc:
-            logger.warning("arq's Redis does not tell its run id: %s", exc)
-            return None
+            await tracked.start(deadline_ms=deadline_ms)
+        except Exception:
+            await tracked.stop()
+            raise
 
-    def _own_queue(self, worker: Any, pool: Any) -> str:
-        """The worker's own word, for its queue need not be the pool's default; what was asked for only where nobody knows better."""
-        known = (getattr(worker, "queue_name", None), self.settings.queue, self.facts.queue, getattr(pool, "default_queue_name", None))
-        return next(filter(None, known), DEFAULT_QUEUE)
+    def _replace_hooks(self, tracked: TrackedWorker) -> None:
+        for kind in JOB_HOOKS:
+            hook = getattr(tracked.worker, kind, None)
+            if self._is_of_tracker(hook):
+                tracked.replace_hook(kind, tracked.hook(kind, None, enters=True))
+            elif self._is_port(hook, kind):
+                user = getattr(hook, "__wrapped__", None)
+                tracked.replace_hook(kind, self.marked(tracked.hook(kind, user), user))
 
-    def _make_adapter(self, pool: Any, link: Link) -> ArqAdapter:
-        """Release through the instance's own connection where it leads to arq's Redis, else through one like arq's pool."""
-        apart = self._is_apart(pool)
-        self.claims_link = Link(pool, namespace=self.settings.namespace, name=f"{link.name}:claims") if apart else None
-        client = self.claims_link.client if self.claims_link is not None else link.client
-        self.adapter = ArqAdapter(
-            client, receipt_key=link.redis.full_key, serializer=self.facts.serializer or getattr(pool, "job_serializer", None)
-        )
-        return self.adapter
+    def _is_of_tracker(self, hook: Any) -> bool:
+        """Whether a hook is the tracker's own method, and no subclass's in its place."""
+        method = getattr(hook, "__func__", None)
+        return getattr(hook, "__self__", None) is self._tracker and getattr(method, "__module__", "").startswith("async_tracker.")
 
-    def _polling_ended(self, runtime: Runtime, task: asyncio.Task[Any]) -> None:
-        """arq's main task is done: no more jobs are picked, and ``on_shutdown`` may or may not follow."""
-        if runtime.is_running:
-            runtime.drain()
-            last = asyncio.ensure_future(self._stop_when_idle(runtime))
-            last._log_destroy_pending = False  # type: ignore[attr-defined]
+    def _is_port(self, hook: Any, kind: str) -> bool:
+        """Tell by the object itself: a decorator may have copied all its marks to another one."""
+        return isinstance(hook, FunctionType) and self._kinds.get(hook) == kind
 
-    async def _stop_when_idle(self, runtime: Runtime) -> None:
-        running = self.jobs.tasks()
-        if running:
-            await asyncio.wait(running)
-        await asyncio.sleep(_LAST_CALL_SECONDS)
-        await self._stop(runtime)
+    def _ended(self, tracked: TrackedWorker) -> None:
+        with self._lock:
+            self.workers = tuple(other for other in self.workers if other is not tracked)
+        if tracked.ctx.get(self._worker_key) is tracked:
+            del tracked.ctx[self._worker_key]
 
     async def on_shutdown(self, ctx: Ctx) -> None:
-        """Deregister the instance."""
+        """Deregister the instance that the worker with this ctx is."""
         try:
-            if self.runtime is not None:
-                await self._stop(self.runtime)
+            tracked = self._leaving(ctx)
+            if tracked is not None:
+                await tracked.stop()
         except Exception:  # the edge of a hook
             logger.exception("tracking did not end in order; the sweep will find out")
 
-    async def _stop(self, runtime: Runtime) -> None:
-        if self.runtime is not runtime:
-            return
-        self.jobs.look_after()
-        try:
-            await runtime.stop(within=self.settings.hook_timeout, first=self._end_claims)
-        finally:
-            self._forget(runtime)
-
-    def _forget(self, runtime: Runtime) -> None:
-        if self.runtime is not runtime:
-            return  # another worker has begun meanwhile
-        if self.claims is not None:
-            stop_naming(self.pool, self.claims)
-        self.access.unshare()
-        self.runtime = None
-        self.on_runtime(None)
-
-    async def _end_claims(self) -> None:
-        """The last that is done at arq's Redis: the sweeper has ended."""
-        try:
-            await self._give_back_idle_claims()
-        except StorageError as exc:
-            logger.warning("claims without a job could not be given back: %s", exc)
-        finally:
-            if self.claims_link is not None:
-                await self.claims_link.aclose()
-
-    async def _give_back_idle_claims(self) -> None:
-        """arq may be cancelled between its claim and the job's start: then nobody runs the job, and the claim is in the way.
-
-        Many more were won by other workers, so all are looked at in one round trip.
-        """
-        if self.claims is None or self.adapter is None:
-            return
-        idle = [
-            RunRecord(job_id=job_id, instance_id=instance_id, token=run, queue=self.queue, library=LIBRARY, started_at_ms=0, hold=self.hold)
-            for job_id, instance_id, run in self.claims.unstarted()
-        ]
-        for record in await self.adapter.still_held(idle):
-            await self.adapter.release(record, delay=0.0)
+    def _leaving(self, ctx: Ctx) -> TrackedWorker | None:
+        worker, _ = find_worker(ctx)
+        for tracked in self.workers if worker is not None else ():
+            if tracked.worker is worker:
+                return tracked
+        found: TrackedWorker | None = ctx.get(self._worker_key)
+        if found is not None:
+            return found
+        possible = [tracked for tracked in self.workers if worker is None or tracked.worker is None]
+        return possible[0] if len(possible) == 1 else None
 
     # jobs
 
+    def port(self, kind: str, user: Hook | None, *, enters: bool = False) -> Hook:
+        """Make a hook that any worker may call, around the user's: it finds out whose job it is, and does what that worker's own does."""
+
+        async def call_hook_of_worker(ctx: Ctx) -> None:
+            tracked = self._of_job(ctx)
+            if tracked is not None:
+                await tracked.hook(kind, user, enters=enters or tracked.wrapping is None)(ctx)
+            elif user is not None:
+                await user(ctx)
+
+        hook: Any = call_hook_of_worker
+        self._kinds[hook] = kind
+        return self.marked(hook, user)
+
+    def marked(self, hook: Any, user: Hook | None) -> Hook:
+        """Mark a hook as ours, around the user's."""
+        hook.async_tracker_hooks = self
+        hook.__wrapped__ = user
+        result: Hook = hook
+        return result
+
+    def _of_job(self, ctx: Ctx) -> TrackedWorker | None:
+        """Tell whose job has this ctx: its worker's ctx is in it. Of workers that share one, that whose task this is."""
+        workers = self.workers
+        if len(workers) > 1:
+            task = asyncio.current_task()
+            for tracked in workers:
+                if tracked.worker is not None and tracked.worker.tasks.get(ctx.get("job_id")) is task:
+                    return tracked
+        found: TrackedWorker | None = ctx.get(self._worker_key)
+        return found if found is not None or len(workers) != 1 else workers[0]
+
     async def on_job_start(self, ctx: Ctx) -> None:
         """Put the run in flight. With ``durable``, wait until it is written, for ``hook_timeout`` seconds at most."""
-        await self._on_job_start(ctx)
+        await self._ports["on_job_start"](ctx)
 
     async def on_job_end(self, ctx: Ctx) -> None:
         """Take the run out of flight."""
-        await self._on_job_end(ctx)
+        await self._ports["on_job_end"](ctx)
 
     async def after_job_end(self, ctx: Ctx) -> None:
         """arq has written what became of the job: without wrapping, this is when it can be told."""
-        await self._after_job_end(ctx)
+        await self._ports["after_job_end"](ctx)
 
+    # what the recovery of arq's jobs must know of this process
 
-def _worker_of(task: asyncio.Task[Any] | None) -> tuple[Any, asyncio.Task[Any] | None]:
-    """Find the arq worker whose main task calls this hook; None, None when the hook is called from elsewhere.
+    @property
+    def pool(self) -> Any:
+        """The pool of a worker of this process, and of this event loop if there are several; None where there is none."""
+        workers = self.workers
+        here = [tracked for tracked in workers if tracked.runtime is not None and tracked.runtime.lives_here]
+        return (here or workers)[-1].pool if workers else None
 
-    arq hands its hooks no worker. The main task is the coroutine ``Worker.main``, and its frame knows the worker.
-    """
-    coroutine: Any = task.get_coro() if task is not None else None
-    frame = getattr(coroutine, "cr_frame", None)
-    if frame is None or getattr(coroutine, "__qualname__", "") != "Worker.main":
-        return None, None
-    worker = frame.f_locals.get("self")
-    return (worker, task) if hasattr(worker, "allow_pick_jobs") and hasattr(worker, "tasks") else (None, None)
+    def knows(self, settings: Any) -> None:
+        """Remember what was installed into: the serializer of a queue is asked for where a job of it is quarantined."""
+        if not any(settings is known for known in self._installed):
+            self._installed.append(settings)
+
+    def serializer_of(self, queue: str) -> tuple[Serializer | None] | None:
+        """Tell how results are written in a queue of arq's, by the workers here or by settings; None where neither knows that queue."""
+        for tracked in self.workers:
+            if tracked.own_queue == queue:
+                return (tracked.serializer,)
+        for known in self._installed:
+            settings: Mapping[str, Any] = known if isinstance(known, Mapping) else vars(known)
+            own = settings.get("queue_name", DEFAULT_QUEUE) or getattr(settings.get("redis_pool"), "default_queue_name", None)
+            if own == queue:
+                return (settings.get("job_serializer"),)
+        return None

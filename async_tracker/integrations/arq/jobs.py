@@ -9,8 +9,7 @@ processor's caches. So the hooks call nothing of ours, and ask a run for little.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -20,30 +19,15 @@ from async_tracker.instance.journal import Journal
 from async_tracker.instance.runs import Run, current
 from async_tracker.instance.runtime import Runtime
 from async_tracker.instance.writer import Writer
-from async_tracker.integrations.arq.adapter import Serializer
 from async_tracker.integrations.arq.claims import Claims
 from async_tracker.integrations.arq.job_run import ArqRun
 from async_tracker.integrations.arq.outcomes import Circumstances, outcome
+from async_tracker.integrations.arq.wrapping import Wrapping
 
 logger = logging.getLogger("async_tracker")
 
 Ctx = dict[str, Any]
 Hook = Callable[[Ctx], Awaitable[None]]
-
-
-@dataclass(slots=True, kw_only=True)
-class WorkerFacts:
-    """What ``install`` has read of the WorkerSettings; without it, arq's defaults and what the pool tells."""
-
-    functions: tuple[str, ...] = ()
-    queue: str | None = None
-    concurrency: int | None = None
-    job_timeout: float | None = None
-    allow_abort_jobs: bool = False
-    retry_jobs: bool = True
-    serializer: Serializer | None = None
-    is_installed: bool = False
-    """The functions are wrapped, so names and outcomes are known."""
 
 
 class _Tallies(dict[str | None, Tally]):
@@ -60,9 +44,9 @@ class _Tallies(dict[str | None, Tally]):
 
 
 class Jobs:
-    """The jobs of one worker at a time, and the three hooks that each of them passes. Closed, it lets every job pass untracked.
+    """The jobs of one worker, and the three hooks that each of them passes. Closed, it lets every job pass untracked.
 
-    Opened anew for every worker, for the hooks are made before there is one.
+    ``on_strangers`` is told the functions in the worker's table that are not wrapped, when a job has come to its end uncalled by us.
     """
 
     _runtime: Runtime
@@ -71,21 +55,24 @@ class Jobs:
     _writer: Writer
     _journal: Journal
     _tallies: _Tallies
-    _facts: WorkerFacts
+    _worker: Any
+    _wrapping: Wrapping | None
+    """None where nothing is wrapped: then neither names nor outcomes are known."""
     _queue: str
     _hold: str | None
     _tasks: Mapping[str, asyncio.Task[Any]] | None
     """arq's own: job id -> the task of its run. None where the worker is not known."""
 
-    def __init__(self, *, ctx_key: str, is_durable: bool) -> None:
+    def __init__(self, *, ctx_key: str, is_durable: bool, on_strangers: Callable[[Sequence[str]], None]) -> None:
         self._ctx_key = ctx_key
+        self._on_strangers = on_strangers
         self._is_durable = is_durable
         self._has_failed = False
         self._learn = self.learn
         """Made once: every run is told it."""
         self._held: dict[str, str] = {}
         """The claims whose jobs have not started; empty while closed, and where arq's tasks are not known."""
-        self._is_open = False
+        self.is_open = False
         self._new: dict[Run, Run] = {}
         self._unfinished: dict[ArqRun, None] = {}
         """The runs that were taken in and whose task arq had not finished when it was last looked at."""
@@ -95,25 +82,25 @@ class Jobs:
         *,
         runtime: Runtime,
         claims: Claims,
-        facts: WorkerFacts,
+        worker: Any,
+        wrapping: Wrapping | None,
         queue: str,
         hold: str | None,
-        tasks: Mapping[str, asyncio.Task[Any]] | None,
     ) -> None:
-        """A worker starts: its jobs are tracked from here on."""
-        self._runtime, self._claims, self._facts = runtime, claims, facts
+        """The worker starts: its jobs are tracked from here on. ``worker`` is arq's, and None where it is not known."""
+        tasks = worker.tasks if worker is not None else None
+        self._runtime, self._claims, self._worker, self._wrapping = runtime, claims, worker, wrapping
         self._clock, self._writer, self._journal = runtime.clock, runtime.writer, runtime.journal
         self._queue, self._hold, self._tasks = queue, hold, tasks
         self._held = claims.held if tasks is not None else {}
         self._new = runtime.journal.new
         self._tallies = _Tallies(runtime.journal.counts, queue)
-        self._unfinished = {}
-        self._has_failed = False
-        self._is_open = True
+        claims.find_run = self.find
+        self.is_open = True
 
     def close(self) -> None:
         """No job is tracked from here on."""
-        self._is_open = False
+        self.is_open = False
         self._held = {}
 
     # what every job passes
@@ -204,7 +191,7 @@ class Jobs:
 
     def _begun_otherwise(self, ctx: Ctx) -> None:
         """A run whose claim is not at hand: it was made under an earlier id of ours, or past the worker's pool; or arq's tasks are not."""
-        if not self._is_open:
+        if not self.is_open:
             return
         run: ArqRun = ArqRun()
         job_id = ctx["job_id"]
@@ -231,12 +218,17 @@ class Jobs:
         run.job_try = ctx.get("job_try") or 1
         run.queue, run.hold = self._queue, self._hold
         run.enqueued_at, run.due_at_ms = ctx.get("enqueue_time"), ctx.get("score")
-        run.expects_name = self._facts.is_installed
+        run.expects_name = self._wrapping is not None
         run.keeper = self._runtime
         if self._tasks is not None:
             run.task = self._tasks.get(job_id)
         self._unfinished[run] = None
         run.ctx = None
+
+    def find(self, job_id: str) -> ArqRun | None:
+        """Give the newest run of a job that arq is not known to have done with."""
+        runs = [run for run in (*self._unfinished, *list(self._new)) if isinstance(run, ArqRun) and run.outcome is None]
+        return next((run for run in reversed(runs) if (run.ctx["job_id"] if run.ctx is not None else run.job_id) == job_id), None)
 
     def ignore(self, run: ArqRun) -> None:
         """The function is not to be tracked."""
@@ -255,8 +247,11 @@ class Jobs:
         if run.outcome is not None:
             return
         self._journal.take_in_run(run)
-        if not self._facts.is_installed:  # nothing is known of its end: what arq does next will tell
+        if self._wrapping is None:  # nothing is known of its end: what arq does next will tell
             self._runtime.end_run(run)
+        elif run.function is None and self.is_open and (strangers := self._wrapping.strangers()):  # it may be one of those
+            self._runtime.finish_run(run, "ended", ended_mono_ms=run.ended_mono_ms)
+            self._on_strangers(strangers)
         else:
             self._runtime.finish_run(run, outcome(run.ending, self._circumstances(run)), ended_mono_ms=run.ended_mono_ms)
             run.ending = None  # its traceback holds the frames of the job, and they this run
@@ -267,15 +262,14 @@ class Jobs:
             worker_stops=task is not None and task.cancelling() > 0,
             run_seconds=((run.ended_mono_ms or monotonic_ms()) - run.started_mono_ms) / 1000.0,
             timeout=run.timeout,
-            allow_abort_jobs=self._facts.allow_abort_jobs,
-            retry_jobs=self._facts.retry_jobs,
+            retry_jobs=self._worker.retry_jobs,
+            only_aborts=self._worker.allow_abort_jobs and self._wrapping is not None and not self._wrapping.may_end_unstarted,
         )
 
     def _finished_otherwise(self, run: ArqRun) -> None:
-        if run.outcome is None:  # without wrapping, this is when it can be told
-            self._runtime.count_end(run, "ended" if run.is_finished else "retried", ended_mono_ms=run.ended_mono_ms)
-        else:
-            self._journal.take_in_run(run)
+        self._journal.take_in_run(run)
+        if run.outcome is None:  # without wrapping, this is when it can be told; without our end hook it is still in flight
+            self._runtime.finish_run(run, self._heard_of(run), ended_mono_ms=run.ended_mono_ms)
         self._unfinished.pop(run, None)
 
     def look_after(self) -> None:
@@ -295,7 +289,13 @@ class Jobs:
             # arq did not get to giving its claim back, and this worker is about to end: the job is an orphan then.
             self._runtime.resume_run(run)
         elif run.in_flight or run.outcome is None:
-            self._runtime.finish_run(run, "ended" if run.is_finished else "retried", ended_mono_ms=run.ended_mono_ms)
+            self._runtime.finish_run(run, self._heard_of(run), ended_mono_ms=run.ended_mono_ms)
+
+    def _heard_of(self, run: ArqRun) -> str:
+        """Tell the outcome of a run that has not passed its end hook, as far as it is known without."""
+        if self._wrapping is not None:
+            return "succeeded" if run.went_well else "ended"
+        return "ended" if run.is_finished else "retried"
 
     def tasks(self) -> set[asyncio.Task[Any]]:
         """Give arq's tasks for the jobs that it has not finished."""

@@ -15,19 +15,16 @@ from async_tracker.integrations.registry import Installable, Library
 
 def library(tracker: HasFooting) -> Library:
     """Describe arq to a tracker, with the hooks that track a worker of it in this process."""
-    footing = tracker.footing
-    return arq_library(
-        ArqHooks(
-            settings=footing.settings, access=footing.access, tracker=tracker, on_runtime=footing.on_runtime, on_event=footing.on_event
-        )
-    )
+    return arq_library(ArqHooks(tracker))
 
 
 def arq_library(hooks: ArqHooks) -> Library:
-    """Describe arq; ``hooks`` know the pool and the serializer of a worker in this process, if there is one."""
+    """Describe arq; ``hooks`` know the pools and the serializers of the workers in this process, if there are any."""
 
     def make_adapter(client: Any, full_key: Callable[[str], bytes]) -> ArqAdapter:
-        return ArqAdapter(client, receipt_key=full_key, serializer=hooks.facts.serializer)
+        workers = hooks.workers
+        own = workers[-1].serializer if workers else None
+        return ArqAdapter(client, receipt_key=full_key, serializer=own, serializer_of=hooks.serializer_of)
 
     return Library(
         name=LIBRARY,

@@ -49,19 +49,30 @@ class DramatiqAdapter:
         self._full_key = full_key
 
     async def claims_of(self, dead: Mapping[str, Description | None]) -> AsyncIterator[Claim]:
-        """Find what the brokers of these instances have fetched and not acknowledged, delay queues included."""
-        seen: set[tuple[str, str]] = set()
+        """Find what the brokers of these instances have fetched and not acknowledged, delay queues included.
+
+        Of several workers of one broker, a message is found with the one that has begun it, else with one that works on its queue.
+        """
+        groups: dict[tuple[str, str], tuple[Broker, dict[str, Description]]] = {}
         for instance_id, description in dead.items():
             broker = Broker.of(description.broker) if description is not None else None
-            if description is None or broker is None or (broker.namespace, broker.broker_id) in seen:
-                continue
-            seen.add((broker.namespace, broker.broker_id))
-            begun = {text(member) for member in await call(self._client, "SMEMBERS", self._full_key(keys.begun(instance_id)))}
-            for queue in queues_of(description):
-                async for claim in self._held(instance_id, broker, queue, begun):
+            if description is not None and broker is not None:
+                groups.setdefault((broker.namespace, broker.broker_id), (broker, {}))[1][instance_id] = description
+        for broker, described in groups.values():
+            marked = {name: await self._marked(name) for name in described}
+            for queue in dict.fromkeys(queue for description in described.values() for queue in queues_of(description)):
+                fetching = {name: marked[name] for name, description in described.items() if queue in queues_of(description)}
+                async for claim in self._held(broker, queue, marked, fetching):
                     yield claim
 
-    async def _held(self, instance_id: str, broker: Broker, queue: str, begun: set[str]) -> AsyncIterator[Claim]:
+    async def _marked(self, instance_id: str) -> set[str]:
+        """Give the marks of an instance: what it has begun."""
+        return set(map(text, await call(self._client, "SMEMBERS", self._full_key(keys.begun(instance_id)))))
+
+    async def _held(
+        self, broker: Broker, queue: str, marked: Mapping[str, set[str]], fetching: Mapping[str, set[str]]
+    ) -> AsyncIterator[Claim]:
+        """Give what a broker holds of a queue. ``marked``: the marks of its instances; ``fetching``: of those that work on this queue."""
         ids = [text(member) for member in await call(self._client, "SMEMBERS", broker.hold(queue, "").acks)]
         for start in range(0, len(ids), _AT_ONCE):
             part = ids[start : start + _AT_ONCE]
@@ -69,9 +80,9 @@ class DramatiqAdapter:
                 facts = read_message(raw)
                 yield Claim(
                     job_id=facts.message_id if facts is not None else name,
-                    instance_id=instance_id,
+                    instance_id=next((one for one, marks in marked.items() if name in marks), next(iter(fetching))),
                     queue=queue,
-                    started=_has_started(name, begun) if raw is not None and not queue.endswith(DELAYED) else False,
+                    started=_has_started(name, marked, fetching) if raw is not None and not queue.endswith(DELAYED) else False,
                     scope=LIBRARY,
                     hold=broker.hold(queue, name).encode(),
                 )
@@ -155,9 +166,11 @@ class DramatiqAdapter:
         return self._full_key(keys.receipt(token))
 
 
-def _has_started(redis_message_id: str, begun: set[str]) -> bool | None:
-    """Tell it from an instance's marks; None when it has left none, which says nothing."""
-    return redis_message_id in begun if ALL_MARKED in begun else None
+def _has_started(name: str, marked: Mapping[str, set[str]], fetching: Mapping[str, set[str]]) -> bool | None:
+    """Tell it from the marks; None when one that may have fetched it has left none, which says nothing."""
+    if any(name in marks for marks in marked.values()):
+        return True
+    return False if all(ALL_MARKED in marks for marks in fetching.values()) else None
 
 
 def _ms(time_reply: Sequence[Any]) -> int:

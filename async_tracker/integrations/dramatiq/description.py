@@ -1,7 +1,6 @@
 """What a dramatiq worker says of itself, read off its broker."""
 
 import math
-import os
 from typing import Any
 
 from dramatiq.broker import Broker as DramatiqBroker
@@ -10,12 +9,11 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import TimeLimit
 from dramatiq.worker import Worker
 
-from async_tracker.config import Settings
 from async_tracker.connections.access import describe
 from async_tracker.connections.counterparts import async_counterpart
-from async_tracker.instance.host import host_id, hostname, versions
 from async_tracker.integrations.dramatiq.holds import Broker, other_broker
 from async_tracker.integrations.dramatiq.names import LIBRARY
+from async_tracker.integrations.footing import Footing
 from async_tracker.store.instance_record import Description
 
 
@@ -26,23 +24,16 @@ def broker_of(broker: DramatiqBroker) -> Broker | None:
     return Broker(broker_id=broker.broker_id, namespace=broker.namespace, at=describe(async_counterpart(broker.client)))
 
 
-def describe_worker(worker: Worker, settings: Settings, *, broker: Broker | None, redis: str, claims_server: str | None) -> Description:
-    """Describe the instance that this worker is. ``redis`` is the tracker's, as a url without a password."""
+def describe_worker(footing: Footing, worker: Worker, *, broker: Broker | None, claims_server: str | None) -> Description:
+    """Describe the instance that this worker is, in its event loop."""
     queues = worked_queues(worker)
     actors = [actor.actor_name for actor in worker.broker.actors.values() if actor.queue_name in queues]
-    return Description(
-        library=LIBRARY,
-        host=hostname(),
-        host_id=host_id(),
-        pid=os.getpid(),
-        label=settings.instance_id,
-        queue=settings.queue or ", ".join(queues) or None,
+    return footing.describe(
+        LIBRARY,
+        queue=footing.settings.queue or ", ".join(queues) or None,
         queues=queues,
-        functions=tuple(sorted(actors)),
+        functions=sorted(actors),
         concurrency=worker.worker_threads,
-        tags=settings.tags,
-        versions=versions(LIBRARY),
-        redis=redis,
         claims_server=claims_server,
         broker=broker.encode() if broker is not None else other_broker(type(worker.broker).__name__),
     )
@@ -55,11 +46,14 @@ def worked_queues(worker: Worker) -> tuple[str, ...]:
 
 
 def time_limit(broker: DramatiqBroker, message: MessageProxy) -> float | None:
-    """Give the time limit of a message in seconds; None when it has none."""
+    """Give the time limit of a message in seconds; None when it has none, or one that is no number."""
     for middleware in broker.middleware:
         if isinstance(middleware, TimeLimit):
             actor: Any = broker.actors.get(message.actor_name)
             options = actor.options if actor is not None else {}
             limit_ms = message.options.get("time_limit") or options.get("time_limit", middleware.time_limit)
-            return limit_ms / 1000.0 if math.isfinite(limit_ms) else None
+            try:
+                return float(limit_ms) / 1000.0 if math.isfinite(limit_ms) else None
+            except (TypeError, ValueError, OverflowError):
+                return None
     return None

@@ -4,12 +4,10 @@ The instance lives in an event loop of its own, in one thread per process. Whate
 that cannot be tracked still works.
 """
 
-import asyncio
 import logging
 import threading
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from dramatiq.broker import Broker as DramatiqBroker
 from dramatiq.broker import MessageProxy
@@ -18,32 +16,17 @@ from dramatiq.middleware import Middleware
 from dramatiq.threading import is_gevent_active
 from dramatiq.worker import Worker
 
-from async_tracker.connections.access import describe
-from async_tracker.connections.counterparts import async_counterpart, lone_connection
-from async_tracker.connections.link import Link
-from async_tracker.errors import StorageError
+from async_tracker.connections.counterparts import async_counterpart
 from async_tracker.instance.runs import Run, current, shown_args
 from async_tracker.instance.runtime import Runtime
-from async_tracker.integrations.dramatiq.adapter import DramatiqAdapter
-from async_tracker.integrations.dramatiq.description import broker_of, describe_worker, time_limit
-from async_tracker.integrations.dramatiq.holds import Broker
-from async_tracker.integrations.dramatiq.loop_thread import LoopThread
+from async_tracker.integrations.dramatiq.description import time_limit
 from async_tracker.integrations.dramatiq.marks import Marks
 from async_tracker.integrations.dramatiq.names import LIBRARY
 from async_tracker.integrations.dramatiq.outcomes import Ending, outcome
-from async_tracker.integrations.footing import Footing
-from async_tracker.store.instance_record import Description
+from async_tracker.integrations.dramatiq.tracked_worker import TrackedWorker
+from async_tracker.integrations.footing import HasFooting
 
 logger = logging.getLogger("async_tracker")
-
-
-class HasFooting(Protocol):
-    """A `Tracker`, as far as an integration knows it."""
-
-    @property
-    def footing(self) -> Footing:
-        """What an integration stands on."""
-        ...
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -51,12 +34,21 @@ class DramatiqRun:
     """One run between its hooks, all of which run in the same thread."""
 
     run: Run
-    runtime: Runtime
-    marks: Marks | None
+    tracked: TrackedWorker
     message: MessageProxy
     retries: int
     """How often the message had been retried when it started."""
     ending: Ending
+
+    @property
+    def runtime(self) -> Runtime:
+        """The instance whose run it is."""
+        return self.tracked.runtime
+
+    @property
+    def marks(self) -> Marks | None:
+        """Where its start is marked; None for a broker that is not Redis."""
+        return self.tracked.marks
 
     @property
     def redis_message_id(self) -> str:
@@ -72,18 +64,15 @@ class TrackerMiddleware(Middleware):
     """
 
     def __init__(self, tracker: HasFooting) -> None:
-        self._footing = tracker.footing
-        self._settings = self._footing.settings
+        self._tracker = tracker
+        self._settings = tracker.settings
         self._local = threading.local()
-        self._thread: LoopThread | None = None
-        self._runtime: Runtime | None = None
-        self._worker: Worker | None = None
-        self._broker: Broker | None = None
-        self._marks: Marks | None = None
-        self._claims_server: str | None = None
+        self._workers: tuple[TrackedWorker, ...] = ()
+        """Those of this broker that are tracked: one, as a rule, but a process may have made more."""
+        self._lock = threading.Lock()
         self._has_failed = False
 
-    # the worker
+    # the workers
 
     def before_worker_boot(self, broker: DramatiqBroker, worker: Worker) -> None:
         """Register the instance, before the first message is fetched."""
@@ -96,89 +85,40 @@ class TrackerMiddleware(Middleware):
         if is_gevent_active():  # type: ignore[no-untyped-call]
             logger.warning("tracking needs a real thread, and gevent has replaced them all: the worker runs without it")
             return
-        if isinstance(broker, RedisBroker) and not self._footing.access.is_explicit:
-            self._footing.access.default_to(lambda: async_counterpart(broker.client))
+        footing = self._tracker.footing
+        if isinstance(broker, RedisBroker) and not footing.access.is_explicit:
+            footing.access.default_to(lambda: async_counterpart(broker.client))
         if not isinstance(broker, RedisBroker):
             logger.info("%s gives back itself what a dead worker held: the tracker only tracks", type(broker).__name__)
-        self._worker = worker
-        self._broker = broker_of(broker)
-        self._thread = LoopThread()
-        self._thread.start()
-        self._runtime = self._thread.call(self._register, broker, worker)
-        if isinstance(broker, RedisBroker):
-            timeout = self._settings.hook_timeout
-            make_connection = partial(lone_connection, broker.client, timeout=timeout)
-            self._marks = Marks(make_connection, full_key=self._runtime.link.redis.full_key, timeout=timeout)
-            self._marks.open()
-
-    async def _register(self, broker: DramatiqBroker, worker: Worker) -> Runtime:
-        apart = self._broker_apart(broker)
-        self._claims_server = await self._server_of(apart) if apart is not None else None
-        runtime = self._footing.runtime(self._describe(worker), make_adapter=lambda link: self._adapter(link, apart))
-        await runtime.start()
-        return runtime
-
-    def _broker_apart(self, broker: DramatiqBroker) -> Any:
-        """Give a client of the broker's Redis where that is not the tracker's, else None."""
-        if not isinstance(broker, RedisBroker):
-            return None
-        client = async_counterpart(broker.client)
-        return client if describe(client) != describe(self._footing.access.client()) else None
-
-    async def _server_of(self, client: Any) -> str | None:
-        try:
-            async with asyncio.timeout(self._settings.hook_timeout):
-                return await DramatiqAdapter(client, full_key=str.encode).claims_server()
-        except (StorageError, TimeoutError) as exc:
-            logger.warning("dramatiq's Redis does not tell its run id: %s", exc)
-            return None
-        finally:
-            await client.connection_pool.disconnect()
-
-    def _adapter(self, link: Link, apart: Any) -> DramatiqAdapter:
-        client = link.client
-        if apart is not None:
-            client = Link(apart, namespace=self._settings.namespace, name=f"{link.name}:claims").client
-        return DramatiqAdapter(client, full_key=link.redis.full_key)
-
-    def _describe(self, worker: Worker) -> Description:
-        return describe_worker(
-            worker,
-            self._settings,
-            broker=self._broker,
-            redis=describe(self._footing.access.client()),
-            claims_server=self._claims_server,
-        )
+        tracked = TrackedWorker(footing, broker, worker)
+        with self._lock:
+            self._workers = (*self._workers, tracked)
 
     def after_declare_queue(self, broker: DramatiqBroker, queue_name: str) -> None:
         """A queue that is declared while the worker runs is one more to look for claims in."""
-        if self._thread is not None and self._worker is not None:
-            self._thread.post(self._describe_anew, self._worker)
-
-    async def _describe_anew(self, worker: Worker) -> None:
-        if self._runtime is not None:
-            self._runtime.describe_anew(self._describe(worker))
+        for tracked in self._workers:
+            tracked.describe_anew()
 
     def before_worker_shutdown(self, broker: DramatiqBroker, worker: Worker) -> None:
         """Say that shutdown has begun; the instance beats until its last message is processed."""
-        if self._thread is not None and self._runtime is not None:
-            self._thread.post(self._runtime.drain)
+        for tracked in self._workers:
+            if tracked.worker is worker:
+                tracked.drain()
 
     def after_worker_shutdown(self, broker: DramatiqBroker, worker: Worker) -> None:
         """Deregister the instance, unless messages have outlasted the worker's shutdown timeout.
 
         Those still run until the process ends, in seconds or never: the end of its connection will tell, and nobody is blamed.
         """
-        thread, runtime, marks = self._thread, self._runtime, self._marks
-        self._thread = self._runtime = self._worker = self._marks = None
-        try:
-            if thread is not None and runtime is not None and not runtime.journal.busy:
-                if marks is not None:
-                    marks.close(runtime.instance_id)
-                thread.call(self._footing.leave, runtime)
-                thread.stop()
-        except Exception:  # the edge of a hook
-            logger.exception("tracking did not end in order; the sweep will find out")
+        with self._lock:
+            left = [tracked for tracked in self._workers if tracked.worker is worker]
+            self._workers = tuple(tracked for tracked in self._workers if tracked.worker is not worker)
+        for tracked in left:
+            try:
+                if not tracked.runtime.journal.busy:
+                    tracked.leave()
+            except Exception:  # the edge of a hook
+                logger.exception("tracking did not end in order; the sweep will find out")
 
     # messages
 
@@ -189,14 +129,14 @@ class TrackerMiddleware(Middleware):
         except Exception as exc:  # the edge of a hook
             self._failed(exc)
             return
-        thread = self._thread
-        if found is not None and thread is not None and self._settings.durable:
-            thread.call(found.runtime.wait_stored, found.run)
+        if found is not None and self._settings.durable:
+            found.tracked.thread.call(found.runtime.wait_stored, found.run)
 
     def _start(self, broker: DramatiqBroker, message: MessageProxy) -> DramatiqRun | None:
-        runtime = self._runtime
-        if runtime is None or not runtime.is_running:
+        tracked = self._of_this_thread()
+        if tracked is None or not tracked.runtime.is_running:
             return None
+        runtime = tracked.runtime
         retries = message.options.get("retries", 0)
         run = runtime.start_run(
             message.message_id,
@@ -207,20 +147,22 @@ class TrackerMiddleware(Middleware):
             timeout=time_limit(broker, message),
             args=shown_args(message.args, message.kwargs, self._settings.redact) if self._settings.record_args else None,
             scope=LIBRARY,
-            hold=self._hold(message),
+            hold=_hold(tracked, message),
         )
         runtime.enter_run(run)
-        found = DramatiqRun(run=run, runtime=runtime, marks=self._marks, message=message, retries=retries, ending=Ending())
+        found = DramatiqRun(run=run, tracked=tracked, message=message, retries=retries, ending=Ending())
         if found.marks is not None:
             found.marks.begin(run.instance_id, found.redis_message_id)
         self._local.found = found
         return found
 
-    def _hold(self, message: MessageProxy) -> str | None:
-        """Tell where the broker notes that this process has the message; None for a broker that is not Redis."""
-        if self._broker is None:
-            return None
-        return self._broker.hold(message.queue_name, message.options["redis_message_id"]).encode()
+    def _of_this_thread(self) -> TrackedWorker | None:
+        """Tell whose thread this is: a worker's threads take their messages from one queue, which is its own."""
+        queue = getattr(threading.current_thread(), "work_queue", None)
+        for tracked in self._workers:
+            if tracked.worker.work_queue is queue:
+                return tracked
+        return self._workers[0] if queue is None and len(self._workers) == 1 else None
 
     def after_process_message(
         self, broker: DramatiqBroker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
@@ -274,3 +216,10 @@ class TrackerMiddleware(Middleware):
         if not self._has_failed:
             self._has_failed = True
             logger.error("a hook of the tracker failed, its job runs on; further failures are not logged", exc_info=exc)
+
+
+def _hold(tracked: TrackedWorker, message: MessageProxy) -> str | None:
+    """Tell where the broker notes that this process has the message; None for a broker that is not Redis."""
+    if tracked.broker is None:
+        return None
+    return tracked.broker.hold(message.queue_name, message.options["redis_message_id"]).encode()

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from arq import Retry
 
-from async_tracker import current_job
+from async_tracker import Tracker, current_job
 from tests.harness.wait import wait_until
 from tests.integrations.arq.running import result_of, wait_for_end
 
@@ -79,3 +79,36 @@ async def test_a_ctx_without_redis_is_logged_and_the_worker_works(tracker, caplo
     await tracker.on_startup({})
     assert "the worker runs without it" in caplog.text
     assert tracker.instance_id is None
+
+
+@pytest.mark.parametrize(("function", "ends", "counted"), [(look, 1, (1, 1, 0)), (fail, 1, (1, 1, 0)), (retry, 2, (2, 1, 1))])
+async def test_a_hook_that_loses_the_context_of_the_job_makes_no_retry_of_an_end(
+    tracker, observer, run_worker, pool, function, ends, counted
+):
+    """As `asyncio.wait_for` does before Python 3.12, and a task everywhere."""
+    settings = settings_of(tracker, [function])
+
+    async def on_job_start(ctx):
+        await asyncio.create_task(tracker.on_job_start(ctx))
+
+    worker = await run_worker({**settings, "on_job_start": on_job_start})
+    await pool.enqueue_job(function.__name__)
+    await wait_for_end(worker, ends)
+    await worker.stop()
+    stats = await observer.stats()
+    assert (stats.started, stats.ended, stats.retried) == counted
+
+
+async def test_a_tracker_of_the_users_own_has_its_own_hooks_called(namespace, run_worker, pool, observer):
+    seen = []
+
+    class Mine(Tracker):
+        async def on_job_start(self, ctx):
+            seen.append(ctx["job_id"])
+            await super().on_job_start(ctx)
+
+    worker = await run_worker(settings_of(Mine(namespace=namespace), [look]))
+    assert (await result_of(await pool.enqueue_job("look", _job_id="42")))[0] == "42"
+    await wait_for_end(worker, 1)
+    await worker.stop()
+    assert (seen, (await observer.stats()).ended) == (["42"], 1)

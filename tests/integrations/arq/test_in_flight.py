@@ -7,6 +7,7 @@ from arq.worker import func
 
 from async_tracker import LeaseLost, current_job
 from tests.harness.inside import runtime_of
+from tests.harness.leaving import deregister
 from tests.harness.wait import wait_until
 from tests.integrations.arq.running import result_of, wait_for_end
 
@@ -75,7 +76,7 @@ async def test_a_job_whose_claim_was_made_under_an_id_that_was_declared_dead_sin
     held = wire.hold({"INCR", "INCRBY"})  # what arq asks between the claim and the start
     queued = await pool.enqueue_job("send")
     await asyncio.to_thread(held.wait_until_caught)
-    await runtime_of(tracker).store.deregister(old)
+    await deregister(runtime_of(tracker).store, old)
     await wait_until(lambda: tracker.instance_id != old, description="the worker has found out, by its next beat")
     held.release()
     await result_of(queued)

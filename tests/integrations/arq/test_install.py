@@ -15,6 +15,10 @@ from tests.integrations.arq.running import result_of, wait_for_end
 HOOKS = ("on_startup", "on_shutdown", "on_job_start", "on_job_end", "after_job_end")
 
 
+async def has_started(tracker):
+    await wait_until(lambda: tracker.instance_id, description="the worker's hook has made its instance")
+
+
 async def greet(ctx, name="world"):
     return f"hello {name}"
 
@@ -58,20 +62,28 @@ async def test_a_job_is_counted_once_where_its_settings_were_installed_into_twic
 @pytest.mark.parametrize(
     "item", [func(greet, name="renamed", timeout=7, keep_result=9, max_tries=2), func(greet, name="forever", keep_result_forever=True)]
 )
-async def test_what_a_function_was_given_stays(tracker, item):
-    (wrapped,) = tracker.install({"functions": [item]})["functions"]
+async def test_what_a_function_was_given_stays(tracker, run_worker, item):
+    worker = await run_worker(tracker.install({"functions": [item]}))
+    await has_started(tracker)
+    wrapped = worker.worker.functions[item.name]
     for name in ("name", "timeout_s", "keep_result_s", "keep_result_forever", "max_tries"):
         assert getattr(wrapped, name) == getattr(item, name)
-    assert wrapped.coroutine.__name__ == "greet"
+    assert (wrapped is item, item.coroutine, wrapped.coroutine.__name__) == (False, greet, "greet")
+    await worker.stop()
+    assert worker.worker.functions == {item.name: item}
 
 
-async def test_what_a_cron_job_was_given_stays_and_the_original_is_left_alone(tracker):
+async def test_what_a_cron_job_was_given_stays_and_the_original_is_left_alone(tracker, run_worker):
     original = cron(greet, hour={3}, minute=30, unique=False, timeout=5, job_id="nightly")
-    (wrapped,) = tracker.install({"cron_jobs": [original]})["cron_jobs"]
-    assert original.coroutine is greet
-    assert {name: value for name, value in vars(wrapped).items() if name != "coroutine"} == {
-        name: value for name, value in vars(original).items() if name != "coroutine"
+    worker = await run_worker(tracker.install({"cron_jobs": [original]}))
+    await has_started(tracker)
+    (wrapped,) = worker.worker.functions.values()
+    assert (wrapped is original, original.coroutine) == (False, greet)
+    own = {"coroutine", "next_run"}  # arq writes down when it queues it next in its list of cron jobs, which is left alone
+    assert {name: value for name, value in vars(wrapped).items() if name not in own} == {
+        name: value for name, value in vars(original).items() if name not in own
     }
+    assert worker.worker.cron_jobs[0] is original
 
 
 async def test_a_function_may_be_a_dotted_path(tracker, run_worker, pool):
@@ -85,7 +97,10 @@ async def test_a_function_may_be_a_dotted_path(tracker, run_worker, pool):
     [
         ({"only": {"greet"}, "ignore": {"ping"}}, "only= or ignore=, not both"),
         ({"only": "greet"}, r"must be a set of function names: write only=\{\"greet\"\}"),
-        ({"ignore": {"pong"}}, "unknown function in ignore= 'pong': did you mean 'ping'"),
+        ({"ignore": {"ping": True, b"pong": True}}, r"ignore= has b'pong' in it, and must be a set of function names, as text"),
+        ({"only": [greet]}, r'only= has <function greet .*, as text: write only=\{"greet"\}'),
+        ({"only": 7}, r'only=7 must be a set of function names: write only=\{"send_email"\}'),
+        ({"ignore": True}, "ignore=True must be a set of function names"),
     ],
 )
 async def test_a_choice_that_cannot_be_meant_is_refused_with_what_to_write(tracker, arguments, complaint):
@@ -243,6 +258,7 @@ async def test_two_trackers_in_one_worker_both_see_its_jobs(make_tracker, namesp
     worker = await run_worker(first.install(second.install({"functions": [greet]})))
     assert await result_of(await pool.enqueue_job("greet")) == "hello world"
     assert first.instance_id != second.instance_id
+    assert [one.wrapping.strangers() for tracker in (first, second) for one in tracker._hooks.workers] == [[], []]
     await wait_for_end(worker, 1)
     await worker.stop()
     for tracker in (first, second):
@@ -303,10 +319,12 @@ async def test_a_claim_is_named_whether_or_not_its_pipeline_was_told_to_begin(tr
     await redis_client.delete("arq:in-progress:by hand", "other", "arq:in-progress:bytes")
 
 
-async def test_functions_that_are_decorated_keep_what_their_decorator_wrote(tracker):
+async def test_functions_that_are_decorated_keep_what_their_decorator_wrote(tracker, run_worker):
     async def decorated(ctx):
         return 1
 
     decorated.note = "kept"  # type: ignore[attr-defined]
-    (wrapped,) = tracker.install({"functions": [decorated]})["functions"]
-    assert wrapped.coroutine.note == "kept"
+    worker = await run_worker(tracker.install({"functions": [func(decorated, name="decorated")]}))
+    await has_started(tracker)
+    wrapped = worker.worker.functions["decorated"].coroutine
+    assert (wrapped is decorated, wrapped.note) == (False, "kept")

@@ -80,11 +80,16 @@ async def test_one_tracker_serves_one_worker_after_another_in_one_process(tracke
     assert await observer.instances() == []
 
 
+def claims_of(tracker):
+    (tracked,) = tracker._hooks.workers
+    return tracked.claims
+
+
 async def test_claims_that_other_workers_won_do_not_delay_the_end(tracker, observer, run_worker, pool, wire, redis_client):
     """In a busy fleet most claims are lost to somebody; they are looked at together, and only one's own is given back."""
     worker = await run_worker(tracker.install({"functions": [nap]}), url=wire.url)
     assert await result_of(await pool.enqueue_job("nap", 0)) == "rested"
-    held = tracker._hooks.claims.held
+    held = claims_of(tracker).held
     for number in range(500):
         held[f"lost {number}"] = f"{tracker.instance_id}:lost{number}"
     job = await pool.enqueue_job("nap", 0, _defer_by=3600)
@@ -101,7 +106,7 @@ async def test_claims_that_other_workers_won_do_not_delay_the_end(tracker, obser
 async def test_claims_that_other_workers_won_are_not_kept_without_end(tracker, run_worker, pool):
     worker = await run_worker(tracker.install({"functions": [nap]}))
     assert await result_of(await pool.enqueue_job("nap", 0)) == "rested"
-    claims = tracker._hooks.claims
+    claims = claims_of(tracker)
     for number in range(5_000):
         claims.held[f"lost {number}"] = f"{tracker.instance_id}:lost{number}"
     await wait_until(lambda: len(claims.held) <= 1_000, description="the oldest are forgotten")

@@ -1,12 +1,13 @@
 """How each run ended, as the counters tell it, beside what arq did."""
 
 import asyncio
+from concurrent.futures import CancelledError as FutureCancelledError
 from datetime import timedelta
 
 import pytest
 from arq import Retry, cron
 from arq.jobs import Job
-from arq.worker import RetryJob, func
+from arq.worker import JobExecutionFailed, RetryJob, func
 
 from async_tracker import Stats, current_job
 from async_tracker.records import OUTCOMES
@@ -83,6 +84,116 @@ async def test_a_job_that_raises_failed(tracker, observer, run_worker, pool):
 async def test_a_job_that_asks_to_run_again_is_retried_and_its_second_run_counted_apart(tracker, observer, run_worker, pool, function):
     result, counted = await run_and_count(tracker, observer, run_worker, pool, function, ends=2)
     assert (result, counted) == ("second", {"started": 2, "retried": 1, "succeeded": 1})
+
+
+class RateLimited(Retry):
+    """A `Retry` of the user's own, made in its own way."""
+
+    def __init__(self) -> None:
+        super().__init__(defer=0.01)
+
+
+class Again(RetryJob):
+    pass
+
+
+class Weary(asyncio.CancelledError):
+    pass
+
+
+class CancelledRetry(Retry, asyncio.CancelledError):
+    """Both: arq asks first whether it is a `Retry`."""
+
+
+class Refused(JobExecutionFailed):
+    pass
+
+
+class LookAlike(RuntimeError):
+    """Called like arq's, and none of arq's."""
+
+
+LookAlike.__name__ = "Retry"
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "retry_jobs"),
+    [
+        (RateLimited, "retried", True),
+        (Again, "retried", True),
+        (Weary, "cancelled", True),
+        (CancelledRetry, "retried", True),
+        (Refused, "failed", True),
+        (LookAlike, "failed", True),
+        (FutureCancelledError, "failed", True),
+        (ExceptionGroup, "failed", True),
+        (RateLimited, "failed", False),
+        (Again, "failed", False),
+    ],
+)
+async def test_what_a_job_raises_is_what_arq_takes_it_for_subclasses_included(
+    tracker, observer, run_worker, pool, error, outcome, retry_jobs
+):
+    async def raise_once(ctx):
+        if ctx["job_try"] == 1:
+            raise error("all", [Retry()]) if error is ExceptionGroup else error()
+
+    worker = await run_worker(tracker.install({"functions": [func(raise_once, name="raise_once")], "retry_jobs": retry_jobs}))
+    await pool.enqueue_job("raise_once")
+    runs_again = outcome in ("retried", "cancelled")
+    await wait_for_end(worker, 2 if runs_again else 1)
+    await worker.stop()
+    assert worker.worker.jobs_retried == (1 if runs_again else 0)
+    counted = {"started": 2, outcome: 1, "succeeded": 1} if runs_again else {"started": 1, outcome: 1}
+    assert outcomes_of(await observer.stats()) == counted
+
+
+@pytest.mark.parametrize("allow_abort_jobs", [True, False])
+async def test_who_is_cancelled_by_somebody_else_is_not_aborted(tracker, observer, run_worker, pool, allow_abort_jobs):
+    async def cancel_own_task(ctx):
+        if ctx["job_try"] == 1:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await asyncio.sleep(60)
+
+    worker = await run_worker(tracker.install({"functions": [func(cancel_own_task, name="own")], "allow_abort_jobs": allow_abort_jobs}))
+    await pool.enqueue_job("own")
+    await wait_for_end(worker, 2)
+    await worker.stop()
+    assert outcomes_of(await observer.stats()) == {"started": 2, "cancelled": 1, "succeeded": 1}
+
+
+async def test_a_retry_in_answer_to_an_abort_is_a_retry_as_arq_has_it(tracker, observer, run_worker, pool):
+    async def try_again(ctx):
+        if ctx["job_try"] == 1:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                raise RateLimited from None
+
+    worker = await run_worker(tracker.install({"functions": [func(try_again, name="again")], "allow_abort_jobs": True}))
+    job = await pool.enqueue_job("again")
+    await wait_until(lambda: worker.worker.job_tasks, description="the job runs")
+    assert not await job.abort(timeout=10, poll_delay=0.02)
+    await wait_for_end(worker, 2)
+    await worker.stop()
+    assert outcomes_of(await observer.stats()) == {"started": 2, "retried": 1, "succeeded": 1}
+
+
+async def test_a_job_that_arq_times_out_before_its_first_statement_is_no_abort(tracker, observer, run_worker, pool):
+    result, counted = await run_and_count(tracker, observer, run_worker, pool, func(succeed, name="none", timeout=0), allow_abort_jobs=True)
+    assert isinstance(result, TimeoutError)
+    assert counted == {"started": 1, "ended": 1}
+
+
+async def test_a_cron_job_that_asks_to_run_again_is_retried(tracker, observer, run_worker, queue):
+    item = cron(retry_once, name="nightly", hour=3, minute=0, run_at_startup=True, max_tries=2)
+    worker = await run_worker(tracker.install({"cron_jobs": [item], "queue_name": queue}))
+    await wait_until(lambda: worker.worker.jobs_retried, description="it was retried")
+    await worker.stop()
+    stats = outcomes_of(await observer.stats())
+    assert (stats["retried"], stats.get("failed", 0)) == (1, 0)
 
 
 async def test_where_arq_does_not_retry_a_retry_is_a_failure(tracker, observer, run_worker, pool):

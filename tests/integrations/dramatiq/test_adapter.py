@@ -22,6 +22,7 @@ from async_tracker.store.commands import Store
 from async_tracker.store.instance_record import Description, encode_description
 from async_tracker.store.observation import Connections
 from async_tracker.store.run_record import RunRecord
+from tests.harness.leaving import deregister
 from tests.harness.wait import wait_until_sync
 
 
@@ -234,7 +235,7 @@ async def test_who_shares_its_claims_with_one_that_lives_is_not_buried_before_th
     for _ in range(2):
         assert (await sweeper.sweep(run_id)).done == ()
     assert list((await store.observe("")).dead) == ["dead"]
-    await store.deregister("survivor")
+    await deregister(store, "survivor")
     [done] = (await sweeper.sweep(run_id)).done
     assert (done.job_id, done.deaths) == (message.message_id, 1)
 

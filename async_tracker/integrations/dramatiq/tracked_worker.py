@@ -1,0 +1,111 @@
+"""One dramatiq worker between its boot and its shutdown: the instance that it is, in an event loop of its own."""
+
+import asyncio
+import logging
+from functools import partial
+from typing import Any
+
+from dramatiq.broker import Broker as DramatiqBroker
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.worker import Worker
+
+from async_tracker.connections.access import describe
+from async_tracker.connections.counterparts import async_counterpart, lone_connection
+from async_tracker.connections.link import Link
+from async_tracker.errors import StorageError
+from async_tracker.instance.runtime import Runtime
+from async_tracker.integrations.dramatiq.adapter import DramatiqAdapter
+from async_tracker.integrations.dramatiq.description import broker_of, describe_worker
+from async_tracker.integrations.dramatiq.loop_thread import LoopThread
+from async_tracker.integrations.dramatiq.marks import Marks
+from async_tracker.integrations.footing import Footing
+from async_tracker.store.instance_record import Description
+
+logger = logging.getLogger("async_tracker")
+
+
+class TrackedWorker:
+    """One worker. It begins when it is made, which waits for Redis for about ``hook_timeout`` seconds at most; may raise anything."""
+
+    def __init__(self, footing: Footing, broker: DramatiqBroker, worker: Worker) -> None:
+        self._footing = footing
+        self._settings = footing.settings
+        self.worker = worker
+        self.broker = broker_of(broker)
+        self.marks: Marks | None = None
+        self._claims_server: str | None = None
+        self._lent: Any = None
+        self.thread = LoopThread()
+        self.thread.start()
+        try:
+            self.runtime: Runtime = self.thread.call(self._register, broker)
+        except BaseException:
+            self.thread.stop()
+            footing.access.unshare(self._lent)
+            raise
+        if isinstance(broker, RedisBroker):
+            timeout = self._settings.hook_timeout
+            make_connection = partial(lone_connection, broker.client, timeout=timeout)
+            self.marks = Marks(make_connection, full_key=self.runtime.link.redis.full_key, timeout=timeout)
+            self.marks.open()
+
+    async def _register(self, broker: DramatiqBroker) -> Runtime:
+        access = self._footing.access
+        if isinstance(broker, RedisBroker) and not access.is_explicit:
+            self._lent = async_counterpart(broker.client)
+            access.share(self._lent)  # another worker in this process may be another broker's
+        apart = self._broker_apart(broker)
+        self._claims_server = await self._server_of(apart) if apart is not None else None
+        runtime = self._footing.runtime(self._describe(), make_adapter=lambda link: self._adapter(link, apart))
+        await runtime.start()
+        return runtime
+
+    def _broker_apart(self, broker: DramatiqBroker) -> Any:
+        """Give a client of the broker's Redis where that is not the tracker's, else None."""
+        if not isinstance(broker, RedisBroker):
+            return None
+        client = async_counterpart(broker.client)
+        return client if describe(client) != describe(self._footing.access.client()) else None
+
+    async def _server_of(self, client: Any) -> str | None:
+        try:
+            async with asyncio.timeout(self._settings.hook_timeout):
+                return await DramatiqAdapter(client, full_key=str.encode).claims_server()
+        except (StorageError, TimeoutError) as exc:
+            logger.warning("dramatiq's Redis does not tell its run id: %s", exc)
+            return None
+        finally:
+            await client.connection_pool.disconnect()
+
+    def _adapter(self, link: Link, apart: Any) -> DramatiqAdapter:
+        client = link.client
+        if apart is not None:
+            client = Link(apart, namespace=self._settings.namespace, name=f"{link.name}:claims").client
+        return DramatiqAdapter(client, full_key=link.redis.full_key)
+
+    def _describe(self) -> Description:
+        return describe_worker(self._footing, self.worker, broker=self.broker, claims_server=self._claims_server)
+
+    def describe_anew(self) -> None:
+        """What the worker says of itself has changed: said again soon, and not waited for."""
+        self.thread.post(self._describe_anew)
+
+    async def _describe_anew(self) -> None:
+        self.runtime.describe_anew(self._describe())
+
+    def drain(self) -> None:
+        """Shutdown has begun; the instance beats until its last message is processed."""
+        self.thread.post(self.runtime.drain)
+
+    def leave(self) -> None:
+        """Deregister the instance and end its loop."""
+        if self.marks is not None:
+            self.marks.close(self.runtime.instance_id)
+        self.thread.call(self._leave)
+        self.thread.stop()
+
+    async def _leave(self) -> None:
+        await self._footing.leave(self.runtime)
+        if self._lent is not None:
+            self._footing.access.unshare(self._lent)
+            await self._lent.aclose()

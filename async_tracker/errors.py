@@ -5,7 +5,7 @@
      ├── StorageError                         Redis did not do what was asked
      │    ├── StorageUnavailable              it could not be reached, or not in time
      │    └── CorruptRecord                   it holds something that this version cannot read
-     ├── LeaseLost                            what was held is held by somebody else now
+     ├── LeaseLost                            what was held was given to another worker
      └── UnsupportedCommand                   the Namespace proxy cannot confine this command
 
 redis-py's own exceptions pass through the Namespace proxy unchanged; everywhere else they are translated into these,
@@ -39,7 +39,7 @@ class CorruptRecord(StorageError):
 
 
 class LeaseLost(TrackerError):
-    """The run, or the sweep, is no longer ours: somebody else was given it."""
+    """The run, or the sweep, is no longer ours: another worker has it."""
 
 
 class UnsupportedCommand(TrackerError):

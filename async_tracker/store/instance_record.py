@@ -13,7 +13,7 @@ from async_tracker.store.run_record import LAST_MOMENT_MS, RECORD_SCHEMA
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """What an instance has to say to whoever runs it: something about its set-up that is not as it was meant."""
+    """What an instance reports to its operators: something about its set-up that is not as it was meant."""
 
     says: str
     remedy: str

@@ -77,7 +77,7 @@ async def _play(set_up: Stage, screen: Screen, script: Script, *, keep: bool, ta
             screen.tell("jobs come in: quick, slow, failing, to be retried")
             await asyncio.sleep(script.begin)
             await load.enqueue("blocking", script.block_for)
-            screen.tell(f"one job will block its worker's event loop for {duration(script.block_for)}: nobody may take its jobs away")
+            screen.tell(f"one job will block its worker's event loop for {duration(script.block_for)}: its jobs must stay with it")
             await asyncio.sleep(script.block_for + script.after_block)
             acts = [await kill_one(set_up, screen, witness, crew) for crew in set_up.crews]
             await asyncio.sleep(script.go_on)

@@ -47,7 +47,7 @@ class ArqAdapter:
     """arq's side of the boundary.
 
     ``client`` is a client of arq's Redis, ``receipt_key`` makes the full name of a key of our namespace there, and ``serializer``
-    is the worker's: with it the error is written for whoever awaits a quarantined job, unless ``serializer_of`` knows that of the
+    is the worker's: with it the error is written for the caller who awaits a quarantined job, unless ``serializer_of`` knows that of the
     job's queue.
     """
 
@@ -109,7 +109,7 @@ class ArqAdapter:
         return Released(text(await run_script(self._client, _RELEASE, names, (job_id, orphan.claim, int(delay * 1000), RECEIPT_MS))))
 
     async def quarantine(self, orphan: RunRecord, *, error: str) -> QuarantinedPayload | None:
-        """Take the job out of arq; whoever awaits it gets arq's own JobExecutionFailed."""
+        """Take the job out of arq; the caller who awaits it gets arq's own JobExecutionFailed."""
         job_id, queue = orphan.job_id, _queue_of(orphan)
         names: list[str | bytes] = [
             IN_PROGRESS + job_id,
@@ -233,6 +233,6 @@ def failed_result(orphan: RunRecord, *, queue: str, error: str, serializer: Seri
     for data in (result, in_words):
         try:
             return serializer(data)
-        except Exception as exc:  # somebody's serializer: the orphans beside this one must not wait for it
+        except Exception as exc:  # a user's serializer failed: the other orphans must not wait for it
             logger.info("the serializer of job %s does not take its failed result: %r", orphan.job_id, exc)
     return pickle.dumps(in_words)

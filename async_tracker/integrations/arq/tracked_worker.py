@@ -35,7 +35,7 @@ class TrackedWorker:
     """One worker between start-up and shutdown.
 
     ``worker`` is arq's, and None where it was not found: then nothing is wrapped, and how jobs end is known as far as arq's own
-    pipelines tell. ``choice`` is None where only our hooks were set. ``serializer_of`` gives the serializer of whoever awaits the
+    pipelines tell. ``choice`` is None where only our hooks were set. ``serializer_of`` gives the serializer of the callers who await the
     jobs of a queue; ``on_ended`` is told when the instance has left.
     """
 
@@ -138,7 +138,7 @@ class TrackedWorker:
             self.claims.turn_over()
 
     def _find_queue(self) -> str:
-        """The worker's own word, for its queue need not be the pool's default; what was asked for only where nobody knows better."""
+        """The worker's own word, for its queue need not be the pool's default; the setting only where neither is known."""
         known = (getattr(self.worker, "queue_name", None), self._settings.queue, getattr(self.pool, "default_queue_name", None))
         return plain_text(next(filter(None, known), DEFAULT_QUEUE))
 
@@ -229,7 +229,7 @@ class TrackedWorker:
             )
 
     def _note(self, says: str, remedy: str, *, is_error: bool = False) -> None:
-        """Say it once in the log, and to whoever asks doctor."""
+        """Log it once, and show it in doctor."""
         kind = says.partition(":")[0]
         if kind in self._notes:
             return
@@ -299,7 +299,7 @@ class TrackedWorker:
                 await self._claims_link.aclose()
 
     async def _give_back_idle_claims(self) -> None:
-        """arq may be cancelled between its claim and the job's start: then nobody runs the job, and the claim is in the way.
+        """arq may be cancelled between its claim and the job's start: then no worker runs the job, and the claim blocks it.
 
         Many more were won by other workers, so all are looked at in one round trip.
         """

@@ -121,7 +121,7 @@ class DramatiqAdapter:
                 await run_script(self._client, _GIVE_BACK, names, ids[start : start + _AT_ONCE])
 
     async def quarantine(self, orphan: RunRecord, *, error: str) -> QuarantinedPayload | None:
-        """Take the message out of its queue. Whoever awaits its result waits until their own time is over, as after a dead letter."""
+        """Take the message out of its queue. A program that awaits its result waits until its own timeout, as after a dead letter."""
         if orphan.hold is None or orphan.queue is None:
             return None
         hold = Hold.of(orphan.hold)

@@ -1,4 +1,4 @@
-"""What a user must be allowed in the broker's Redis so that dramatiq's messages can be recovered, asked about a queue that nobody uses."""
+"""What a user must be allowed in the broker's Redis so that dramatiq's messages can be recovered, asked about a queue that is not used."""
 
 import secrets
 from collections.abc import Callable, Sequence

@@ -6,6 +6,9 @@ import redis.asyncio
 
 from async_tracker import Tracker
 from async_tracker.embedded import EmbeddedServer
+from async_tracker.namespace import Namespace
+from async_tracker.queries.questions import Queries
+from async_tracker.store.reading import Reading
 from benchmarks.queries import count_round_trips, named_connections, write_namespace
 
 QUERY_ROUND_TRIPS = 4
@@ -25,6 +28,9 @@ async def test_a_question_costs_four_round_trips_whatever_there_is_to_tell_and_l
         questions = (tracker.snapshot, tracker.instances, tracker.jobs, tracker.orphans, tracker.stats, tracker.quarantined)
         trips = {question.__name__: await count_round_trips(client, question) for question in questions}
         assert {name: count for name, count in trips.items() if count > QUERY_ROUND_TRIPS} == {}
+        proxy = Namespace(client, namespace)
+        in_many_parts = Queries(proxy, reading=Reading(proxy, instances_at_once=7, records_at_once=50))
+        assert await count_round_trips(client, in_many_parts.snapshot) == QUERY_ROUND_TRIPS
         called = {name.removeprefix("cmdstat_") for name in await client.info("commandstats")}
         assert not called & {"keys", "scan", "sscan", "hscan", "zscan"}
         await client.aclose()

@@ -202,3 +202,45 @@ def check(target: Target, *, instance: str | None, blocked_limit: float | None, 
 def doctor(target: Target, *, user: str | None) -> int:
     """Find out what is missing, and how to mend it: server, permissions, instances, records. Exits 1 where there is a problem."""
     return _do("doctor:doctor", target, user=user)
+
+
+@program.command(short_help="Show all this in a browser.")
+@click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="Where to listen; another needs --token-file.")
+@click.option("--port", metavar="PORT", type=click.IntRange(0, 65_535), default=8686, show_default=True, help="0 takes a free one.")
+@click.option("--root-path", metavar="PREFIX", default="", help="The prefix under which a proxy serves it, taken off or not.")
+@click.option(
+    "--public-url", "public_urls", metavar="URL", multiple=True, help="Where people reach it: https://ops.example.com/tracker; repeatable."
+)
+@click.option("--allow-actions", is_flag=True, help="Let people recover jobs, and retry or drop quarantined ones.")
+@click.option("--token-file", metavar="FILE", type=click.Path(), help="A token of your own. [one is made up, and printed with the address]")
+@click.option("--title", metavar="TEXT", help="Shown instead of the namespace.")
+@click.option("--environment", metavar="NAME", help="Shown beside the title; prod is red.")
+@click.option("--open", "open_browser", is_flag=True, help="Open it in the browser of this machine.")
+@_reaching
+def serve(
+    target: Target,
+    *,
+    host: str,
+    port: int,
+    root_path: str,
+    public_urls: tuple[str, ...],
+    allow_actions: bool,
+    token_file: str | None,
+    title: str | None,
+    environment: str | None,
+    open_browser: bool,
+) -> int:
+    """Serve the page: instances, jobs, orphans, quarantine, queues, events, live in a browser. SIGTERM or Ctrl-C ends it."""
+    return _do(
+        "serve:serve",
+        target,
+        host=host,
+        port=port,
+        root_path=root_path,
+        public_urls=public_urls,
+        allow_actions=allow_actions,
+        token_file=token_file,
+        title=title,
+        environment=environment,
+        open_browser=open_browser,
+    )

@@ -71,10 +71,21 @@ def program(target: Target) -> None:
 @click.option("--workers", type=click.Choice(["arq", "dramatiq", "both"]), default="arq", show_default=True, help="Whose workers to show.")
 @click.option("--quick", is_flag=True, help="A shorter show.")
 @click.option("--keep", is_flag=True, help="Go on after the summary, to try other commands from another terminal; Ctrl-C ends it.")
+@click.option("--web", is_flag=True, help="Serve the page beside it, to watch the kill in a browser; goes on as with --keep.")
+@click.option("--port", metavar="PORT", type=click.IntRange(0, 65_535), default=0, help="Where --web listens. [a free one]")
 @click.option("--json", "as_json", is_flag=True, help="End with the summary as one JSON document; the show goes to stderr.")
 @click.pass_context
 def demo(
-    context: click.Context, *, redis_url: str | None, namespace: str | None, workers: str, quick: bool, keep: bool, as_json: bool
+    context: click.Context,
+    *,
+    redis_url: str | None,
+    namespace: str | None,
+    workers: str,
+    quick: bool,
+    keep: bool,
+    web: bool,
+    port: int,
+    as_json: bool,
 ) -> int:
     """See it work: real workers of arq, of dramatiq or of both, a steady stream of jobs, one worker killed, its jobs running again.
 
@@ -82,7 +93,8 @@ def demo(
     """
     outer = context.parent.obj if context.parent is not None and context.parent.obj is not None else Target()
     target = outer.under(Target(redis_url=redis_url, namespace=namespace, as_json=as_json))
-    return _do("demo.show:demo", target, quick=quick, keep=keep, workers=workers)
+    where = "demo.watched:demo" if web else "demo.show:demo"  # the page needs an extra that the show does not
+    return _do(where, target, quick=quick, keep=keep, workers=workers, **({"port": port} if web else {}))
 
 
 @program.command(short_help="Show instances and queues.")

@@ -157,6 +157,7 @@ class Live:
         for channel in channels:
             if channel.picture is None:
                 await self._update(channel)
+                self._look += 1  # whoever is here already is told of it by the next look, this viewer by its first
         return channels
 
     def _left(self, channels: Sequence[Channel]) -> None:

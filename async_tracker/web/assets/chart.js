@@ -8,7 +8,8 @@ import { clockTime, number } from "./wording.js";
  * @param {number[][]} minutes when it began, then started, succeeded, failed, recovered
  */
 export function minutes(minutes) {
-  const last = minutes.at(-1)?.[0] ?? 0, columns = 60, height = 100;
+  const last = minutes.at(-1)?.[0] ?? 0, first = minutes[0]?.[0] ?? 0, height = 100;
+  const columns = last - first < 15 * 60000 ? 15 : last - first < 30 * 60000 ? 30 : 60;
   const most = Math.max(...minutes.map(([, started, succeeded, failed]) => Math.max(started, succeeded + failed)), 1);
   const top = nice(most);
   const told = el("output", { class: "told" });
@@ -47,7 +48,8 @@ export function minutes(minutes) {
       show(at + step);
     },
   }, drawing, el("span", { class: "scale top" }, number(top)), el("span", { class: "scale middle" }, number(top / 2)));
-  const axis = el("div", { class: "axis" }, el("span", {}, clockTime(last - 59 * 60000)), el("span", {}, clockTime(last - 30 * 60000)), el("span", {}, "now"));
+  const axis = el("div", { class: "axis" }, el("span", {}, clockTime(last - (columns - 1) * 60000)),
+    el("span", {}, first > last - (columns - 1) * 60000 ? `watched since ${clockTime(first)}` : clockTime(last - columns * 30000)), el("span", {}, "now"));
   if (minutes.length) show(at);
   return { frame, axis, told };
 }

@@ -30,7 +30,7 @@ export function functions(settings) {
       count("Ended", "ended"),
       count("Recovered", "recovered", "recovered"),
       time("Mean run", "run"),
-      time("Mean wait", "wait"),
+      { title: "Mean wait", right: true, uses: ["wait"], cell: (row) => (row.wait ? duration(row.wait) : "—") },
     ],
     key: (row) => `${row.queue} ${row.function}`,
     sortedBy: "function",

@@ -15,7 +15,7 @@ export function jobColumns() {
     { title: "Queue", sort: "queue", uses: ["queue"], cell: (row) => el("span", { class: "dim", title: row.queue ?? "" }, cut(row.queue ?? "—", 24)) },
     { title: "Try", sort: "try", right: true, uses: ["try"], cell: (row) => number(row.try) },
     { title: "Waited", right: true, uses: ["enqueued", "started"], cell: (row) => (row.enqueued === null ? "—" : duration(Math.max(row.started - row.enqueued, 0) / 1000)) },
-    { title: "Running for", sort: "started", right: true, uses: ["started", "timeout"], cell: running },
+    { title: "Running for", sort: "started", right: true, flip: true, uses: ["started", "timeout"], cell: running },
     { title: "Timeout", sort: "timeout", right: true, uses: ["timeout"], cell: (row) => duration(row.timeout) },
     { title: "Progress", sort: "progress", uses: ["progress", "message"], cell: progress },
     { title: "Instance", sort: "instance", uses: ["instance", "state"], cell: (row) => [opener(row.instance, 26), row.state !== "alive" && [" ", badge(row.state)]].flat() },

@@ -19,7 +19,7 @@ export function orphans(settings) {
       { title: "Try", right: true, uses: ["try"], cell: (row) => number(row.try) },
       { title: "Dead instance", sort: "instance", uses: ["instance"], cell: (row) => opener(row.instance) },
       { title: "Why it is dead", uses: ["why"], cell: (row) => el("span", { class: "why" }, row.why) },
-      { title: "Orphaned for", sort: "orphaned", right: true, uses: ["orphaned"], cell: (row) => since(row.orphaned) },
+      { title: "Orphaned for", sort: "orphaned", right: true, flip: true, uses: ["orphaned"], cell: (row) => since(row.orphaned) },
       { title: "Deaths", sort: "deaths", right: true, uses: ["deaths"], cell: (row) => number(row.deaths) },
     ],
     key: (row) => `${row.library} ${row.id}`,

@@ -73,7 +73,7 @@ function cardsOf(facts) {
   return [
     card("Instances", number(states.alive ?? 0), ["alive", ...also].join(", "), address("instances"), stalled ? "warn" : ""),
     card("In flight", number(facts.busy), facts.slots ? `of ${counted(facts.slots, "slot")}` : "", address("jobs")),
-    card("Started per minute", facts.rate === null || facts.rate === undefined ? "…" : number(Math.round(facts.rate)), "in the last minute", address("functions"), "", line(1)),
+    card("Started per minute", facts.rate === null || facts.rate === undefined ? "…" : number(Math.round(facts.rate)), "", address("functions"), "", line(1)),
     card("Orphans", number(facts.orphans), facts.orphans ? "not yet given back" : "", address("orphans"), facts.orphans ? "bad" : ""),
     card("Recovered", number(totals.recovered), "in all", address("events", { type: "recovered" }), "", line(4)),
     card("Oldest wait", facts.oldest ? since(facts.oldest.since) : facts.due === undefined ? "—" : "0 s", facts.oldest ? cut(facts.oldest.queue, 24) : "nothing is due", address("queues")),
@@ -105,9 +105,10 @@ function busiestOf(rows) {
   return [
     el("h2", {}, "Busiest functions"),
     el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Busiest functions" }, el("table", {},
-      el("thead", {}, el("tr", {}, ...["Function", "Per min", ...times, "Failed"].map((title, place) => el("th", { scope: "col", class: place ? "right" : null }, title)))),
+      el("thead", {}, el("tr", {}, ...["Function", "Queue", "Per min", ...times, "Failed"].map((title, place) => el("th", { scope: "col", class: place > 1 ? "right" : null }, title)))),
       el("tbody", {}, ...rows.map((item) => el("tr", {},
         el("th", { scope: "row" }, el("a", { class: "id", href: address("jobs", { function: item.function ?? "" }), title: item.function ?? "" }, cut(item.function ?? "(no name)", 36))),
+        el("td", { class: "dim", title: item.queue ?? "" }, cut(item.queue ?? "—", 22)),
         el("td", { class: "right" }, item.rate === null || item.rate === undefined ? "…" : number(Math.round(item.rate))),
         ...(hasPercentiles ? times.map((which) => item[`run_time_${which}`]) : [item.run]).map((value) => el("td", { class: "right" }, duration(value))),
         el("td", { class: `right${item.failed_share > 0.05 ? " bad-text" : ""}` }, percent(item.failed_share))))))),

@@ -18,7 +18,7 @@ export function quarantine(settings) {
       { title: "Function", sort: "function", uses: ["function"], cell: (row) => el("span", { class: "id", title: row.function ?? "" }, cut(row.function ?? "—", 32)) },
       { title: "Queue", uses: ["queue"], cell: (row) => el("span", { class: "dim", title: row.queue ?? "" }, cut(row.queue ?? "—", 24)) },
       { title: "Deaths", sort: "deaths", right: true, uses: ["deaths"], cell: (row) => number(row.deaths) },
-      { title: "Quarantined", sort: "at", right: true, uses: ["at"], cell: (row) => since(row.at, " ago") },
+      { title: "Quarantined", sort: "at", right: true, flip: true, uses: ["at"], cell: (row) => since(row.at, " ago") },
       { title: "Payload", sort: "bytes", right: true, uses: ["bytes"], cell: (row) => size(row.bytes) },
       { title: "Last instance", uses: ["instance"], cell: (row) => opener(row.instance) },
       { title: "Why it died", uses: ["why"], cell: (row) => el("span", { class: "why" }, row.why) },

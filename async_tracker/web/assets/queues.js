@@ -14,7 +14,7 @@ export function queues(settings) {
       { title: "Library", sort: "library", uses: ["library"], cell: (row) => row.library },
       { title: "Depth", sort: "depth", right: true, uses: ["depth"], cell: (row) => number(row.depth) },
       { title: "Due", sort: "due", right: true, uses: ["due"], cell: (row) => number(row.due) },
-      { title: "Oldest wait", sort: "oldest", right: true, uses: ["oldest"], cell: (row) => (row.oldest === null ? "—" : since(row.oldest)) },
+      { title: "Oldest wait", sort: "oldest", right: true, flip: true, uses: ["oldest"], cell: (row) => (row.oldest === null ? "—" : since(row.oldest)) },
       {
         title: "Workers on it", uses: ["workers", "alive", "unserved", "queue"],
         cell: (row) => (row.unserved ? [badge("unserved"), " start a worker for this queue"]

@@ -12,6 +12,7 @@ import { number } from "./wording.js";
  * @property {(row: any) => import("./dom.js").Child | import("./dom.js").Child[]} cell
  * @property {string} [sort] what it can be sorted by
  * @property {boolean} [right] numbers are aligned right
+ * @property {boolean} [flip] it shows an age of what is sorted by its beginning
  */
 /**
  * @typedef {object} Options
@@ -57,10 +58,11 @@ export class Table {
 
   drawHead() {
     const sort = asked().get("sort") ?? this.options.sortedBy ?? "";
-    const heads = this.options.columns.map(({ title, sort: by, right }) => {
+    const heads = this.options.columns.map(({ title, sort: by, right, flip }) => {
       const direction = by && sort.replace("-", "") === by ? (sort.startsWith("-") ? "descending" : "ascending") : null;
       const turn = () => ask({ sort: direction === "ascending" ? `-${by}` : (by ?? null), cursor: null });
-      return el("th", { scope: "col", class: right ? "right" : null, "aria-sort": direction },
+      const shown = direction && flip ? (direction === "ascending" ? "descending" : "ascending") : direction;
+      return el("th", { scope: "col", class: right ? "right" : null, "aria-sort": shown },
         by ? el("button", { type: "button", onclick: turn }, title) : title);
     });
     if (this.options.ticks) {

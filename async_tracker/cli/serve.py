@@ -36,11 +36,11 @@ async def serve(
             token_file=Path(token_file) if token_file is not None else None,
             title=title,
             environment=environment,
-        ) as (url, task),
+        ) as serving,
     ):
-        shown = url if token_file is None else url.partition("?")[0]
+        shown = serving.url if token_file is None else serving.url.partition("?")[0]
         if target.as_json:
-            say_document({"url": shown, "namespace": tracker.namespace}, indented=False)
+            say_document({"url": shown, "listening": serving.address, "namespace": tracker.namespace}, indented=False)
         else:
             say(f"The page of namespace {tracker.namespace}: {shown}")
             if token_file is not None:
@@ -48,6 +48,6 @@ async def serve(
             if not allow_actions:
                 remark("It only shows: --allow-actions lets people recover jobs and decide about quarantined ones.")
         if open_browser:
-            webbrowser.open(url)
-        await task
+            webbrowser.open(serving.url)
+        await serving.task
     return Ending.OK

@@ -6,6 +6,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -21,6 +22,16 @@ from async_tracker.web.door import ServedDoor, check_token, needs_token_file
 _BACKLOG = 128
 _ENDS_WITHIN = 1
 """Seconds that open connections are given when the process is told to end; streams are ended at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """A page that is being served. ``url`` is how people reach it, with its token; ``address`` where it listens."""
+
+    url: str
+    address: str
+    task: "asyncio.Task[None]"
+    """Ends when the server does."""
 
 
 class Prefixed:
@@ -70,8 +81,8 @@ async def served(
     title: str | None = None,
     environment: str | None = None,
     handles_signals: bool = True,
-) -> AsyncIterator[tuple[str, "asyncio.Task[None]"]]:
-    """Serve the page while the block runs. Gives the address with its token, and a task that ends when the server does.
+) -> AsyncIterator[Serving]:
+    """Serve the page while the block runs.
 
     ``port`` 0 takes a free one. Raises ConfigError where it may not listen like this, and OSError where it cannot.
     """
@@ -100,8 +111,9 @@ async def served(
     task = asyncio.create_task(server.serve(sockets=[listening]))
     try:
         shown = "127.0.0.1" if host in ("0.0.0.0", "localhost", "127.0.0.1") else f"[{host}]" if ":" in host else host
-        first = public_urls[0].rstrip("/") if public_urls else f"http://{shown}:{port}{reached.prefix}"
-        yield f"{first}/?token={token}", task
+        address = f"http://{shown}:{port}{reached.prefix}/"
+        first = public_urls[0].rstrip("/") + "/" if public_urls else address
+        yield Serving(url=f"{first}?token={token}", address=address, task=task)
     finally:
         page.stop()
         server.should_exit = True

@@ -15,11 +15,9 @@ async def demo(target: Target, *, quick: bool, keep: bool, workers: str, port: i
 
     @asynccontextmanager
     async def page(set_up: Stage, screen: Screen) -> AsyncIterator[None]:
-        async with served(set_up.tracker, port=port, title="demo", environment="demo", allows_actions=True, handles_signals=False) as (
-            url,
-            _,
-        ):
-            screen.tell(f"watch it: {url}", style="bold")
+        serving = served(set_up.tracker, port=port, title="demo", environment="demo", allows_actions=True, handles_signals=False)
+        async with serving as found:
+            screen.tell(f"watch it in a browser: {found.url}", style="bold")
             yield
 
     return await show.demo(target, quick=quick, keep=True, workers=workers, beside=page)

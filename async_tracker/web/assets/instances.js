@@ -16,10 +16,10 @@ export function instances(settings) {
     columns: [
       { title: "Instance", sort: "instance", uses: ["id", "label", "tags"], cell: (row) => [opener(row.id), named(row)] },
       { title: "State", sort: "state", uses: ["state"], cell: (row) => badge(row.state) },
-      { title: "Library", sort: "library", uses: ["library"], cell: (row) => row.library },
-      { title: "Queues", uses: ["queues"], cell: (row) => el("span", { class: "dim", title: row.queues.join(", ") }, cut(row.queues.join(", ") || "—", 28)) },
+      { title: "Library", sort: "library", far: true, uses: ["library"], cell: (row) => row.library },
+      { title: "Queues", far: true, uses: ["queues"], cell: (row) => el("span", { class: "dim", title: row.queues.join(", ") }, cut(row.queues.join(", ") || "—", 28)) },
       { title: "Busy", sort: "busy", uses: ["busy", "slots", "state"], cell: (row) => busy(row) },
-      { title: "Ended", sort: "ended", right: true, uses: ["ended"], cell: (row) => number(row.ended) },
+      { title: "Ended", sort: "ended", right: true, far: true, uses: ["ended"], cell: (row) => number(row.ended) },
       { title: "Memory", sort: "memory", right: true, uses: ["memory"], cell: (row) => (row.memory === null ? "—" : `${Math.round(row.memory)} MB`) },
       { title: "Loop lag", sort: "lag", right: true, uses: ["lag"], cell: (row) => duration(row.lag) },
       { title: "Up", sort: "up", right: true, flip: true, uses: ["up", "state"], cell: (row) => (row.state === "dead" ? "—" : since(row.up)) },

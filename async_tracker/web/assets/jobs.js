@@ -12,9 +12,9 @@ export function jobColumns() {
   return [
     { title: "Job", sort: "id", uses: ["id", "superseded"], cell: (row) => [jobOpener(row.id), row.superseded > 0 && el("span", { class: "sub" }, `${counted(row.superseded, "older run")} still alive`)] },
     { title: "Function", sort: "function", uses: ["function"], cell: (row) => el("span", { class: "id", title: row.function ?? "" }, cut(row.function ?? "—", 32)) },
-    { title: "Queue", sort: "queue", uses: ["queue"], cell: (row) => el("span", { class: "dim", title: row.queue ?? "" }, cut(row.queue ?? "—", 24)) },
-    { title: "Try", sort: "try", right: true, uses: ["try"], cell: (row) => number(row.try) },
-    { title: "Waited", right: true, uses: ["enqueued", "started"], cell: (row) => (row.enqueued === null ? "—" : duration(Math.max(row.started - row.enqueued, 0) / 1000)) },
+    { title: "Queue", sort: "queue", far: true, uses: ["queue"], cell: (row) => el("span", { class: "dim", title: row.queue ?? "" }, cut(row.queue ?? "—", 24)) },
+    { title: "Try", sort: "try", right: true, far: true, uses: ["try"], cell: (row) => number(row.try) },
+    { title: "Waited", right: true, far: true, uses: ["enqueued", "started"], cell: (row) => (row.enqueued === null ? "—" : duration(Math.max(row.started - row.enqueued, 0) / 1000)) },
     { title: "Running for", sort: "started", right: true, flip: true, uses: ["started", "timeout"], cell: running },
     { title: "Timeout", sort: "timeout", right: true, uses: ["timeout"], cell: (row) => duration(row.timeout) },
     { title: "Progress", sort: "progress", uses: ["progress", "message"], cell: progress },

@@ -8,9 +8,9 @@ import { badge, counted, cut, duration, number, percent, since } from "./wording
 /** @param {import("./main.js").Settings} settings */
 export function overview(settings) {
   const banner = el("div", { class: "banners" }), cards = el("section", { class: "cards", "aria-label": "Now" });
-  const chart = el("section", { class: "panel", hidden: true });
-  const busiest = el("section", { class: "panel" }), attention = el("section", { class: "panel" });
-  const element = el("div", { class: "screen" }, banner, cards, chart, el("div", { class: "two" }, busiest, attention));
+  const chart = el("section", { class: "panel chart-panel", hidden: true });
+  const busiest = el("section", { class: "panel" }), attention = el("section", { class: "panel attention" });
+  const element = el("div", { class: "screen" }, banner, cards, el("div", { class: "two" }, attention, chart), busiest);
   let drawn = "";
   return {
     element,

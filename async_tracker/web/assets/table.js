@@ -12,6 +12,7 @@ import { number } from "./wording.js";
  * @property {(row: any) => import("./dom.js").Child | import("./dom.js").Child[]} cell
  * @property {string} [sort] what it can be sorted by
  * @property {boolean} [right] numbers are aligned right
+ * @property {boolean} [far] it is left out where there is no room: the opened row tells it
  * @property {boolean} [flip] it shows an age of what is sorted by its beginning
  */
 /**
@@ -58,11 +59,11 @@ export class Table {
 
   drawHead() {
     const sort = asked().get("sort") ?? this.options.sortedBy ?? "";
-    const heads = this.options.columns.map(({ title, sort: by, right, flip }) => {
+    const heads = this.options.columns.map(({ title, sort: by, right, flip, far }) => {
       const direction = by && sort.replace("-", "") === by ? (sort.startsWith("-") ? "descending" : "ascending") : null;
       const turn = () => ask({ sort: direction === "ascending" ? `-${by}` : (by ?? null), cursor: null });
       const shown = direction && flip ? (direction === "ascending" ? "descending" : "ascending") : direction;
-      return el("th", { scope: "col", class: right ? "right" : null, "aria-sort": shown },
+      return el("th", { scope: "col", class: kind(right, far), "aria-sort": shown },
         by ? el("button", { type: "button", onclick: turn }, title) : title);
     });
     if (this.options.ticks) {
@@ -148,7 +149,7 @@ export class Table {
   /** @param {string} key @param {any} row */
   make(key, row) {
     const cells = this.options.columns.map((column, place) => {
-      const cell = el(place === 0 ? "th" : "td", { class: column.right ? "right" : null, scope: place === 0 ? "row" : null });
+      const cell = el(place === 0 ? "th" : "td", { class: kind(column.right, column.far), scope: place === 0 ? "row" : null });
       fill(cell, column.cell(row));
       return cell;
     });
@@ -230,6 +231,9 @@ export class Table {
     for (const [key, { tr }] of this.shown) if (tr.contains(document.activeElement)) this.tick(key, !this.ticked.has(key));
   }
 }
+
+/** @param {boolean} [right] @param {boolean} [far] */
+const kind = (right, far) => [right && "right", far && "far"].filter(Boolean).join(" ") || null;
 
 /**
  * The line above a table: its text filter, its choices, what is told of it.

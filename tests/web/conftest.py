@@ -14,6 +14,9 @@ from async_tracker.web import Access, create_app
 from tests.crash.fleet import Fleet, open_fleet
 from tests.harness.ledger import Ledger
 from tests.harness.workers import WorkerProcess, Workers
+from tests.web.browser import browser, eyes
+
+__all__ = ["browser", "eyes"]
 
 
 async def lets_act(request: Any) -> Access:

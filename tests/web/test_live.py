@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import anyio
 import httpx
+import pytest
 import redis.asyncio
 
 from async_tracker import Tracker
@@ -149,12 +150,9 @@ async def test_a_hundred_viewers_cost_redis_what_one_costs(serve, redis_client, 
 async def test_there_is_room_for_two_hundred_viewers_and_the_next_is_told(tracker):
     hub = Live(Readings(tracker))
     hub._viewers = live.VIEWERS_MOST
-    try:
+    with pytest.raises(live.Problem) as refused:
         await hub.stream({}, None, None, topics=[], last_event_id=None, once=True)  # type: ignore[arg-type]
-    except live.Problem as problem:
-        assert (problem.status, problem.code) == (503, "too_many_viewers")
-    else:
-        raise AssertionError("one more viewer was let in")
+    assert (refused.value.status, refused.value.code) == (503, "too_many_viewers")
 
 
 async def test_a_viewer_that_takes_nothing_is_dropped_and_costs_no_memory(tracker, monkeypatch, caplog):

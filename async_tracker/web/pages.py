@@ -37,7 +37,7 @@ class Pages:
         files = sorted((item for item in folder.iterdir() if item.is_file()), key=lambda item: item.name)
         read = {item.name: item.read_bytes() for item in files}
         self._document = read.pop("page.html").decode()
-        self._assets = {name: _asset(name, content) for name, content in read.items()}
+        self._assets = {name: _asset(name, as_sent(name, content)) for name, content in read.items()}
         digest = hashlib.sha256(b"\0".join(name.encode() + b"\0" + content for name, content in read.items()))
         self.version = digest.hexdigest()[:12]
 
@@ -63,6 +63,26 @@ class Pages:
         }
         content = re.sub(r"\{\{(\w+)\}\}", lambda found: filled[found[1]], self._document).encode()
         return _compressed(_asset("page.html", content), request, cache="no-store")
+
+
+def as_sent(name: str, content: bytes) -> bytes:
+    """Leave out of a script what only its readers need: lines that are comments become empty, so that every line keeps its number.
+
+    >>> as_sent("a.js", b"// says what\\n/** @type {string} */\\nlet a = 1; // why\\n/**\\n * @param {number} b\\n */\\n")
+    b'\\n\\nlet a = 1; // why\\n\\n\\n\\n'
+    """
+    if not name.endswith(".js"):
+        return content
+    kept, is_comment = [], False
+    for line in content.decode().split("\n"):
+        text = line.strip()
+        is_comment = is_comment or text.startswith("/**")
+        is_code = not is_comment and not text.startswith("//")
+        if is_comment and "*/" in text:
+            is_comment = False
+            is_code = not text.endswith("*/")
+        kept.append(line if is_code else "")
+    return "\n".join(kept).encode()
 
 
 def _asset(name: str, content: bytes) -> Asset:

@@ -219,7 +219,7 @@ export class Table {
 
   /** Move the focus to the next row, or the one before. @param {number} step */
   step(step) {
-    const links = /** @type {HTMLElement[]} */ ([...this.body.querySelectorAll("tr")].flatMap((tr) => tr.querySelector("th a, th button, th") ?? []));
+    const links = /** @type {HTMLElement[]} */ ([...this.body.querySelectorAll("tr")].flatMap((tr) => tr.querySelector("th a, th button") ?? tr.querySelector("th") ?? []));
     const at = links.findIndex((link) => link.closest("tr")?.contains(document.activeElement));
     const next = links[at < 0 ? (step > 0 ? 0 : links.length - 1) : Math.min(Math.max(at + step, 0), links.length - 1)];
     if (next && !next.matches("a, button")) next.tabIndex = -1;

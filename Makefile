@@ -3,6 +3,7 @@
 #   make test         the checks and every test, JOBS=3 of them at a time
 #   make check        ruff, mypy, the import contracts
 #   make test-matrix  the tests that depend on the server on every server to be had, the namespace's also with the newest redis-py
+#   make screenshots  the pictures of the README, by the system's Chromium
 #   make bench        the benchmarks; BENCH="--quick" for a minute's worth
 #   make soak         the long tests, MINUTES=10 for each
 #   make mutants      take one safeguard out at a time, and show that a test notices
@@ -62,6 +63,9 @@ pytest: $(VENV)/.has-test
 
 test-matrix: $(VENV)/.has-test
 	$(BIN)/python -m tests.harness.matrix $(MATRIX)
+
+screenshots: $(VENV)/.has-test
+	$(BIN)/python -m tests.web.screenshots
 
 bench: $(VENV)/.has-bench
 	$(BIN)/python -m benchmarks $(BENCH)

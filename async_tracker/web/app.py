@@ -64,7 +64,7 @@ class Page:
         self._environment = environment
         self._readings = Readings(tracker)
         self._pages = Pages()
-        self._live = Live(self._readings, ends_after=streams_end_after)
+        self._live = Live(self._readings, ends_after=streams_end_after, version=self._pages.version)
         self._openapi = compact(openapi())
         self._routes = self._make_routes()
 

@@ -69,8 +69,9 @@ class Channel:
 class Live:
     """The hub of one app. Its loop runs while somebody looks, and a few seconds longer."""
 
-    def __init__(self, readings: Readings, *, ends_after: float | None = MOUNTED_FOR) -> None:
+    def __init__(self, readings: Readings, *, ends_after: float | None = MOUNTED_FOR, version: str = "") -> None:
         self._readings = readings
+        self._version = version
         self._pictures = Pictures(readings)
         self._ends_after = ends_after
         self._channels: dict[Wanted, Channel] = {}
@@ -117,7 +118,7 @@ class Live:
             try:
                 made: Picture | None
                 if channel is self._head:
-                    made = Picture(facts=await self._pictures.head())
+                    made = Picture(facts={**await self._pictures.head(), "page": self._version})
                 else:
                     made = await self._pictures.make(channel.asked)
                 error = None

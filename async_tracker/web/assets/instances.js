@@ -92,6 +92,12 @@ function why(row) {
 }
 
 /**
+ * A frame is told by the end of its path, which is where one looks; the whole is in its title.
+ * @param {string} frame
+ */
+const ending = (frame) => frame.replace(/^.*\/(?:site|dist)-packages\//, "").replace(/^.*\/lib\/python[\d.]+\//, "").replace(/^.*\/((?:[^/]+\/){2}[^/]+:\d+)/, "…/$1");
+
+/**
  * Everything of one instance.
  * @param {string} instanceId
  */
@@ -123,7 +129,7 @@ function described(one, total) {
   return [
     el("p", { class: "stateline" }, badge(one.state), " ", why(one)),
     one.stack.length > 0 && el("ol", { class: "stack" }, ...one.stack.map((/** @type {string} */ frame) =>
-      el("li", { class: one.line && one.line.startsWith(frame) ? "on" : null }, frame))),
+      el("li", { class: one.line && one.line.startsWith(frame) ? "on" : null, title: frame }, ending(frame)))),
     el("dl", { class: "facts" }, ...[
       ["Id", id(one.id, 60)],
       ["Label", one.label],

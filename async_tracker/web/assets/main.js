@@ -51,7 +51,7 @@ const links = SCREENS.map((name) => el("a", { href: address(name), dataset: { sc
 const live = el("span", { class: "live", title: "How old is what is shown" }, el("span", { class: "dot" }), el("span", { class: "word" }));
 const pauseButton = el("button", { type: "button", class: "icon", "aria-pressed": "false", title: "Pause (p)", onclick: pause }, "Pause");
 const themeButton = el("button", { type: "button", class: "icon", title: "Theme (t)", onclick: theme }, "Theme");
-const keysButton = el("button", { type: "button", class: "icon", title: "Keys (?)", "aria-label": "Keys", onclick: showKeys }, "?");
+const keysButton = el("button", { type: "button", class: "icon keys-button", title: "Keys (?)", "aria-label": "Keys", onclick: showKeys }, "?");
 byId("top").append(
   el("span", { class: "name" }, el("span", { class: "ns", title: settings.namespace }, settings.title),
     settings.environment && el("span", { class: `env${/^prod/i.test(settings.environment) ? " prod" : ""}` }, settings.environment)),
@@ -174,6 +174,7 @@ function showBar() {
   else if (status.kind === "refused") said = [`The server refuses: ${status.message}`];
   else if (status.kind === "away") said = ["The server of this page does not answer", since(readAt || null, "", " since "), ". What stands here is as old as that; it comes back by itself."];
   else if (facts.away) said = ["Redis is away", since(facts.away.since, "", " since "), `: ${facts.away.why}. Jobs run on; what stands here is as old as that, and it comes back by itself.`];
+  else if (facts.page && facts.page !== settings.version) said = ["This page is served in another version now: ", el("a", { href: location.href, target: "_self" }, "load it again"), "."];
   else if (own.error !== null) said = [`This screen cannot be read: ${own.error}`];
   bar.classList.toggle("shown", said.length > 0);
   fill(bar, ...said);

@@ -45,7 +45,7 @@ function said(item) {
     return row("bad", [name, " is dead", since(item.died ?? item.beat, "", " since "), `; ${counted(item.orphans, "job")} not yet given back.`],
       "orphans", { instance: item.id }, "Show orphans");
   }
-  const waits = item.busy === 0 ? "." : item.busy === 1 ? "; its job waits." : `; its ${number(item.busy)} jobs wait.`;
+  const waits = item.busy ? "; its jobs wait." : ".";  // how many it has, it could not tell since
   if (item.kind === "stalled_blocked") {
     return row("warn", [name, " is blocked", since(item.blocked ?? item.beat, "", " for "), ...(item.line ? [" at ", el("code", {}, short(item.line))] : []), waits],
       "instances", { open: item.id }, "Show stack");
@@ -121,7 +121,7 @@ function attentionOf(facts) {
   const more = facts.attention_more ?? 0;
   const title = el("h2", {}, "Needs attention ", el("span", {}, number(items.length + more)));
   if (!items.length) return [title, el("p", { class: "empty" }, "Nothing: every instance beats, every queue with work has a worker, nothing is quarantined.")];
-  return [title, el("ul", { class: "list" }, ...items.map((/** @type {any} */ item) => el("li", {}, badge(item.kind), attentionText(item)))),
+  return [title, el("ul", { class: "list" }, ...items.map((/** @type {any} */ item) => el("li", {}, el("span", { class: "kind" }, badge(item.kind)), attentionText(item)))),
     more > 0 && el("p", { class: "empty" }, `and ${number(more)} more`)];
 }
 
@@ -140,6 +140,6 @@ function attentionText(item) {
     return text(address("instances", { open: item.id }), [item.why || "dead", since(item.died ?? item.beat, "", ", since ")], [item.orphans ? counted(item.orphans, "orphan") : "settled"]);
   }
   const where = item.line ? [" at ", short(item.line)] : [];
-  return text(address("instances", { open: item.id }), [item.kind === "stalled_blocked" ? "blocked" : "silent", since(item.blocked ?? item.beat, "", " for "), ...where], [counted(item.busy, "job")]);
+  return text(address("instances", { open: item.id }), [item.kind === "stalled_blocked" ? "blocked" : "silent", ...where], [since(item.blocked ?? item.beat)]);
 }
 

@@ -1,16 +1,19 @@
 """What a person can do from the page: recover, and decide about poison pills. Each action leaves an event that says who did it."""
 
 import json
+import logging
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from async_tracker.errors import TrackerError
+from async_tracker.errors import StorageError, TrackerError
 from async_tracker.web.access import Viewer
 from async_tracker.web.answers import Problem, document
 from async_tracker.web.past import note_action
 from async_tracker.web.readings import Readings
+
+logger = logging.getLogger("async_tracker")
 
 _BODY_MOST = 10_000
 
@@ -59,7 +62,11 @@ class Actions:
             raise Problem(404, "not_found", f"job {ref!r} is not quarantined")
 
     async def _note(self, action: str, viewer: Viewer, outcome: str, **facts: Any) -> None:
-        await note_action(self._tracker, action, by=viewer.name, peer=viewer.peer, outcome=outcome, **facts)
+        logger.info("%s by %s from %s: %s", action, viewer.name, viewer.peer, outcome, extra=facts)
+        try:
+            await note_action(self._tracker, action, by=viewer.name, peer=viewer.peer, outcome=outcome, **facts)
+        except StorageError as exc:  # what was done is done: whoever asked must not be told that it was not
+            logger.warning("the event of %s by %s could not be written: %s", action, viewer.name, exc)
 
 
 def tracker_problem(exc: TrackerError) -> Problem:

@@ -139,7 +139,8 @@ class Page:
         if path in ("/healthz", "/readyz"):
             return await self._health(request, path)
         if path == "":
-            return Response(status_code=307, headers={"location": request.scope.get("root_path", "").rsplit("/", 1)[-1] + "/"})
+            query = f"?{request.url.query}" if request.url.query else ""
+            return Response(status_code=307, headers={"location": request.scope.get("root_path", "").rsplit("/", 1)[-1] + "/" + query})
         admitted = await self._door.admit(request, path)
         if isinstance(admitted, Response):
             return admitted

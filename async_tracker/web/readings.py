@@ -83,7 +83,8 @@ class Readings:
         if time.monotonic() < self._fresh_until.get(kind, 0.0):
             if kind in self._failed:
                 raise self._failed[kind]
-            return self._found[kind]
+            if kind in self._found:
+                return self._found[kind]
         if kind not in self._under_way:
             self._under_way[kind] = asyncio.create_task(self._read(kind))
             self._under_way[kind].add_done_callback(lambda task: self._ended(kind, task))

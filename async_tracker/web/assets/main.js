@@ -105,7 +105,7 @@ function route() {
     if (link.dataset.screen === name) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  if (isOther) links.find((link) => link.dataset.screen === name)?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  if (isOther) showLink();
   shownName = name;
   shownQuery = key.toString();
   const wanted = new URLSearchParams([...query].filter(([parameter]) => parameter !== "token"));
@@ -115,6 +115,11 @@ function route() {
   document.title = `${held} · ${settings.title}`;
   look([topic, ...(drawer ? [drawer.topic] : [])]);
   show(new Set([topic, drawer?.topic ?? ""]));
+}
+
+/** Where the links have no room, show the one of this screen. */
+function showLink() {
+  document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 }
 
 /** @param {string} id */
@@ -156,10 +161,12 @@ function show(changed) {
 
 function showHead() {
   const { facts } = picture("head");
+  const isFirst = !counts.instances.textContent;
   fill(counts.instances, number(facts.instances));
   fill(counts.jobs, number(facts.jobs));
   fill(counts.orphans, number(facts.orphans));
   fill(counts.quarantine, number(facts.quarantined));
+  if (isFirst) showLink();
   counts.instances.className = facts.stalled ? "warn" : "";
   counts.orphans.className = facts.orphans ? "hot" : "";
   counts.quarantine.className = facts.quarantined ? "hot" : "";

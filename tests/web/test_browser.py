@@ -173,6 +173,24 @@ async def test_rows_keep_their_place_under_the_pointer_while_ticked_and_while_pa
         await expect(page.locator("tbody tr")).to_have_count(2)
 
 
+async def test_what_is_asked_for_is_shown_whatever_the_pointer_does(serve, eyes: Eyes, tracker):
+    async with AsyncExitStack() as stack:
+        await with_jobs(stack, tracker, "alpha", "beta")
+        served = serve()
+        page = await eyes.open(served.url)
+        await page.goto(f"{served.base}jobs")
+        await expect(page.locator("tbody tr")).to_have_count(2)
+        await page.locator("tbody tr").first.hover()
+        await page.keyboard.press("/")
+        await page.keyboard.type("bet")
+        await expect(page.locator("tbody tr")).to_have_count(1)
+        await expect(page.locator("tbody tr")).to_contain_text("beta")
+        await page.keyboard.press("Escape")
+        await page.keyboard.press("p")
+        await page.click("nav a[data-screen=overview]")
+        await expect(page.locator(".card").first).to_be_visible()
+
+
 async def test_everything_can_be_done_by_keyboard_alone(fleet: Fleet, serve, eyes: Eyes):
     settings = {**SWIFT, "max_recoveries": 0}
     await fleet.start_ready(tracker=settings)
@@ -310,7 +328,7 @@ async def test_a_hidden_tab_asks_for_nothing(serve, eyes: Eyes, redis_client):
     async def rests() -> bool:
         before = (await redis_client.info("stats"))["total_commands_processed"]
         await asyncio.sleep(1.5)
-        return (await redis_client.info("stats"))["total_commands_processed"] - before <= 1
+        return bool((await redis_client.info("stats"))["total_commands_processed"] - before <= 1)
 
     await wait_until(rests, timeout=30.0, description="Redis is not asked any more")
 

@@ -19,6 +19,7 @@ import redis.asyncio
 
 from async_tracker import Tracker
 from async_tracker.web import live
+from async_tracker.web.answers import Problem, compact
 from async_tracker.web.live import Live
 from async_tracker.web.pictures import Pictures
 from async_tracker.web.readings import Readings
@@ -120,7 +121,7 @@ async def test_nobody_looks_and_nothing_is_read(serve, redis_client):
         async def rests() -> bool:
             before = (await redis_client.info("stats"))["total_commands_processed"]
             await asyncio.sleep(1.5)
-            return (await redis_client.info("stats"))["total_commands_processed"] - before <= 1  # our own question
+            return bool((await redis_client.info("stats"))["total_commands_processed"] - before <= 1)  # our own question
 
         await wait_until(rests, timeout=30.0, description="the process is silent towards Redis")
 
@@ -129,7 +130,7 @@ async def test_a_hundred_viewers_cost_redis_what_one_costs(serve, redis_client, 
     async def spent_in(seconds: float) -> float:
         before, began = (await redis_client.info("stats"))["total_commands_processed"], time.monotonic()
         await asyncio.sleep(seconds)
-        return ((await redis_client.info("stats"))["total_commands_processed"] - before - 1) / (time.monotonic() - began)
+        return float(((await redis_client.info("stats"))["total_commands_processed"] - before - 1) / (time.monotonic() - began))
 
     async with AsyncExitStack() as stack:
         program = await stack.enter_async_context(serve().program())
@@ -148,7 +149,7 @@ async def test_a_hundred_viewers_cost_redis_what_one_costs(serve, redis_client, 
 async def test_there_is_room_for_two_hundred_viewers_and_the_next_is_told(tracker):
     hub = Live(Readings(tracker))
     hub._viewers = live.VIEWERS_MOST
-    with pytest.raises(live.Problem) as refused:
+    with pytest.raises(Problem) as refused:
         await hub.stream({}, None, None, topics=[], last_event_id=None, once=True)  # type: ignore[arg-type]
     assert (refused.value.status, refused.value.code) == (503, "too_many_viewers")
 
@@ -301,7 +302,7 @@ async def test_a_thousand_instances_and_ten_thousand_jobs(redis_url, redis_clien
         assert len(jobs.rows) == 100
         assert jobs.facts["every"] == 10_000
         page = await pictures.make(topic("jobs?limit=100"))
-        assert len(live.compact(list(page.rows.values()))) <= 30_000
+        assert len(compact(list(page.rows.values()))) <= 30_000
         rows = await pictures.make(topic("instances?limit=100&q=mail"))
         assert (rows.facts["total"], len(rows.rows)) == (1000, 100)
         await longest_held(lambda: pictures.make(topic("jobs?sort=-function&limit=100")))

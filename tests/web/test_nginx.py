@@ -55,7 +55,9 @@ async def reached(url: str) -> httpx.Response:
             return None
         return found if found.status_code < 500 else None
 
-    return await wait_until(ask, timeout=20.0, description=f"{url} is reached")  # type: ignore[return-value]
+    found = await wait_until(ask, timeout=20.0, description=f"{url} is reached")
+    assert found is not None
+    return found
 
 
 async def test_events_arrive_one_by_one_through_a_bare_proxy(serve, nginx):
@@ -67,7 +69,7 @@ async def test_events_arrive_one_by_one_through_a_bare_proxy(serve, nginx):
     async with httpx.AsyncClient(base_url=front, headers=headers, timeout=30.0) as client, following(client, "overview", heard=heard):
         arrived = []
         for count in range(1, 5):
-            await wait_until(lambda count=count: heard.events >= count, timeout=20.0, description=f"event {count}")  # type: ignore[misc]
+            await wait_until(lambda count=count: heard.events >= count, timeout=20.0, description=f"event {count}")
             arrived.append(time.monotonic())
         assert all(later - sooner > 0.3 for sooner, later in itertools.pairwise(arrived)), arrived  # not all of them at once
 

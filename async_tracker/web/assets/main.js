@@ -40,6 +40,8 @@ let shown;
 let drawer = null;
 let shownName = "", shownQuery = "", openId = "", topic = "";
 let isPaused = false, readAt = 0;
+/** Whether the screen, and what is opened, have shown something yet: a page that is paused shows the first of each. */
+let isDrawn = false, isDrawerDrawn = false;
 /** @type {import("./feed.js").Status} */
 let status = { kind: "waiting" };
 let waitingSince = Date.now();
@@ -90,7 +92,7 @@ function route() {
   const name = screen(), query = asked();
   const open = query.get("open") ?? "";
   query.delete("open");
-  const isOther = name !== shownName;
+  const isOther = name !== shownName, before = topic;
   // The text in the filter is the field's own; whatever else is asked makes the screen anew.
   const key = new URLSearchParams(query);
   key.delete("q");
@@ -99,6 +101,7 @@ function route() {
     main.replaceChildren(el("h1", { class: "hidden" }, shown.title), shown.element);
     document.body.dataset.screen = name;
     if (shown.table) shown.table.isPaused = isPaused;
+    isDrawn = false;
     if (isOther) scrollTo(0, 0);
   }
   for (const link of links) {
@@ -110,6 +113,7 @@ function route() {
   shownQuery = key.toString();
   const wanted = new URLSearchParams([...query].filter(([parameter]) => parameter !== "token"));
   topic = shown.topic(wanted).replace(/\?$/, "");
+  if (topic !== before && shown.table) shown.table.isAskedAnew = true;
   openDrawer(open);
   const held = open ? `${open} · ${shown.title}` : shown.title;
   document.title = `${held} · ${settings.title}`;
@@ -127,6 +131,7 @@ function openDrawer(id) {
   if (id === openId && (id === "") === (drawer === null)) return;
   openId = id;
   drawer = id && shown.drawer ? shown.drawer(id) : null;
+  isDrawerDrawn = false;
   drawerPlace.hidden = !drawer;
   document.body.classList.toggle("opened", drawer !== null);
   if (!drawer) return drawerPlace.replaceChildren();
@@ -151,10 +156,16 @@ function closeDrawer() {
 function show(changed) {
   if (changed.has("head")) showHead();
   const own = picture(topic);
-  if (changed.has(topic) && own.is && (!isPaused || shown.table)) shown.show(own);
+  if (changed.has(topic) && own.is && (!isPaused || shown.table || !isDrawn)) {
+    shown.show(own);
+    isDrawn = true;
+  }
   if (changed.has(topic)) shown.element.classList.toggle("stale", own.error !== null);
   const opened = drawer ? picture(drawer.topic) : null;
-  if (drawer && opened?.is && changed.has(drawer.topic) && !isPaused) drawer.show(opened);
+  if (drawer && opened?.is && changed.has(drawer.topic) && (!isPaused || !isDrawerDrawn)) {
+    drawer.show(opened);
+    isDrawerDrawn = true;
+  }
   showBar();
   for (const element of document.querySelectorAll("[data-beat]")) beat(/** @type {HTMLElement} */ (element));
 }

@@ -40,6 +40,8 @@ export class Table {
     this.isOver = false;
     /** @type {Picture | null} */
     this.waiting = null;
+    /** Something else was asked for: what comes next takes its place, whatever the pointer does. */
+    this.isAskedAnew = true;
     this.head = el("tr");
     this.body = el("tbody");
     this.notice = el("button", { type: "button", class: "notice", hidden: true, onclick: () => this.release() });
@@ -84,13 +86,15 @@ export class Table {
     const rows = picture.order.map((key) => picture.rows.get(key));
     const keys = rows.map((row) => this.options.key(row));
     const isNew = keys.join("\0") !== [...this.shown.keys()].join("\0");
-    if (this.isHeld && this.shown.size && isNew) {
+    if (this.isHeld && this.shown.size && isNew && !this.isAskedAnew) {
       this.waiting = picture;
       const coming = new Set(keys);
       rows.forEach((row, place) => this.shown.has(keys[place]) && this.update(keys[place], row));
       for (const [key, { tr }] of this.shown) tr.classList.toggle("gone", !coming.has(key));
       this.tellWaiting(keys.filter((key) => !this.shown.has(key)).length);
     } else {
+      if (this.isAskedAnew) this.ticked.clear();
+      this.isAskedAnew = false;
       this.waiting = null;
       this.place(keys, rows);
       this.tellWaiting(-1);

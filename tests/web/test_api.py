@@ -175,6 +175,7 @@ async def test_a_body_that_is_too_long_is_refused(mount):
     assert answer.status_code == 422
 
 
+@pytest.mark.timeout(300)  # some hundred questions
 def test_the_description_holds_for_whatever_is_asked(serve):
     """Nothing that the document does not describe, and no 500, whatever schemathesis makes up."""
     served = serve("--allow-actions")

@@ -94,6 +94,7 @@ async def hostile_namespace(fleet: Fleet, redis_url: str, namespace: str) -> Any
         yield
 
 
+@pytest.mark.timeout(300)  # axe looks at twelve screens
 @pytest.mark.parametrize("theme", ["light", "dark"])
 async def test_no_screen_violates_the_rules_for_people(fleet: Fleet, serve, eyes: Eyes, redis_url, namespace, theme: str):
     """axe finds nothing, with the content security policy in force, on any screen, with something opened, and in a dialog."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from html import escape
 from typing import Any
 
 from starlette.responses import Response
@@ -50,6 +51,13 @@ def refusal(problem: Problem) -> Response:
     """Answer with an error."""
     body = compact({"error": {"code": problem.code, "message": problem.message}})
     return Response(body, problem.status, media_type="application/json", headers={"cache-control": "no-store", **problem.headers})
+
+
+def refusal_for_people(problem: Problem) -> Response:
+    """Say the same to a person who has opened an address in a browser."""
+    said = f"<h1>{problem.status}</h1><p>{escape(problem.message)}</p>"
+    body = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>async-tracker</title><main>{said}</main></html>'
+    return Response(body, problem.status, media_type="text/html", headers={"cache-control": "no-store", **problem.headers})
 
 
 def with_security(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

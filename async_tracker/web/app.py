@@ -13,7 +13,7 @@ from async_tracker.errors import StorageError, TrackerError
 from async_tracker.tracker import Tracker
 from async_tracker.web.access import Authorize, Identify, Viewer, reached_at
 from async_tracker.web.actions import Actions, tracker_problem
-from async_tracker.web.answers import Problem, compact, refusal, with_security
+from async_tracker.web.answers import Problem, compact, refusal, refusal_for_people, with_security
 from async_tracker.web.api import Api, live_topics, storage_problem
 from async_tracker.web.document import openapi
 from async_tracker.web.door import Door, MountedDoor
@@ -113,7 +113,8 @@ class Page:
                 return
             response = await self._answer(request, path)
         except Problem as exc:
-            response = refusal(exc)
+            is_person = not path.startswith("/api/") and "text/html" in request.headers.get("accept", "")
+            response = refusal_for_people(exc) if is_person else refusal(exc)
         except StorageError as exc:
             response = refusal(storage_problem(exc))
         except TrackerError as exc:

@@ -308,3 +308,54 @@ async def test_a_thousand_instances_and_ten_thousand_jobs(redis_url, redis_clien
         await longest_held(lambda: pictures.make(topic("jobs?sort=-function&limit=100")))
         await readings.aclose()
         await client.aclose()
+
+
+async def test_redis_that_refuses_is_told_on_the_screen_that_cannot_be_read(serve, wire, tracker):
+    async with AsyncExitStack() as stack:
+        await with_jobs(stack, tracker, "one")
+        program = await stack.enter_async_context(serve(url=wire.url).program())
+        heard = await stack.enter_async_context(following(program, "instances"))
+        await wait_until(lambda: heard.rows("instances"), description="the instance is told")
+        rule = wire.reply_with_error("NOPERM this user has no permissions to run the command", to={"EVALSHA", "EVAL"})
+        await wait_until(lambda: heard.pictures["instances"]["error"], timeout=30.0, description="the refusal is told")
+        assert "NOPERM" in heard.pictures["instances"]["error"]
+        assert len(heard.rows("instances")) == 1
+        rule.remove()
+        await wait_until(lambda: heard.pictures["instances"]["error"] is None, timeout=30.0, description="it heals")
+
+
+async def test_a_record_of_another_version_is_named_and_breaks_nothing(serve, redis_client, namespace, tracker):
+    async with AsyncExitStack() as stack:
+        await with_jobs(stack, tracker, "one", "strange")
+        program = await stack.enter_async_context(serve().program())
+        heard = await stack.enter_async_context(following(program, "jobs"))
+        await wait_until(lambda: len(heard.rows("jobs")) == 2, description="both jobs are told")
+        await redis_client.set(f"{namespace}:job:strange", '{"schema":99}')
+        await wait_until(lambda: heard.pictures["jobs"]["facts"].get("corrupt"), timeout=30.0, description="the record is named")
+        assert heard.pictures["jobs"]["facts"]["corrupt"] == ["job:strange"]
+        assert [row["id"] for row in heard.rows("jobs")] == ["one"]
+
+
+async def test_a_redis_that_was_replaced_by_an_empty_one_leaves_no_ghosts(serve, redis_url, redis_client, namespace):
+    with named_connections(redis_url, 3) as connections:
+        await write_namespace(redis_client, namespace, connections=connections, jobs_each=2)
+        async with serve().program() as program, following(program, "instances", "jobs") as heard:
+            await wait_until(lambda: (len(heard.rows("instances")), len(heard.rows("jobs"))) == (3, 6), description="all are told")
+            await redis_client.flushdb()
+            await wait_until(lambda: not heard.rows("instances") and not heard.rows("jobs"), timeout=30.0, description="nothing is left")
+            assert heard.pictures["instances"]["facts"]["total"] == 0
+
+
+async def test_ten_thousand_orphans_are_counted_and_come_in_pages(serve, redis_url, redis_client, namespace):
+    with named_connections(redis_url, 100) as connections:
+        await write_namespace(redis_client, namespace, connections=connections, jobs_each=100)
+        long_ago = dict.fromkeys(await redis_client.zrange(f"{namespace}:instances", 0, -1), 1000)
+        await redis_client.zadd(f"{namespace}:instances", long_ago)
+    async with serve().program() as program:
+
+        async def orphans() -> Any:
+            found = (await program.get("api/v1/orphans", params={"limit": 100, "cursor": "9900"})).json()
+            return found if found.get("total") == 10_000 else None
+
+        found = await wait_until(orphans, timeout=60.0, poll_interval=0.5, description="all are orphans")
+        assert (len(found["orphans"]), found["next_cursor"]) == (100, None)

@@ -223,6 +223,17 @@ async def test_the_printed_address_is_exchanged_for_a_session_and_leaves_the_tok
     assert served.process.output().count(served.token) == 1
 
 
+async def test_a_person_who_comes_without_the_token_is_told_so_in_words_and_a_program_in_json(serve):
+    async with serve().client() as client:
+        page = await client.get("", headers={"accept": "text/html,*/*"})
+        assert (page.status_code, page.headers["content-type"]) == (401, "text/html; charset=utf-8")
+        assert "open the address that async-tracker serve has printed" in page.text
+        assert "default-src 'none'" in page.headers["content-security-policy"]
+        assert "<script" not in (await client.get("%3Cscript%3E", headers={"accept": "text/html"})).text
+        answer = await client.get("api/v1/jobs", headers={"accept": "text/html,*/*"})
+        assert answer.json()["error"]["code"] == "unauthorized"
+
+
 async def test_two_processes_have_two_tokens_and_the_cookie_of_one_is_none_of_the_other(serve):
     one, other = serve(), serve()
     assert one.token != other.token

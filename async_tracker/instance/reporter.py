@@ -53,6 +53,8 @@ class Reporter:
             **facts,
         )
         self._journal.start(started)
+        if started.job_try > 1:
+            self._writer.hurry(started)
         return started
 
     def enter_run(self, run: Run) -> None:
@@ -111,7 +113,13 @@ class Reporter:
         return True
 
     async def wait_stored(self, run: Run) -> None:
-        """Wait until the start is written, for at most ``hook_timeout`` seconds; only with ``durable``, else return at once."""
+        """Wait until the start is written, for at most ``hook_timeout`` seconds; only with ``durable``, else return at once.
+
+        For a run that is to be written at once, wait for a turn of the loop: then the write is on its way, and reaches Redis even if
+        the job's first statement ends the process.
+        """
+        if run.is_prompt and not run.sent and self._start_timeout is None:
+            await asyncio.sleep(0)
         if self._start_timeout is not None:
             with contextlib.suppress(TimeoutError):  # the writer has logged that tracking is behind
                 async with asyncio.timeout(self._start_timeout):

@@ -80,6 +80,7 @@ class StoredInstance:
     started_at_ms: int
     state: str = "alive"
     busy: int = 0
+    unlisted: int = 0
     rss_bytes: int | None = None
     loop_lag_ms: int = 0
     blocked_at: tuple[str, ...] = ()
@@ -103,6 +104,7 @@ def decode_instance(key: str, instance_id: str, stored: Mapping[str, str]) -> St
             started_at_ms=_moment(stored["started_at_ms"]),
             state=stored.get("state", "alive"),
             busy=int(stored.get("busy", 0)),
+            unlisted=int(stored.get("unlisted", 0)),
             rss_bytes=_number(stored, "rss_bytes"),
             loop_lag_ms=int(stored.get("loop_lag_ms", 0)),
             blocked_at=_texts(stored.get("blocked_at", "[]")),

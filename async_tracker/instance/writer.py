@@ -203,7 +203,8 @@ class Writer:
 
     async def _send(self, batches: list[Batch]) -> list[Reply]:
         sent_at_ms = monotonic_ms()
-        replies = await self._store.write_many(self._pen.instance_id, self._numbered(batches))
+        may_die = any(run.is_prompt for batch in batches for run in batch.started)
+        replies = await self._store.write_many(self._pen.instance_id, self._numbered(batches), is_last_word=may_die)
         self._clock.correct(replies[0].now_ms, sent_at_ms=sent_at_ms, received_at_ms=monotonic_ms())
         return replies
 

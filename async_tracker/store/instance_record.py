@@ -36,6 +36,8 @@ class Description:
     """The names of its queues, where it works on several."""
     functions: tuple[str, ...] = ()
     concurrency: int | None = None
+    claim_seconds: float | None = None
+    """How long a claim of its library lives, where all live for as long and the adapter must know it."""
     tags: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     redis: str | None = None
@@ -62,6 +64,7 @@ def encode_description(description: Description, limits: Limits) -> dict[str, st
         "queue": description.queue or "",
         "queues": json.dumps(description.queues) if description.queues else "",
         "concurrency": "" if description.concurrency is None else description.concurrency,
+        "claim_seconds": "" if description.claim_seconds is None else description.claim_seconds,
         "redis": description.redis or "",
         "claims_server": description.claims_server or "",
         "broker": description.broker or "",
@@ -151,6 +154,7 @@ def _decode_description(stored: Mapping[str, str]) -> Description:
         queues=_texts(stored.get("queues", "[]")),
         functions=_texts(stored["functions"]),
         concurrency=_number(stored, "concurrency"),
+        claim_seconds=float(stored["claim_seconds"]) if "claim_seconds" in stored else None,
         tags=_texts(stored["tags"]),
         versions=_versions(stored["versions"]),
         redis=stored.get("redis"),

@@ -128,8 +128,8 @@ class Jobs:
                         self._writer.wake()
             except Exception as exc:  # the edge of a hook
                 self._failed(exc)
-            if (is_durable or (ctx.get("job_try") or 1) > 1) and (begun := ctx.get(ctx_key)) is not None:
-                await self._wait_known(begun)
+            if is_durable and (begun := ctx.get(ctx_key)) is not None:
+                await self._runtime.wait_stored(begun)
             if is_entered:
                 current.set(ctx.get(ctx_key))
             if user is not None:
@@ -207,13 +207,13 @@ class Jobs:
         else:  # declared dead meanwhile: others are told to run that job
             run.in_flight = run.owned = False
 
-    async def _wait_known(self, run: ArqRun) -> None:
-        """With ``durable``, wait until the start is written. Without, have a run of a second try written at once, and wait until that is
-        under way: its job may have killed its worker before, and may do so in its first statement.
+    async def make_known(self, run: ArqRun) -> None:
+        """Have a run of a second try written at once, and wait until that is under way, which takes one turn of the loop.
+
+        Its job may have killed its worker before, and may do so in its first statement: then its name must be known.
         """
-        if not self._is_durable and run.in_flight:
-            self._writer.hurry(run)
-        await self._runtime.wait_stored(run)
+        if run.in_flight and not self._is_durable and self._writer.hurry(run):
+            await self._runtime.wait_stored(run)
 
     def learn(self, run: ArqRun) -> None:
         """Complete a run. May be called from several threads at once: each of them learns the same."""

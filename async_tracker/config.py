@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from async_tracker.errors import ConfigError
-from async_tracker.policy import DEFAULT_LIMITS, Limits
+from async_tracker.policy import DEFAULT_LIMITS, Limits, Ration
 
 DEFAULT_REDIS_URL = "redis://localhost:6379/0"
 
@@ -35,6 +35,7 @@ class Settings:
     stall_limit: float | None = DEFAULT_LIMITS.stall_limit
     watchdog: bool = True
     linger: float = 0.002
+    gather: float = 0.05
     durable: bool = False
     hook_timeout: float = 0.25
     recover: bool = True
@@ -54,7 +55,7 @@ class Settings:
             check_text(name, text or "")
         for name in ("heartbeat_interval", "heartbeat_ttl", "sweep_interval", "hook_timeout", "silence_limit", "recovery_window"):
             _check_number(name, getattr(self, name), above=0.0)
-        for name in ("disconnect_grace", "linger"):
+        for name in ("disconnect_grace", "linger", "gather"):
             _check_number(name, getattr(self, name), at_least=0.0)
         if self.stall_limit is not None:
             _check_number("stall_limit", self.stall_limit, above=0.0)
@@ -88,6 +89,10 @@ class Settings:
             silence_limit=self.silence_limit,
             stall_limit=self.stall_limit,
         )
+
+    def ration(self) -> Ration:
+        """Give what the writes of an instance with these settings are rationed by."""
+        return Ration(linger=self.linger, gather=self.gather, durable=self.durable)
 
 
 SETTING_NAMES = tuple(item.name for item in dataclasses.fields(Settings))

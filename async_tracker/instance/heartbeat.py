@@ -58,6 +58,7 @@ class Heartbeat:
         return {
             "state": state.value,
             "busy": self._journal.busy,
+            "unlisted": self._journal.unlisted,
             "rss_bytes": rss_bytes(),
             "loop_lag_ms": self._pulse.take_lag_ms(),
             "jobs_started": counts.started,

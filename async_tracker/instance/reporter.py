@@ -13,6 +13,9 @@ from async_tracker.instance.writer import Writer
 from async_tracker.recovery.adapter import Adapter
 from async_tracker.store.commands import Store
 
+_TURNS = 6
+"""In how many turns of the loop a write is on its way: that of the writer, those of the tasks that redis-py makes, and two to spare."""
+
 
 class Reporter:
     """Takes the reports of one worker's hooks. Every plain method appends to the journal and returns, from any thread."""
@@ -53,6 +56,8 @@ class Reporter:
             **facts,
         )
         self._journal.start(started)
+        if started.job_try > 1:
+            self._writer.hurry(started)
         return started
 
     def enter_run(self, run: Run) -> None:
@@ -111,7 +116,14 @@ class Reporter:
         return True
 
     async def wait_stored(self, run: Run) -> None:
-        """Wait until the start is written, for at most ``hook_timeout`` seconds; only with ``durable``, else return at once."""
+        """Wait until the start is written, for at most ``hook_timeout`` seconds; only with ``durable``, else return at once.
+
+        For a run that is to be written at once, wait some turns of the loop: then the write is on its way, and reaches Redis even if
+        the job's first statement ends the process.
+        """
+        if run.is_prompt and self._start_timeout is None:
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
         if self._start_timeout is not None:
             with contextlib.suppress(TimeoutError):  # the writer has logged that tracking is behind
                 async with asyncio.timeout(self._start_timeout):

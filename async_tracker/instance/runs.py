@@ -101,6 +101,8 @@ class Run:
     scope: str = ""
     """See `RunRecord`, as for ``hold``."""
     hold: str | None = None
+    is_prompt: bool = False
+    """It is written at once, whatever its age."""
     sent: bool = False
     """A write that may have reached Redis carried this run."""
     stored: bool = False

@@ -104,8 +104,7 @@ class Runtime:
             pen=self.pen,
             clock=self.clock,
             alarms=self.alarms,
-            linger=settings.linger,
-            writes_at_once=settings.durable,
+            ration=settings.ration(),
             on_unknown=self._unknown,
         )
         self.journal = self.writer.journal
@@ -120,6 +119,7 @@ class Runtime:
             presence=presence,
             namespace=settings.namespace,
             name=f"async-tracker-watchdog:{nonce}",
+            young_seconds=settings.gather,
         )
         self.watchdog = Watchdog(pulse=self.pulse, voice=self.voice, interval=settings.heartbeat_interval, is_over=self._is_over)
         self.registration = Registration(

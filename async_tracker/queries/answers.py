@@ -104,7 +104,7 @@ def instance_of(stored: StoredInstance, picture: Picture) -> Instance:
     made.queues = description.queues or ((description.queue,) if description.queue else ())
     made.functions = description.functions
     made.concurrency = description.concurrency
-    made.busy = stored.busy if not picture.held else len(picture.held.get(name, ()))
+    made.busy = busy_of(stored, listed=len(picture.held.get(name, ()))) if picture.held else stored.busy
     made.started_at = from_ms(stored.started_at_ms)
     made.heartbeat_at = from_ms(beat_ms)
     made.heartbeat_age = max(observation.now_ms - beat_ms, 0.0) / 1000.0
@@ -124,6 +124,28 @@ def instance_of(stored: StoredInstance, picture: Picture) -> Instance:
     made.__class__ = Instance
     instance: Instance = made
     return instance
+
+
+def busy_of(stored: StoredInstance, *, listed: int) -> int:
+    """Tell how many runs an instance has in flight: those that are listed, and those that were too young for it at its last beat.
+
+    A beat is up to ``heartbeat_interval`` old, so that some of these may be listed by now: there were no more than ``busy`` in all.
+
+    >>> from async_tracker.policy import Limits
+    >>> from async_tracker.store.instance_record import Description, StoredInstance
+    >>> who = Description(library="arq", host="h", host_id="h", pid=1)
+    >>> beat = StoredInstance(instance_id="w", description=who, limits=Limits(), started_at_ms=0, busy=10, unlisted=8)
+    >>> [busy_of(beat, listed=listed) for listed in (0, 2, 10, 12)]
+    [8, 10, 10, 12]
+    """
+    young = 0 if stored.died_at_ms is not None else stored.unlisted
+    return max(listed, min(listed + young, stored.busy))
+
+
+def unlisted_in(picture: Picture) -> int:
+    """Count the runs in flight on live instances that are not listed, by the last beats of these."""
+    listed = {name: len(picture.held.get(name, ())) for name in picture.instances if picture.is_live(name)}
+    return sum(busy_of(picture.instances[name], listed=count) - count for name, count in listed.items())
 
 
 def orphaned_runs(picture: Picture) -> list[RunRecord]:

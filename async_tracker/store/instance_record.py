@@ -36,6 +36,8 @@ class Description:
     """The names of its queues, where it works on several."""
     functions: tuple[str, ...] = ()
     concurrency: int | None = None
+    claim_seconds: float | None = None
+    """How long a claim of its library lives, where all live for as long and the adapter must know it."""
     tags: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     redis: str | None = None
@@ -62,6 +64,7 @@ def encode_description(description: Description, limits: Limits) -> dict[str, st
         "queue": description.queue or "",
         "queues": json.dumps(description.queues) if description.queues else "",
         "concurrency": "" if description.concurrency is None else description.concurrency,
+        "claim_seconds": "" if description.claim_seconds is None else description.claim_seconds,
         "redis": description.redis or "",
         "claims_server": description.claims_server or "",
         "broker": description.broker or "",
@@ -80,6 +83,7 @@ class StoredInstance:
     started_at_ms: int
     state: str = InstanceState.ALIVE
     busy: int = 0
+    unlisted: int = 0
     rss_bytes: int | None = None
     loop_lag_ms: int = 0
     blocked_at: tuple[str, ...] = ()
@@ -103,6 +107,7 @@ def decode_instance(key: str, instance_id: str, stored: Mapping[str, str]) -> St
             started_at_ms=_moment(stored["started_at_ms"]),
             state=stored.get("state", InstanceState.ALIVE),
             busy=int(stored.get("busy", 0)),
+            unlisted=int(stored.get("unlisted", 0)),
             rss_bytes=_number(stored, "rss_bytes"),
             loop_lag_ms=int(stored.get("loop_lag_ms", 0)),
             blocked_at=_texts(stored.get("blocked_at", "[]")),
@@ -149,6 +154,7 @@ def _decode_description(stored: Mapping[str, str]) -> Description:
         queues=_texts(stored.get("queues", "[]")),
         functions=_texts(stored["functions"]),
         concurrency=_number(stored, "concurrency"),
+        claim_seconds=float(stored["claim_seconds"]) if "claim_seconds" in stored else None,
         tags=_texts(stored["tags"]),
         versions=_versions(stored["versions"]),
         redis=stored.get("redis"),

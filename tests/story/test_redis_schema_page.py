@@ -27,7 +27,7 @@ ROWS = {row["key"]: row for row in table(PAGE, under="Every key")}
 SCRIPTS = ROOT / "async_tracker" / "store" / "lua"
 WRITING = {"SET", "HSET", "HSETNX", "HINCRBY", "SADD", "ZADD", "XADD"}
 DELETING = {"DEL", "HDEL", "SREM", "ZREM"}
-PASSING = {"orphans:{id}", "settled:{id}", "told:{id}", "begun:{id}"}
+PASSING = {"orphans:{id}", "settled:{id}", "told:{id}", "marks:{id}"}
 """Written and deleted by the same sweep, unless it dies half-way; what nobody recovers; and what only dramatiq has."""
 
 

@@ -207,6 +207,14 @@ class Jobs:
         else:  # declared dead meanwhile: others are told to run that job
             run.in_flight = run.owned = False
 
+    async def make_known(self, run: ArqRun) -> None:
+        """Have a run of a second try written at once, and wait until that is under way, which takes one turn of the loop.
+
+        Its job may have killed its worker before, and may do so in its first statement: then its name must be known.
+        """
+        if run.in_flight and not self._is_durable and self._writer.hurry(run):
+            await self._runtime.wait_stored(run)
+
     def learn(self, run: ArqRun) -> None:
         """Complete a run. May be called from several threads at once: each of them learns the same."""
         ctx = run.ctx

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -68,7 +69,13 @@ class TrackedWorker:
         self.wrapping: Wrapping | None = None
         if worker is not None and choice is not None:
             self.wrapping = Wrapping(
-                worker, settings=self._settings, choice=choice, ctx_key=ctx_key, ignore=self.jobs.ignore, missed=self._job_missed
+                worker,
+                settings=self._settings,
+                choice=choice,
+                ctx_key=ctx_key,
+                ignore=self.jobs.ignore,
+                missed=self._job_missed,
+                make_known=self.jobs.make_known,
             )
         self._notes: dict[str, Note] = {}
         self._hooks: dict[tuple[str, Hook | None, bool], Hook] = {}
@@ -150,6 +157,7 @@ class TrackedWorker:
             queues=(self.hold,) if self.hold else (),
             functions=[plain_text(name) for name in worker.functions] if worker is not None else (),
             concurrency=_whole(worker.max_jobs) if worker is not None else None,
+            claim_seconds=_seconds(getattr(worker, "in_progress_timeout_s", None)),
             claims_server=self._claims_server,
             broker=describe(self.pool),
             notes=tuple(self._notes.values()),
@@ -311,6 +319,10 @@ class TrackedWorker:
         ]
         for record in await self.adapter.still_held(idle):
             await self.adapter.release(record, delay=0.0)
+
+
+def _seconds(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def _whole(number: Any) -> int | None:

@@ -97,7 +97,7 @@ async def test_with_durable_the_start_is_written_before_the_first_statement_of_t
 async def test_a_job_that_starts_and_ends_within_a_linger_is_counted_and_never_written(
     make_tracker, observer, run_worker, pool, wire, namespace
 ):
-    worker = await run_worker(make_tracker(linger=5.0).install({"functions": [nothing]}), url=wire.url)
+    worker = await run_worker(make_tracker(linger=5.0, gather=5.0).install({"functions": [nothing]}), url=wire.url)
     for number in range(20):
         await pool.enqueue_job("nothing", _job_id=f"short {number}")
     await wait_for_end(worker, 20)

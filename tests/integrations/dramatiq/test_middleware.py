@@ -229,7 +229,7 @@ async def test_while_the_brokers_redis_refuses_marks_messages_run_unmarked(redis
     actor = dramatiq.actor(actor_name="append", broker=broker)(done.append)
     worker = start_worker(broker)
     instance_id = broker.client.zrange(f"{namespace}:instances", 0, 0)[0].decode()  # type: ignore[index]
-    broker.client.set(f"{namespace}:begun:{instance_id}", "of another type")
+    broker.client.set(f"{namespace}:marks:{instance_id}", "of another type")
     for number in range(20):
         actor.send(number)
     await wait_until(lambda: len(done) == 20, timeout=60, description="all messages have run")

@@ -1,13 +1,14 @@
 """What an instance says of itself, as a hash: pure."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
 
 from async_tracker.errors import CorruptRecord
 from async_tracker.policy import Limits
+from async_tracker.store.fitting import fit_text, fit_whole
 from async_tracker.store.run_record import LAST_MOMENT_MS, RECORD_SCHEMA
 
 
@@ -47,27 +48,35 @@ class Description:
 
 
 def encode_description(description: Description, limits: Limits) -> dict[str, str | int | float]:
-    """Give the fields of ``instance:{id}`` that do not change while the instance lives."""
+    """Give the fields of ``instance:{id}`` that do not change while the instance lives.
+
+    What cannot be stored of one field is left out: it must not keep the instance from registering.
+    """
+    concurrency = fit_whole(description.concurrency)
     fields: dict[str, str | int | float] = {
         "schema": RECORD_SCHEMA,
         "library": description.library,
         "host": description.host,
         "host_id": description.host_id,
         "pid": description.pid,
-        "functions": json.dumps(description.functions),
-        "tags": json.dumps(description.tags),
-        "versions": json.dumps(dict(description.versions)),
+        "functions": _dumped(description.functions),
+        "tags": _dumped(description.tags),
+        "versions": json.dumps({fit_text(name): fit_text(version) for name, version in description.versions.items()}),
         "limits": json.dumps([limits.heartbeat_ttl, limits.disconnect_grace, limits.silence_limit, limits.stall_limit]),
-        "label": description.label or "",
-        "queue": description.queue or "",
-        "queues": json.dumps(description.queues) if description.queues else "",
-        "concurrency": "" if description.concurrency is None else description.concurrency,
+        "label": fit_text(description.label) or "",
+        "queue": fit_text(description.queue) or "",
+        "queues": _dumped(description.queues) if description.queues else "",
+        "concurrency": "" if concurrency is None else concurrency,
         "redis": description.redis or "",
         "claims_server": description.claims_server or "",
         "broker": description.broker or "",
         "notes": json.dumps([[note.says, note.remedy, note.is_error] for note in description.notes]) if description.notes else "",
     }
     return {name: value for name, value in fields.items() if value != ""}
+
+
+def _dumped(names: Iterable[object]) -> str:
+    return json.dumps([text for text in map(fit_text, names) if text is not None])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,10 @@ def redis_options(options: Mapping[str, Any]) -> dict[str, Any]:
     >>> sorted(redis_options({"url": "redis://tracker:6379/1", "db": 2}).items())
     [('db', 2), ('host', 'tracker'), ('port', 6379)]
     """
+    if not isinstance(options, Mapping):
+        raise ConfigError(
+            f'redis_options must be a dict, not {type(options).__name__}: write redis_options={{"url": "redis://host:6379/0"}}'
+        )
     explicit = {name: value for name, value in options.items() if name != "url"}
     unknown_names(explicit, KNOWN_OPTIONS | {"url"}, what="redis option")
     merged = options_of_url(options["url"]) if options.get("url") is not None else {}

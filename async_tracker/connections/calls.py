@@ -177,3 +177,8 @@ def is_of_replica(exc: StorageError) -> bool:
     """Tell whether a refusal is that of a server that takes no writes, as a primary does that was demoted."""
     cause = exc.__cause__
     return isinstance(cause, ReadOnlyError) or (isinstance(cause, ResponseError) and "READONLY" in str(cause))  # the latter before Redis 7
+
+
+def is_of_wrong_type(exc: BaseException) -> bool:
+    """Tell whether a command was refused because a key is of another type, so that it hit this key and says nothing of others."""
+    return isinstance(exc, StorageError) and isinstance(exc.__cause__, ResponseError) and "WRONGTYPE" in str(exc.__cause__)

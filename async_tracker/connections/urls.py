@@ -27,7 +27,7 @@ def options_of_url(url: object) -> dict[str, Any]:
     [('db', 3), ('host', '::1'), ('password', 'secret'), ('port', 7000)]
     >>> options_of_url("redis://:sec/ret@host:6379/0")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    async_tracker.errors.ConfigError: the redis url cannot be read: its host or its port is none; in user and password ...
+    async_tracker.errors.ConfigError: the redis url cannot be read (its host or its port is none; in user and password ...
     """
     wrong = _fault(url)
     parsed: dict[str, Any] = {}
@@ -37,7 +37,7 @@ def options_of_url(url: object) -> dict[str, Any]:
         except (ValueError, TypeError, AttributeError):  # its text may hold a part of the url, and so may the chain behind ours
             wrong = "the value of one of its options is none"
     if wrong is not None:
-        raise ConfigError(f"the redis url cannot be read: {wrong}. Write redis://host:6379/0, rediss://… or unix:///path?db=0")
+        raise ConfigError(f"the redis url cannot be read ({wrong}): write redis://host:6379/0, rediss://… or unix:///path?db=0")
     kind = parsed.pop("connection_class", None)
     if kind is not None and issubclass(kind, UnixDomainSocketConnection):
         parsed["unix_socket_path"] = parsed.pop("path")

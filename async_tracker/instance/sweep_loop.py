@@ -70,8 +70,8 @@ class SweepLoop:
         self._holder = holder
         self._alarms = alarms
         self._sweep_interval = sweep_interval
-        self._is_refused = False
-        """Redis refused the last sweep, and the log says so."""
+        self.refusal = ""
+        """Why Redis refused the last sweep, and the log says so; '' where it did not."""
 
     async def run(self) -> None:
         """Wait, and sweep where it is our turn."""
@@ -117,14 +117,14 @@ class SweepLoop:
         )
 
     def _got_through(self, turn: Turn) -> None:
-        if self._is_refused and turn.is_sweeper:  # to take the lease may be allowed where to sweep is not
-            self._is_refused = False
+        if self.refusal and turn.is_sweeper:  # to take the lease may be allowed where to sweep is not
+            self.refusal = ""
             logger.info("Redis no longer refuses the sweeps of this worker")
 
     def _put_off(self, exc: StorageError) -> None:
         """Log a refusal once: it lasts until a person changes something. That Redis is away is logged by the heartbeat."""
-        if isinstance(exc, StorageUnavailable) or self._is_refused:
+        if isinstance(exc, StorageUnavailable) or self.refusal:
             logger.debug("sweep postponed: %s", exc)
         else:
-            self._is_refused = True
+            self.refusal = str(exc)
             logger.warning(_REFUSED, exc)

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from async_tracker.errors import CorruptRecord
 from async_tracker.policy import Limits
-from async_tracker.store.fitting import fit_text, fit_whole
+from async_tracker.store.fitting import fit_number, fit_text, fit_whole
 from async_tracker.store.run_record import LAST_MOMENT_MS, RECORD_SCHEMA
 
 
@@ -96,6 +96,8 @@ class StoredInstance:
     jobs_started: int = 0
     jobs_ended: int = 0
     dropped: int = 0
+    failing: str = ""
+    """Which loops of its tracker fail, and how."""
     died_at_ms: int | None = None
     death_reason: str = ""
 
@@ -119,10 +121,11 @@ def decode_instance(key: str, instance_id: str, stored: Mapping[str, str]) -> St
             jobs_started=int(stored.get("jobs_started", 0)),
             jobs_ended=int(stored.get("jobs_ended", 0)),
             dropped=int(stored.get("dropped", 0)),
+            failing=stored.get("failing", ""),
             died_at_ms=_moment(stored["died_at_ms"]) if "died_at_ms" in stored else None,
             death_reason=stored.get("death_reason", ""),
         )
-    except (KeyError, ValueError, TypeError) as exc:
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
         raise CorruptRecord(key, f"a field is missing or has the wrong type: {exc}") from exc
 
 
@@ -138,7 +141,7 @@ def of_another_schema(instance_id: str, stored: Mapping[str, str]) -> StoredInst
     """
     try:
         library, limits, queues = stored["library"], _decode_limits(stored["limits"]), _texts(stored.get("queues", "[]"))
-    except (KeyError, ValueError, TypeError, AttributeError):
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         library, limits, queues = "", Limits(), ()
     host_id = stored.get("host_id", f"?{instance_id}")
     description = Description(
@@ -188,6 +191,9 @@ def _versions(stored: str) -> Mapping[str, str]:
 @lru_cache(maxsize=1_024)
 def _decode_limits(stored: str) -> Limits:
     ttl, grace, silence, stall = json.loads(stored)
+    for seconds in (ttl, grace, silence, stall if stall is not None else 0.0):
+        if fit_number(seconds) != seconds or isinstance(seconds, bool):
+            raise ValueError(f"{seconds!r:.40} is no limit")
     return Limits(heartbeat_ttl=ttl, disconnect_grace=grace, silence_limit=silence, stall_limit=stall)
 
 

@@ -111,7 +111,7 @@ def encode_run(record: RunRecord) -> bytes:
     stored: dict[str, Any] = {"schema": RECORD_SCHEMA}
     for name, attribute, kinds in _STORED:
         value = getattr(record, attribute)
-        if value is not None and (kinds is not _TEXT or type(value) is not str):
+        if value is not None and name != "started_at_ms" and (kinds is not _TEXT or type(value) is not str):
             value = _fitted(name, value, kinds)
         if value or (value is not None and (name not in _OPTIONAL or name == "progress")):
             stored[name] = value

@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -75,7 +76,8 @@ async def test_so_do_those_of_sentinels_and_of_the_service_behind_them(make):
         (SyncSentinel(hosts, min_other_sentinels=1, sentinel_kwargs=OF_SENTINELS, **OF_THE_MASTER), async_counterpart, sync_counterpart),
     ):
         given = make(manager)
-        for made in (counterpart(given), back(counterpart(given))):
+        chain: list[Any] = [counterpart(given), back(counterpart(given))]
+        for made in chain:
             assert options_of(made, OF_THE_MASTER) == OF_THE_MASTER
             assert made.connection_pool.service_name == "main"
             assert made.connection_pool.is_master is given.connection_pool.is_master

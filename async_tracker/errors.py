@@ -2,6 +2,7 @@
 
     TrackerError
      ├── ConfigError (also a ValueError)      a setting is wrong; the text says what to write
+     │    └── WrongArgument (also a TypeError)   an argument of a call is
      ├── StorageError                         Redis did not do what was asked
      │    ├── StorageUnavailable              it could not be reached, or not in time
      │    └── CorruptRecord                   it holds something that this version cannot read
@@ -19,6 +20,10 @@ class TrackerError(Exception):
 
 class ConfigError(TrackerError, ValueError):
     """A setting cannot work; raised at construction, and the text says what to write instead."""
+
+
+class WrongArgument(ConfigError, TypeError):
+    """An argument of a call is of a kind, or has a value, with which it cannot work; the text says what to write instead."""
 
 
 class StorageError(TrackerError):

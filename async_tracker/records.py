@@ -73,6 +73,8 @@ class Instance:
     jobs_ended: int = 0
     dropped: int = 0
     """Writes that the journal gave up during an outage."""
+    failing: str = ""
+    """Which loops of its tracker fail, and how; its jobs run on. Empty where none does."""
 
     to_dict = to_dict
 

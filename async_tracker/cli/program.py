@@ -1,8 +1,10 @@
 """The commands, their options and their help, with click alone. What a command does is loaded when it runs."""
 
 import functools
+import math
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -10,11 +12,16 @@ import click
 
 from async_tracker import __version__
 from async_tracker.cli.endings import Ending
+from async_tracker.cli.streams import let_go
 from async_tracker.cli.target import Target
 from async_tracker.integrations.known import KNOWN, redis_option, redis_option_help
 
+_LONGEST = 315_360_000
+"""Seconds, as of the settings."""
+
 _EPILOG = (
-    "Exit codes: 0 ok, 1 the answer is bad or Redis refuses, 2 usage, 3 Redis cannot be reached, 4 not found, 130 interrupted. "
+    "Exit codes: 0 ok, 1 the answer is bad or cannot be written, or Redis refuses, 2 usage, 3 Redis cannot be reached, 4 not found, "
+    "130 interrupted. "
     "Without options the Redis is TRACKER_REDIS_URL, then REDIS_URL, then redis://localhost:6379/0."
 )
 
@@ -23,13 +30,44 @@ def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
     try:
         code = program.main(arguments, prog_name="async-tracker", standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as exc:
-        exc.show()
-        return Ending.USAGE
+        if type(exc).__name__ == "NoArgsIsHelpError":  # of newer versions of click alone: its message is the help
+            exc.show()
+            return Ending.USAGE
+        return _ended(_what_to_write(exc), Ending.USAGE)
     except (click.Abort, KeyboardInterrupt):
-        print("async-tracker: interrupted", file=sys.stderr)
-        return Ending.INTERRUPTED
+        return _ended("interrupted", Ending.INTERRUPTED)
+    except BrokenPipeError:  # of help, or the version
+        let_go()
+        return Ending.OK
+    except OSError as exc:
+        let_go()
+        return _ended(f"the answer cannot be written: {exc.strerror or exc}", Ending.BAD_ANSWER)
     return code if isinstance(code, int) else Ending.OK
+
+
+def _what_to_write(exc: click.ClickException) -> str:
+    context = getattr(exc, "ctx", None)
+    path = context.command_path if context is not None else "async-tracker"
+    return f"{exc.format_message()} (see {path} --help)"
+
+
+def _ended(why: str, ending: Ending) -> Ending:
+    with suppress(OSError):  # then the exit code alone must do
+        print(f"async-tracker: {' '.join(why.split())}", file=sys.stderr, flush=True)
+    return ending
+
+
+class _Seconds(click.FloatRange):
+    """A finite number of seconds: NaN is in every range, and nobody waits for ever."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read it. Raises BadParameter for what is none."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no number of seconds", param, ctx)
+        return number
 
 
 def _do(where: str, target: Target, **options: Any) -> int:
@@ -216,20 +254,20 @@ def quarantine_drop(target: Target, *, job_ids: tuple[str, ...], yes: bool) -> i
 @click.option(
     "--blocked-limit",
     metavar="SECONDS",
-    type=click.FloatRange(min=0),
+    type=_Seconds(min=0, max=_LONGEST),
     help="A loop that is blocked for longer is not alive. [no limit]",
 )
 @click.option(
     "--timeout",
     metavar="SECONDS",
-    type=click.FloatRange(min=0.05),
+    type=_Seconds(min=0.05, max=_LONGEST),
     default=0.5,
     show_default=True,
     help="How long Redis may take.",
 )
 @_reaching
 def check(target: Target, *, instance: str | None, blocked_limit: float | None, timeout: float) -> int:
-    """Probe a container: 0 when this host's instance is alive, 1 when it is not, 3 when Redis cannot be asked.
+    """Probe a container: 0 when this host's instance is alive, 1 when it is not, 3 when that cannot be asked.
 
     A draining instance is alive, and so is one whose loop is blocked while its watchdog reports: a restart would kill their jobs.
     """

@@ -189,6 +189,7 @@ class Link:
             "max_connections": 1,
             "socket_timeout": SOCKET_TIMEOUT,
             "decode_responses": False,
+            "retry": None,  # whether to say it again is for the thread to decide
         }
         if patience is not None:
             overrides |= {"socket_timeout": patience, "socket_connect_timeout": patience, "retry": SyncRetry(NoBackoff(), 0)}

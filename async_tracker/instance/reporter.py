@@ -12,6 +12,7 @@ from async_tracker.instance.runs import Facts, Run, current
 from async_tracker.instance.writer import Writer
 from async_tracker.recovery.adapter import Adapter
 from async_tracker.store.commands import Store
+from async_tracker.store.fitting import fit_text, fit_whole
 
 _TURNS = 6
 """In how many turns of the loop a write is on its way: that of the writer, those of the tasks that redis-py makes, and two to spare."""
@@ -43,7 +44,18 @@ class Reporter:
         self._loop = asyncio.get_running_loop()
 
     def start_run(self, job_id: str, *, token: str | None = None, **facts: Unpack[Facts]) -> Run:
-        """Put a run in flight, under its ``token`` if it has one already. Appends to the journal and returns."""
+        """Put a run in flight, under its ``token`` if it has one already. Appends to the journal and returns.
+
+        What is no text, of the id and of the names, is made one: keys and counters are made of them.
+        """
+        if type(job_id) is not str:
+            job_id = fit_text(job_id) or "?"
+        if facts.get("function") is not None:
+            facts["function"] = fit_text(facts["function"])
+        if facts.get("queue") is not None:
+            facts["queue"] = fit_text(facts["queue"])
+        if facts.get("due_at_ms") is not None:
+            facts["due_at_ms"] = fit_whole(facts["due_at_ms"])
         now_mono_ms = monotonic_ms()
         started = Run(
             job_id=job_id,

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from async_tracker.clock import ServerClock, monotonic_ms
-from async_tracker.errors import StorageError
+from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.instance.alarms import Alarms
 from async_tracker.instance.journal import BATCH, Batch, Journal
 from async_tracker.instance.pen import Pen
@@ -72,6 +72,8 @@ class Writer:
         self._written = asyncio.Condition()
         self.is_behind = False
         """The last write failed: Redis does not know what the journal holds."""
+        self.refusal = ""
+        """Why Redis refused the last write; '' where it was taken, or Redis was away."""
         self._dropped_before = 0
 
     def wake(self) -> None:
@@ -238,11 +240,13 @@ class Writer:
             await self._written.wait_for(is_written)
 
     def _failed(self, exc: StorageError) -> None:
+        self.refusal = "" if isinstance(exc, StorageUnavailable) else str(exc)
         if not self.is_behind:
             self.is_behind = True
             logger.warning(_BEHIND, exc, extra={"instance_id": self._pen.instance_id})
 
     def _succeeded(self) -> None:
+        self.refusal = ""
         if not self.is_behind:
             return
         self.is_behind = False

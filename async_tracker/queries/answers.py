@@ -14,7 +14,7 @@ from async_tracker.records import FunctionStats, Instance, Job, Orphan, Quaranti
 from async_tracker.store.counters import COUNTERS, parse_stats
 from async_tracker.store.instance_record import StoredInstance
 from async_tracker.store.quarantine import field_text
-from async_tracker.store.run_record import RunRecord, StoredRun, job_id_of, run_record
+from async_tracker.store.run_record import LAST_MOMENT_MS, RunRecord, StoredRun, job_id_of, run_record
 
 
 def _writable(record: type) -> Any:
@@ -121,6 +121,7 @@ def instance_of(stored: StoredInstance, picture: Picture) -> Instance:
     made.jobs_started = stored.jobs_started
     made.jobs_ended = stored.jobs_ended
     made.dropped = stored.dropped
+    made.failing = stored.failing
     made.__class__ = Instance
     instance: Instance = made
     return instance
@@ -217,8 +218,18 @@ def quarantined_of(ref: str, fields: dict[str, bytes]) -> Quarantined:
         queue=field_text(fields, "queue"),
         function=field_text(fields, "function"),
         instance_id=field_text(fields, "instance_id") or "",
-        deaths=int(fields.get("deaths", b"0")),
+        deaths=_whole(fields, "deaths"),
         reason=field_text(fields, "reason") or "",
-        quarantined_at=from_ms(int(fields.get("quarantined_at_ms", b"0"))),
+        quarantined_at=from_ms(min(_whole(fields, "quarantined_at_ms"), LAST_MOMENT_MS)),
         payload_bytes=len(fields.get("payload", b"")),
     )
+
+
+def _whole(fields: Mapping[str, bytes], name: str) -> int:
+    """Read a whole number; 0 where another program wrote something else: the job must be shown, to be retried or dropped.
+
+    >>> _whole({"deaths": b"3"}, "deaths"), _whole({"deaths": b"many"}, "deaths"), _whole({}, "deaths")
+    (3, 0, 0)
+    """
+    stored = fields.get(name, b"")
+    return int(stored) if stored.isdigit() and len(stored) < 16 else 0

@@ -32,6 +32,8 @@ class Left:
 
     orphans: tuple[FoundOrphan, ...]
     fetched: tuple[Claim, ...]
+    unread: frozenset[str] = frozenset()
+    """The instances among them of which it cannot be known, or not be kept, what they left: bad data of theirs is in the way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -146,6 +146,7 @@ class TrackerMiddleware(Middleware):
             found = self._found(message) or self._start(broker, message)
             if found is not None:
                 found.ending.is_skipped = True
+                found.complete()  # out of flight, nobody else looks at it before it is counted
                 found.tracked.runtime.journal.discard(found)
         except Exception as exc:  # the edge of a hook
             self._failed(exc)

@@ -87,10 +87,21 @@ def program(target: Target) -> None:
 @click.option("--workers", type=click.Choice(["arq", "dramatiq", "both"]), default="arq", show_default=True, help="Whose workers to show.")
 @click.option("--quick", is_flag=True, help="A shorter show.")
 @click.option("--keep", is_flag=True, help="Keep running after the summary, for other commands from another terminal; Ctrl-C ends it.")
+@click.option("--web", is_flag=True, help="Serve the page beside it, to watch the kill in a browser; it keeps running as with --keep.")
+@click.option("--port", metavar="PORT", type=click.IntRange(0, 65_535), default=0, help="Where --web listens. [a free one]")
 @click.option("--json", "as_json", is_flag=True, help="End with the summary as one JSON document; the show goes to stderr.")
 @click.pass_context
 def demo(
-    context: click.Context, *, redis_url: str | None, namespace: str | None, workers: str, quick: bool, keep: bool, as_json: bool
+    context: click.Context,
+    *,
+    redis_url: str | None,
+    namespace: str | None,
+    workers: str,
+    quick: bool,
+    keep: bool,
+    web: bool,
+    port: int,
+    as_json: bool,
 ) -> int:
     """See it work: real workers of arq, of dramatiq or of both, a steady stream of jobs, one worker killed, its jobs running again.
 
@@ -98,7 +109,8 @@ def demo(
     """
     outer = context.parent.obj if context.parent is not None and context.parent.obj is not None else Target()
     target = outer.under(Target(redis_url=redis_url, namespace=namespace, as_json=as_json))
-    return _do("demo.show:demo", target, quick=quick, keep=keep, workers=workers)
+    where = "demo.watched:demo" if web else "demo.show:demo"  # the page needs an extra that the show does not
+    return _do(where, target, quick=quick, keep=keep, workers=workers, **({"port": port} if web else {}))
 
 
 @program.command(short_help="Show instances and queues.")
@@ -234,3 +246,45 @@ def check(target: Target, *, instance: str | None, blocked_limit: float | None, 
 def doctor(target: Target, *, user: str | None) -> int:
     """Find out what is missing, and what to do about it: server, permissions, instances, records. Exits 1 if there is a problem."""
     return _do("doctor:doctor", target, user=user)
+
+
+@program.command(short_help="Show all this in a browser.")
+@click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="Where to listen; another needs --token-file.")
+@click.option("--port", metavar="PORT", type=click.IntRange(0, 65_535), default=8686, show_default=True, help="0 takes a free one.")
+@click.option("--root-path", metavar="PREFIX", default="", help="The prefix under which a proxy serves it, taken off or not.")
+@click.option(
+    "--public-url", "public_urls", metavar="URL", multiple=True, help="Where people reach it: https://ops.example.com/tracker; repeatable."
+)
+@click.option("--allow-actions", is_flag=True, help="Let people recover jobs, and retry or drop quarantined ones.")
+@click.option("--token-file", metavar="FILE", type=click.Path(), help="A token of your own. [one is made up, and printed with the address]")
+@click.option("--title", metavar="TEXT", help="Shown instead of the namespace.")
+@click.option("--environment", metavar="NAME", help="Shown beside the title; prod is red.")
+@click.option("--open", "open_browser", is_flag=True, help="Open it in the browser of this machine.")
+@_reaching
+def serve(
+    target: Target,
+    *,
+    host: str,
+    port: int,
+    root_path: str,
+    public_urls: tuple[str, ...],
+    allow_actions: bool,
+    token_file: str | None,
+    title: str | None,
+    environment: str | None,
+    open_browser: bool,
+) -> int:
+    """Serve the page: instances, jobs, orphans, quarantine, queues, events, live in a browser. SIGTERM or Ctrl-C ends it."""
+    return _do(
+        "serve:serve",
+        target,
+        host=host,
+        port=port,
+        root_path=root_path,
+        public_urls=public_urls,
+        allow_actions=allow_actions,
+        token_file=token_file,
+        title=title,
+        environment=environment,
+        open_browser=open_browser,
+    )

@@ -11,7 +11,7 @@ from async_tracker.cli.endings import Ending, Misused, NotFound
 from async_tracker.cli.target import Target
 from async_tracker.errors import ConfigError, StorageUnavailable, TrackerError
 
-_EXTRAS = {"arq": "demo", "rich": "cli", "click": "cli"}
+_EXTRAS = {"arq": "demo", "rich": "cli", "click": "cli", "starlette": "web", "uvicorn": "web"}
 
 
 def run(where: str, target: Target, options: Mapping[str, Any]) -> int:

@@ -9,7 +9,7 @@ from async_tracker.errors import CorruptRecord
 from async_tracker.records import EVENT_SCHEMA, Event
 from async_tracker.store.run_record import RunRecord
 
-EVENT_TYPES = ("orphaned", "recovered", "quarantined", "stalled", "instance_dead", "ownership_lost", "unquarantined")
+EVENT_TYPES = ("orphaned", "recovered", "quarantined", "stalled", "instance_dead", "ownership_lost", "unquarantined", "action")
 """``on()`` and the stream know these. ``recovered`` covers a delayed recovery: its delay is in the details."""
 
 _NAMED = ("instance_id", "job_id", "function", "queue")

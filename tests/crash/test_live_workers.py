@@ -65,10 +65,10 @@ async def cut_connections(fleet: Fleet, *, named: str) -> int:
     return len(found)
 
 
-async def test_a_worker_that_is_stopped_for_three_ttl_and_resumed_keeps_its_jobs(fleet: Fleet):
+async def test_a_worker_that_is_stopped_for_three_ttl_and_resumed_keeps_its_jobs(fleet: Fleet, tmp_path: Path):
     """SIGSTOP, SIGCONT, under load. Allowed: lost 0, doubled 0, robbed 0."""
     (stopped,) = await fleet.start_ready(tracker=QUICK)
-    jobs = await fleet.enqueue_many(3, "hold", 2.0)
+    jobs = await fleet.enqueue_many(3, "until_told", str(tmp_path / "end"))
     for job_id in jobs:
         await fleet.running(job_id)
     await fleet.start_ready(tracker=QUICK)
@@ -81,6 +81,7 @@ async def test_a_worker_that_is_stopped_for_three_ttl_and_resumed_keeps_its_jobs
         assert not [run for job_id in jobs for run in fleet.ledger.read().runs_of(job_id)[1:]]
         stopped.resume()
         await reaches(fleet, stopped, InstanceState.ALIVE)
+    (tmp_path / "end").touch()
     await fleet.succeeded()
     after = await fleet.registered(stopped)
     assert after.instance_id == before.instance_id
@@ -327,17 +328,18 @@ async def test_an_orphan_that_lives_knows_that_it_is_not_its_own_any_more(fleet:
     await fleet.close(doubled=1, overlapping=1)
 
 
-async def test_an_orphan_that_finishes_late_costs_nobody_else_a_run(fleet: Fleet):
+async def test_an_orphan_that_finishes_late_costs_nobody_else_a_run(fleet: Fleet, tmp_path: Path):
     """arq's finish of the late run deletes the newcomer's claim as well: still nothing is lost. Allowed: doubled 1, robbed 1."""
     limits = {**QUICK, "silence_limit": 2.0}
     (stopped,) = await fleet.start_ready(tracker=limits)
     instance = await fleet.registered(stopped)
     await fleet.pool.hset(f"{fleet.namespace}:instance:{instance.instance_id}", "host_id", "another-host")
-    job_id = await fleet.enqueue("hold", 3.0)
+    job_id = await fleet.enqueue("until_told", str(tmp_path / "end"))
     await fleet.running(job_id)
     await fleet.start_ready(tracker=limits)
     stopped.suspend()
     await fleet.running(job_id, runs=2)
+    (tmp_path / "end").touch()
     stopped.resume()
     account = await fleet.succeeded(job_id)
     await wait_until(

@@ -19,6 +19,7 @@ from async_tracker.connections.calls import bounded
 from async_tracker.connections.link import Link
 from async_tracker.errors import StorageError
 from async_tracker.instance.alarms import Alarms
+from async_tracker.instance.batches import Batches
 from async_tracker.instance.heartbeat import Heartbeat
 from async_tracker.instance.host import new_instance_id
 from async_tracker.instance.pen import Pen
@@ -42,6 +43,8 @@ logger = logging.getLogger("async_tracker")
 
 _LEAVING_HOOK_TIMEOUTS = 4
 """Leaving in order may take this many times ``hook_timeout``: no job waits for it, and without it the sweep has to find out."""
+_SORTING_SECONDS = 0.005
+"""For how long a pulse may hold the loop to sort durations into buckets: some thousands of runs."""
 _SLOW_START = "registration takes longer than %.2f s and goes on in the background"
 _UNFINISHED_END = "not all of the shutdown reached Redis, a sweep will find out the rest: %s"
 
@@ -112,6 +115,7 @@ class Runtime:
         self.heartbeat = Heartbeat(
             pen=self.pen, journal=self.journal, clock=self.clock, pulse=self.pulse, interval=settings.heartbeat_interval
         )
+        self.batches = Batches(journal=self.journal, clock=self.clock)
         presence = Presence(away_after=settings.heartbeat_ttl)
         self.voice = Voice(
             link=self.link,
@@ -131,6 +135,7 @@ class Runtime:
             pen=self.pen,
             writer=self.writer,
             heartbeat=self.heartbeat,
+            batches=self.batches,
             voice=self.voice,
             presence=presence,
             alarms=self.alarms,
@@ -225,6 +230,7 @@ class Runtime:
         self._tasks.append(task)
 
     def _at_pulse(self) -> None:
+        self.journal.sort_counts(within=_SORTING_SECONDS)
         if self._on_pulse is not None:
             self._on_pulse()
         if self._is_draining is not None and self._is_draining():
@@ -312,6 +318,8 @@ class Runtime:
                 self.instance_id,
                 writes=self.writer.last_writes(),
                 beat=self.registration.next_beat(),
+                batches=self.batches.take(),
+                clock=self.clock,
                 lease=self.lease.resign(),
             )
 
@@ -327,7 +335,7 @@ class Runtime:
             self._on_pulse()
         beat = self.registration.last_beat()
         if beat is not None:
-            self.voice.say_last(beat)
+            self.voice.say_last(beat, self.batches.take(), self.clock)
 
 
 def _at_exit() -> None:

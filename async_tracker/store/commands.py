@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from async_tracker.clock import ServerClock
 from async_tracker.connections.calls import ScriptCall, call, call_many, raised, run_script, run_scripts
 from async_tracker.connections.replies import Argument, text
 from async_tracker.store import keys
+from async_tracker.store.counters import CountedBatch
 from async_tracker.store.observation import Observation
 from async_tracker.store.run_record import ANY_MARK, RunRecord, encode_run, instance_mark, run_mark
 from async_tracker.store.scripts import (
@@ -16,6 +18,7 @@ from async_tracker.store.scripts import (
     TOMBSTONE_MS,
     beat_call,
     checked,
+    count_call,
     deregister_call,
     flat,
     observe_call,
@@ -44,6 +47,11 @@ class Store:
         names, arguments = beat_call(instance_id, beat)
         return _reply(await self._run("beat", names, *arguments))
 
+    async def count(self, instance_id: str, batch: CountedBatch, *, clock: ServerClock) -> Reply:
+        """Add a numbered batch to the minute in which it arrives."""
+        names, arguments = _count_call(instance_id, batch, clock)
+        return _reply(await self._run("count", names, *arguments))
+
     async def write(self, instance_id: str, sequence: int, *, started: Sequence[RunRecord], ended: Sequence[Ended]) -> Reply:
         """Write what the journal gathered."""
         names, arguments = write_call(instance_id, sequence, started=started, ended=ended)
@@ -61,8 +69,17 @@ class Store:
         names, arguments = deregister_call(instance_id)
         return int(await self._run("deregister", names, *arguments))
 
-    async def leave(self, instance_id: str, *, writes: Sequence[Write], beat: Beat, lease: tuple[str, str] | None) -> None:
-        """Write what is left, beat, give the lease (library and holder) back if it is held, and deregister, in one round trip.
+    async def leave(
+        self,
+        instance_id: str,
+        *,
+        writes: Sequence[Write],
+        beat: Beat,
+        batches: Sequence[CountedBatch],
+        clock: ServerClock,
+        lease: tuple[str, str] | None,
+    ) -> None:
+        """Write what is left, beat, count, give the lease (library and holder) back if it is held, and deregister, in one round trip.
 
         It is done in order, each its own step, and to the end: what was sent is done also where nobody waits for the answer.
         Raises StorageError where something of it was refused; the rest is done all the same.
@@ -71,6 +88,7 @@ class Store:
             (SCRIPTS["write"], *write_call(instance_id, each.sequence, started=each.started, ended=each.ended)) for each in writes
         ]
         calls.append((SCRIPTS["beat"], *beat_call(instance_id, beat)))
+        calls += [(SCRIPTS["count"], *_count_call(instance_id, batch, clock)) for batch in batches]
         if lease is not None:
             library, holder = lease
             calls.append((SCRIPTS["release_lease"], [keys.lease(library)], [holder]))
@@ -164,6 +182,10 @@ class Store:
         """Take a job off the quarantine list. Returns False when it was not on it."""
         names = [keys.QUARANTINE, keys.quarantined(job_id), keys.recoveries(job_id), keys.EVENTS]
         return int(await self._run("unquarantine", names, job_id, EVENTS_KEPT, EVENTS_SECONDS, event)) == 1
+
+
+def _count_call(instance_id: str, batch: CountedBatch, clock: ServerClock) -> tuple[list[str], list[Argument]]:
+    return count_call(instance_id, batch, now_ms=clock.now_ms(), since_ms=clock.at_ms(batch.since_ms))
 
 
 def _reply(reply: Any) -> Reply:

@@ -144,6 +144,7 @@ class TrackerMiddleware(Middleware):
             function=message.actor_name,
             queue=message.queue_name,
             enqueued_at_ms=message.message_timestamp,
+            due_at_ms=message.options.get("eta", message.message_timestamp),
             timeout=time_limit(broker, message),
             args=shown_args(message.args, message.kwargs, self._settings.redact) if self._settings.record_args else None,
             scope=LIBRARY,

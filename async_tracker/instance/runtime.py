@@ -18,6 +18,8 @@ from async_tracker.config import Settings
 from async_tracker.connections.calls import bounded
 from async_tracker.connections.link import Link
 from async_tracker.errors import StorageError
+from async_tracker.events.encoding import decode_event
+from async_tracker.history.keeper import HistoryKeeper
 from async_tracker.instance.alarms import Alarms
 from async_tracker.instance.batches import Batches
 from async_tracker.instance.heartbeat import Heartbeat
@@ -38,6 +40,7 @@ from async_tracker.recovery.lease import make_lease
 from async_tracker.recovery.sweeper import make_sweeper
 from async_tracker.store.commands import Store
 from async_tracker.store.instance_record import Description
+from async_tracker.store.reading import Reading
 
 logger = logging.getLogger("async_tracker")
 
@@ -84,6 +87,7 @@ class Runtime:
         self._is_draining = is_draining
         self._on_pulse = on_pulse
         self._on_closed = on_closed
+        self._on_event = on_event
         self._loop = asyncio.get_running_loop()
         self._is_stopped = False
         self._is_open = True
@@ -142,12 +146,15 @@ class Runtime:
             on_event=on_event,
         )
         library = description.library
-        self.sweeper = make_sweeper(settings, self.store, self.adapter, library=library, on_event=on_event, presence=presence)
+        depths = self.adapter.queues if self.adapter is not None else None
+        history = HistoryKeeper(store=self.store, reading=Reading(self.store.redis), library=library, depths=depths)
+        self.sweeper = make_sweeper(settings, self.store, self.adapter, library=library, on_event=self._swept, presence=presence)
         self.lease = make_lease(self.store, library=library, recovers=self.sweeper.recovers, sweep_interval=settings.sweep_interval)
         self.sweep_loop = SweepLoop(
             sweeper=self.sweeper,
             lease=self.lease,
             holder=self.registration.holder,
+            keep_history=lambda: history.keep(self.clock.now_ms()),
             alarms=self.alarms,
             sweep_interval=settings.sweep_interval,
         )
@@ -242,6 +249,13 @@ class Runtime:
         """The server has closed our connection: be back with another one before that is taken for our end."""
         if not self._is_stopped:
             self.heartbeat.hurry()
+
+    def _swept(self, event: str) -> None:
+        """A sweep of ours has done something: what became of a run belongs into the history of its function."""
+        told = decode_event("0-0", event)
+        if told.type in ("orphaned", "recovered"):
+            self.journal.count_left(told.function, told.queue, told.type)
+        self._on_event(event)
 
     def _unknown(self) -> None:
         self.registration.lost()

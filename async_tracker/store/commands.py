@@ -13,6 +13,7 @@ from async_tracker.store.run_record import ANY_MARK, RunRecord, encode_run, inst
 from async_tracker.store.scripts import (
     EVENTS_KEPT,
     EVENTS_SECONDS,
+    MINUTES_SECONDS,
     SCRIPTS,
     STATS_SECONDS,
     TOMBSTONE_MS,
@@ -160,6 +161,20 @@ class Store:
         names = [keys.DEAD, keys.instance(instance_id), keys.jobs(instance_id), keys.counters(instance_id)]
         names += [keys.orphans(instance_id), keys.settled(instance_id), keys.told(instance_id)]
         return int(await self._run("bury", names, instance_id)) == 1
+
+    async def sample(self, minute: int, library: str, sample: str) -> bool:
+        """Note how the fleet of one library stands in a minute. Returns False when that was noted before."""
+        names = [keys.samples(minute // 60)]
+        return int(await self._run("sample", names, f"{minute % 60}:{library}", sample, MINUTES_SECONDS)) == 1
+
+    async def roll_up(self, minute: int, records: Mapping[str, bytes]) -> int:
+        """Keep the packed records of a closed minute, by function and queue. Returns how many were not there already."""
+        names = [keys.packed(f"{minute // 60}:{pair}") for pair in records]
+        return int(await self._run("roll_up", names, minute % 60, MINUTES_SECONDS, *records.values()))
+
+    async def close_minute(self, minute: int) -> bool:
+        """Forget the counters of a minute that are packed."""
+        return int(await self._run("close_minute", [keys.MINUTES, keys.minute(minute)], minute)) == 1
 
     async def publish(self, event: str) -> None:
         """Put one event into the stream."""

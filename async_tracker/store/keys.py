@@ -43,6 +43,16 @@ def minute(number: int) -> str:
     return f"minute:{number}"
 
 
+def packed(span: str) -> str:
+    """string: the minutes of one hour of one function on one queue, packed. ``span`` is the hour, as a number since 1970, and the two."""
+    return f"packed:{span}"
+
+
+def samples(hour: int) -> str:
+    """hash: minute in the hour and library -> JSON, how the fleet and its queues stood."""
+    return f"samples:{hour}"
+
+
 def instance(instance_id: str) -> str:
     """hash: what one instance says of itself."""
     return f"instance:{instance_id}"

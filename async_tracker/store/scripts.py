@@ -14,8 +14,9 @@ from async_tracker.store.writes import Beat, Ended
 
 _OF_INSTANCES = ("register", "beat", "write", "count", "speak", "deregister")
 _OF_SWEEPS = ("lease", "release_lease", "observe", "mark_gone", "declare_dead", "adopt", "announce", "settle", "bury", "unquarantine")
+_OF_HISTORY = ("sample", "roll_up", "close_minute")
 
-SCRIPTS: dict[str, Script] = {name: load_script(__package__, name) for name in (*_OF_INSTANCES, *_OF_SWEEPS)}
+SCRIPTS: dict[str, Script] = {name: load_script(__package__, name) for name in (*_OF_INSTANCES, *_OF_SWEEPS, *_OF_HISTORY)}
 
 _LENGTHS = {"register": 2, "beat": 2, "write": 2, "count": 2, "speak": 2, "lease": 3, "observe": 8}
 """How many values these scripts return; the others return one number."""

@@ -26,7 +26,7 @@ PAGE = "docs/redis-schema.md"
 ROWS = {row["key"]: row for row in table(PAGE, under="Every key")}
 SCRIPTS = ROOT / "async_tracker" / "store" / "lua"
 WRITING = {"SET", "HSET", "HSETNX", "HINCRBY", "SADD", "ZADD", "XADD"}
-DELETING = {"DEL", "HDEL", "SREM", "ZREM"}
+DELETING = {"DEL", "UNLINK", "HDEL", "SREM", "ZREM"}
 PASSING = {"orphans:{id}", "settled:{id}", "told:{id}", "begun:{id}"}
 """Written and deleted by the same sweep, unless it dies half-way; what nobody recovers; and what only dramatiq has."""
 

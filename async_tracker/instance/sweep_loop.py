@@ -68,9 +68,9 @@ class SweepLoop:
         sweeper: Sweeper,
         lease: Lease,
         holder: Callable[[], LeaseHolder | None],
-        keep_history: Callable[[], Awaitable[None]],
         alarms: Alarms,
         sweep_interval: float,
+        keep_history: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """``keep_history`` is awaited after each sweep; it may raise StorageError."""
         self._sweeper = sweeper
@@ -112,7 +112,7 @@ class SweepLoop:
             return Turn(is_sweeper=True, instances=election.instances, is_alone=True, turns_alone=turns_alone)
         try:
             swept = await self._sweeper.sweep(holder.run_id, within=_BUDGET)
-            if not swept.ran_out:
+            if self._keep_history is not None and not swept.ran_out:
                 await self._keep_history()
         except StorageError:
             await self._lease.give_way()

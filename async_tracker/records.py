@@ -237,6 +237,17 @@ class FunctionStats:
     recovered: int = 0
     run_time: float = 0.0
     queue_wait: float = 0.0
+    run_time_p50: float | None = None
+    """This and the following, in seconds: known for a ``window`` alone, within 10 % of themselves from 1 ms to 24 h; of no run None."""
+    run_time_p95: float | None = None
+    run_time_p99: float | None = None
+    run_time_max: float | None = None
+    queue_wait_p50: float | None = None
+    queue_wait_p95: float | None = None
+    queue_wait_p99: float | None = None
+    queue_wait_max: float | None = None
+    per_minute: float | None = None
+    """How many runs started in a minute, in the mean of the window."""
 
     to_dict = to_dict
 
@@ -258,6 +269,71 @@ class Stats:
     recovered: int
     run_time: float
     queue_wait: float
+    window: float | None = None
+    """Of how many seconds up to now these are; None for all of time."""
+
+    to_dict = to_dict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueSample:
+    """How full a queue was; ``oldest_wait`` in seconds is None where no job was due."""
+
+    queue: str
+    depth: int
+    oldest_wait: float | None
+
+    to_dict = to_dict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryPoint:
+    """One step of a history, of the functions that were asked for together. Counters are of the step, durations in seconds."""
+
+    at: datetime
+    """When the step began, of the server's clock; the last one is not over yet."""
+    is_gap: bool
+    """Nothing is known of this step: no instance swept, and none counted. Its counters are 0 and mean nothing."""
+    is_late: bool = False
+    """Some of what is counted here arrived more than a minute after it happened."""
+    started: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    retried: int = 0
+    cancelled: int = 0
+    timed_out: int = 0
+    aborted: int = 0
+    ended: int = 0
+    orphaned: int = 0
+    recovered: int = 0
+    run_time_p50: float | None = None
+    run_time_p95: float | None = None
+    run_time_p99: float | None = None
+    run_time_max: float | None = None
+    queue_wait_p50: float | None = None
+    queue_wait_p95: float | None = None
+    queue_wait_p99: float | None = None
+    queue_wait_max: float | None = None
+    busy: float | None = None
+    """Jobs in flight in the fleet, the mean of the samples; None without one, as for the following."""
+    slots: float | None = None
+    """Jobs that the fleet could run at a time; draining instances are no capacity."""
+    queues: tuple[QueueSample, ...] = ()
+    """The queues at their fullest in this step."""
+
+    to_dict = to_dict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """What was, in steps of ``step`` seconds, the oldest first."""
+
+    function: str | None
+    queue: str | None
+    step: float
+    points: tuple[HistoryPoint, ...]
+    skipped: int = 0
+    """Records that another version wrote, and this one cannot read."""
 
     to_dict = to_dict
 

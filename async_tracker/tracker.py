@@ -25,6 +25,7 @@ from async_tracker.errors import TrackerError, WrongArgument
 from async_tracker.events.encoding import EVENT_ID, EVENT_TYPES
 from async_tracker.events.listeners import Listener, Listeners
 from async_tracker.events.stream import EventStream
+from async_tracker.history.reader import HistoryReader
 from async_tracker.instance.runs import CurrentJob, current, handle_of
 from async_tracker.instance.runtime import Runtime
 from async_tracker.integrations.footing import Footing
@@ -33,7 +34,7 @@ from async_tracker.integrations.registry import Ctx, Registry
 from async_tracker.logs import on_one_line
 from async_tracker.namespace import Namespace, SyncNamespace
 from async_tracker.queries.questions import Queries
-from async_tracker.records import Event, Instance, Job, Orphan, Quarantined, QueueDepth, Recovery, Snapshot, Stats
+from async_tracker.records import Event, History, Instance, Job, Orphan, Quarantined, QueueDepth, Recovery, Snapshot, Stats
 from async_tracker.recovery.by_hand import RecoveryByHand
 from async_tracker.recovery.quarantine import Quarantine
 from async_tracker.store.commands import Store
@@ -290,9 +291,26 @@ class Tracker:
         """List the poison pills, the longest quarantined first."""
         return await self._queries().quarantined()
 
-    async def stats(self, function: str | None = None) -> Stats:
-        """Read the counters, of one function or of all."""
-        return await self._queries().stats(function)
+    async def stats(self, function: str | None = None, queue: str | None = None, window: float | None = None) -> Stats:
+        """Read the counters, of one function or queue or of all: the totals, or those of the last ``window`` seconds with percentiles.
+
+        A window covers whole minutes of the server, the running one included. Raises ConfigError for one that is not more than 0 or
+        is longer than what is kept, a day.
+        """
+        if window is not None:
+            return await self._history().window(window, function=function, queue=queue)
+        return await self._queries().stats(function, queue)
+
+    async def history(self, function: str | None = None, queue: str | None = None, since: float = 3600.0, step: float = 60.0) -> History:
+        """Tell what was in the last ``since`` seconds, one point for each ``step`` of whole minutes; the last step is not over.
+
+        Counters and percentiles are those of the functions and queues that were asked for; ``busy`` and ``slots`` are the fleet's.
+        Raises ConfigError for a ``since`` or a ``step`` that is not more than 0 or is longer than what is kept, a day.
+        """
+        return await self._history().history(since=since, step=step, function=function, queue=queue)
+
+    def _history(self) -> HistoryReader:
+        return HistoryReader(Reading(self._namespaced()))
 
     def events(self, since: str | datetime | None = None) -> AsyncIterator[Event]:
         """Follow what happens, for ever: ``async for event in tracker.events()``.

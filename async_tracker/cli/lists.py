@@ -1,10 +1,11 @@
 """``ps``, ``jobs``, ``orphans``, ``stats``: what there is."""
 
+import re
 from collections.abc import Iterable, Mapping
 
 from anyio import fail_after
 
-from async_tracker.cli.endings import Ending
+from async_tracker.cli.endings import Ending, Misused
 from async_tracker.cli.instances import blocked_remark, instance_remark
 from async_tracker.cli.reach import reach, redis_of
 from async_tracker.cli.tables import Table, show
@@ -175,15 +176,45 @@ def orphans_table(found: Iterable[Orphan]) -> Table:
     return Table(title=counted(len(rows), "orphan"), columns=columns, rows=rows)
 
 
-async def stats(target: Target, *, function: str | None) -> int:
-    """Show the counters."""
+async def stats(target: Target, *, function: str | None, queue: str | None, window: str | None) -> int:
+    """Show the counters: the totals, or those of a window with percentiles."""
+    seconds = seconds_of(window) if window is not None else None
     async with reach(target) as tracker:
-        found = await tracker.stats(function)
+        found = await tracker.stats(function, queue, seconds)
     if target.as_json:
         say_document({"stats": found})
         return Ending.OK
-    show(stats_table(found.functions))
+    show(stats_table(found.functions) if seconds is None else window_table(found.functions, seconds))
     return Ending.OK
+
+
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def seconds_of(span: str) -> float:
+    """Read a span of time.
+
+    >>> seconds_of("90s"), seconds_of("1.5h")
+    (90.0, 5400.0)
+    """
+    found = _SPAN.fullmatch(span)
+    if found is None:
+        raise Misused(f"--window {shown(span)!r} is no span of time: write 10m, 1h or 1d; minutes are kept for 24 hours")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def window_table(functions: Iterable[FunctionStats], window: float) -> Table:
+    """Lay out the counters of a window: rates, outcomes that are not well, and percentiles."""
+    rows = []
+    for item in functions:
+        not_well = sum(getattr(item, name) for name in ENDINGS if name not in ("succeeded", "ended"))
+        runs = (item.run_time_p50, item.run_time_p95, item.run_time_p99, item.run_time_max)
+        waits = (item.queue_wait_p50, item.queue_wait_p95)
+        times = [duration(seconds) if seconds is not None else "-" for seconds in (*runs, *waits)]
+        rows.append((shown(item.function), shown(item.queue), str(item.started), f"{item.per_minute or 0.0:.3g}", str(not_well), *times))
+    columns = ("FUNCTION", "QUEUE", "STARTED", "PER MIN", "NOT WELL", "RUN P50", "P95", "P99", "MAX", "WAIT P50", "WAIT P95")
+    return Table(title=f"{counted(len(rows), 'function')} in the last {duration(window)}", columns=columns, rows=rows)
 
 
 _SHOWN_COUNTERS = ("started", *OUTCOMES)

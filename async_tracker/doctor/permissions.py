@@ -25,6 +25,7 @@ MGET string
 HGET hash f
 HMGET hash f
 HGETALL hash
+HSCAN hash 0
 SCARD set
 SMEMBERS set
 ZCARD zset
@@ -50,6 +51,7 @@ SADD set m
 SREM set m
 ZADD zset 0 m
 ZREM zset m
+UNLINK zset
 XADD stream * f 0
 DEL string hash set zset stream
 """

@@ -1,31 +1,51 @@
-"""Counters, gathered in the process and written with the beat: totals per function and queue, so that writing them twice is harmless."""
+"""Counters, gathered in the process and written with the beat.
+
+Totals per function and queue, so that writing them twice is harmless; and what is new since the last batch, with the histograms of run
+time and of queue wait, for the minute in which it arrives.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from time import monotonic
 
+from async_tracker.history.histogram import Histogram, bucket_of
 from async_tracker.instance.runs import Run
-from async_tracker.store.counters import PAIRS_KEPT, field_name
+from async_tracker.store.counters import OTHER, PAIRS_KEPT, RUN, WAIT, Counted, counted_name, field_name
 
-OTHER = "(other)"
+Pair = tuple[str | None, str | None]
+"""A function and its queue."""
+
+Tally = list[float]
+"""What one thread notes by itself, without a lock: run time and wait in ms, in turn, of each run of one function that succeeded before
+the journal took it in."""
+
+_IN_A_STRETCH = 400
+"""Numbers that are sorted into buckets between two looks at the clock: some 0.2 ms."""
 
 
-class Tally:
-    """What one thread counts by itself, without a lock: the runs of one function that succeeded before the journal took them in."""
+class _Times:
+    """Durations of the runs of one pair: those that are in no bucket yet, and the buckets since the last batch."""
 
-    __slots__ = ("run_ms", "runs", "wait_ms")
+    __slots__ = ("run", "runs", "wait", "waits")
 
     def __init__(self) -> None:
-        self.runs = 0
-        self.run_ms = 0.0
-        self.wait_ms = 0.0
+        self.runs: list[float] = []
+        self.waits: list[float] = []
+        self.run = Histogram()
+        self.wait = Histogram()
 
 
 class Counts:
     """The totals of one process. Not thread-safe: the journal counts under its lock, and a tally belongs to one thread."""
 
     def __init__(self) -> None:
-        self._totals: dict[tuple[str | None, str | None], defaultdict[str, int]] = {}
-        self._tallies: dict[tuple[str | None, str | None], Tally] = {}
+        self._totals: dict[Pair, defaultdict[str, int]] = {}
+        self._batched: dict[Pair, dict[str, int]] = {}
+        """The totals as they were when the last batch was made."""
+        self._times: dict[Pair, _Times] = {}
+        self._tallies: dict[Pair, Tally] = {}
+        self._rests: dict[Pair, list[float]] = {}
+        """What is left of the milliseconds of tallied runs and of their waits, where these make no whole one."""
         self._acknowledged: dict[str, int] = {}
         self._started = 0
         self._ended = 0
@@ -41,7 +61,7 @@ class Counts:
         return self._ended + self._tallied()
 
     def _tallied(self) -> int:
-        return sum(tally.runs for tally in self._tallies.values())
+        return sum(map(len, self._tallies.values())) // 2
 
     def add(self, *, started: int = 0, ended: int = 0) -> None:
         """Count runs, whatever their function and outcome."""
@@ -49,58 +69,108 @@ class Counts:
         self._ended += ended
 
     def tally(self, function: str | None, queue: str | None) -> Tally:
-        """Give the tally of a function on a queue. Only the thread that calls `unsent` may count in it."""
-        return self._tallies.setdefault((function, queue), Tally())
+        """Give the tally of a function on a queue. Only the thread that calls `unsent` and `sort` may count in it."""
+        return self._tallies.setdefault((function, queue), [])
 
-    def _cast_up(self) -> None:
-        """Add what was tallied to the totals."""
-        for (function, queue), tally in self._tallies.items():
-            if not tally.runs:
-                continue
-            totals = self.of(function, queue)
-            runs, run_ms, wait_ms = tally.runs, int(tally.run_ms), int(tally.wait_ms)
-            self.add(started=runs, ended=runs)
-            totals["started"] += runs
-            totals["succeeded"] += runs
-            totals["run_ms"] += run_ms
-            if wait_ms:
-                totals["wait_ms"] += wait_ms
-            tally.runs = 0
-            tally.run_ms -= run_ms
-            tally.wait_ms -= wait_ms
+    def sort(self, *, within: float) -> None:
+        """Sort what was noted into totals and buckets, for at most ``within`` seconds; the rest is left to the next call."""
+        until = monotonic() + within
+        for pair, tally in self._tallies.items():
+            while tally and monotonic() < until:
+                self._cast_up(pair, tally, _IN_A_STRETCH)
+        for times in self._times.values():
+            while (times.runs or times.waits) and monotonic() < until:
+                _fill(times, _IN_A_STRETCH)
+
+    def _cast_up(self, pair: Pair, tally: Tally, length: int) -> None:
+        """Add the first ``length`` numbers of a tally to the totals and the buckets."""
+        run_ms, waited_ms = tally[0:length:2], [ms if ms > 0.0 else 0.0 for ms in tally[1:length:2]]
+        del tally[:length]
+        self.add(started=len(run_ms), ended=len(run_ms))
+        totals, times = self.of(*pair), self._times_of(*pair)
+        totals["started"] += len(run_ms)
+        totals["succeeded"] += len(run_ms)
+        times.run.add(run_ms)
+        times.wait.add(waited_ms)
+        # Whole milliseconds are counted, and many runs are shorter than one: what is left over goes on to the next.
+        rest = self._rests.setdefault(pair, [0.0, 0.0])
+        for at, counter, durations in ((0, "run_ms", run_ms), (1, "wait_ms", waited_ms)):
+            whole, rest[at] = divmod(rest[at] + sum(durations), 1.0)
+            if whole:
+                totals[counter] += int(whole)
 
     def count_starts(self, runs: Iterable[Run]) -> None:
         """Count the starts of runs in flight; most runs end sooner, and then start and end are counted together."""
         for run in runs:
             if not run.is_start_counted and (run.function is not None or not run.expects_name):
-                _count_start(run, self.of(run.function, run.queue))
+                self._count_start(run)
+
+    def _count_start(self, run: Run) -> None:
+        run.is_start_counted = True
+        totals = self.of(run.function, run.queue)
+        totals["started"] += 1
+        if run.due_at_ms is not None:
+            waited_ms = max(run.started_at_ms - run.due_at_ms, 0)
+            if waited_ms:
+                totals["wait_ms"] += waited_ms
+            self._times_of(run.function, run.queue).waits.append(waited_ms)
 
     def take_start_back(self, run: Run) -> None:
         """Count a run whose start was counted as one that has not started."""
-        _count_start(run, self.of(run.function, run.queue), by=-1)
+        totals = self.of(run.function, run.queue)
+        totals["started"] -= 1
+        if run.due_at_ms is not None:
+            waited_ms = max(run.started_at_ms - run.due_at_ms, 0)
+            if waited_ms:
+                totals["wait_ms"] -= waited_ms
+            buckets, bucket = self._times_of(run.function, run.queue).wait.buckets, bucket_of(waited_ms)
+            buckets[bucket] = buckets.get(bucket, 0) - 1
 
     def count_end(self, run: Run) -> None:
         """Count how a run ended, if that is known and not counted yet, and its start with it."""
         if run.outcome is None or run.is_end_counted:
             return
         run.is_end_counted = True
-        totals = self.of(run.function, run.queue)
         if not run.is_start_counted:
-            _count_start(run, totals)
+            self._count_start(run)
+        totals = self.of(run.function, run.queue)
         totals[run.outcome] += 1
-        totals["run_ms"] += int(run.ended_mono_ms - run.started_mono_ms)
+        run_ms = max(run.ended_mono_ms - run.started_mono_ms, 0.0)
+        totals["run_ms"] += int(run_ms)
+        self._times_of(run.function, run.queue).runs.append(run_ms)
+
+    def count_left(self, function: str | None, queue: str | None, outcome: str) -> None:
+        """Count for the minute, and in no total, what became of a dead instance's run: Redis has counted it in the totals itself."""
+        pair = self._kept(function, queue)
+        self.of(*pair)
+        batched = self._batched.setdefault(pair, {})
+        batched[outcome] = batched.get(outcome, 0) - 1
 
     def of(self, function: str | None, queue: str | None) -> defaultdict[str, int]:
         """Give the totals of a function on a queue, by counter, to add to."""
-        totals = self._totals.get((function, queue))
+        pair = self._kept(function, queue)
+        totals = self._totals.get(pair)
         if totals is None:
-            key = (function, queue) if len(self._totals) < PAIRS_KEPT else (OTHER, queue)
-            totals = self._totals.setdefault(key, defaultdict(int))
+            totals = self._totals[pair] = defaultdict(int)
         return totals
+
+    def _kept(self, function: str | None, queue: str | None) -> Pair:
+        """Tell under which pair this one is counted: its own, as long as there are not too many."""
+        pair = (function, queue)
+        return pair if pair in self._totals or len(self._totals) < PAIRS_KEPT else (OTHER, queue)
+
+    def _times_of(self, function: str | None, queue: str | None) -> _Times:
+        pair = self._kept(function, queue)
+        times = self._times.get(pair)
+        if times is None:
+            times = self._times[pair] = _Times()
+        return times
+
+    # the totals
 
     def unsent(self) -> dict[str, int]:
         """Give the totals that have changed since they were last acknowledged, by field name."""
-        self._cast_up()
+        self._cast_up_all()
         changed = {}
         for (function, queue), totals in self._totals.items():
             for counter, total in totals.items():
@@ -108,6 +178,11 @@ class Counts:
                 if self._acknowledged.get(name) != total:
                     changed[name] = total
         return changed
+
+    def _cast_up_all(self) -> None:
+        for pair, tally in self._tallies.items():
+            while tally:
+                self._cast_up(pair, tally, len(tally))
 
     def acknowledge(self, sent: Mapping[str, int]) -> None:
         """Remember what Redis has."""
@@ -119,15 +194,51 @@ class Counts:
 
     def start_anew(self) -> None:
         """Another instance id reports from here on: what was reported under the old one stays there."""
-        self._cast_up()
+        self._cast_up_all()
         for (function, queue), totals in self._totals.items():
+            batched = self._batched.setdefault((function, queue), {})
             for counter in totals:
-                totals[counter] -= self._acknowledged.get(field_name(function, queue, counter), 0)
+                reported = self._acknowledged.get(field_name(function, queue, counter), 0)
+                totals[counter] -= reported
+                batched[counter] = batched.get(counter, 0) - reported
         self._acknowledged.clear()
 
+    # what is new, for the minute
 
-def _count_start(run: Run, totals: defaultdict[str, int], *, by: int = 1) -> None:
-    run.is_start_counted = True
-    totals["started"] += by
-    if run.due_at_ms is not None and run.started_at_ms > run.due_at_ms:
-        totals["wait_ms"] += by * (run.started_at_ms - run.due_at_ms)
+    def take_new(self) -> list[Counted]:
+        """Take what was counted since the last call: counters by how much they have grown, and the buckets of both histograms."""
+        self._cast_up_all()
+        found = []
+        for pair, totals in self._totals.items():
+            grown = self._grown(pair, totals)
+            times = self._times.pop(pair, None)
+            if times is not None:
+                _fill(times, len(times.runs) + len(times.waits))
+                grown |= _buckets(RUN, times.run) | _buckets(WAIT, times.wait)
+            if grown:
+                found.append(Counted(counted_name(*pair), grown))
+        return found
+
+    def _grown(self, pair: Pair, totals: Mapping[str, int]) -> dict[str, int]:
+        batched = self._batched.setdefault(pair, {})
+        grown = {}
+        for counter in totals.keys() | batched.keys():
+            added = totals.get(counter, 0) - batched.get(counter, 0)
+            if added:
+                grown[counter] = added
+                batched[counter] = batched.get(counter, 0) + added
+        return grown
+
+
+def _fill(times: _Times, length: int) -> None:
+    """Sort the first ``length`` durations of both kinds into their buckets."""
+    times.run.add(times.runs[:length])
+    times.wait.add(times.waits[:length])
+    del times.runs[:length], times.waits[:length]
+
+
+def _buckets(kind: str, histogram: Histogram) -> dict[str, int]:
+    counters = {f"{kind}{bucket}": count for bucket, count in histogram.buckets.items() if count}
+    if counters and histogram.max_ms:
+        counters[f"{kind}max"] = histogram.max_ms
+    return counters

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from async_tracker.clock import monotonic_ms
 from async_tracker.instance.counts import Counts
 from async_tracker.instance.runs import Run
+from async_tracker.store.counters import Counted
 from async_tracker.store.run_record import RunRecord
 from async_tracker.store.writes import Ended
 
@@ -226,6 +227,23 @@ class Journal:
         """Remember which totals Redis has."""
         with self._lock:
             self.counts.acknowledge(sent)
+
+    def sort_counts(self, *, within: float) -> None:
+        """Sort what was counted into totals and buckets, for at most ``within`` seconds; only the loop's thread may call it."""
+        with self._lock:
+            self.counts.sort(within=within)
+
+    def take_new_counts(self) -> list[Counted]:
+        """Take what was counted since the last call, for the history; only the loop's thread may call it."""
+        with self._lock:
+            self._take_in()
+            self.counts.count_starts(self._runs.values())
+            return self.counts.take_new()
+
+    def count_left(self, function: str | None, queue: str | None, outcome: str) -> None:
+        """Count for the history what became of a dead instance's run."""
+        with self._lock:
+            self.counts.count_left(function, queue, outcome)
 
     def discard(self, run: Run) -> None:
         """Treat a run as if it had never started: it is not to be tracked. How it ends may be counted all the same."""

@@ -13,6 +13,7 @@ from async_tracker.connections.link import Link
 from async_tracker.errors import StorageError
 from async_tracker.events.encoding import encode_event
 from async_tracker.instance.alarms import Alarms
+from async_tracker.instance.batches import Batches
 from async_tracker.instance.heartbeat import Heartbeat
 from async_tracker.instance.host import new_instance_id
 from async_tracker.instance.pen import Pen
@@ -50,6 +51,7 @@ class Registration:
         pen: Pen,
         writer: Writer,
         heartbeat: Heartbeat,
+        batches: Batches,
         voice: Voice,
         presence: Presence,
         alarms: Alarms,
@@ -65,6 +67,7 @@ class Registration:
         self._writer = writer
         self._journal = writer.journal
         self._heartbeat = heartbeat
+        self._batches = batches
         self._voice = voice
         self._presence = presence
         self._alarms = alarms
@@ -107,6 +110,8 @@ class Registration:
             if not self.is_registered:
                 await self._register()
             reply = await self._send()
+            if reply.status is Status.WRITTEN:
+                await self._batches.send(self._store, self._pen.instance_id)
         except StorageError as exc:
             self._failed(exc)
             if is_of_replica(exc):
@@ -206,6 +211,7 @@ class Registration:
     async def _declared_dead(self) -> None:
         """Go on under another id: the old one must never beat, end or recover anything again."""
         old = self._pen.instance_id
+        self._batches.leave_behind()
         lost = self._journal.disown()
         self._pen.rename(new_instance_id(self._settings.instance_id))
         new = self._pen.instance_id

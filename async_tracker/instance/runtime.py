@@ -18,7 +18,10 @@ from async_tracker.config import Settings
 from async_tracker.connections.calls import bounded
 from async_tracker.connections.link import Link
 from async_tracker.errors import StorageError
+from async_tracker.events.encoding import decode_event
+from async_tracker.history.keeper import HistoryKeeper
 from async_tracker.instance.alarms import Alarms
+from async_tracker.instance.batches import Batches
 from async_tracker.instance.heartbeat import Heartbeat
 from async_tracker.instance.host import new_instance_id
 from async_tracker.instance.pen import Pen
@@ -37,11 +40,14 @@ from async_tracker.recovery.lease import make_lease
 from async_tracker.recovery.sweeper import make_sweeper
 from async_tracker.store.commands import Store
 from async_tracker.store.instance_record import Description
+from async_tracker.store.reading import Reading
 
 logger = logging.getLogger("async_tracker")
 
 _LEAVING_HOOK_TIMEOUTS = 4
 """Leaving in order may take this many times ``hook_timeout``: no job waits for it, and without it the sweep has to find out."""
+_SORTING_SECONDS = 0.005
+"""For how long a pulse may hold the loop to sort durations into buckets: some thousands of runs."""
 _SLOW_START = "registration takes longer than %.2f s and goes on in the background"
 _UNFINISHED_END = "not all of the shutdown reached Redis, a sweep will find out the rest: %s"
 
@@ -81,6 +87,7 @@ class Runtime:
         self._is_draining = is_draining
         self._on_pulse = on_pulse
         self._on_closed = on_closed
+        self._on_event = on_event
         self._loop = asyncio.get_running_loop()
         self._is_stopped = False
         self._is_open = True
@@ -117,6 +124,7 @@ class Runtime:
             failing=self._failing,
             interval=settings.heartbeat_interval,
         )
+        self.batches = Batches(journal=self.journal, clock=self.clock)
         presence = Presence(away_after=settings.heartbeat_ttl)
         self.voice = Voice(
             link=self.link,
@@ -137,18 +145,22 @@ class Runtime:
             pen=self.pen,
             writer=self.writer,
             heartbeat=self.heartbeat,
+            batches=self.batches,
             voice=self.voice,
             presence=presence,
             alarms=self.alarms,
             on_event=on_event,
         )
         library = description.library
-        self.sweeper = make_sweeper(settings, self.store, self.adapter, library=library, on_event=on_event, presence=presence)
+        depths = self.adapter.queues if self.adapter is not None else None
+        history = HistoryKeeper(store=self.store, reading=Reading(self.store.redis), library=library, depths=depths)
+        self.sweeper = make_sweeper(settings, self.store, self.adapter, library=library, on_event=self._swept, presence=presence)
         self.lease = make_lease(self.store, library=library, recovers=self.sweeper.recovers, sweep_interval=settings.sweep_interval)
         self.sweep_loop = SweepLoop(
             sweeper=self.sweeper,
             lease=self.lease,
             holder=self.registration.holder,
+            keep_history=lambda: history.keep(self.clock.now_ms()),
             alarms=self.alarms,
             sweep_interval=settings.sweep_interval,
         )
@@ -235,6 +247,7 @@ class Runtime:
         self._tasks.append(task)
 
     def _at_pulse(self) -> None:
+        self.journal.sort_counts(within=_SORTING_SECONDS)
         if self._on_pulse is not None:
             self._on_pulse()
         if self._is_draining is not None and self._is_draining():
@@ -246,6 +259,13 @@ class Runtime:
         """The server has closed our connection: be back with another one before that is taken for our end."""
         if not self._is_stopped:
             self.heartbeat.hurry()
+
+    def _swept(self, event: str) -> None:
+        """A sweep of ours has done something: what became of a run belongs into the history of its function."""
+        told = decode_event("0-0", event)
+        if told.type in ("orphaned", "recovered"):
+            self.journal.count_left(told.function, told.queue, told.type)
+        self._on_event(event)
 
     def _unknown(self) -> None:
         self.registration.lost()
@@ -322,6 +342,8 @@ class Runtime:
                 self.instance_id,
                 writes=self.writer.last_writes(),
                 beat=self.registration.next_beat(),
+                batches=self.batches.take(),
+                clock=self.clock,
                 lease=self.lease.resign(),
             )
 
@@ -337,7 +359,7 @@ class Runtime:
             self._on_pulse()
         beat = self.registration.last_beat()
         if beat is not None:
-            self.voice.say_last(beat)
+            self.voice.say_last(beat, self.batches.take(), self.clock)
 
 
 def _at_exit() -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from async_tracker.errors import StorageError, StorageUnavailable
@@ -61,11 +61,20 @@ class SweepLoop:
     """Sweeps while the lease is ours. When Redis is away, or ``holder`` returns None, it tries again later."""
 
     def __init__(
-        self, *, sweeper: Sweeper, lease: Lease, holder: Callable[[], LeaseHolder | None], alarms: Alarms, sweep_interval: float
+        self,
+        *,
+        sweeper: Sweeper,
+        lease: Lease,
+        holder: Callable[[], LeaseHolder | None],
+        alarms: Alarms,
+        sweep_interval: float,
+        keep_history: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """``keep_history`` is awaited after each sweep; it may raise StorageError."""
         self._sweeper = sweeper
         self._lease = lease
         self._holder = holder
+        self._keep_history = keep_history
         self._alarms = alarms
         self._sweep_interval = sweep_interval
         self.refusal = ""
@@ -101,6 +110,8 @@ class SweepLoop:
             return Turn(is_sweeper=True, instances=election.instances, is_alone=True, turns_alone=turns_alone)
         try:
             swept = await self._sweeper.sweep(holder.run_id, within=_BUDGET)
+            if self._keep_history is not None and not swept.ran_out:
+                await self._keep_history()
         except StorageError:
             await self._lease.give_way()
             raise

@@ -7,8 +7,9 @@ next beat takes over again.
 import logging
 import select
 import threading
+from collections.abc import Sequence
 
-from async_tracker.clock import monotonic_ms
+from async_tracker.clock import ServerClock, monotonic_ms
 from async_tracker.connections.link import Link, silence
 from async_tracker.errors import StorageError
 from async_tracker.forks import on_fork
@@ -17,6 +18,7 @@ from async_tracker.instance.pen import Pen
 from async_tracker.instance.stacks import blocking_stack
 from async_tracker.liveness.presence import Presence
 from async_tracker.namespace import SyncNamespace
+from async_tracker.store.counters import CountedBatch
 from async_tracker.store.observation import Connections
 from async_tracker.store.sync_commands import SyncStore
 from async_tracker.store.writes import Beat, Status
@@ -166,11 +168,14 @@ class Voice:
 
     # for the end of the process
 
-    def say_last(self, beat: Beat) -> None:
-        """Send a beat that the loop did not live to send, on a connection made for it; failing that, log it and go on."""
+    def say_last(self, beat: Beat, batches: Sequence[CountedBatch], clock: ServerClock) -> None:
+        """Send a beat and what was counted, where the loop did not live to, on a connection made for it; failing that, log and go on."""
         client = self._link.sync_client(name=self._name, patience=_AT_EXIT_SECONDS)
         try:
-            SyncStore(SyncNamespace(client, self._namespace)).beat(self._pen.instance_id, beat)
+            store = SyncStore(SyncNamespace(client, self._namespace))
+            store.beat(self._pen.instance_id, beat)
+            for batch in batches:
+                store.count(self._pen.instance_id, batch, clock=clock)
         except StorageError as exc:
             logger.debug("the last heartbeat did not reach Redis: %s", exc)
         finally:

@@ -187,15 +187,19 @@ def orphan_of(record: RunRecord, picture: Picture, deaths: int) -> Orphan:
     )
 
 
-def stats_of(stored: Mapping[str, str], function: str | None) -> Stats:
-    """Make the counters of one function, or of all, of what is stored of them.
+def stats_of(stored: Mapping[str, str], function: str | None, queue: str | None = None) -> Stats:
+    """Make the counters of one function or queue, or of all, of what is stored of them.
 
     >>> found = stats_of({'["send",null,"failed"]': "2", '["send",null,"run_ms"]': "1500", '["pay","q","failed"]': "1"}, None)
     >>> [(row.function, row.failed) for row in found.functions], found.failed, found.run_time
     ([('pay', 1), ('send', 2)], 3, 1.5)
     """
     parsed = parse_stats(stored)
-    rows = [function_stats_of(name, queue, counters) for (name, queue), counters in parsed.items() if function in (None, name)]
+    rows = [
+        function_stats_of(name, of_queue, counters)
+        for (name, of_queue), counters in parsed.items()
+        if function in (None, name) and queue in (None, of_queue)
+    ]
     rows.sort(key=lambda row: (row.function or "", row.queue or ""))
     names = [counter for counter in COUNTERS if not counter.endswith("_ms")]
     sums = {name: sum(getattr(row, name) for row in rows) for name in names}

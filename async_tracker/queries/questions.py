@@ -124,9 +124,9 @@ class Queries:
         deaths = await self._reading.deaths([record.ref for record in orphaned], since_ms=0)
         return list(orphans_in(picture, orphaned, {ref: len(died) for ref, died in deaths.items()}))
 
-    async def stats(self, function: str | None = None) -> Stats:
-        """Read the counters, of one function or of all."""
-        return stats_of(await self._reading.stats(), function)
+    async def stats(self, function: str | None = None, queue: str | None = None) -> Stats:
+        """Read the counters, of one function or queue or of all."""
+        return stats_of(await self._reading.stats(), function, queue)
 
     async def quarantined(self) -> list[Quarantined]:
         """List the poison pills, the longest quarantined first."""

@@ -3,19 +3,23 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from async_tracker.clock import ServerClock
 from async_tracker.connections.calls import ScriptCall, call, call_many, raised, run_script, run_scripts
 from async_tracker.connections.replies import Argument, text
 from async_tracker.store import keys
+from async_tracker.store.counters import CountedBatch
 from async_tracker.store.observation import Observation
 from async_tracker.store.run_record import ANY_MARK, RunRecord, encode_run, instance_mark, run_mark
 from async_tracker.store.scripts import (
     EVENTS_KEPT,
     EVENTS_SECONDS,
+    MINUTES_SECONDS,
     SCRIPTS,
     STATS_SECONDS,
     TOMBSTONE_MS,
     beat_call,
     checked,
+    count_call,
     deregister_call,
     flat,
     observe_call,
@@ -44,6 +48,11 @@ class Store:
         names, arguments = beat_call(instance_id, beat)
         return _reply(await self._run("beat", names, *arguments))
 
+    async def count(self, instance_id: str, batch: CountedBatch, *, clock: ServerClock) -> Reply:
+        """Add a numbered batch to the minute in which it arrives."""
+        names, arguments = _count_call(instance_id, batch, clock)
+        return _reply(await self._run("count", names, *arguments))
+
     async def write(self, instance_id: str, sequence: int, *, started: Sequence[RunRecord], ended: Sequence[Ended]) -> Reply:
         """Write what the journal gathered."""
         names, arguments = write_call(instance_id, sequence, started=started, ended=ended)
@@ -61,8 +70,17 @@ class Store:
         replies = raised(await run_scripts(self.redis, calls, by_text=is_last_word))
         return [_reply(checked("write", reply)) for reply in replies]
 
-    async def leave(self, instance_id: str, *, writes: Sequence[Write], beat: Beat, lease: tuple[str, str] | None) -> None:
-        """Write what is left, beat, give the lease (library and holder) back if it is held, and deregister, in one round trip.
+    async def leave(
+        self,
+        instance_id: str,
+        *,
+        writes: Sequence[Write],
+        beat: Beat,
+        batches: Sequence[CountedBatch],
+        clock: ServerClock,
+        lease: tuple[str, str] | None,
+    ) -> None:
+        """Write what is left, beat, count, give the lease (library and holder) back if it is held, and deregister, in one round trip.
 
         It is done in order, each its own step, and to the end: Redis does what was sent even when the process ends before the answer.
         Raises StorageError where something of it was refused; the rest is done all the same.
@@ -71,6 +89,7 @@ class Store:
             (SCRIPTS["write"], *write_call(instance_id, each.sequence, started=each.started, ended=each.ended)) for each in writes
         ]
         calls.append((SCRIPTS["beat"], *beat_call(instance_id, beat)))
+        calls += [(SCRIPTS["count"], *_count_call(instance_id, batch, clock)) for batch in batches]
         if lease is not None:
             library, holder = lease
             calls.append((SCRIPTS["release_lease"], [keys.lease(library)], [holder]))
@@ -143,6 +162,20 @@ class Store:
         names += [keys.orphans(instance_id), keys.settled(instance_id), keys.told(instance_id)]
         return int(await self._run("bury", names, instance_id)) == 1
 
+    async def sample(self, minute: int, library: str, sample: str) -> bool:
+        """Note how the fleet of one library stands in a minute. Returns False when that was noted before."""
+        names = [keys.samples(minute // 60)]
+        return int(await self._run("sample", names, f"{minute % 60}:{library}", sample, MINUTES_SECONDS)) == 1
+
+    async def roll_up(self, minute: int, records: Mapping[str, bytes]) -> int:
+        """Keep the packed records of a closed minute, by function and queue. Returns how many were not there already."""
+        names = [keys.packed(f"{minute // 60}:{pair}") for pair in records]
+        return int(await self._run("roll_up", names, minute % 60, MINUTES_SECONDS, *records.values()))
+
+    async def close_minute(self, minute: int) -> bool:
+        """Forget the counters of a minute that are packed."""
+        return int(await self._run("close_minute", [keys.MINUTES, keys.minute(minute)], minute)) == 1
+
     async def publish(self, event: str) -> None:
         """Put one event into the stream."""
         add = ("XADD", keys.EVENTS, "MAXLEN", "~", EVENTS_KEPT, "*", "event", event)
@@ -164,6 +197,10 @@ class Store:
         """Take a job off the quarantine list. Returns False when it was not on it."""
         names = [keys.QUARANTINE, keys.quarantined(job_id), keys.recoveries(job_id), keys.EVENTS]
         return int(await self._run("unquarantine", names, job_id, EVENTS_KEPT, EVENTS_SECONDS, event)) == 1
+
+
+def _count_call(instance_id: str, batch: CountedBatch, clock: ServerClock) -> tuple[list[str], list[Argument]]:
+    return count_call(instance_id, batch, now_ms=clock.now_ms(), since_ms=clock.at_ms(batch.since_ms))
 
 
 def _reply(reply: Any) -> Reply:

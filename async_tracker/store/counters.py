@@ -1,13 +1,24 @@
-"""The names of the counters, and how a total is read back: pure."""
+"""The names of the counters, how a total is read back, and what a batch carries for the minute: pure."""
 
 import functools
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from async_tracker.records import OUTCOMES
 
 PAIRS_KEPT = 1_000
 """How many pairs of function and queue one process counts apart; the others share one name."""
+
+OTHER = "(other)"
+"""What stands for the functions beyond those."""
+
+NAME_LENGTH = 120
+"""Characters of a function's or a queue's name that stand in the history; a longer one is cut, and told apart by a digest."""
+
+RUN, WAIT = "r", "w"
+"""How the buckets of run time and of queue wait are called in a minute: ``r12`` is bucket 12, ``rmax`` the longest in ms."""
 
 COUNTERS = ("started", *OUTCOMES, "run_ms", "wait_ms")
 
@@ -38,3 +49,73 @@ def parse_stats(stored: Mapping[str, str]) -> dict[tuple[str | None, str | None]
         if counter in COUNTERS:
             parsed.setdefault((function, queue), {})[counter] = total
     return parsed
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What one function on one queue has counted: counter -> by how much it has grown; of ``rmax`` and ``wmax`` the longest."""
+
+    pair: str
+    counters: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountedBatch:
+    """What an instance has counted and Redis is to add once: it is sent as it is, under its number, until Redis has it."""
+
+    number: int
+    since_ms: float
+    """When the first of it was counted, on the monotonic clock of the process."""
+    counted: tuple[Counted, ...]
+
+
+@functools.lru_cache(maxsize=2 * PAIRS_KEPT)
+def counted_name(function: str | None, queue: str | None) -> str:
+    """Name a function on a queue as it stands in the history.
+
+    >>> counted_name("send_email", None), len(counted_name("x" * 10_000, "mail"))
+    ('["send_email",null]', 131)
+    """
+    return json.dumps([_short(function), _short(queue)], separators=(",", ":"))
+
+
+def _short(name: str | None) -> str | None:
+    if name is None or len(name) <= NAME_LENGTH:
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{name[: NAME_LENGTH - 9]}~{digest}"
+
+
+@functools.lru_cache(maxsize=2 * PAIRS_KEPT)
+def read_counted_name(pair: str) -> tuple[str | None, str | None]:
+    """Read function and queue back. Raises ValueError for what is no such name.
+
+    >>> read_counted_name('["send_email",null]')
+    ('send_email', None)
+    """
+    function, queue = json.loads(pair)
+    if not all(name is None or isinstance(name, str) for name in (function, queue)):
+        raise ValueError(f"{pair!r} names no function and queue")
+    return function, queue
+
+
+def in_parts(counted: Iterable[Counted], *, size: int) -> Iterator[tuple[Counted, ...]]:
+    """Cut what was counted into parts of at most ``size`` counters.
+
+    >>> counted = [Counted("a", {"started": 1, "r1": 1, "r2": 1}), Counted("b", {"started": 1})]
+    >>> [[(item.pair, len(item.counters)) for item in part] for part in in_parts(counted, size=2)]
+    [[('a', 2)], [('a', 1), ('b', 1)]]
+    """
+    part: list[Counted] = []
+    room = size
+    for item in counted:
+        left = list(item.counters.items())
+        while left:
+            taken, left = left[:room], left[room:]
+            part.append(Counted(item.pair, dict(taken)))
+            room -= len(taken)
+            if not room:
+                yield tuple(part)
+                part, room = [], size
+    if part:
+        yield tuple(part)

@@ -31,6 +31,28 @@ STATS = "stats"
 """hash: counters of all time (30 days after the last write they go)."""
 
 
+MINUTES = "minutes"
+"""zset: the minutes, as numbers since 1970, whose counters are not packed yet."""
+
+SERIES = "series"
+"""zset: function and queue, as JSON -> the last minute in which they counted."""
+
+
+def minute(number: int) -> str:
+    """hash: what was counted in one minute, by counter, function and queue. Packed, and gone, soon after the minute is over."""
+    return f"minute:{number}"
+
+
+def packed(span: str) -> str:
+    """string: the minutes of one hour of one function on one queue, packed. ``span`` is the hour, as a number since 1970, and the two."""
+    return f"packed:{span}"
+
+
+def samples(hour: int) -> str:
+    """hash: minute in the hour and library -> JSON, how the fleet and its queues stood."""
+    return f"samples:{hour}"
+
+
 def instance(instance_id: str) -> str:
     """hash: what one instance says of itself."""
     return f"instance:{instance_id}"

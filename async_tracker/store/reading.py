@@ -2,10 +2,10 @@
 
 import asyncio
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 from async_tracker.connections.calls import ScriptCall, call, call_many, load_script, raised, refused, run_scripts
 from async_tracker.connections.replies import Argument, hash_of, pairs, text
@@ -17,6 +17,10 @@ from async_tracker.store.run_record import RunRecord, StoredRun, decode_run, rea
 _READ_INSTANCES = load_script(__package__, "read_instances")
 _READ_JOBS = load_script(__package__, "read_jobs")
 _READ_RUNS = load_script(__package__, "read_runs")
+
+_FIELDS_AT_ONCE = 500
+
+T = TypeVar("T")
 
 Command = tuple[Argument, ...]
 
@@ -176,6 +180,49 @@ class Reading:
         """Read the counters of all time."""
         return pairs(await call(self._redis, "HGETALL", keys.STATS))
 
+    async def instance_ids(self) -> list[str]:
+        """Give the ids of all registered instances."""
+        return [text(name) for name in await call(self._redis, "ZRANGE", keys.INSTANCES, 0, -1)]
+
+    async def open_minutes(self) -> list[int]:
+        """Give the minutes whose counters are not packed, the oldest first."""
+        return sorted(int(name) for name in await call(self._redis, "ZRANGE", keys.MINUTES, 0, -1) if name.isdigit())
+
+    async def minute_in_parts(self, minute: int) -> AsyncIterator[dict[str, str]]:
+        """Read the counters of one minute that is over, some at a time: the server has a turn for others between two."""
+        cursor = 0
+        while True:
+            cursor, found = await call(self._redis, "HSCAN", keys.minute(minute), cursor, "COUNT", _FIELDS_AT_ONCE)
+            yield pairs(found)
+            if not int(cursor):
+                return
+
+    async def history_index(self) -> tuple[int, list[str], list[int]]:
+        """Give the server's time in ms, the pairs of function and queue that have a history, and the minutes that are not packed."""
+        now, series, minutes = raised(
+            await call_many(self._redis, [("TIME",), ("ZRANGE", keys.SERIES, 0, -1), ("ZRANGE", keys.MINUTES, 0, -1)])
+        )
+        now_ms = int(now[0]) * 1000 + int(now[1]) // 1000
+        return now_ms, [text(name) for name in series], sorted(int(name) for name in minutes if name.isdigit())
+
+    async def history(
+        self, hours: Sequence[int], wanted: Sequence[str], minutes: Sequence[int]
+    ) -> tuple[dict[int, dict[str, str]], dict[tuple[int, str], bytes], dict[int, dict[str, str]]]:
+        """Read, in one round trip, the counters of minutes that are not packed, then what is packed of these pairs, then the samples."""
+        spans = [(hour, pair) for hour in hours for pair in wanted]
+        parts = list(_parts(spans, self._records_at_once))
+        commands: list[Command] = [("HGETALL", keys.minute(minute)) for minute in minutes]
+        commands += [("MGET", *(keys.packed(f"{hour}:{pair}") for hour, pair in part)) for part in parts]
+        commands += [("HGETALL", keys.samples(hour)) for hour in hours]
+        replies = await self._ask(commands)
+        of_minutes, of_parts, of_samples = replies[: len(minutes)], replies[len(minutes) : -len(hours)], replies[-len(hours) :]
+        packed = zip(spans, chain.from_iterable(raised(of_parts)), strict=True)
+        return (
+            {minute: pairs(reply) for minute, reply in zip(minutes, of_minutes, strict=True) if _is_sound(reply)},
+            {span: raw for span, raw in packed if raw is not None},
+            {hour: pairs(reply) for hour, reply in zip(hours, of_samples, strict=True) if _is_sound(reply)},
+        )
+
     async def quarantined(self) -> dict[str, dict[str, bytes]]:
         """Read every quarantined job with its fields as bytes, in two round trips; the longest quarantined first."""
         names = [text(name) for name in await call(self._redis, "ZRANGE", keys.QUARANTINE, 0, -1)]
@@ -256,5 +303,5 @@ def _decode_adopted(fields: dict[str, bytes]) -> dict[str, RunRecord]:
     return found
 
 
-def _parts(names: Sequence[str], count: int) -> Iterator[Sequence[str]]:
+def _parts(names: Sequence[T], count: int) -> Iterator[Sequence[T]]:
     return (names[start : start + count] for start in range(0, len(names), count))

@@ -7,16 +7,18 @@ from async_tracker.connections.calls import Script, load_script
 from async_tracker.connections.replies import Argument, pairs, text
 from async_tracker.errors import StorageError
 from async_tracker.store import keys
+from async_tracker.store.counters import OTHER, PAIRS_KEPT, CountedBatch, counted_name
 from async_tracker.store.observation import Observation
 from async_tracker.store.run_record import BEFORE_START, LAST_MOMENT_MS, RunRecord, encode_run, instance_mark, run_mark
 from async_tracker.store.writes import Beat, Ended
 
-_OF_INSTANCES = ("register", "beat", "write", "speak", "deregister")
+_OF_INSTANCES = ("register", "beat", "write", "count", "speak", "deregister")
 _OF_SWEEPS = ("lease", "release_lease", "observe", "mark_gone", "declare_dead", "adopt", "announce", "settle", "bury", "unquarantine")
+_OF_HISTORY = ("sample", "roll_up", "close_minute")
 
-SCRIPTS: dict[str, Script] = {name: load_script(__package__, name) for name in (*_OF_INSTANCES, *_OF_SWEEPS)}
+SCRIPTS: dict[str, Script] = {name: load_script(__package__, name) for name in (*_OF_INSTANCES, *_OF_SWEEPS, *_OF_HISTORY)}
 
-_LENGTHS = {"register": 2, "beat": 2, "write": 2, "speak": 2, "lease": 3, "observe": 8}
+_LENGTHS = {"register": 2, "beat": 2, "write": 2, "count": 2, "speak": 2, "lease": 3, "observe": 8}
 """How many values these scripts return; the others return one number."""
 
 TOMBSTONE_MS = 7 * 86_400_000
@@ -31,11 +33,26 @@ EVENTS_SECONDS = 30 * 86_400
 STATS_SECONDS = 30 * 86_400
 """For how long the counters are kept after the last of them has grown."""
 
+MINUTE_MS = 60_000
+
+MINUTES_SECONDS = 25 * 3_600
+"""For how long what was counted in a minute is kept: a day, and the hour that is not over yet."""
+
+HOURS_SECONDS = 31 * 86_400
+"""For how long what was counted in an hour is kept: 30 days, and the day that is not over yet."""
+
+SERIES_KEPT = PAIRS_KEPT
+"""How many pairs of function and queue have a history of their own; the others share one."""
+
 SERVER_SECONDS = 30 * 86_400
 """For how long it is remembered which server it was, after it was last observed."""
 
 SERVER_RENEWED_MS = 86_400_000
 """After how long that memory is renewed: not at each observation, most of which write nothing."""
+
+
+_CLOCK_ERROR_MS = 2_000.0
+"""By how much the server may be behind the time that a process takes it to have."""
 
 
 def observe_call(run_id: str) -> tuple[list[str], list[Argument]]:
@@ -99,6 +116,17 @@ def beat_call(instance_id: str, beat: Beat) -> tuple[list[str], list[Argument]]:
     names += [keys.counters(instance_id), keys.STATS]
     arguments: list[Argument] = [instance_id, beat.sequence, beat.connections, STATS_SECONDS, len(beat.fields)]
     return names, [*arguments, *flat(beat.fields), *flat(beat.counters)]
+
+
+def count_call(instance_id: str, batch: CountedBatch, *, now_ms: float, since_ms: float) -> tuple[list[str], list[Argument]]:
+    """Give keys and arguments of ``count.lua``; both times are the server's, the first as it is estimated."""
+    minute = int((now_ms - _CLOCK_ERROR_MS) // MINUTE_MS)
+    names = [keys.INSTANCES, keys.instance(instance_id), keys.MINUTES, keys.SERIES, keys.minute(minute), keys.minute(minute + 1)]
+    arguments: list[Argument] = [instance_id, batch.number, minute, int(since_ms), MINUTES_SECONDS, HOURS_SECONDS]
+    arguments += [SERIES_KEPT, counted_name(OTHER, None), len(batch.counted)]
+    for item in batch.counted:
+        arguments += [item.pair, len(item.counters), *flat(item.counters)]
+    return names, arguments
 
 
 def deregister_call(instance_id: str) -> tuple[list[str], list[Argument]]:

@@ -4,11 +4,13 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from async_tracker.clock import ServerClock
 from async_tracker.connections.calls import run_script_sync
 from async_tracker.connections.replies import Argument
 from async_tracker.store import keys
+from async_tracker.store.counters import CountedBatch
 from async_tracker.store.run_record import RunRecord
-from async_tracker.store.scripts import SCRIPTS, beat_call, checked, write_call
+from async_tracker.store.scripts import SCRIPTS, beat_call, checked, count_call, write_call
 from async_tracker.store.writes import Beat, Reply, Status
 
 
@@ -31,6 +33,11 @@ class SyncStore:
         """Renew the heartbeat, and what it carries."""
         names, arguments = beat_call(instance_id, beat)
         return self._run("beat", names, arguments)
+
+    def count(self, instance_id: str, batch: CountedBatch, *, clock: ServerClock) -> Reply:
+        """Add a numbered batch to the minute in which it arrives."""
+        names, arguments = count_call(instance_id, batch, now_ms=clock.now_ms(), since_ms=clock.at_ms(batch.since_ms))
+        return self._run("count", names, arguments)
 
     def write(self, instance_id: str, sequence: int, *, started: Sequence[RunRecord]) -> Reply:
         """Write runs that have started."""

@@ -16,6 +16,8 @@ class Status(IntEnum):
     """A newer write was seen; nothing was changed."""
     UNKNOWN = -1
     """The instance is not registered; nothing was changed."""
+    ELSEWHEN = -2
+    """The server's minute is none of those that were expected; nothing was changed."""
 
 
 class Settled(IntEnum):

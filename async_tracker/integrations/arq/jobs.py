@@ -177,11 +177,10 @@ class Jobs:
                             self._finished_otherwise(run)
                         else:
                             tally = self._tallies[run.function]
-                            tally.runs += 1
-                            tally.run_ms += run.ended_mono_ms - run.started_mono_ms
-                            waited_ms = run.started_mono_ms + self._clock.offset_ms - ctx["score"]
-                            if waited_ms > 0.0:
-                                tally.wait_ms += waited_ms
+                            tally += (  # both or none
+                                run.ended_mono_ms - run.started_mono_ms,
+                                run.started_mono_ms + self._clock.offset_ms - ctx["score"],
+                            )
                 except Exception as exc:  # the edge of a hook
                     self._failed(exc)
 

@@ -8,6 +8,7 @@ from async_tracker.integrations.dramatiq.description import time_limit
 from async_tracker.integrations.dramatiq.names import LIBRARY
 from async_tracker.integrations.dramatiq.outcomes import Ending
 from async_tracker.integrations.dramatiq.tracked_worker import TrackedWorker
+from async_tracker.store.fitting import fit_whole
 from async_tracker.store.run_record import job_ref
 
 
@@ -49,6 +50,7 @@ class DramatiqRun(Run):
         self.function = message.actor_name
         self.queue = message.queue_name
         self.enqueued_at_ms = message.message_timestamp
+        self.due_at_ms = fit_whole(message.options.get("eta", message.message_timestamp))
         self.timeout = time_limit(tracked.worker.broker, message)
         if tracked.broker is not None:
             self.hold = tracked.broker.hold(message.queue_name, self.redis_message_id).encode()

@@ -1,0 +1,109 @@
+"""A histogram of durations that merges by addition: pure.
+
+The buckets are those of DDSketch (Masson, Rim, Lee: "DDSketch: a fast and fully-mergeable quantile sketch with relative-error
+guarantees", PVLDB 12(12), 2019): bucket ``k`` holds what is longer than ``GAMMA ** (k - 1)`` ms and not longer than ``GAMMA ** k`` ms.
+So the sum of two histograms is the histogram of both, the count is exact, and every quantile is right within ``ERROR``.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+
+ERROR = 0.1
+"""By how much of itself a quantile may be wrong, from 1 ms to 24 h."""
+
+GAMMA = (1.0 + ERROR) / (1.0 - ERROR)
+
+_PER_LOG = 1.0 / math.log(GAMMA)
+_LONGEST_MS = 86_400_000.0
+TOP = math.ceil(math.log(_LONGEST_MS) * _PER_LOG)
+"""The last bucket: all that takes 24 h or longer is in it or in the one before. Bucket 0 holds all that takes 1 ms at most."""
+
+
+def bucket_of(ms: float) -> int:
+    """Tell in which bucket a duration counts; what is no duration, as a negative one by two clocks, counts as none at all.
+
+    >>> bucket_of(-3.0), bucket_of(0.0), bucket_of(1.0), bucket_of(1.2), bucket_of(1.3), bucket_of(1e12) == TOP
+    (0, 0, 0, 1, 2, True)
+    """
+    if not ms > 1.0:
+        return 0
+    return math.ceil(math.log(ms) * _PER_LOG) if ms < _LONGEST_MS else TOP
+
+
+def upper_bound_ms(bucket: int) -> float:
+    """Give the longest duration of a bucket.
+
+    >>> upper_bound_ms(0), round(upper_bound_ms(1), 3)
+    (1.0, 1.222)
+    """
+    return float(GAMMA**bucket)
+
+
+def middle_ms(bucket: int) -> float:
+    """Give the duration that is nearest, in proportion, to both ends of a bucket: within ``ERROR`` of all in it.
+
+    >>> round(middle_ms(0), 3), round(middle_ms(1), 3)
+    (0.9, 1.1)
+    """
+    return 2.0 * upper_bound_ms(bucket) / (GAMMA + 1.0)
+
+
+class Histogram:
+    """How many durations there were of each length, and the longest. Two are merged by adding one to the other."""
+
+    __slots__ = ("buckets", "max_ms")
+
+    def __init__(self, buckets: Mapping[int, int] | None = None, max_ms: int = 0) -> None:
+        """``buckets`` is bucket -> count, and ``max_ms`` the longest duration in whole milliseconds, rounded up; 0 if it is not known."""
+        self.buckets = dict(buckets or {})
+        self.max_ms = max_ms
+
+    def add(self, durations_ms: Iterable[float]) -> None:
+        """Count durations.
+
+        >>> histogram = Histogram()
+        >>> histogram.add([5.0, 5.1, 900.2])
+        >>> histogram.count, histogram.max_ms
+        (3, 901)
+        """
+        buckets, longest = self.buckets, 0.0
+        for ms in durations_ms:
+            bucket = bucket_of(ms)
+            buckets[bucket] = buckets.get(bucket, 0) + 1
+            if ms > longest:
+                longest = ms
+        self.max_ms = max(self.max_ms, math.ceil(min(longest, 1e15)))
+
+    def merge(self, other: "Histogram") -> None:
+        """Add what another histogram counted."""
+        for bucket, count in other.buckets.items():
+            self.buckets[bucket] = self.buckets.get(bucket, 0) + count
+        self.max_ms = max(self.max_ms, other.max_ms)
+
+    @property
+    def count(self) -> int:
+        """How many durations were counted."""
+        return sum(self.buckets.values())
+
+    def quantile_ms(self, q: float) -> float | None:
+        """Give the duration than which the part ``q`` of all is not longer, within ``ERROR`` of itself; None where nothing was counted.
+
+        >>> histogram = Histogram()
+        >>> histogram.add(range(1, 1001))
+        >>> [round(histogram.quantile_ms(q)) for q in (0.0, 0.5, 0.95, 1.0)], Histogram().quantile_ms(0.5)
+        ([1, 453, 1000, 1000], None)
+        """
+        rank, passed = q * (self.count - 1), 0
+        for bucket in sorted(self.buckets):
+            passed += self.buckets[bucket]
+            if passed > rank:
+                return min(middle_ms(bucket), float(self.max_ms)) if self.max_ms else middle_ms(bucket)
+        return None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Histogram) and (self.buckets, self.max_ms) == (other.buckets, other.max_ms)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"<Histogram of {self.count}, the longest {self.max_ms} ms>"

@@ -25,7 +25,6 @@ MGET string
 HGET hash f
 HMGET hash f
 HGETALL hash
-HSCAN hash 0
 SCARD set
 SMEMBERS set
 ZCARD zset
@@ -46,6 +45,7 @@ PEXPIRE string 10000
 HSET hash f 0
 HSETNX hash f 0
 HINCRBY hash f 1
+HSCAN hash 0
 HDEL hash f
 SADD set m
 SREM set m

@@ -1,6 +1,7 @@
 """One dramatiq worker between its boot and its shutdown: the instance that it is, in an event loop of its own."""
 
 import asyncio
+import contextlib
 import logging
 from functools import partial
 from typing import Any
@@ -35,6 +36,8 @@ class TrackedWorker:
         self.marks: Marks | None = None
         self._claims_server: str | None = None
         self._lent: Any = None
+        self._claims_link: Link | None = None
+        """To the broker's Redis, where that is not the tracker's; the samples of the history ask there how full the queues are."""
         self.thread = LoopThread()
         self.thread.start()
         try:
@@ -93,7 +96,8 @@ class TrackedWorker:
     def _adapter(self, link: Link, apart: Any) -> DramatiqAdapter:
         client = link.client
         if apart is not None:
-            client = Link(apart, namespace=self.settings.namespace, name=f"{link.name}:claims").client
+            self._claims_link = Link(apart, namespace=self.settings.namespace, name=f"{link.name}:claims")
+            client = self._claims_link.client
         return DramatiqAdapter(client, full_key=link.redis.full_key)
 
     def _describe(self) -> Description:
@@ -119,6 +123,9 @@ class TrackedWorker:
 
     async def _leave(self) -> None:
         await self._footing.leave(self.runtime)
+        if self._claims_link is not None:
+            with contextlib.suppress(OSError):  # it is closed either way
+                await self._claims_link.aclose()
         if self._lent is not None:
             self._footing.access.unshare(self._lent)
             await self._lent.aclose()

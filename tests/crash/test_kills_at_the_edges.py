@@ -23,8 +23,8 @@ is_write = script_call(SCRIPTS["write"])
 
 
 def is_write_of_an_end(command: Command) -> bool:
-    """Match what the journal writes once a run has ended: its fourth argument after the keys counts the ended runs."""
-    return is_write(command) and int(command[3 + int(command[2]) + 3]) > 0
+    """Match what the journal writes once a run has ended: its fifth argument after the keys counts the ended runs."""
+    return is_write(command) and int(command[3 + int(command[2]) + 4]) > 0
 
 
 async def kill_at(held: HoldRule, victim: WorkerProcess, wire: WireProxy, *, arrives: bool, where: str) -> None:

@@ -3,6 +3,7 @@
 #   make test         the checks and every test, JOBS=3 of them at a time
 #   make check        ruff, mypy, the import contracts
 #   make test-matrix  the tests that depend on the server on every server to be had, the namespace's also with the newest redis-py
+#   make screenshots  the pictures of the README, by the system's Chromium
 #   make bench        the benchmarks; BENCH="--quick" for a minute's worth
 #   make soak         the long tests, MINUTES=10 for each
 #   make mutants      take one safeguard out at a time, and show that a test notices
@@ -26,7 +27,7 @@ MAKEFLAGS += --keep-going --no-print-directory
 # A shell's own settings must not reach what runs here.
 unexport PYTHONPATH PYTHONHOME TRACKER_REDIS_URL REDIS_URL
 
-.PHONY: demo test check lint types imports pytest test-matrix bench soak mutants lock clean
+.PHONY: demo test check lint types imports scripts screenshots pytest test-matrix bench soak mutants lock clean
 
 demo: $(VENV)/.has-demo
 	$(BIN)/async-tracker demo
@@ -35,7 +36,16 @@ demo: $(VENV)/.has-demo
 test: $(VENV)/.has-test
 	@$(MAKE) check; checked=$$?; $(MAKE) pytest && exit $$checked
 
-check: lint types imports
+check: lint types imports scripts
+
+# The page's scripts are checked as they are, where there is node; nothing is built.
+scripts:
+	@if command -v npm >/dev/null; then $(MAKE) $(VENV)/.has-tsc && $(VENV)/node/node_modules/.bin/tsc -p async_tracker/web/tsconfig.json; \
+	else echo "The page's scripts are not checked: there is no node here (apt-get install npm)."; fi
+
+$(VENV)/.has-tsc: | $(BIN)/python
+	npm install --silent --no-fund --no-audit --prefix $(VENV)/node typescript@5
+	@touch $@
 
 lint: $(VENV)/.has-test
 	$(BIN)/ruff check .
@@ -53,6 +63,9 @@ pytest: $(VENV)/.has-test
 
 test-matrix: $(VENV)/.has-test
 	$(BIN)/python -m tests.harness.matrix $(MATRIX)
+
+screenshots: $(VENV)/.has-test
+	$(BIN)/python -m tests.web.screenshots
 
 bench: $(VENV)/.has-bench
 	$(BIN)/python -m benchmarks $(BENCH)

@@ -5,16 +5,25 @@ Pure: an environment is a mapping that is handed in, and nothing is read at impo
 
 import dataclasses
 import difflib
+import inspect
+import math
+import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex
 
-from async_tracker.errors import ConfigError
-from async_tracker.policy import DEFAULT_LIMITS, Limits
+from async_tracker.errors import ConfigError, WrongArgument
+from async_tracker.policy import DEFAULT_LIMITS, Limits, Ration
 
 DEFAULT_REDIS_URL = "redis://localhost:6379/0"
 
+_LONGEST = 315_360_000.0
+"""Seconds, ten years: Redis keeps a lifetime in ms, and a date has an end."""
+_SHORTEST = 0.01
+"""Seconds between two beats, or two sweeps."""
+_MOST_RECOVERIES = 1_000_000
+_MOST = 2**31
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
@@ -35,6 +44,7 @@ class Settings:
     stall_limit: float | None = DEFAULT_LIMITS.stall_limit
     watchdog: bool = True
     linger: float = 0.002
+    gather: float = 0.05
     durable: bool = False
     hook_timeout: float = 0.25
     recover: bool = True
@@ -45,19 +55,31 @@ class Settings:
     tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_namespace(self.namespace)
-        if self.instance_id is not None and (not self.instance_id or _CONTROL.search(self.instance_id)):
+        object.__setattr__(self, "namespace", str.__str__(check_namespace(self.namespace)))
+        if self.instance_id is not None and (
+            not isinstance(self.instance_id, str) or not self.instance_id or _CONTROL.search(self.instance_id)
+        ):
             raise ConfigError(
                 f"instance_id {self.instance_id!r} is a label: write some text without control characters, a pod name for example"
             )
+        if self.queue is not None and not isinstance(self.queue, str):
+            raise ConfigError(f"queue ({self.queue!r}) must be the name of a queue, as text: write queue='mail'")
         for name, text in (("instance_id", self.instance_id), ("queue", self.queue)):
             check_text(name, text or "")
-        for name in ("heartbeat_interval", "heartbeat_ttl", "sweep_interval", "hook_timeout", "silence_limit", "recovery_window"):
-            _check_number(name, getattr(self, name), above=0.0)
-        for name in ("disconnect_grace", "linger"):
-            _check_number(name, getattr(self, name), at_least=0.0)
+        for name in ("watchdog", "durable", "recover", "record_args"):
+            if type(getattr(self, name)) is not bool:
+                raise ConfigError(f"{name} ({getattr(self, name)!r}) must be True or False: write {name}=False, not a text or a number")
+        for name in ("heartbeat_interval", "sweep_interval"):
+            self._take_seconds(name, above=0.0, shortest=_SHORTEST)
+        for name in ("heartbeat_ttl", "hook_timeout", "silence_limit", "recovery_window"):
+            self._take_seconds(name, above=0.0, shortest=0.001)
+        self._take_seconds("disconnect_grace", at_least=0.0)
+        for name in ("linger", "gather"):
+            self._take_seconds(name, at_least=0.0, longest=60.0)
         if self.stall_limit is not None:
-            _check_number("stall_limit", self.stall_limit, above=0.0)
+            self._take_seconds("stall_limit", above=0.0, never=True)
+        if self.redact is not None and (not callable(self.redact) or inspect.iscoroutinefunction(self.redact)):
+            raise ConfigError(f"redact ({self.redact!r}) must be a plain function from text to text: write redact=lambda text: ...")
         self._check_together()
 
     def _check_together(self) -> None:
@@ -70,15 +92,44 @@ class Settings:
             raise ConfigError(f"silence_limit ({self.silence_limit} s) must not be shorter than heartbeat_ttl ({self.heartbeat_ttl} s)")
         if self.stall_limit is not None and self.stall_limit < self.heartbeat_ttl:
             raise ConfigError(f"stall_limit ({self.stall_limit} s) must not be shorter than heartbeat_ttl ({self.heartbeat_ttl} s)")
-        if type(self.max_recoveries) is not int or self.max_recoveries < 0:
+        is_whole = isinstance(self.max_recoveries, SupportsIndex) and not isinstance(self.max_recoveries, bool)
+        if not is_whole or not 0 <= operator.index(self.max_recoveries) <= _MOST_RECOVERIES:
             raise ConfigError(
-                f"max_recoveries ({self.max_recoveries!r}) must be a whole number, 0 or more; 0 quarantines at the first death"
+                f"max_recoveries ({self.max_recoveries!r}) must be a whole number, 0 or more, {_MOST_RECOVERIES} at most; "
+                "0 quarantines at the first death"
             )
-        if isinstance(self.tags, str) or not all(isinstance(tag, str) for tag in self.tags):
+        object.__setattr__(self, "max_recoveries", operator.index(self.max_recoveries))
+        is_many = isinstance(self.tags, Iterable) and not isinstance(self.tags, str | bytes | Mapping)
+        tags: tuple[Any, ...] = tuple(self.tags) if is_many else ()
+        if not is_many or not all(isinstance(tag, str) for tag in tags):
             raise ConfigError(f"tags ({self.tags!r}) must be a tuple of strings: write tags=('blue', 'eu-west')")
-        object.__setattr__(self, "tags", tuple(self.tags))
+        object.__setattr__(self, "tags", tags)
         for tag in self.tags:
             check_text("tags", tag)
+
+    def _take_seconds(
+        self,
+        name: str,
+        *,
+        above: float | None = None,
+        at_least: float | None = None,
+        shortest: float | None = None,
+        longest: float | None = None,
+        never: bool = False,
+    ) -> None:
+        """Check a duration, and keep it as a plain number. ``never``: None is what says that it has no end."""
+        value = getattr(self, name)
+        number = _plain(value)
+        if number is None:
+            raise ConfigError(f"{name} ({_cut(value)}) must be a number of seconds")
+        _check_number(name, number, above=above, at_least=at_least)
+        if shortest is not None and number < shortest:
+            raise ConfigError(f"{name} ({number} s) must be at least {shortest:g} s: Redis could not follow, or count in ms")
+        longest = _LONGEST if longest is None else longest
+        if number > longest:
+            hint = f"write {name}=None for never" if never else f"write {name}={longest:g} or less"
+            raise ConfigError(f"{name} ({_cut(value)} s) must be at most {longest:g} s: {hint}")
+        object.__setattr__(self, name, number)
 
     def limits(self) -> Limits:
         """Give what an instance with these settings is judged by."""
@@ -88,6 +139,10 @@ class Settings:
             silence_limit=self.silence_limit,
             stall_limit=self.stall_limit,
         )
+
+    def ration(self) -> Ration:
+        """Give what the writes of an instance with these settings are rationed by."""
+        return Ration(linger=self.linger, gather=self.gather, durable=self.durable)
 
 
 SETTING_NAMES = tuple(item.name for item in dataclasses.fields(Settings))
@@ -143,7 +198,7 @@ def unknown_names(given: Mapping[str, Any], known: tuple[str, ...] | set[str], *
     """
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, list(known), n=1)
+            near = difflib.get_close_matches(str(name), list(known), n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
             raise ConfigError(f"unknown {what} {name!r}: {hint}")
 
@@ -181,10 +236,99 @@ def _parse(variable: str, text: str, wanted: Any) -> Any:
     return text
 
 
-def _check_number(name: str, value: Any, *, above: float | None = None, at_least: float | None = None) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool) or value != value:
-        raise ConfigError(f"{name} ({value!r}) must be a number of seconds")
+def _plain(value: Any) -> float | None:
+    """Make a plain number of one that is none of text or truth; None for NaN, too.
+
+    >>> import decimal
+    >>> _plain(5), _plain(decimal.Decimal("0.5")), _plain(True), _plain("5"), _plain(float("nan")), _plain(10**400)
+    (5, 0.5, None, None, None, inf)
+    """
+    if isinstance(value, bool | str | bytes | bytearray) or type(value).__name__ in ("bool_", "bool"):
+        return None
+    try:
+        number = value if type(value) is int else float(value)
+        float(number)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+    except Exception:  # whatever another program's object raises, it is no number
+        return None
+    return None if number != number else number
+
+
+def _cut(value: Any) -> str:
+    shown = f"{float('inf')}" if type(value) is int and value.bit_length() > 64 else repr(value)  # Python refuses to write a very long one
+    return shown if len(shown) <= 40 else shown[:39] + "…"
+
+
+def _check_number(name: str, value: float, *, above: float | None = None, at_least: float | None = None) -> None:
     if above is not None and value <= above:
         raise ConfigError(f"{name} ({value} s) must be more than {above:g} s")
     if at_least is not None and value < at_least:
         raise ConfigError(f"{name} ({value} s) must be at least {at_least:g} s")
+
+
+def check_argument_texts(method: str, **given: Any) -> None:
+    """Refuse at once what could never be written: found out later, it would be in the way of every other job. Raises WrongArgument.
+
+    >>> check_argument_texts("track", function="send", queue=None)
+    >>> check_argument_texts("track", function=7)
+    Traceback (most recent call last):
+    async_tracker.errors.WrongArgument: track(function=7): write names, as text
+    """
+    for name, value in given.items():
+        if value is not None and not isinstance(value, str):
+            raise WrongArgument(f"{method}({name}={value!r:.80}): write names, as text")
+        _check_argument_text(method, name, value or "")
+
+
+def check_argument_names(method: str, **given: Any) -> None:
+    """Refuse what is no collection of names. Raises WrongArgument.
+
+    >>> check_argument_names("register", functions=["send"])
+    >>> check_argument_names("register", functions="send")
+    Traceback (most recent call last):
+    async_tracker.errors.WrongArgument: register(functions='send'): write names, as text, in a list: functions=['send_email']
+    """
+    for name, value in given.items():
+        is_many = isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping)
+        if not is_many or not all(isinstance(item, str) for item in value):
+            raise WrongArgument(f"{method}({name}={value!r:.80}): write names, as text, in a list: {name}=['send_email']")
+        for text in value:
+            _check_argument_text(method, name, text)
+
+
+def _check_argument_text(method: str, name: str, text: str) -> None:
+    try:
+        check_text(f"{method}({name}=)", text)
+    except ConfigError as exc:
+        raise WrongArgument(str(exc)) from exc
+
+
+def check_argument_whole(method: str, *, least: int, **given: Any) -> None:
+    """Refuse what is no whole number from ``least`` on, or so large that it means nothing; None stands for none. Raises WrongArgument.
+
+    >>> check_argument_whole("register", least=1, concurrency=10)
+    >>> check_argument_whole("register", least=1, concurrency="ten")
+    Traceback (most recent call last):
+    async_tracker.errors.WrongArgument: register(concurrency='ten'): write a number: a whole one, 1 or more
+    """
+    for name, value in given.items():
+        if value is None:
+            continue
+        is_whole = isinstance(value, SupportsIndex) and not isinstance(value, bool)
+        if not is_whole or not least <= operator.index(value) <= _MOST:
+            raise WrongArgument(f"{method}({name}={_cut(value)}): write a number: a whole one, {least} or more")
+
+
+def check_argument_seconds(method: str, **given: Any) -> None:
+    """Refuse what is no finite number of seconds, 0 or more; None stands for no limit. Raises WrongArgument.
+
+    >>> check_argument_seconds("track", timeout=2.5)
+    >>> check_argument_seconds("track", timeout=float("inf"))
+    Traceback (most recent call last):
+    async_tracker.errors.WrongArgument: track(timeout=inf): write a number of seconds, 0 or more, or None for no limit
+    """
+    for name, value in given.items():
+        number = None if value is None else _plain(value)
+        if value is not None and (number is None or not 0 <= number <= _LONGEST):
+            raise WrongArgument(f"{method}({name}={_cut(value)}): write a number of seconds, 0 or more, or None for no limit")

@@ -3,7 +3,7 @@
     with EmbeddedServer() as server:
         client = redis.asyncio.Redis.from_url(server.url)
 
-It listens on a unix socket in a temporary folder, writes nothing to disk unless told to, and is never anybody else's server.
+It listens on a unix socket in a temporary folder, writes nothing to disk unless told to, and is used by no other program.
 It ends with the process that started it, also when that process is killed.
 """
 

@@ -2,10 +2,11 @@
 
     TrackerError
      ├── ConfigError (also a ValueError)      a setting is wrong; the text says what to write
+     │    └── WrongArgument (also a TypeError)   an argument of a call is
      ├── StorageError                         Redis did not do what was asked
      │    ├── StorageUnavailable              it could not be reached, or not in time
      │    └── CorruptRecord                   it holds something that this version cannot read
-     ├── LeaseLost                            what was held is held by somebody else now
+     ├── LeaseLost                            what was held was given to another worker
      └── UnsupportedCommand                   the Namespace proxy cannot confine this command
 
 redis-py's own exceptions pass through the Namespace proxy unchanged; everywhere else they are translated into these,
@@ -19,6 +20,10 @@ class TrackerError(Exception):
 
 class ConfigError(TrackerError, ValueError):
     """A setting cannot work; raised at construction, and the text says what to write instead."""
+
+
+class WrongArgument(ConfigError, TypeError):
+    """An argument of a call is of a kind, or has a value, with which it cannot work; the text says what to write instead."""
 
 
 class StorageError(TrackerError):
@@ -39,7 +44,7 @@ class CorruptRecord(StorageError):
 
 
 class LeaseLost(TrackerError):
-    """The run, or the sweep, is no longer ours: somebody else was given it."""
+    """The run, or the sweep, is no longer ours: another worker has it."""
 
 
 class UnsupportedCommand(TrackerError):

@@ -228,3 +228,68 @@ def next_beat(heartbeat_interval: float, *, jitter: float) -> float:
     (5.0, 4.5)
     """
     return heartbeat_interval * (1.0 - 0.1 * jitter)
+
+
+QUIET_SECONDS = 1.0
+"""A process that has neither started a run nor written one for this long is quiet: its next write may be a hasty one."""
+HASTY_A_SECOND = 5.0
+"""How many runs of a second try are written at once, as a mean; as many may come together."""
+ENDS_WAIT_GATHERS = 4
+"""How many times ``gather`` the end of a written run waits for a start with which it can be written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ration:
+    """By what writes are rationed, in seconds: by time, and not by job."""
+
+    linger: float = 0.002
+    gather: float = 0.05
+    durable: bool = False
+    """Jobs wait for the write of their start."""
+
+    def first_check(self, *, quiet_for: float) -> float:
+        """Tell in how many seconds to look at the journal, in which something has come up, ``quiet_for`` after the last start or write.
+
+        A quiet process shows its run at once; there is one such write a second at most, since it ends the quiet.
+
+        >>> Ration().first_check(quiet_for=1.0), Ration().first_check(quiet_for=0.999)
+        (0.002, 0.05)
+
+        Jobs that wait hold slots of their worker: they are gathered for a quarter of the linger.
+
+        >>> Ration(durable=True).first_check(quiet_for=0.0)
+        0.0005
+        """
+        if self.durable:
+            return self.linger / 4
+        return min(self.linger, self.gather) if quiet_for >= QUIET_SECONDS else self.gather
+
+    def start_waits(self, *, is_hasty: bool) -> float:
+        """Tell how old a run must be to be written, unless it has ended by then. Looks are ``gather`` apart, so are writes.
+
+        >>> Ration().start_waits(is_hasty=False), Ration().start_waits(is_hasty=True), Ration(durable=True).start_waits(is_hasty=False)
+        (0.05, 0.002, 0.0)
+        """
+        if self.durable:
+            return 0.0
+        return min(self.linger, self.gather) if is_hasty else self.gather
+
+    def end_waits(self, *, is_hasty: bool) -> float:
+        """Tell how long the end of a written run waits before it is written although no start is.
+
+        >>> Ration().end_waits(is_hasty=False), Ration().end_waits(is_hasty=True)
+        (0.2, 0.0)
+        """
+        return 0.0 if is_hasty else self.gather * ENDS_WAIT_GATHERS
+
+
+def hasty_left(left: float, *, elapsed: float) -> float:
+    """Tell how many runs of a second try may be written at once, ``elapsed`` seconds after there were ``left``.
+
+    A run that is tried again may be a job that kills its worker, and must be known before it can. Where all runs are tried again,
+    since what they call is away, most of them are written as others are.
+
+    >>> hasty_left(0.0, elapsed=0.1), hasty_left(0.0, elapsed=1.0), hasty_left(4.0, elapsed=60.0)
+    (0.5, 5.0, 5.0)
+    """
+    return min(left + elapsed * HASTY_A_SECOND, HASTY_A_SECOND)

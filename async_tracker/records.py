@@ -52,6 +52,7 @@ class Instance:
     functions: tuple[str, ...] = ()
     concurrency: int | None = None
     busy: int = 0
+    """How many runs it has in flight: those that are listed, and those that were too young to be listed at its last beat."""
     started_at: datetime
     heartbeat_at: datetime
     heartbeat_age: float
@@ -72,6 +73,8 @@ class Instance:
     jobs_ended: int = 0
     dropped: int = 0
     """Writes that the journal gave up during an outage."""
+    failing: str = ""
+    """Which loops of its tracker fail, and how; its jobs run on. Empty where none does."""
 
     to_dict = to_dict
 
@@ -199,6 +202,9 @@ class Snapshot:
     duration: float
     corrupt: tuple[str, ...] = ()
     """Keys that hold no record that this version can read; they were skipped."""
+    unlisted: int = 0
+    """How many runs in flight are not among ``jobs``: at the last beats of their instances they were too young to be written. The
+    ``busy`` of the instances includes them."""
 
     to_dict = to_dict
 

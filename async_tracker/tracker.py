@@ -1,6 +1,7 @@
 """The facade: settings, connections, hooks, questions, recovery. It composes the rest and decides nothing itself."""
 
 import asyncio
+import logging
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
@@ -9,9 +10,19 @@ from datetime import datetime
 from itertools import chain
 from typing import Any, Self, TypeVar, overload
 
-from async_tracker.config import SETTING_NAMES, Settings, check_text, settings_from_env, unknown_names
+from async_tracker.config import (
+    SETTING_NAMES,
+    Settings,
+    check_argument_names,
+    check_argument_seconds,
+    check_argument_texts,
+    check_argument_whole,
+    settings_from_env,
+    unknown_names,
+)
 from async_tracker.connections.access import Access
-from async_tracker.errors import TrackerError
+from async_tracker.errors import TrackerError, WrongArgument
+from async_tracker.events.encoding import EVENT_ID, EVENT_TYPES
 from async_tracker.events.listeners import Listener, Listeners
 from async_tracker.events.stream import EventStream
 from async_tracker.instance.runs import CurrentJob, current, handle_of
@@ -19,6 +30,7 @@ from async_tracker.instance.runtime import Runtime
 from async_tracker.integrations.footing import Footing
 from async_tracker.integrations.known import KNOWN, redis_arguments
 from async_tracker.integrations.registry import Ctx, Registry
+from async_tracker.logs import on_one_line
 from async_tracker.namespace import Namespace, SyncNamespace
 from async_tracker.queries.questions import Queries
 from async_tracker.records import Event, Instance, Job, Orphan, Quarantined, QueueDepth, Recovery, Snapshot, Stats
@@ -54,6 +66,7 @@ class Tracker:
         unknown_names(settings, {*SETTING_NAMES, "redis", "redis_options", *library_of}, what="setting")
         library_redis = {library: settings.pop(argument, None) for argument, library in library_of.items()}
         self.settings = Settings(**settings)
+        logging.getLogger("async_tracker").addFilter(on_one_line)  # the same one twice counts once
         tracker_url = os.environ.get("TRACKER_REDIS_URL") or None
         if redis is None and redis_options is None and tracker_url is not None:
             redis_options = {"url": tracker_url}
@@ -188,14 +201,17 @@ class Tracker:
     ) -> AsyncIterator[str]:
         """Be an instance while the block runs: registered, beating, sweeping. Gives the instance id.
 
-        Raises TrackerError when this tracker has an instance in this loop already, TypeError and ConfigError as `track` does.
+        Raises TrackerError when this tracker has an instance in this loop already, and ConfigError, a TypeError too, for an argument
+        that cannot work.
         """
-        _check_texts("register", queue=queue, functions=functions)
+        check_argument_texts("register", queue=queue)
+        check_argument_names("register", functions=functions if functions is not None else ())
+        check_argument_whole("register", least=1, concurrency=concurrency)
         running = next((runtime for runtime in self._runtimes if runtime.is_running), None)
         if running is not None:
             raise TrackerError(f"this tracker runs instance {running.instance_id} already: make another Tracker for another instance")
         footing = self.footing
-        description = footing.describe(queue=queue or self.settings.queue, concurrency=concurrency, functions=functions)
+        description = footing.describe(queue=queue or self.settings.queue, concurrency=concurrency, functions=functions or ())
         runtime = footing.runtime(description, make_adapter=lambda link: None)
         try:
             await runtime.start()
@@ -209,15 +225,20 @@ class Tracker:
     ) -> AsyncIterator[CurrentJob]:
         """Have a job in flight until the block ends; what the block raises passes through and is its outcome.
 
-        Raises TrackerError outside of `register` and of a tracked worker, TypeError for a function that is no name, and ConfigError
-        for an id or a name that cannot be written as UTF-8.
+        Raises TrackerError outside of `register` and of a tracked worker, and ConfigError, a TypeError too, for an argument that cannot
+        work: a function that is no name, an id that cannot be written as UTF-8. An id that is a number or a UUID becomes text.
         """
-        _check_texts("track", job_id=str(job_id), function=function, queue=queue)
-        _check_numbers("track", job_try=job_try, timeout=timeout)
+        if job_id is None or isinstance(job_id, bytes | bytearray):
+            raise WrongArgument(f"track(job_id={job_id!r:.80}): write the id of the job, as text")
+        check_argument_texts("track", job_id=str(job_id), function=function, queue=queue)
+        check_argument_whole("track", least=0, job_try=job_try)
+        check_argument_seconds("track", timeout=timeout)
         runtime = self._runtime
         if runtime is None or not runtime.is_running:
             raise TrackerError("track() needs an instance: write it inside `async with tracker.register(...)`")
-        run = runtime.start_run(str(job_id), job_try=job_try, function=function, queue=queue or self.settings.queue, timeout=timeout)
+        run = runtime.start_run(
+            str(job_id), job_try=1 if job_try is None else job_try, function=function, queue=queue or self.settings.queue, timeout=timeout
+        )
         token = current.set(run)
         try:
             await runtime.wait_stored(run)
@@ -277,12 +298,16 @@ class Tracker:
         """Follow what happens, for ever: ``async for event in tracker.events()``.
 
         ``since`` replays: what came after an event id, or from a moment on; None is what comes from now on.
-        Raises StorageUnavailable when Redis goes away.
+        Raises StorageUnavailable when Redis goes away, and ConfigError for a ``since`` that is neither.
         """
+        is_id = isinstance(since, str) and EVENT_ID.fullmatch(since) is not None
+        if since is not None and not isinstance(since, datetime) and not is_id:
+            raise WrongArgument(f"events(since={since!r:.80}): write the id of an event, as '1700000000000-0', or a datetime")
         return EventStream(self._namespaced()).follow(since)
 
     async def recent_events(self, count: int = 100) -> list[Event]:
         """Give the newest ``count`` events, the oldest of them first; the stream keeps about 10,000."""
+        check_argument_whole("recent_events", least=1, count=count)
         return await EventStream(self._namespaced()).newest(count)
 
     async def stored_instances(self) -> list[StoredInstance]:
@@ -306,10 +331,15 @@ class Tracker:
     def on(self, *event_types: str) -> Callable[[Listener], Listener]:
         """Have a function, or coroutine function, called with every such event of which this process is the cause.
 
-        Raises ConfigError for an event that does not exist.
+        Raises ConfigError for an event that does not exist, and for none: it is written ``@tracker.on("recovered")``.
         """
+        if not event_types or not all(isinstance(name, str) for name in event_types):
+            raise WrongArgument('on() takes the names of events: write @tracker.on("recovered")')
+        unknown_names(dict.fromkeys(event_types), EVENT_TYPES, what="event")
 
         def decorate(listener: Listener) -> Listener:
+            if not callable(listener):
+                raise WrongArgument(f"on() is given {listener!r:.80}: write a function, or a coroutine function, that takes an event")
             self._listeners.add(event_types, listener)
             return listener
 
@@ -365,19 +395,3 @@ class Tracker:
                 self._sync = self._access.sync_client()
             client = self._sync
         yield SyncNamespace(client, self.namespace)
-
-
-def _check_texts(method: str, **given: Any) -> None:
-    """Refuse at once what could never be written: found out later, it would be in the way of every other job."""
-    for name, value in given.items():
-        texts = (value,) if isinstance(value, str) or not isinstance(value, Collection) else value
-        if value is not None and not all(isinstance(item, str) for item in texts):
-            raise TypeError(f"{method}({name}={value!r}): write names, as text")
-        for text in texts if value is not None else ():
-            check_text(f"{method}({name}=)", text)
-
-
-def _check_numbers(method: str, **given: Any) -> None:
-    for name, value in given.items():
-        if value is not None and (not isinstance(value, int | float) or (name == "job_try" and not isinstance(value, int))):
-            raise TypeError(f"{method}({name}={value!r}): write a number")

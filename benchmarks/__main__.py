@@ -9,7 +9,7 @@ from pathlib import Path
 import redis
 
 from async_tracker.errors import ConfigError
-from benchmarks import connections, overhead, queries, recovery
+from benchmarks import connections, overhead, queries, recovery, web
 from benchmarks.charts import NoPlots, draw, picture_path, plotting
 from benchmarks.environment import environment, header
 from benchmarks.ground import DatabaseInUse, Ground, ground
@@ -28,6 +28,7 @@ BENCHMARKS: dict[str, Callable[[Ground, Size], Report]] = {
     "queries": queries.run,
     "namespace": namespace,
     "recovery": recovery.run,
+    "web": web.run,
 }
 
 

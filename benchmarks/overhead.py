@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from benchmarks import footprint
+from benchmarks import footprint, grid
 from benchmarks.ground import Ground, place
 from benchmarks.medians import Estimate, estimate, quantile
 from benchmarks.processes import NAMESPACE, QUEUE, measure, shuffled
@@ -42,6 +42,7 @@ def run(ground: Ground, size: Size) -> Report:
     }
     timed = measure(ground, replace(_load(ground, "tracked", slots=size.slots[0], jobs=size.jobs, warmup=size.warmup), times_parts=True))
     paced = _paced_rounds(ground, size)
+    of_any_length, grid_data = grid.run(ground, size)
     memory = footprint.run(ground, size)
     return Report(
         name="overhead",
@@ -49,6 +50,7 @@ def run(ground: Ground, size: Size) -> Report:
         meaning=[*_meaning(rounds, counted, paced), *memory.meaning],
         tables=[
             *(_throughput_table(setting, found) for setting, found in rounds.items()),
+            of_any_length,
             _parts_table(timed["parts_us_per_job"]),
             _counts_table(counted),
             _latency_table(paced),
@@ -60,6 +62,7 @@ def run(ground: Ground, size: Size) -> Report:
             "parts_us_per_job": timed["parts_us_per_job"],
             "counted": {way: {**found, "service_ms": None} for way, found in counted.items()},
             "service_ms": {way: [_percentiles(found) for found in found_rounds] for way, found_rounds in paced.items()},
+            "grid": grid_data,
             **memory.data,
         },
     )

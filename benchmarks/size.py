@@ -24,6 +24,10 @@ class Size:
     foreign_keys: int
     instances: tuple[int, ...]
     query_rounds: int
+    job_ms: tuple[float, ...]
+    far_ms: tuple[float, ...]
+    grid_rounds: int
+    grid_seconds: float
     kills: int
     hardships: bool
     """Whether live workers are stopped, blocked and lost as well, which takes minutes at default settings."""
@@ -44,6 +48,10 @@ FULL = Size(
     foreign_keys=1_000_000,
     instances=(1, 100, 1_000),
     query_rounds=15,
+    job_ms=(0, 1, 3, 10, 30, 100, 1_000),
+    far_ms=(0, 1),
+    grid_rounds=9,
+    grid_seconds=3.0,
     kills=100,
     hardships=True,
 )
@@ -63,6 +71,10 @@ QUICK = Size(
     foreign_keys=50_000,
     instances=(1, 100),
     query_rounds=5,
+    job_ms=(0, 10, 100),
+    far_ms=(0, 1),
+    grid_rounds=2,
+    grid_seconds=1.0,
     kills=4,
     hardships=False,
 )
@@ -82,6 +94,10 @@ ONE_ROUND = Size(
     foreign_keys=1_000,
     instances=(1, 10),
     query_rounds=1,
+    job_ms=(0, 10),
+    far_ms=(0, 1),
+    grid_rounds=1,
+    grid_seconds=0.1,
     kills=1,
     hardships=False,
 )

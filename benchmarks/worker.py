@@ -21,6 +21,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from async_tracker import Tracker
 from async_tracker.instance.host import rss_bytes
+from benchmarks.far import far_class
 from benchmarks.gem import GemTracker
 from benchmarks.ground import Reading, read_counters
 from benchmarks.parts import time_parts
@@ -44,6 +45,7 @@ class Load:
     pool_limit: int | None = None
     counts_round_trips: bool = False
     job_seconds: float = 0.0
+    far_seconds: float = 0.0
     times_parts: bool = False
 
 
@@ -137,6 +139,9 @@ def worker_arguments(load: Load, meter: Meter) -> dict[str, Any]:
 
 
 def _connection(load: Load) -> dict[str, Any]:
+    if load.far_seconds:
+        pool = redis.asyncio.ConnectionPool.from_url(load.url, connection_class=far_class(load.url, load.far_seconds))
+        return {"redis_pool": ArqRedis(pool)}
     if load.pool_limit is None:
         return {"redis_settings": RedisSettings.from_dsn(load.url)}
     pool = redis.asyncio.BlockingConnectionPool.from_url(load.url, max_connections=load.pool_limit, timeout=None)

@@ -1,6 +1,9 @@
 """What a tracker is told, and what it refuses at construction with a text that says what to write."""
 
+import asyncio
+import decimal
 import socket
+from typing import Any
 
 import pytest
 import redis
@@ -25,12 +28,41 @@ from async_tracker.config import SETTING_NAMES, Settings, settings_from_env
         ({"heartbeat_interval": "5"}, "must be a number of seconds"),
         ({"heartbeat_ttl": float("nan")}, "must be a number of seconds"),
         ({"linger": -0.1}, "must be at least 0 s"),
+        ({"gather": -0.1}, "must be at least 0 s"),
         ({"hook_timeout": True}, "must be a number of seconds"),
         ({"silence_limit": 3}, "must not be shorter than heartbeat_ttl (15.0 s)"),
         ({"stall_limit": 3}, "must not be shorter than heartbeat_ttl (15.0 s)"),
         ({"max_recoveries": -1}, "must be a whole number, 0 or more"),
         ({"max_recoveries": 2.5}, "must be a whole number, 0 or more"),
         ({"tags": "blue"}, "write tags=('blue', 'eu-west')"),
+        ({"recovery_window": float("inf")}, "must be at most 3.1536e+08 s"),
+        ({"recovery_window": 1e18}, "write recovery_window=3.1536e+08 or less"),
+        ({"recovery_window": 10**5000}, "must be at most"),
+        ({"recovery_window": 1e-9}, "must be at least 0.001 s"),
+        ({"heartbeat_interval": 1e-9}, "must be at least 0.01 s"),
+        ({"heartbeat_ttl": -1}, "must be more than 0 s"),
+        ({"sweep_interval": None}, "must be a number of seconds"),
+        ({"disconnect_grace": [1]}, "must be a number of seconds"),
+        ({"stall_limit": float("inf")}, "write stall_limit=None for never"),
+        ({"stall_limit": "never"}, "must be a number of seconds"),
+        ({"linger": 3600}, "must be at most 60 s"),
+        ({"recover": "no"}, "write recover=False"),
+        ({"watchdog": "off"}, "write watchdog=False"),
+        ({"durable": 0}, "write durable=False"),
+        ({"record_args": None}, "write record_args=False"),
+        ({"max_recoveries": True}, "must be a whole number, 0 or more"),
+        ({"max_recoveries": 10**30}, "must be a whole number, 0 or more"),
+        ({"max_recoveries": "3"}, "must be a whole number, 0 or more"),
+        ({"instance_id": 7}, "a pod name for example"),
+        ({"queue": b"mail"}, "write queue='mail'"),
+        ({"redact": "yes"}, "write redact=lambda text: ..."),
+        ({"redact": asyncio.sleep}, "write redact=lambda text: ..."),
+        ({"tags": None}, "write tags=('blue', 'eu-west')"),
+        ({"tags": ("blue", 7)}, "write tags=('blue', 'eu-west')"),
+        ({"namespace": b"app"}, 'write namespace="my_app"'),
+        ({"namespace": "app\udcff"}, 'write namespace="my_app"'),
+        ({"redis_options": "redis://:secret@x"}, 'write redis_options={"url"'),
+        ({"redis_options": {7: "x"}}, "unknown redis option 7"),
         ({"redis_options": {"hst": "x"}}, "did you mean 'host'"),
         ({"redis_options": {"url": "http://x"}}, "write redis://host:6379/0"),
         ({"redis_options": {"url": 7}}, "write redis://host:6379/0"),
@@ -44,6 +76,13 @@ async def test_a_setting_that_cannot_work_is_refused_with_what_to_write(argument
     assert says in str(refusal.value)
     assert isinstance(refusal.value, ValueError)
     assert isinstance(refusal.value, TrackerError)
+
+
+async def test_a_number_of_another_kind_is_kept_as_a_plain_one():
+    given: dict[str, Any] = {"heartbeat_interval": decimal.Decimal("0.5"), "recovery_window": 7}
+    settings = Settings(**given)
+    assert (settings.heartbeat_interval, type(settings.heartbeat_interval)) == (0.5, float)
+    assert type(settings.recovery_window) is int
 
 
 async def test_a_client_and_options_exclude_each_other():
@@ -81,6 +120,7 @@ async def test_the_defaults_are_those_that_the_contract_names():
         "stall_limit": None,
         "watchdog": True,
         "linger": 0.002,
+        "gather": 0.05,
         "durable": False,
         "hook_timeout": 0.25,
         "recover": True,
@@ -106,6 +146,7 @@ async def test_every_setting_that_a_string_can_hold_has_a_variable(monkeypatch):
         "STALL_LIMIT": "120",
         "WATCHDOG": "off",
         "LINGER": "0",
+        "GATHER": "0.1",
         "DURABLE": "yes",
         "HOOK_TIMEOUT": "1",
         "RECOVER": "0",
@@ -129,6 +170,7 @@ async def test_every_setting_that_a_string_can_hold_has_a_variable(monkeypatch):
         stall_limit=120.0,
         watchdog=False,
         linger=0.0,
+        gather=0.1,
         durable=True,
         hook_timeout=1.0,
         recover=False,

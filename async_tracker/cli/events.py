@@ -15,7 +15,7 @@ from async_tracker.store.scripts import EVENTS_KEPT
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_EVENT_ID = re.compile(r"(\d+)-(\d+)")
+_EVENT_ID = re.compile(r"(\d{1,20})-(\d{1,20})")
 
 
 async def events(target: Target, *, since: str | None, follow: bool, types: tuple[str, ...], limit: int) -> int:
@@ -65,11 +65,11 @@ def moment_of(text: str, *, now: datetime) -> datetime:
     '2024-01-01T10:30:00+00:00'
     """
     age = _AGE.fullmatch(text.strip())
-    if age is not None:
-        return now - timedelta(**{_UNITS[age[2]]: float(age[1])})
     try:
+        if age is not None:
+            return now - timedelta(**{_UNITS[age[2]]: float(age[1])})
         return datetime.fromisoformat(text).astimezone()
-    except ValueError:
+    except (ValueError, OverflowError):  # of the latter kind is what lies outside of the calendar
         raise Misused(f"--since {shown(text)!r} is no moment: write 10m, 2h, 1d, 2024-05-01T12:00 or the id of an event") from None
 
 

@@ -7,7 +7,7 @@ from async_tracker.records import Instance
 
 def instance_remark(item: Instance) -> str:
     """Say why an instance is in its state, and where it is blocked."""
-    return "; ".join(part for part in (shown(item.reason), blocked_remark(item), _dropped_remark(item)) if part)
+    return "; ".join(part for part in (shown(item.reason), blocked_remark(item), _failing_remark(item), _dropped_remark(item)) if part)
 
 
 def blocked_remark(item: Instance) -> str:
@@ -16,6 +16,10 @@ def blocked_remark(item: Instance) -> str:
         return ""
     since = f" for {duration(item.blocked_for)}" if item.blocked_for is not None else ""
     return f"blocked{since} at {shown(blocking_line(item.blocked_at))}"
+
+
+def _failing_remark(item: Instance) -> str:
+    return f"its tracker fails: {shown(item.failing)}" if item.failing else ""
 
 
 def _dropped_remark(item: Instance) -> str:

@@ -1,21 +1,26 @@
 """``check``: the probe for a container. It answers within a second, whatever Redis does."""
 
 import os
-import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from anyio import fail_after
 
 from async_tracker.cli.endings import Ending
 from async_tracker.cli.instances import blocked_remark
 from async_tracker.cli.reach import make_tracker, redis_of
+from async_tracker.cli.streams import let_go
 from async_tracker.cli.target import Target
 from async_tracker.cli.wording import remark, say, say_document, shown
-from async_tracker.errors import StorageUnavailable
+from async_tracker.connections.calls import call
+from async_tracker.connections.replies import info_of
+from async_tracker.errors import StorageError, StorageUnavailable, TrackerError
 from async_tracker.instance.host import host_id
 from async_tracker.policy import InstanceState
 from async_tracker.queries.wording import duration, matching
 from async_tracker.records import Instance
+from async_tracker.store import keys
+from async_tracker.tracker import Tracker
 
 _THERE = (InstanceState.ALIVE, InstanceState.DRAINING, InstanceState.STALLED_BLOCKED)
 
@@ -25,21 +30,49 @@ async def check(target: Target, *, instance: str | None, blocked_limit: float | 
     tracker = make_tracker(target, timeout=timeout)
     try:
         with fail_after(timeout):
-            asked = await tracker.instances()
-    except (TimeoutError, StorageUnavailable) as exc:
-        why = f"Redis did not answer within {timeout:g} s" if isinstance(exc, TimeoutError) else str(exc)
-        remark(f"async-tracker: {' '.join(why.split())} ({await redis_of(tracker)})")
-        sys.stdout.flush()
+            asked, why_not = await _asked(tracker), None
+            meant = matching(asked, instance) if instance is not None else [item for item in asked if item.host_id == host_id()]
+            if not meant:
+                why_not = await _unread(tracker)
+    except TimeoutError:
+        why_not = f"Redis did not answer within {timeout:g} s"
+    except Exception as exc:  # the edge of the probe: what it does not know of must not restart a worker
+        why_not = str(exc) if isinstance(exc, TrackerError) else f"{type(exc).__name__} in the probe: {exc}"
+    if why_not is not None:
+        remark(f"async-tracker: {' '.join(why_not.split())} ({await redis_of(tracker)})")
         os._exit(Ending.UNREACHABLE)  # a name that is still being looked up in a thread would hold up the answer
-    finally:
+    with suppress(StorageError, OSError):
         await tracker.aclose()
-    meant = matching(asked, instance) if instance is not None else [item for item in asked if item.host_id == host_id()]
     is_alive, why = verdict(meant, blocked_limit=blocked_limit, whose="of this host" if instance is None else shown(instance))
-    if target.as_json:
-        say_document({"alive": is_alive, "why": why, "instances": meant})
-    else:
-        say(why)
+    try:
+        if target.as_json:
+            say_document({"alive": is_alive, "why": why, "instances": meant})
+        else:
+            say(why)
+    except OSError:  # closed, full, or nobody reads: the exit code is the answer
+        let_go()
     return Ending.OK if is_alive else Ending.BAD_ANSWER
+
+
+async def _asked(tracker: Tracker) -> list[Instance]:
+    """Ask for all instances. Raises StorageError where Redis refuses, and where it is a replica: what it has may be of long ago."""
+    async with tracker.redis() as namespaced:
+        try:
+            info = info_of(await call(namespaced.redis, "INFO", "replication"))
+        except StorageUnavailable:
+            raise
+        except StorageError:  # not allowed: if nothing else is either, the question itself says so
+            info = {}
+    if info.get("role") == "slave":
+        raise StorageError("it is a replica, which may be behind: give the url of its primary")
+    return await tracker.instances()
+
+
+async def _unread(tracker: Tracker) -> str | None:
+    """Tell which record of an instance cannot be read: it may be the one that is meant."""
+    snapshot = await tracker.snapshot()
+    unread = [key for key in snapshot.corrupt if key.startswith(keys.instance(""))]
+    return f"{shown(unread[0])} cannot be read: another version or another program wrote it" if unread else None
 
 
 def verdict(meant: Sequence[Instance], *, blocked_limit: float | None, whose: str) -> tuple[bool, str]:

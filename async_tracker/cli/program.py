@@ -1,8 +1,10 @@
 """The commands, their options and their help, with click alone. What a command does is loaded when it runs."""
 
 import functools
+import math
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -10,11 +12,16 @@ import click
 
 from async_tracker import __version__
 from async_tracker.cli.endings import Ending
+from async_tracker.cli.streams import let_go
 from async_tracker.cli.target import Target
 from async_tracker.integrations.known import KNOWN, redis_option, redis_option_help
 
+_LONGEST = 315_360_000
+"""Seconds, as of the settings."""
+
 _EPILOG = (
-    "Exit codes: 0 ok, 1 the answer is bad or Redis refuses, 2 usage, 3 Redis cannot be reached, 4 not found, 130 interrupted. "
+    "Exit codes: 0 ok, 1 the answer is bad or cannot be written, or Redis refuses, 2 usage, 3 Redis cannot be reached, 4 not found, "
+    "130 interrupted. "
     "Without options the Redis is TRACKER_REDIS_URL, then REDIS_URL, then redis://localhost:6379/0."
 )
 
@@ -23,13 +30,44 @@ def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
     try:
         code = program.main(arguments, prog_name="async-tracker", standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as exc:
-        exc.show()
-        return Ending.USAGE
+        if type(exc).__name__ == "NoArgsIsHelpError":  # of newer versions of click alone: its message is the help
+            exc.show()
+            return Ending.USAGE
+        return _ended(_what_to_write(exc), Ending.USAGE)
     except (click.Abort, KeyboardInterrupt):
-        print("async-tracker: interrupted", file=sys.stderr)
-        return Ending.INTERRUPTED
+        return _ended("interrupted", Ending.INTERRUPTED)
+    except BrokenPipeError:  # of help, or the version
+        let_go()
+        return Ending.OK
+    except OSError as exc:
+        let_go()
+        return _ended(f"the answer cannot be written: {exc.strerror or exc}", Ending.BAD_ANSWER)
     return code if isinstance(code, int) else Ending.OK
+
+
+def _what_to_write(exc: click.ClickException) -> str:
+    context = getattr(exc, "ctx", None)
+    path = context.command_path if context is not None else "async-tracker"
+    return f"{exc.format_message()} (see {path} --help)"
+
+
+def _ended(why: str, ending: Ending) -> Ending:
+    with suppress(OSError):  # then the exit code alone must do
+        print(f"async-tracker: {' '.join(why.split())}", file=sys.stderr, flush=True)
+    return ending
+
+
+class _Seconds(click.FloatRange):
+    """A finite number of seconds: NaN is in every range, and nobody waits for ever."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read it. Raises BadParameter for what is none."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no number of seconds", param, ctx)
+        return number
 
 
 def _do(where: str, target: Target, **options: Any) -> int:
@@ -87,10 +125,21 @@ def program(target: Target) -> None:
 @click.option("--workers", type=click.Choice(["arq", "dramatiq", "both"]), default="arq", show_default=True, help="Whose workers to show.")
 @click.option("--quick", is_flag=True, help="A shorter show.")
 @click.option("--keep", is_flag=True, help="Keep running after the summary, for other commands from another terminal; Ctrl-C ends it.")
+@click.option("--web", is_flag=True, help="Serve the page beside it, to watch the kill in a browser; it keeps running as with --keep.")
+@click.option("--port", metavar="PORT", type=click.IntRange(0, 65_535), default=0, help="Where --web listens. [a free one]")
 @click.option("--json", "as_json", is_flag=True, help="End with the summary as one JSON document; the show goes to stderr.")
 @click.pass_context
 def demo(
-    context: click.Context, *, redis_url: str | None, namespace: str | None, workers: str, quick: bool, keep: bool, as_json: bool
+    context: click.Context,
+    *,
+    redis_url: str | None,
+    namespace: str | None,
+    workers: str,
+    quick: bool,
+    keep: bool,
+    web: bool,
+    port: int,
+    as_json: bool,
 ) -> int:
     """See it work: real workers of arq, of dramatiq or of both, a steady stream of jobs, one worker killed, its jobs running again.
 
@@ -98,7 +147,8 @@ def demo(
     """
     outer = context.parent.obj if context.parent is not None and context.parent.obj is not None else Target()
     target = outer.under(Target(redis_url=redis_url, namespace=namespace, as_json=as_json))
-    return _do("demo.show:demo", target, quick=quick, keep=keep, workers=workers)
+    where = "demo.watched:demo" if web else "demo.show:demo"  # the page needs an extra that the show does not
+    return _do(where, target, quick=quick, keep=keep, workers=workers, **({"port": port} if web else {}))
 
 
 @program.command(short_help="Show instances and queues.")
@@ -204,20 +254,20 @@ def quarantine_drop(target: Target, *, job_ids: tuple[str, ...], yes: bool) -> i
 @click.option(
     "--blocked-limit",
     metavar="SECONDS",
-    type=click.FloatRange(min=0),
+    type=_Seconds(min=0, max=_LONGEST),
     help="A loop that is blocked for longer is not alive. [no limit]",
 )
 @click.option(
     "--timeout",
     metavar="SECONDS",
-    type=click.FloatRange(min=0.05),
+    type=_Seconds(min=0.05, max=_LONGEST),
     default=0.5,
     show_default=True,
     help="How long Redis may take.",
 )
 @_reaching
 def check(target: Target, *, instance: str | None, blocked_limit: float | None, timeout: float) -> int:
-    """Probe a container: 0 when this host's instance is alive, 1 when it is not, 3 when Redis cannot be asked.
+    """Probe a container: 0 when this host's instance is alive, 1 when it is not, 3 when that cannot be asked.
 
     A draining instance is alive, and so is one whose loop is blocked while its watchdog reports: a restart would kill their jobs.
     """
@@ -234,3 +284,45 @@ def check(target: Target, *, instance: str | None, blocked_limit: float | None, 
 def doctor(target: Target, *, user: str | None) -> int:
     """Find out what is missing, and what to do about it: server, permissions, instances, records. Exits 1 if there is a problem."""
     return _do("doctor:doctor", target, user=user)
+
+
+@program.command(short_help="Show all this in a browser.")
+@click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="Where to listen; another needs --token-file.")
+@click.option("--port", metavar="PORT", type=click.IntRange(0, 65_535), default=8686, show_default=True, help="0 takes a free one.")
+@click.option("--root-path", metavar="PREFIX", default="", help="The prefix under which a proxy serves it, taken off or not.")
+@click.option(
+    "--public-url", "public_urls", metavar="URL", multiple=True, help="Where people reach it: https://ops.example.com/tracker; repeatable."
+)
+@click.option("--allow-actions", is_flag=True, help="Let people recover jobs, and retry or drop quarantined ones.")
+@click.option("--token-file", metavar="FILE", type=click.Path(), help="A token of your own. [one is made up, and printed with the address]")
+@click.option("--title", metavar="TEXT", help="Shown instead of the namespace.")
+@click.option("--environment", metavar="NAME", help="Shown beside the title; prod is red.")
+@click.option("--open", "open_browser", is_flag=True, help="Open it in the browser of this machine.")
+@_reaching
+def serve(
+    target: Target,
+    *,
+    host: str,
+    port: int,
+    root_path: str,
+    public_urls: tuple[str, ...],
+    allow_actions: bool,
+    token_file: str | None,
+    title: str | None,
+    environment: str | None,
+    open_browser: bool,
+) -> int:
+    """Serve the page: instances, jobs, orphans, quarantine, queues, events, live in a browser. SIGTERM or Ctrl-C ends it."""
+    return _do(
+        "serve:serve",
+        target,
+        host=host,
+        port=port,
+        root_path=root_path,
+        public_urls=public_urls,
+        allow_actions=allow_actions,
+        token_file=token_file,
+        title=title,
+        environment=environment,
+        open_browser=open_browser,
+    )

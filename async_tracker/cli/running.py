@@ -1,17 +1,20 @@
 """Runs one command: loads it, gives it an event loop, and makes an exit code of whatever it ends with."""
 
 import asyncio
-import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
 from async_tracker.cli.endings import Ending, Misused, NotFound
+from async_tracker.cli.streams import has_answer_stream, let_go
 from async_tracker.cli.target import Target
 from async_tracker.errors import ConfigError, StorageUnavailable, TrackerError
 
-_EXTRAS = {"arq": "demo", "rich": "cli", "click": "cli"}
+PROBE = "probe:check"
+
+_EXTRAS = {"arq": "demo", "rich": "cli", "click": "cli", "starlette": "web", "uvicorn": "web"}
 
 
 def run(where: str, target: Target, options: Mapping[str, Any]) -> int:
@@ -20,13 +23,18 @@ def run(where: str, target: Target, options: Mapping[str, Any]) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # an id that this terminal cannot show must not end the command
     module, _, function = where.partition(":")
+    is_probe = where == PROBE  # whose answer is its exit code
     try:
         command = getattr(import_module(f"async_tracker.cli.{module}"), function)
         code: int = asyncio.run(command(target, **options))
-        sys.stdout.flush()
+        if not is_probe:
+            sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has seen enough: nothing more to flush
+        let_go()  # the reader has seen enough: nothing more to flush
         return Ending.OK
+    except OSError as exc:  # those on the way to Redis are errors of ours by now: this one is of the answer
+        let_go()
+        return _ended(f"the answer cannot be written: {exc.strerror or exc}", Ending.BAD_ANSWER)
     except (KeyboardInterrupt, asyncio.CancelledError):
         return _ended("interrupted", Ending.INTERRUPTED)
     except (ConfigError, Misused) as exc:
@@ -41,9 +49,12 @@ def run(where: str, target: Target, options: Mapping[str, Any]) -> int:
         return _ended(str(exc), Ending.UNREACHABLE)
     except TrackerError as exc:
         return _ended(str(exc), Ending.BAD_ANSWER)
+    if code == Ending.OK and not is_probe and not has_answer_stream():
+        return _ended("the answer cannot be written: stdout is closed", Ending.BAD_ANSWER)
     return code
 
 
 def _ended(why: str, ending: Ending) -> Ending:
-    print(f"async-tracker: {' '.join(why.split())}", file=sys.stderr)
+    with suppress(OSError):  # then the exit code alone must do
+        print(f"async-tracker: {' '.join(why.split())}", file=sys.stderr, flush=True)
     return ending

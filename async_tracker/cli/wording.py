@@ -3,9 +3,11 @@
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
+from async_tracker.logs import escaped
 from async_tracker.records import jsonable
 
 DOCUMENT_VERSION = 1
@@ -20,13 +22,7 @@ def shown(text: str | None) -> str:
     >>> shown("mail:[red]*{1} é"), shown("a\nb\x1b[31m"), shown(None)
     ('mail:[red]*{1} é', 'a\\nb\\x1b[31m', '-')
     """
-    if text is None:
-        return "-"
-    return "".join(character if character.isprintable() else _escaped(character) for character in text)
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
+    return "-" if text is None else escaped(text)
 
 
 def megabytes(size_bytes: int | None) -> str:
@@ -59,5 +55,6 @@ def say(line: str = "") -> None:
 
 
 def remark(line: str) -> None:
-    """Print what is no part of the answer."""
-    print(line, file=sys.stderr, flush=True)
+    """Print what is no part of the answer; where that cannot be, the answer stands by itself."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)

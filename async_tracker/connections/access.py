@@ -4,19 +4,18 @@ The connection that speaks for an instance is made of such a client, in `async_t
 """
 
 import asyncio
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
 import redis as sync_redis
 import redis.asyncio as async_redis
-from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
+from redis.asyncio.connection import SSLConnection
 from redis.asyncio.sentinel import SentinelConnectionPool
 
 from async_tracker.config import DEFAULT_REDIS_URL, unknown_names
 from async_tracker.connections.counterparts import KNOWN_OPTIONS, async_counterpart, sync_counterpart, sync_options
+from async_tracker.connections.urls import options_of_url, shown_address, shown_service, shown_socket
 from async_tracker.errors import ConfigError
 
 SOCKET_TIMEOUT = 5.0
@@ -31,39 +30,17 @@ def redis_options(options: Mapping[str, Any]) -> dict[str, Any]:
     >>> sorted(redis_options({"url": "redis://tracker:6379/1", "db": 2}).items())
     [('db', 2), ('host', 'tracker'), ('port', 6379)]
     """
+    if not isinstance(options, Mapping):
+        raise ConfigError(
+            f'redis_options must be a dict, not {type(options).__name__}: write redis_options={{"url": "redis://host:6379/0"}}'
+        )
     explicit = {name: value for name, value in options.items() if name != "url"}
     unknown_names(explicit, KNOWN_OPTIONS | {"url"}, what="redis option")
-    merged = _from_url(options["url"]) if options.get("url") is not None else {}
-    unknown_names(merged, KNOWN_OPTIONS, what="option in the redis url")
+    merged = options_of_url(options["url"]) if options.get("url") is not None else {}
     if "unix_socket_path" in merged and {"host", "port"} & set(explicit):
         del merged["unix_socket_path"]
     merged.update(explicit)
     return merged
-
-
-def _without_password(url: Any) -> str:
-    """Show a url in an error that may end up in a log.
-
-    >>> _without_password("rediss://me:secret@host:bad/0")
-    'rediss://me:***@host:bad/0'
-    """
-    return re.sub(r"(//[^/@]*?:)[^/]*@", r"\1***@", str(url))
-
-
-def _from_url(url: Any) -> dict[str, Any]:
-    try:
-        parsed: dict[str, Any] = dict(parse_url(url))
-    except (ValueError, TypeError, AttributeError) as exc:
-        shown = _without_password(url)
-        raise ConfigError(
-            f"redis url {shown!r} cannot be read ({exc}): write redis://host:6379/0, rediss://… or unix:///path?db=0"
-        ) from exc
-    kind = parsed.pop("connection_class", None)
-    if kind is not None and issubclass(kind, UnixDomainSocketConnection):
-        parsed["unix_socket_path"] = parsed.pop("path")
-    elif kind is not None and issubclass(kind, SSLConnection):
-        parsed["ssl"] = True
-    return parsed
 
 
 def check_client(client: Any) -> None:
@@ -88,13 +65,13 @@ def describe(client: Any) -> str:
     """
     pool = client.connection_pool
     kwargs = pool.connection_kwargs
-    database = kwargs.get("db") or 0
+    database = kwargs.get("db")
     if isinstance(pool, SentinelConnectionPool):
-        return f"sentinel://{pool.service_name}/{database}"
+        return shown_service(pool.service_name, database)
     if "path" in kwargs:
-        return f"unix://{quote(kwargs['path'])}?db={database}"
+        return shown_socket(kwargs["path"], database)
     scheme = "rediss" if issubclass(pool.connection_class, SSLConnection) else "redis"
-    return f"{scheme}://{kwargs.get('host', 'localhost')}:{kwargs.get('port', 6379)}/{database}"
+    return shown_address(scheme, kwargs.get("host", "localhost"), kwargs.get("port", 6379), database)
 
 
 class Access:

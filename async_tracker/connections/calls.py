@@ -146,11 +146,26 @@ def translated() -> Iterator[None]:
     except TrackerError:
         raise
     except (ConnectionError, TimeoutError, OSError, asyncio.TimeoutError) as exc:
+        _hide_arguments(exc)
         if isinstance(exc, AuthenticationError):
             raise StorageError(f"Redis refuses the tracker's user: {exc}") from exc
         raise StorageUnavailable(f"Redis cannot be reached: {exc or type(exc).__name__}") from exc
     except RedisError as exc:
+        _hide_arguments(exc)
         raise StorageError(f"Redis refuses: {exc}") from exc
+
+
+def _hide_arguments(exc: Exception) -> None:
+    """Take the arguments out of a server's complaint of a command that it does not know: with HELLO and AUTH they are the password.
+
+    >>> exc = ResponseError("unknown command `HELLO`, with args beginning with: `3`, `AUTH`, `default`, `secret`, ")
+    >>> _hide_arguments(exc); str(exc)
+    'unknown command `HELLO`'
+    """
+    said = str(exc)
+    at = said.find(", with args beginning with")
+    if at >= 0:
+        exc.args = (said[:at],)
 
 
 def refused(reply: Any) -> bool:
@@ -162,3 +177,8 @@ def is_of_replica(exc: StorageError) -> bool:
     """Tell whether a refusal is that of a server that takes no writes, as a primary does that was demoted."""
     cause = exc.__cause__
     return isinstance(cause, ReadOnlyError) or (isinstance(cause, ResponseError) and "READONLY" in str(cause))  # the latter before Redis 7
+
+
+def is_of_wrong_type(exc: BaseException) -> bool:
+    """Tell whether a command was refused because a key is of another type, so that it hit this key and says nothing of others."""
+    return isinstance(exc, StorageError) and isinstance(exc.__cause__, ResponseError) and "WRONGTYPE" in str(exc.__cause__)

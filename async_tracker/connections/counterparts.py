@@ -1,5 +1,6 @@
 """A client of the other kind with the same options: synchronous for asynchronous, and back; and a lone connection outside of a pool."""
 
+import copy
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import redis as sync_redis
 import redis.asyncio as async_redis
 from redis.asyncio.connection import SSLConnection
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.connection import SSLConnection as SyncSSLConnection
@@ -14,11 +16,13 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel as SyncSentinel
 from redis.sentinel import SentinelConnectionPool as SyncSentinelConnectionPool
 
+from async_tracker.errors import ConfigError
+
 KNOWN_OPTIONS = set(inspect.signature(async_redis.Redis.__init__).parameters) - {"self", "connection_pool", "event_dispatcher"}
 
 _SYNC_OPTIONS = set(inspect.signature(sync_redis.Redis.__init__).parameters) - {"self", "connection_pool", "event_dispatcher"}
 
-_ONE_KIND_ONLY = {"retry", "redis_connect_func", "connection_pool"}
+_ONE_KIND_ONLY = {"redis_connect_func", "connection_pool"}
 
 
 def sync_counterpart(client: Any, *, address: tuple[str, int] | None = None, **overrides: Any) -> sync_redis.Redis:
@@ -36,13 +40,15 @@ def sync_counterpart(client: Any, *, address: tuple[str, int] | None = None, **o
 
 
 def async_counterpart(client: sync_redis.Redis) -> Any:
-    """Make an asynchronous client with the options of a synchronous one."""
+    """Make an asynchronous client with the options of a synchronous one. Raises ConfigError for one that would change what TLS checks."""
     pool = client.connection_pool
-    if isinstance(pool, SyncSentinelConnectionPool):
-        sentinels = [sentinel.connection_pool.connection_kwargs for sentinel in pool.sentinel_manager.sentinels]
-        manager = Sentinel([(kwargs["host"], kwargs["port"]) for kwargs in sentinels])  # type: ignore[no-untyped-call]
-        return manager.master_for(pool.service_name, **_async_options(pool.connection_kwargs))
-    return async_redis.Redis(**_async_options(_options_of(pool, SyncSSLConnection)))
+    options = _async_options(_options_of(pool, SyncSSLConnection))
+    if not isinstance(pool, SyncSentinelConnectionPool):
+        return async_redis.Redis(**options)
+    watchers = [watcher.connection_pool for watcher in pool.sentinel_manager.sentinels]
+    manager = Sentinel([])  # type: ignore[no-untyped-call]
+    manager.sentinels = [async_redis.Redis(**_async_options(_options_of(watcher, SyncSSLConnection))) for watcher in watchers]
+    return _managed(manager, pool, options)
 
 
 def lone_connection(client: sync_redis.Redis, *, timeout: float) -> Any:
@@ -64,22 +70,59 @@ def _options_of(pool: Any, ssl_class: type) -> dict[str, Any]:
     return options
 
 
-def _async_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name in KNOWN_OPTIONS and name not in _ONE_KIND_ONLY}
-
-
 def _sync_master(pool: SentinelConnectionPool, overrides: Mapping[str, Any]) -> sync_redis.Redis:
-    sentinels = []
-    for watcher in pool.sentinel_manager.sentinels:
-        kwargs = watcher.connection_pool.connection_kwargs
-        sentinels.append((kwargs["host"], kwargs["port"]))
-    options = {**sync_options(pool.connection_kwargs), **overrides}
-    master: sync_redis.Redis = SyncSentinel(sentinels).master_for(pool.service_name, **options)  # type: ignore[no-untyped-call]
+    watchers = [watcher.connection_pool for watcher in pool.sentinel_manager.sentinels]
+    manager = SyncSentinel([])  # type: ignore[no-untyped-call]
+    manager.sentinels = [sync_redis.Redis(**sync_options(_options_of(watcher, SSLConnection))) for watcher in watchers]
+    master: sync_redis.Redis = _managed(manager, pool, {**sync_options(_options_of(pool, SSLConnection)), **overrides})
     return master
 
 
+def _managed(manager: Any, pool: Any, options: Mapping[str, Any]) -> Any:
+    """Make a client that this manager leads to the same service as it does ``pool``."""
+    theirs = pool.sentinel_manager
+    manager.min_other_sentinels = theirs.min_other_sentinels
+    if hasattr(manager, "_force_master_ip"):
+        manager._force_master_ip = getattr(theirs, "_force_master_ip", None)
+    rest = {name: value for name, value in options.items() if name not in ("host", "port")}
+    return (manager.master_for if pool.is_master else manager.slave_for)(pool.service_name, **rest)
+
+
+def _async_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    return _known(options, KNOWN_OPTIONS, AsyncRetry, "redis.asyncio")
+
+
 def sync_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in options.items() if name in _SYNC_OPTIONS and name not in _ONE_KIND_ONLY}
+    """Give the options that a synchronous client takes, out of those of an asynchronous one."""
+    return _known(options, _SYNC_OPTIONS, Retry, "redis.Redis")
+
+
+def _known(options: Mapping[str, Any], known: set[str], retry_class: Any, whose: str) -> dict[str, Any]:
+    """Leave out what the other kind of client does not know. Raises ConfigError where that would change what TLS checks.
+
+    >>> _known({"db": 1, "ssl_validate_ocsp": False}, {"db"}, Retry, "redis.asyncio")
+    {'db': 1}
+    >>> _known({"ssl_ca_path": "/etc/ssl"}, {"db"}, Retry, "redis.asyncio")
+    Traceback (most recent call last):
+    async_tracker.errors.ConfigError: redis.asyncio does not know the option ssl_ca_path of your client: make a client of that kind \
+yourself, with ssl_ca_certs for example, and give it as redis=
+    """
+    for name, value in options.items():
+        if name not in known and name.startswith("ssl") and value:
+            raise ConfigError(
+                f"{whose} does not know the option {name} of your client: make a client of that kind yourself, "
+                "with ssl_ca_certs for example, and give it as redis="
+            )
+    kept = {name: value for name, value in options.items() if name in known and name not in _ONE_KIND_ONLY}
     if isinstance(kept.get("retry_on_error"), list):
         kept["retry_on_error"] = list(kept["retry_on_error"])
+    if kept.get("retry") is not None:
+        kept["retry"] = _retry(kept["retry"], retry_class)
     return kept
+
+
+def _retry(retry: Any, retry_class: Any) -> Any:
+    """Make a retry of the other kind that tries as often, as late, and after the same errors."""
+    if isinstance(retry, retry_class):
+        return copy.deepcopy(retry)
+    return retry_class(copy.deepcopy(retry._backoff), retry._retries, tuple(retry._supported_errors))

@@ -6,6 +6,7 @@ can be asked whether it is still there. It notices at once when it is cut. A for
 its dead parent alive.
 """
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -34,6 +35,23 @@ _NOT_INHERITED = {
     "retry_on_timeout",
 }
 _ONE_AT_A_TIME_SECONDS = 30
+
+
+class OneAtATime(async_redis.BlockingConnectionPool):
+    """A pool of one connection, which commands get in the order in which they ask for it.
+
+    The driver's own pool gives it to a task that asks again at once, before those that have waited: a sweep of many commands would
+    keep everything else waiting until its end.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(max_connections=1, timeout=_ONE_AT_A_TIME_SECONDS, **options)
+        self._turn = asyncio.Lock()  # it is given in the order of asking
+
+    async def get_connection(self, *command: Any, **options: Any) -> Any:
+        """Wait for our turn, and for the connection."""
+        async with self._turn:
+            return await super().get_connection(*command, **options)
 
 
 class Link:
@@ -73,19 +91,13 @@ class Link:
         self.redis = Namespace(self.client, namespace)
         on_fork(self)
 
-    def _pool(self, pool: Any) -> async_redis.BlockingConnectionPool:
+    def _pool(self, pool: Any) -> OneAtATime:
         kwargs = {name: value for name, value in pool.connection_kwargs.items() if name not in _NOT_INHERITED}
         kwargs["socket_timeout"] = kwargs.get("socket_timeout") or SOCKET_TIMEOUT
         if "path" not in kwargs:
             kwargs["socket_connect_timeout"] = kwargs.get("socket_connect_timeout") or SOCKET_TIMEOUT
         kwargs["retry"] = Retry(NoBackoff(), 0)  # whether to send a write again is the journal's decision
-        return async_redis.BlockingConnectionPool(
-            max_connections=1,
-            timeout=_ONE_AT_A_TIME_SECONDS,
-            connection_class=pool.connection_class,
-            redis_connect_func=self._connected,
-            **kwargs,
-        )
+        return OneAtATime(connection_class=pool.connection_class, redis_connect_func=self._connected, **kwargs)
 
     async def _connected(self, connection: Any) -> None:
         if self._inner_connect is None:
@@ -177,6 +189,7 @@ class Link:
             "max_connections": 1,
             "socket_timeout": SOCKET_TIMEOUT,
             "decode_responses": False,
+            "retry": None,  # whether to say it again is for the thread to decide
         }
         if patience is not None:
             overrides |= {"socket_timeout": patience, "socket_connect_timeout": patience, "retry": SyncRetry(NoBackoff(), 0)}

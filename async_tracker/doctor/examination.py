@@ -20,6 +20,8 @@ from async_tracker.queries.wording import blocking_line, counted, duration
 from async_tracker.records import Instance, Snapshot
 from async_tracker.store import keys
 from async_tracker.store.instance_record import Description, StoredInstance
+from async_tracker.store.reading import Reading
+from async_tracker.store.run_record import job_ref
 from async_tracker.tracker import Tracker
 
 _OLDEST_REDIS, _OLDEST_VALKEY = (6, 2), (7, 2)
@@ -78,6 +80,7 @@ class Examination:
         await self._claims(stored, info)
         self._shared_claims(stored)
         self._corrupt(snapshot)
+        await self._unfit(snapshot)
 
     def _ok(self, subject: str, says: str) -> None:
         self._found.append(Finding(subject=subject, status=Status.OK, says=says))
@@ -218,6 +221,8 @@ class Examination:
                 self._warn(item.instance_id, says + where, "move what blocks the loop into asyncio.to_thread or a process pool")
             elif item.state is InstanceState.STALLED_SILENT:
                 self._warn(item.instance_id, says, "check its host: the process may be stopped, out of memory, or cut off from the network")
+            elif item.failing:
+                self._warn(item.instance_id, f"a loop of its tracker fails: {item.failing}", "see the log of its worker; its jobs run on")
             elif item.dropped:
                 self._warn(
                     item.instance_id,
@@ -314,6 +319,17 @@ class Examination:
                 "corrupt record",
                 key,
                 "it is skipped: another version or another program wrote it. Does only the tracker use this namespace?",
+            )
+
+    async def _unfit(self, snapshot: Snapshot) -> None:
+        """Name the keys of another type: what a dead instance left is not recovered over them, nor a live one's runs written."""
+        refs = sorted({ref for orphan in snapshot.orphans for ref in (orphan.job_id, job_ref(orphan.library, orphan.job_id))})
+        for key in await Reading(self.namespaced).unfit([item.instance_id for item in snapshot.instances], refs):
+            full = text(self.namespaced.full_key(key))
+            self._problem(
+                "key of another type",
+                f"{full}: the jobs of its instance cannot be tracked or recovered over it",
+                f"another program wrote it: delete it (redis-cli DEL {full!r}), and the next sweep goes on",
             )
 
 

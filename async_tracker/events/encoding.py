@@ -1,6 +1,7 @@
 """What happened: the events, their names, and how one is written into the stream."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,8 +10,11 @@ from async_tracker.errors import CorruptRecord
 from async_tracker.records import EVENT_SCHEMA, Event
 from async_tracker.store.run_record import RunRecord
 
-EVENT_TYPES = ("orphaned", "recovered", "quarantined", "stalled", "instance_dead", "ownership_lost", "unquarantined")
+EVENT_TYPES = ("orphaned", "recovered", "quarantined", "stalled", "instance_dead", "ownership_lost", "unquarantined", "action")
 """``on()`` and the stream know these. ``recovered`` covers a delayed recovery: its delay is in the details."""
+
+EVENT_ID = re.compile(r"\d{1,20}(-\d{1,20})?")
+"""What the id of an event looks like: ms of the server's clock, and a number among those of one ms."""
 
 _NAMED = ("instance_id", "job_id", "function", "queue")
 
@@ -41,7 +45,7 @@ def decode_event(event_id: str, raw: bytes | str) -> Event:
             queue=stored.get("queue"),
             details={name: value for name, value in stored.items() if name not in {*_NAMED, "schema", "type"}},
         )
-    except (ValueError, KeyError, TypeError) as exc:
+    except (ValueError, KeyError, TypeError, OverflowError, OSError, RecursionError) as exc:
         raise CorruptRecord(f"events {event_id}", f"not an event: {exc}") from exc
 
 

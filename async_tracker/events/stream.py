@@ -11,6 +11,7 @@ from async_tracker.errors import CorruptRecord
 from async_tracker.events.encoding import decode_event
 from async_tracker.records import Event
 from async_tracker.store import keys
+from async_tracker.store.run_record import LAST_MOMENT_MS
 
 _EVENTS_AT_ONCE = 100
 _WAIT_MS = 1_000
@@ -51,7 +52,7 @@ class EventStream:
 
     async def _start(self, since: str | datetime | None) -> str:
         if isinstance(since, datetime):
-            return f"{max(to_ms(since) - 1, 0)}-{_LAST_SEQUENCE}"  # XREAD gives what is later than an id: of a moment, its own events too
+            return f"{max(_ms_of(since) - 1, 0)}-{_LAST_SEQUENCE}"  # XREAD gives what is later than an id: of a moment, its own events too
         if since is not None:
             return str(since)
         newest = await self._last(1)
@@ -59,6 +60,18 @@ class EventStream:
 
     async def _last(self, count: int) -> list[StreamEntry]:
         return stream_entries(await call(self._redis, "XREVRANGE", keys.EVENTS, "+", "-", "COUNT", count))
+
+
+def _ms_of(moment: datetime) -> int:
+    """Give a moment in ms; one that this host's zone takes out of the calendar is the beginning, or the end, of all events.
+
+    >>> _ms_of(datetime.fromtimestamp(0).astimezone()), _ms_of(datetime.min) <= 0, _ms_of(datetime.max) > 0
+    (0, True, True)
+    """
+    try:
+        return to_ms(moment)
+    except (ValueError, OverflowError):
+        return 0 if moment.year < 1970 else LAST_MOMENT_MS
 
 
 def _decoded(entries: Iterable[StreamEntry]) -> Iterable[Event]:

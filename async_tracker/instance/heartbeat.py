@@ -18,8 +18,12 @@ from async_tracker.store.writes import Beat
 class Heartbeat:
     """Makes the beats, and calls for one at the given interval. Sending them is the registration's part."""
 
-    def __init__(self, *, pen: Pen, journal: Journal, clock: ServerClock, pulse: Pulse, interval: float) -> None:
-        """``interval`` is in seconds."""
+    def __init__(
+        self, *, pen: Pen, journal: Journal, clock: ServerClock, pulse: Pulse, failing: Callable[[], str], interval: float
+    ) -> None:
+        """``interval`` is in seconds. ``failing`` says which loops of the instance fail, '' for none."""
+        self._failing = failing
+        self._said_failing = ""
         self._pen = pen
         self._journal = journal
         self._clock = clock
@@ -50,14 +54,19 @@ class Heartbeat:
 
     def was_taken(self, beat: Beat) -> None:
         """Redis has taken this beat."""
+        self._said_failing = str(beat.fields.get("failing", ""))
         self._acknowledged_state = InstanceState(str(beat.fields["state"]))
         self._journal.acknowledge_counts(beat.counters)
 
     def _fields(self, state: InstanceState) -> dict[str, Argument]:
         counts = self._journal.counts
+        failing = self._failing()
+        said = {"failing": failing} if failing or self._said_failing else {}
         return {
+            **said,
             "state": state.value,
             "busy": self._journal.busy,
+            "unlisted": self._journal.unlisted,
             "rss_bytes": rss_bytes(),
             "loop_lag_ms": self._pulse.take_lag_ms(),
             "jobs_started": counts.started,

@@ -19,16 +19,48 @@ def hostname() -> str:
 
 
 def host_id() -> str:
-    """Give what distinguishes this host from another of the same name: the boot and the pid namespace; elsewhere the hardware address.
+    """Give what distinguishes this host from another of the same name: the boot and the pid namespace.
 
-    Two processes with the same id see each other's pids, so while one of them runs the host of the other is there.
+    Two processes with the same id see each other's pids, so while one of them runs the host of the other is there. Where the kernel
+    tells no boot, hardware address and name stand for it; where there is no network card either, the name and the pid namespace alone.
     """
+    marks = host_marks(boot=_boot(), pid_namespace=_pid_namespace(), node=uuid.getnode(), name=hostname())
+    return hashlib.sha256(marks.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def host_marks(*, boot: str, pid_namespace: str, node: int, name: str) -> str:
+    """Choose what a host is known by; each process of it must choose the same.
+
+    A node with the multicast bit is none of a network card: Python makes a new one up in each process.
+
+    >>> host_marks(boot="b00t", pid_namespace="pid:[1]", node=7, name="web")
+    'b00t pid:[1]'
+    >>> host_marks(boot="", pid_namespace="", node=7, name="web")
+    '7 web'
+    >>> host_marks(boot="", pid_namespace="pid:[1]", node=(1 << 40) + 7, name="web")
+    'pid:[1] web'
+    """
+    if boot and pid_namespace:
+        return f"{boot} {pid_namespace}"
+    hardware = "" if node & _MULTICAST else str(node)
+    return " ".join(mark for mark in (boot or hardware, pid_namespace, name) if mark)
+
+
+def _boot() -> str:
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        marks = f"{boot} {os.readlink('/proc/self/ns/pid')}"
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def _pid_namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
     except OSError:
-        marks = f"{uuid.getnode()} {hostname()}"
-    return hashlib.sha256(marks.encode()).hexdigest()[:16]
+        return ""
+
+
+_MULTICAST = 1 << 40
 
 
 def new_instance_id(label: str | None) -> str:

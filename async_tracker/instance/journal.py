@@ -60,6 +60,8 @@ class Journal:
         self._dirty: dict[str, float] = {}
         """Runs that are not stored as they are, and since when, on the monotonic clock; the longest first."""
         self._ended: dict[str, str] = {}
+        self._oldest_end_ms = math.inf
+        """Since when the end waits that has waited longest."""
         self._mixed_up: set[str] = set()
         """Jobs in flight whose record may be that of a run whose end was forgotten."""
         self.must_compare = False
@@ -73,6 +75,13 @@ class Journal:
         with self._lock:
             self._take_in()
             return len(self._runs)
+
+    @property
+    def unlisted(self) -> int:
+        """Number of runs in flight that are in no write yet: too young, or Redis is away."""
+        with self._lock:
+            self._take_in()
+            return sum(not run.sent for run in self._runs.values())
 
     @property
     def remembered(self) -> int:
@@ -183,11 +192,16 @@ class Journal:
         self._dirty.pop(name, None)
         if not run.sent:
             return False
-        self._ended[name] = ref
+        self._note_end(name, ref)
         if len(self._ended) > ENDED_KEPT:
             self.dropped += len(self._ended)
             self._forget_ended()
         return True
+
+    def _note_end(self, name: str, ref: str) -> None:
+        if not self._ended:
+            self._oldest_end_ms = monotonic_ms()
+        self._ended.setdefault(name, ref)
 
     def _forget_ended(self) -> None:
         """Let the list in Redis say later which jobs have ended; it cannot where an older run of the same job is in flight."""
@@ -231,21 +245,27 @@ class Journal:
         """Whether there is something to write."""
         return bool(self.new or self._dirty or self._ended or self.must_compare)
 
-    def is_due(self, *, before_ms: float) -> bool:
-        """Whether there is something to write, apart from runs that changed after ``before_ms`` on the monotonic clock."""
+    def is_due(self, *, before_ms: float, ended_before_ms: float = math.inf) -> bool:
+        """Whether a run has changed before ``before_ms`` on the monotonic clock or is prompt, or has ended before ``ended_before_ms``."""
         with self._lock:
             self._take_in(before_ms=before_ms)
-            return bool(self._ended) or self.must_compare or next(iter(self._dirty.values()), math.inf) <= before_ms
+            if self.must_compare or (self._ended and self._oldest_end_ms <= ended_before_ms):
+                return True
+            return next(iter(self._dirty.values()), math.inf) <= before_ms or bool(self._prompt())
+
+    def _prompt(self) -> list[str]:
+        """Give the runs that do not wait for their age, most often none."""
+        return [name for name in self._dirty if self._runs[name].is_prompt]
 
     def take(self, *, before_ms: float = math.inf) -> Batch | None:
-        """Take what is to be written next, without the runs that changed after ``before_ms``.
+        """Take what is to be written next, without the runs that changed after ``before_ms`` and are not prompt.
 
         ``put_back`` returns it when the write fails. Ends have to wait for a comparison where there must be one.
         """
         with self._lock:
-            self._take_in()
-            ripe = itertools.takewhile(lambda name: self._dirty[name] <= before_ms, self._dirty)
-            names = list(itertools.islice(ripe, BATCH))
+            self._take_in(before_ms=before_ms)
+            ripe = dict.fromkeys(itertools.takewhile(lambda name: self._dirty[name] <= before_ms, self._dirty))
+            names = list(itertools.islice({**ripe, **dict.fromkeys(self._prompt())}, BATCH))
             started = [self._runs[name] for name in names]
             for name in names:
                 del self._dirty[name]
@@ -274,10 +294,10 @@ class Journal:
             self._dirty = {**again, **self._dirty}
             for run in batch.started:
                 if run.token not in self._runs:
-                    self._ended.setdefault(run.token, run.ref)
+                    self._note_end(run.token, run.ref)
             for end in batch.ended:
                 if end.token is not None:
-                    self._ended.setdefault(end.token, end.job_id)
+                    self._note_end(end.token, end.job_id)
 
     def compare(self, listed: Iterable[str]) -> list[Ended]:
         """Tell which of the jobs that Redis lists for this instance are not in flight; they are written off.

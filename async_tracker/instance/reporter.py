@@ -12,6 +12,10 @@ from async_tracker.instance.runs import Facts, Run, current
 from async_tracker.instance.writer import Writer
 from async_tracker.recovery.adapter import Adapter
 from async_tracker.store.commands import Store
+from async_tracker.store.fitting import fit_text, fit_whole
+
+_TURNS = 6
+"""In how many turns of the loop a write is on its way: that of the writer, those of the tasks that redis-py makes, and two to spare."""
 
 
 class Reporter:
@@ -40,7 +44,18 @@ class Reporter:
         self._loop = asyncio.get_running_loop()
 
     def start_run(self, job_id: str, *, token: str | None = None, **facts: Unpack[Facts]) -> Run:
-        """Put a run in flight, under its ``token`` if it has one already. Appends to the journal and returns."""
+        """Put a run in flight, under its ``token`` if it has one already. Appends to the journal and returns.
+
+        What is no text, of the id and of the names, is made one: keys and counters are made of them.
+        """
+        if type(job_id) is not str:
+            job_id = fit_text(job_id) or "?"
+        if facts.get("function") is not None:
+            facts["function"] = fit_text(facts["function"])
+        if facts.get("queue") is not None:
+            facts["queue"] = fit_text(facts["queue"])
+        if facts.get("due_at_ms") is not None:
+            facts["due_at_ms"] = fit_whole(facts["due_at_ms"])
         now_mono_ms = monotonic_ms()
         started = Run(
             job_id=job_id,
@@ -53,6 +68,8 @@ class Reporter:
             **facts,
         )
         self._journal.start(started)
+        if started.job_try > 1:
+            self._writer.hurry(started)
         return started
 
     def enter_run(self, run: Run) -> None:
@@ -111,7 +128,14 @@ class Reporter:
         return True
 
     async def wait_stored(self, run: Run) -> None:
-        """Wait until the start is written, for at most ``hook_timeout`` seconds; only with ``durable``, else return at once."""
+        """Wait until the start is written, for at most ``hook_timeout`` seconds; only with ``durable``, else return at once.
+
+        For a run that is to be written at once, wait some turns of the loop: then the write is on its way, and reaches Redis even if
+        the job's first statement ends the process.
+        """
+        if run.is_prompt and self._start_timeout is None:
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
         if self._start_timeout is not None:
             with contextlib.suppress(TimeoutError):  # the writer has logged that tracking is behind
                 async with asyncio.timeout(self._start_timeout):

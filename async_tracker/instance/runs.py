@@ -1,6 +1,7 @@
 """A run as the process that runs it knows it, and `CurrentJob`, what a job sees of it."""
 
 import itertools
+import logging
 import secrets
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import ContextVar
@@ -11,11 +12,17 @@ from async_tracker.clock import to_ms
 from async_tracker.errors import LeaseLost
 from async_tracker.forks import on_fork
 from async_tracker.policy import NO_LIBRARY
+from async_tracker.store.fitting import fit_fraction, fit_text
 from async_tracker.store.run_record import RunRecord, job_ref
+
+logger = logging.getLogger("async_tracker")
 
 _MESSAGE_LENGTH = 200
 """Characters of a progress message that are kept; it stands in the record of every run in flight."""
 _ARGS_LENGTH = 200
+_FUNCTIONS_COMPLAINED_OF = 1_000
+"""Of how many functions it is remembered that the log says what is wrong with their reports; then it says no more."""
+_BEYOND_ROUNDING = 1e-6
 _LOW_DIGITS = [f"{low:02x}" for low in range(256)]
 
 
@@ -101,6 +108,8 @@ class Run:
     scope: str = ""
     """See `RunRecord`, as for ``hold``."""
     hold: str | None = None
+    is_prompt: bool = False
+    """It is written at once, whatever its age."""
     sent: bool = False
     """A write that may have reached Redis carried this run."""
     stored: bool = False
@@ -234,16 +243,33 @@ class CurrentJob:
     def progress(self, fraction: float | None = None, message: str | None = None) -> Awaitable[None]:
         """Say how far the job is: a fraction from 0 to 1, a short text, or both. Written with the next flush; returns at once.
 
-        Await it in a coroutine and call it in a plain function: it is done either way. Raises ValueError when the fraction is not
-        between 0 and 1.
+        Await it in a coroutine and call it in a plain function: it is done either way. It raises nothing, for a report must not fail
+        the job: a number below 0 or above 1 is taken for the nearer end, and what is no number, or no text, is left out. The log says
+        so once for each function, except where it is only rounding.
         """
-        if fraction is not None and not 0.0 <= fraction <= 1.0:
-            raise ValueError(f"progress({fraction!r}) must be between 0 and 1: write progress(done / total)")
-        self._run.progress = fraction if fraction is not None else self._run.progress
-        if message is not None:
-            self._run.progress_message = str(message)[:_MESSAGE_LENGTH]
-        self._run.keeper.touch(self._run)
+        try:
+            self._report(fraction, message)
+        except Exception as exc:  # the edge of a report: the job goes on
+            complain(self._run.function, "its progress cannot be noted (%s)", type(exc).__name__)
         return _DONE
+
+    def _report(self, fraction: Any, message: Any) -> None:
+        run = self._run
+        if fraction is not None:
+            fit = fit_fraction(fraction)
+            if fit is None:
+                complain(run.function, "progress() was given %s, which is no fraction: write progress(done / total)", _kind(fraction))
+            else:
+                run.progress = fit
+                if abs(fit - float(fraction)) > _BEYOND_ROUNDING:
+                    complain(run.function, "progress() was given a number that is not between 0 and 1: write progress(done / total)")
+        if message is not None:
+            text = fit_text(message, length=_MESSAGE_LENGTH)
+            if text is None:
+                complain(run.function, "progress() was given a message of which no text can be made, %s", _kind(message))
+            else:
+                run.progress_message = text
+        run.keeper.touch(run)
 
     def __repr__(self) -> str:
         return f"<CurrentJob {self.job_id!r} try {self.job_try} on {self.instance_id}>"
@@ -267,14 +293,44 @@ def handle_of(run: Run) -> CurrentJob:
 
 
 def shown_args(args: tuple[Any, ...], kwargs: dict[str, Any], redact: Callable[[str], str] | None) -> str:
-    """Give the arguments as a short text, through the redaction hook. What cannot be shown is said to be so.
+    """Give the arguments as a short text, through the redaction hook. What cannot be shown is said to be so, and the log says why, once.
+
+    Raises nothing. Where the redaction fails, nothing of the arguments is shown.
 
     >>> shown_args((1,), {"to": "me"}, None)
     "1, to='me'"
     """
     try:
-        shown = ", ".join([*(repr(value) for value in args), *(f"{name}={value!r}" for name, value in kwargs.items())])
+        shown: Any = ", ".join([*(repr(value) for value in args), *(f"{name}={value!r}" for name, value in kwargs.items())])
         shown = redact(shown) if redact is not None else shown
     except Exception as exc:  # a __repr__ or the redaction of the user: the job must not notice
+        complain(_function_in_hand(), "its arguments cannot be shown: __repr__ or redact raised %s", type(exc).__name__)
         return f"<arguments cannot be shown: {type(exc).__name__}>"
-    return shown if len(shown) <= _ARGS_LENGTH else shown[: _ARGS_LENGTH - 1] + "…"
+    if not isinstance(shown, str):
+        complain(_function_in_hand(), "its arguments are not shown: redact returned %s, and must return text", _kind(shown))
+        return f"<arguments cannot be shown: redact returned {_kind(shown)}>"
+    return str.__str__(shown) if len(shown) <= _ARGS_LENGTH else str.__str__(shown)[: _ARGS_LENGTH - 1] + "…"
+
+
+def _function_in_hand() -> str | None:
+    run = current.get()
+    return run.function if run is not None else None
+
+
+def _kind(value: Any) -> str:
+    return "None" if value is None else type(value).__name__
+
+
+_complained_of: set[tuple[str | None, str]] = set()
+
+
+def complain(function: str | None, what: str, *facts: str) -> None:
+    """Say in the log, once for each function, what is wrong with a report from it. The job does not notice, and the log stays short.
+
+    ``what`` is a format, and what is said once; ``facts`` belong into it.
+    """
+    key = (function, what)
+    if key not in _complained_of and len(_complained_of) < _FUNCTIONS_COMPLAINED_OF:
+        _complained_of.add(key)
+        whose = "a function" if function is None else f"function {function!r}"
+        logger.warning("%s: " + what + "; the job runs on, and this is not logged again", whose, *facts)

@@ -27,7 +27,7 @@ from async_tracker.instance.registration import Registration
 from async_tracker.instance.reporter import Reporter
 from async_tracker.instance.runs import Run
 from async_tracker.instance.sweep_loop import SweepLoop
-from async_tracker.instance.tasks import end_tasks, keep_running
+from async_tracker.instance.tasks import Failures, end_tasks, keep_running
 from async_tracker.instance.voice import Voice
 from async_tracker.instance.watchdog import Watchdog
 from async_tracker.instance.writer import Writer
@@ -104,13 +104,18 @@ class Runtime:
             pen=self.pen,
             clock=self.clock,
             alarms=self.alarms,
-            linger=settings.linger,
-            writes_at_once=settings.durable,
+            ration=settings.ration(),
             on_unknown=self._unknown,
         )
         self.journal = self.writer.journal
+        self.failures = Failures()
         self.heartbeat = Heartbeat(
-            pen=self.pen, journal=self.journal, clock=self.clock, pulse=self.pulse, interval=settings.heartbeat_interval
+            pen=self.pen,
+            journal=self.journal,
+            clock=self.clock,
+            pulse=self.pulse,
+            failing=self._failing,
+            interval=settings.heartbeat_interval,
         )
         presence = Presence(away_after=settings.heartbeat_ttl)
         self.voice = Voice(
@@ -120,6 +125,7 @@ class Runtime:
             presence=presence,
             namespace=settings.namespace,
             name=f"async-tracker-watchdog:{nonce}",
+            young_seconds=settings.gather,
         )
         self.watchdog = Watchdog(pulse=self.pulse, voice=self.voice, interval=settings.heartbeat_interval, is_over=self._is_over)
         self.registration = Registration(
@@ -211,15 +217,19 @@ class Runtime:
             logger.warning(_SLOW_START, max(seconds, 0.0))
 
     def _start_loops(self) -> None:
-        self._spawn(lambda: self.pulse.run(self.alarms, self._at_pulse))
-        self._spawn(self.writer.run)
-        self._spawn(lambda: self.heartbeat.run(self.alarms, self.registration.beat))
-        self._spawn(self.sweep_loop.run)
+        self._spawn("pulse", lambda: self.pulse.run(self.alarms, self._at_pulse))
+        self._spawn("writer", self.writer.run)
+        self._spawn("heartbeat", lambda: self.heartbeat.run(self.alarms, self.registration.beat))
+        self._spawn("sweep", self.sweep_loop.run)
         if self._settings.watchdog:
             self.watchdog.start()
 
-    def _spawn(self, loop_body: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        task = self._loop.create_task(keep_running(loop_body))
+    def _failing(self) -> str:
+        refused = {"writer": self.writer.refusal, "sweep": self.sweep_loop.refusal}
+        return "; ".join(part for part in (self.failures.text(), *(f"{name}: {why}" for name, why in refused.items() if why)) if part)
+
+    def _spawn(self, name: str, loop_body: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        task = self._loop.create_task(keep_running(loop_body, name=name, failures=self.failures))
         # A worker may leave its loop without a word (SystemExit): these tasks are meant to be left behind then.
         task._log_destroy_pending = False  # type: ignore[attr-defined]
         self._tasks.append(task)

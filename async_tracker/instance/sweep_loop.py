@@ -68,8 +68,8 @@ class SweepLoop:
         self._holder = holder
         self._alarms = alarms
         self._sweep_interval = sweep_interval
-        self._is_refused = False
-        """Redis refused the last sweep, and the log says so."""
+        self.refusal = ""
+        """Why Redis refused the last sweep, and the log says so; '' where it did not."""
 
     async def run(self) -> None:
         """Wait, and sweep where it is our turn."""
@@ -115,14 +115,14 @@ class SweepLoop:
         )
 
     def _got_through(self, turn: Turn) -> None:
-        if self._is_refused and turn.is_sweeper:  # to take the lease may be allowed where to sweep is not
-            self._is_refused = False
+        if self.refusal and turn.is_sweeper:  # to take the lease may be allowed where to sweep is not
+            self.refusal = ""
             logger.info("sweeps succeed again")
 
     def _put_off(self, exc: StorageError) -> None:
         """Log a refusal once: it lasts until a person changes something. That Redis is away is logged by the heartbeat."""
-        if isinstance(exc, StorageUnavailable) or self._is_refused:
+        if isinstance(exc, StorageUnavailable) or self.refusal:
             logger.debug("this sweep failed, the next one is tried in its time: %s", exc)
         else:
-            self._is_refused = True
+            self.refusal = str(exc)
             logger.warning("sweeps fail, so this worker recovers nothing: %s", exc)

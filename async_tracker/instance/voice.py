@@ -8,6 +8,7 @@ import logging
 import select
 import threading
 
+from async_tracker.clock import monotonic_ms
 from async_tracker.connections.link import Link, silence
 from async_tracker.errors import StorageError
 from async_tracker.forks import on_fork
@@ -29,13 +30,17 @@ _AT_EXIT_SECONDS = 0.25
 class Voice:
     """Speaks for an instance from another thread than the loop's. Made in the loop's thread; one thread at a time may speak."""
 
-    def __init__(self, *, link: Link, journal: Journal, pen: Pen, presence: Presence, namespace: str, name: str) -> None:
+    def __init__(
+        self, *, link: Link, journal: Journal, pen: Pen, presence: Presence, namespace: str, name: str, young_seconds: float
+    ) -> None:
+        """A run that is younger than ``young_seconds`` is not expected to be written."""
         self._link = link
         self._journal = journal
         self._pen = pen
         self._presence = presence
         self._namespace = namespace
         self._name = name
+        self._young_ms = young_seconds * 1000.0
         self._loop_thread = threading.get_ident()
         self._numbering = threading.Lock()
         self._is_ended = False
@@ -88,8 +93,9 @@ class Voice:
 
     @property
     def has_unwritten(self) -> bool:
-        """Whether the journal holds starts that Redis does not know: one of them may be the job that blocks the loop."""
-        return any(not run.stored for run in self._journal.runs())
+        """Whether the journal holds starts that Redis should know and does not: one of them may be the job that blocks the loop."""
+        started_before_ms = monotonic_ms() - self._young_ms
+        return any(not run.stored and run.started_mono_ms <= started_before_ms for run in self._journal.runs())
 
     def speak(self, silent_for: float) -> None:
         """Say that the process lives although its loop has not run for ``silent_for`` seconds. Raises StorageError."""

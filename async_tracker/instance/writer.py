@@ -1,4 +1,4 @@
-"""The one task that writes the journal: everything gathered within ``linger`` in one round trip."""
+"""The one task that writes the journal. Writes are rationed by time and not by job: `policy.Ration` has the rule."""
 
 import asyncio
 import logging
@@ -7,19 +7,16 @@ import threading
 from collections.abc import Callable
 
 from async_tracker.clock import ServerClock, monotonic_ms
-from async_tracker.errors import StorageError
+from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.instance.alarms import Alarms
 from async_tracker.instance.journal import BATCH, Batch, Journal
 from async_tracker.instance.pen import Pen
+from async_tracker.instance.runs import Run
+from async_tracker.policy import HASTY_A_SECOND, Ration, hasty_left
 from async_tracker.store.commands import Store
 from async_tracker.store.writes import Ended, Reply, Status, Write
 
 logger = logging.getLogger("async_tracker")
-
-_HASTE = 4
-"""With ``durable``, write every ``linger / 4``: waiting jobs hold worker slots, and arq stops reading its queue when all are taken."""
-_PATIENCE_SECONDS = 0.03
-"""Between two checks while all jobs are shorter than a linger: such a check finds nothing to write, and takes time from the jobs."""
 
 RETRY_SECONDS = 0.5
 """How long the writer waits after a failed write; a beat that Redis takes wakes it earlier."""
@@ -32,11 +29,10 @@ _BATCHES = 8
 
 
 class Writer:
-    """Wakes when the journal has work, waits ``linger``, writes. Never raises: a failed write is put back and tried again.
+    """Wakes when the journal has work, waits, writes what is old enough. Never raises: a failed write is put back and tried again.
 
-    Two writes are at least a linger apart, and further where all runs are shorter. A run is written once it is older than that,
-    so that the many that are shorter cost no write. With ``writes_at_once``, where jobs wait for it, a run is written with the next
-    write, and two writes are a quarter of a linger apart.
+    Looks at the journal are ``gather`` apart while there is work, so that what leaves a process depends on the time and not on what it
+    runs; the first one after a quiet second comes after ``linger``. Only runs of a second try are written at once, a few a second.
     """
 
     def __init__(
@@ -46,19 +42,17 @@ class Writer:
         pen: Pen,
         clock: ServerClock,
         alarms: Alarms,
-        linger: float,
-        writes_at_once: bool = False,
+        ration: Ration,
         on_unknown: Callable[[], None],
     ) -> None:
-        """``linger`` is in seconds. ``on_unknown`` is called when Redis answers that it does not know the instance."""
+        """``on_unknown`` is called when Redis answers that it does not know the instance."""
         self.journal = Journal(wake=self.wake)
         """What is written; the writer makes it, for it wakes the writer."""
         self._store = store
         self._pen = pen
         self._clock = clock
         self._alarms = alarms
-        self._gathers = linger / _HASTE if writes_at_once else linger
-        self._ripening_ms = 0.0 if writes_at_once else linger * 1000.0
+        self._ration = ration
         self._on_unknown = on_unknown
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
@@ -68,10 +62,18 @@ class Writer:
         """How often it has checked the journal."""
         self._started_before = 0
         """Number of runs that had started at the last check."""
+        self._busy_at_ms = float("-inf")
+        """When a run was last seen to have started, or a write began."""
+        self._is_hasty = False
+        """The next check is the first after a quiet time."""
+        self._hasty_left = HASTY_A_SECOND
+        self._hasty_counted_ms = 0.0
         self._due = asyncio.Event()
         self._written = asyncio.Condition()
         self.is_behind = False
         """The last write failed: Redis does not know what the journal holds."""
+        self.refusal = ""
+        """Why Redis refused the last write; '' where it was taken, or Redis was away."""
         self._dropped_before = 0
 
     def wake(self) -> None:
@@ -80,9 +82,15 @@ class Writer:
             return
         self.is_awake = True
         if threading.get_ident() == self._thread:
-            self._check_in(self._gathers)
+            self._wake_up()
         else:
-            self._loop.call_soon_threadsafe(self._check_in, self._gathers)
+            self._loop.call_soon_threadsafe(self._wake_up)
+
+    def _wake_up(self) -> None:
+        quiet_for = (monotonic_ms() - self._busy_at_ms) / 1000.0
+        wait = self._ration.first_check(quiet_for=quiet_for)
+        self._is_hasty = wait < self._ration.gather
+        self._check_in(wait)
 
     def _check_in(self, seconds: float) -> None:
         self._alarms.set(seconds, self._check)
@@ -90,15 +98,43 @@ class Writer:
     def _check(self) -> None:
         self.is_awake = False
         self.checks += 1
-        started_before, self._started_before = self._started_before, self.journal.counts.started
-        if self.journal.is_due(before_ms=self._ripe_before_ms()):
+        now_ms, is_hasty = monotonic_ms(), self._is_hasty
+        is_due = self.journal.is_due(
+            before_ms=now_ms - self._ration.start_waits(is_hasty=is_hasty) * 1000.0,
+            ended_before_ms=now_ms - self._ration.end_waits(is_hasty=is_hasty) * 1000.0,
+        )
+        has_work, started = self.journal.has_work, self.journal.counts.started
+        if has_work or started != self._started_before:
+            self._busy_at_ms = now_ms
+        if is_due:
             self._due.set()
-        elif self._ripening_ms and (self.journal.has_work or self._started_before != started_before):
+        elif not self._ration.durable and (has_work or started != self._started_before):
+            self._is_hasty = False
             self.is_awake = True  # what has only just started may end as soon; where starts are written at once, each wakes for itself
-            self._check_in(max(self._gathers, _PATIENCE_SECONDS))
+            self._check_in(self._ration.gather)
+        self._started_before = started
+
+    def hurry(self, run: Run) -> bool:
+        """Write this run, which has just started, in the next turn of the loop, unless many others have been. Callable from any thread.
+
+        Returns whether it is.
+        """
+        now_ms = monotonic_ms()
+        left = hasty_left(self._hasty_left, elapsed=(now_ms - self._hasty_counted_ms) / 1000.0)
+        self._hasty_counted_ms = now_ms
+        is_prompt = left >= 1.0
+        self._hasty_left = left - 1.0 if is_prompt else left
+        if is_prompt:
+            run.is_prompt = True
+            self.journal.take_in_run(run)
+            if threading.get_ident() == self._thread:
+                self._due.set()
+            elif not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._due.set)
+        return is_prompt
 
     def _ripe_before_ms(self) -> float:
-        return monotonic_ms() - self._ripening_ms
+        return monotonic_ms() - self._ration.start_waits(is_hasty=self._is_hasty) * 1000.0
 
     def kick(self) -> None:
         """Try again now: Redis has just answered."""
@@ -110,7 +146,9 @@ class Writer:
         while True:
             await self._due.wait()
             self._due.clear()
-            if not await self._flush(before_ms=self._ripe_before_ms()):
+            self._busy_at_ms = monotonic_ms()
+            ripe_before_ms, self._is_hasty = self._ripe_before_ms(), False
+            if not await self._flush(before_ms=ripe_before_ms):
                 await self._alarms.sleep(RETRY_SECONDS)
                 self._due.set()
             elif self.journal.has_work:
@@ -124,7 +162,7 @@ class Writer:
         return done
 
     async def _write_all(self, before_ms: float) -> bool:
-        """Write what there is, in one round trip. What comes meanwhile waits for its own linger: else a busy worker never stopped."""
+        """Write what there is, in one round trip. What comes meanwhile waits for its own time: else a busy worker never stopped."""
         if self.journal.must_compare and not await self.compare():
             return False
         batches = self._take(_BATCHES, before_ms=before_ms)
@@ -157,7 +195,7 @@ class Writer:
         if Status.UNKNOWN in refused:
             self._on_unknown()
             return False
-        if not refused:  # else the watchdog wrote meanwhile: with newer numbers the rest is taken, after another linger
+        if not refused:  # else the watchdog wrote meanwhile: with newer numbers the rest is taken, with the next write
             self._succeeded()
         return True
 
@@ -167,7 +205,8 @@ class Writer:
 
     async def _send(self, batches: list[Batch]) -> list[Reply]:
         sent_at_ms = monotonic_ms()
-        replies = await self._store.write_many(self._pen.instance_id, self._numbered(batches))
+        may_die = any(run.is_prompt for batch in batches for run in batch.started)
+        replies = await self._store.write_many(self._pen.instance_id, self._numbered(batches), is_last_word=may_die)
         self._clock.correct(replies[0].now_ms, sent_at_ms=sent_at_ms, received_at_ms=monotonic_ms())
         return replies
 
@@ -201,11 +240,13 @@ class Writer:
             await self._written.wait_for(is_written)
 
     def _failed(self, exc: StorageError) -> None:
+        self.refusal = "" if isinstance(exc, StorageUnavailable) else str(exc)
         if not self.is_behind:
             self.is_behind = True
             logger.warning(_BEHIND, exc, extra={"instance_id": self._pen.instance_id})
 
     def _succeeded(self) -> None:
+        self.refusal = ""
         if not self.is_behind:
             return
         self.is_behind = False

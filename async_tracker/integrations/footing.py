@@ -39,6 +39,7 @@ class Footing:
         queues: tuple[str, ...] = (),
         functions: Collection[str] = (),
         concurrency: int | None = None,
+        claim_seconds: float | None = None,
         claims_server: str | None = None,
         broker: str | None = None,
         notes: tuple[Note, ...] = (),
@@ -46,7 +47,8 @@ class Footing:
         """Describe a worker of ``library`` in this process: what every instance says of itself is added to what is said of this one.
 
         ``queue`` is its name for people, ``queues`` are the library's own names, ``broker`` is what the adapter must know to find the
-        claims. To be called in the event loop in which the instance will live.
+        claims, ``claim_seconds`` how long they live where it must know that. To be called in the event loop in which the instance will
+        live.
         """
         return Description(
             library=library,
@@ -58,6 +60,7 @@ class Footing:
             queues=queues,
             functions=tuple(functions),
             concurrency=concurrency,
+            claim_seconds=claim_seconds,
             tags=self.settings.tags,
             versions=versions(*(() if library == NO_LIBRARY else (library,))),
             redis=describe(self.access.client()),

@@ -200,7 +200,7 @@ class Registry:
     def sharing(self, instances: Iterable[StoredInstance]) -> list[tuple[str, ...]]:
         """Give the groups of instances whose claims cannot be told apart: none of a group is recovered while another of it lives.
 
-        Instances of one process die together, so they are nobody's concern.
+        Instances of one process die together, so they need not be told apart.
         """
         groups: list[list[StoredInstance]] = []
         for stored in instances:

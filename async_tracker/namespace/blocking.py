@@ -72,7 +72,7 @@ class SyncNamespace(Proxy, SyncCommands):
         return SyncNamespace(self.redis.client(), self.namespace, close_client=True, allow=self._rules.allowed)
 
     def clear(self) -> int:
-        """Delete every key of the namespace; return how many there were. In batches of SCAN and UNLINK, to block nobody."""
+        """Delete every key of the namespace; return how many there were. It works in batches of SCAN and UNLINK: no long standstill."""
         deleted = 0
         batch: list[Any] = []
         for key in self.scan_iter(count=CLEAR_BATCH):

@@ -19,7 +19,7 @@ STOCK = frozenset(
 
 
 def only_queues(pipeline: Any) -> bool:
-    """Tell whether a pipeline queues commands as redis-py's own do, so that nobody misses a call that is not made."""
+    """Tell whether a pipeline queues commands as redis-py's own do, so that no caller misses a call that is not made."""
     return all(
         getattr(type(pipeline), name, None) in STOCK and name not in vars(pipeline)
         for name in ("execute_command", "pipeline_execute_command")

@@ -38,6 +38,12 @@ ALLOWED_FOR = {"arq": ("DBSIZE",)}
 """Refused commands that a client's class cannot do without. An arq worker logs the size of the database when it starts."""
 
 
+_NOT_TO_BE_MOVED = (
+    "a namespace cannot be pickled, nor copied deeply: it stands on a client with open connections. "
+    "Hand over its name, and make another one there: Namespace(client, name)"
+)
+
+
 class Absent:
     """An attribute that redis-py's clients have and a namespace has not: it would go past it."""
 
@@ -147,6 +153,18 @@ class Proxy:
     @__class__.setter
     def __class__(self, value: Any) -> None:
         raise TypeError("the class of a namespace cannot be changed")
+
+    def __copy__(self) -> Self:
+        """Make another view of the same client, as a copy of a client has the same pool."""
+        made: Self = object.__new__(type(self))
+        vars(made).update(vars(self))
+        return made
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        raise TypeError(_NOT_TO_BE_MOVED)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError(_NOT_TO_BE_MOVED)
 
     @property
     def namespace(self) -> str:

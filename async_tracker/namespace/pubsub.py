@@ -28,7 +28,7 @@ def rewrite_subscription(args: tuple[Any, ...], names: Naming) -> list[Any]:
 
 
 def strip_frame(frame: Any, names: Naming) -> Any:
-    """Take the namespace off a message; None for a notification that tells of somebody else's key.
+    """Take the namespace off a message; None for a notification of a key outside the namespace.
 
     >>> names = Naming("app", str.encode)
     >>> strip_frame([b"pmessage", b"app:n*", b"app:news", b"app:x"], names)

@@ -62,7 +62,7 @@ def refusal_of(name: str) -> str | None:
     if name in SHAPES:
         return None
     return reason_to_refuse(name) or (
-        "it is in no table, so nobody knows where its keys are; say so by "
+        "it is in no table, so it is not known where its keys are; say so by "
         f'Namespace.register("{name}", "1"), where "1" is the place of its only key ("-": no keys)'
     )
 

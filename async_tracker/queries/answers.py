@@ -14,7 +14,7 @@ from async_tracker.records import FunctionStats, Instance, Job, Orphan, Quaranti
 from async_tracker.store.counters import COUNTERS, parse_stats
 from async_tracker.store.instance_record import StoredInstance
 from async_tracker.store.quarantine import field_text
-from async_tracker.store.run_record import RunRecord, StoredRun, job_id_of, run_record
+from async_tracker.store.run_record import LAST_MOMENT_MS, RunRecord, StoredRun, job_id_of, run_record
 
 
 def _writable(record: type) -> Any:
@@ -104,7 +104,7 @@ def instance_of(stored: StoredInstance, picture: Picture) -> Instance:
     made.queues = description.queues or ((description.queue,) if description.queue else ())
     made.functions = description.functions
     made.concurrency = description.concurrency
-    made.busy = stored.busy if not picture.held else len(picture.held.get(name, ()))
+    made.busy = busy_of(stored, listed=len(picture.held.get(name, ()))) if picture.held else stored.busy
     made.started_at = from_ms(stored.started_at_ms)
     made.heartbeat_at = from_ms(beat_ms)
     made.heartbeat_age = max(observation.now_ms - beat_ms, 0.0) / 1000.0
@@ -121,9 +121,32 @@ def instance_of(stored: StoredInstance, picture: Picture) -> Instance:
     made.jobs_started = stored.jobs_started
     made.jobs_ended = stored.jobs_ended
     made.dropped = stored.dropped
+    made.failing = stored.failing
     made.__class__ = Instance
     instance: Instance = made
     return instance
+
+
+def busy_of(stored: StoredInstance, *, listed: int) -> int:
+    """Tell how many runs an instance has in flight: those that are listed, and those that were too young for it at its last beat.
+
+    A beat is up to ``heartbeat_interval`` old, so that some of these may be listed by now: there were no more than ``busy`` in all.
+
+    >>> from async_tracker.policy import Limits
+    >>> from async_tracker.store.instance_record import Description, StoredInstance
+    >>> who = Description(library="arq", host="h", host_id="h", pid=1)
+    >>> beat = StoredInstance(instance_id="w", description=who, limits=Limits(), started_at_ms=0, busy=10, unlisted=8)
+    >>> [busy_of(beat, listed=listed) for listed in (0, 2, 10, 12)]
+    [8, 10, 10, 12]
+    """
+    young = 0 if stored.died_at_ms is not None else stored.unlisted
+    return max(listed, min(listed + young, stored.busy))
+
+
+def unlisted_in(picture: Picture) -> int:
+    """Count the runs in flight on live instances that are not listed, by the last beats of these."""
+    listed = {name: len(picture.held.get(name, ())) for name in picture.instances if picture.is_live(name)}
+    return sum(busy_of(picture.instances[name], listed=count) - count for name, count in listed.items())
 
 
 def orphaned_runs(picture: Picture) -> list[RunRecord]:
@@ -195,8 +218,18 @@ def quarantined_of(ref: str, fields: dict[str, bytes]) -> Quarantined:
         queue=field_text(fields, "queue"),
         function=field_text(fields, "function"),
         instance_id=field_text(fields, "instance_id") or "",
-        deaths=int(fields.get("deaths", b"0")),
+        deaths=_whole(fields, "deaths"),
         reason=field_text(fields, "reason") or "",
-        quarantined_at=from_ms(int(fields.get("quarantined_at_ms", b"0"))),
+        quarantined_at=from_ms(min(_whole(fields, "quarantined_at_ms"), LAST_MOMENT_MS)),
         payload_bytes=len(fields.get("payload", b"")),
     )
+
+
+def _whole(fields: Mapping[str, bytes], name: str) -> int:
+    """Read a whole number; 0 where another program wrote something else: the job must be shown, to be retried or dropped.
+
+    >>> _whole({"deaths": b"3"}, "deaths"), _whole({"deaths": b"many"}, "deaths"), _whole({}, "deaths")
+    (3, 0, 0)
+    """
+    stored = fields.get(name, b"")
+    return int(stored) if stored.isdigit() and len(stored) < 16 else 0

@@ -25,6 +25,7 @@ from async_tracker.queries.answers import (
     orphans_in,
     quarantined_of,
     stats_of,
+    unlisted_in,
 )
 from async_tracker.queries.picture import Picture
 from async_tracker.queries.under_way import under_way
@@ -81,6 +82,7 @@ class Queries:
             taken_at=from_ms(picture.now_ms),
             duration=time.monotonic() - began,
             corrupt=tuple(sorted(set(picture.corrupt))),
+            unlisted=unlisted_in(picture),
         )
 
     async def instances(self) -> list[Instance]:

@@ -55,6 +55,8 @@ class Claim:
     """False when the job was only fetched: it cannot have killed its worker. None when the library does not tell."""
     scope: str = ""
     hold: str | None = None
+    function: str | None = None
+    """The function of the job, where the library's own keys tell it."""
 
     @property
     def ref(self) -> str:

@@ -7,11 +7,14 @@ Nothing of the worker library is changed here, so this serves instances that onl
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
+from async_tracker.connections.calls import is_of_wrong_type
+from async_tracker.errors import StorageError
 from async_tracker.events.encoding import orphaned_event
 from async_tracker.recovery.adapter import Adapter, Claim
 from async_tracker.recovery.orphans import Dead, FoundOrphan, Left, sort_out
 from async_tracker.store.commands import Store
 from async_tracker.store.counters import field_name
+from async_tracker.store.instance_record import Description
 from async_tracker.store.reading import Reading
 from async_tracker.store.run_record import RunRecord
 from async_tracker.store.writes import Settlement
@@ -24,6 +27,10 @@ _ADOPTED_AT_ONCE = 200
 _ANNOUNCE_AGAIN_MS = 60_000
 """How often dead instances are searched for new orphans while none are recovered: each search goes through their whole queues."""
 
+_UNREAD = (
+    "what dead instance %s left cannot be recovered, what others left is: %s. Another program wrote that key: delete it, "
+    "and the next sweep recovers these jobs too (async-tracker doctor names it)"
+)
 _NOT_RECOVERED = "job %s was left by dead instance %s; this worker does not recover jobs (recover=False, or no queue behind it)"
 
 
@@ -51,15 +58,13 @@ class Leftovers:
         self._window_ms = int(recovery_window * 1000)
         self._on_event = on_event
         self._searched_at_ms: dict[str, int] = {}
+        self._unread: set[str] = set()
 
     async def find(self, instance_ids: Sequence[str], *, now_ms: int, adopt: bool) -> Left:
         """Find what these instances left: by our records, and by the claims that carry their names. ``adopt`` keeps the orphans."""
         read, listed = await self._reading.instances_and_refs(instance_ids)
         described = {name: read.found[name].description if name in read.found else None for name in instance_ids}
-        claims: dict[str, list[Claim]] = {}
-        if self.adapter is not None:
-            async for claim in self.adapter.claims_of(described):
-                claims.setdefault(claim.instance_id, []).append(claim)
+        claims, unread = await self._claims(described)
         refs = {ref for of_one in listed.values() for ref in of_one} | {claim.ref for of_one in claims.values() for claim in of_one}
         # What was adopted is read after the claims. Another sweeper that is at work here adopts an orphan before it releases it: so an
         # orphan whose claim is gone already is found among the adopted, and is not taken for one of which nothing is known.
@@ -77,8 +82,58 @@ class Leftovers:
         left = sort_out(dead, runs, library=self._library, now_ms=now_ms)
         for name in instance_ids if adopt else ():
             found = [orphan.record for orphan in left.orphans if orphan.stands and orphan.record.instance_id == name]
-            await self._adopt(name, [record for record in found if record.ref not in adopted[name]])
-        return left
+            try:
+                await self._adopt(name, [record for record in found if record.ref not in adopted[name]])
+            except StorageError as exc:
+                if not is_of_wrong_type(exc):
+                    raise
+                self.note_unread(name, exc)
+                unread.add(name)
+        return _without(left, unread) if unread else left
+
+    async def _claims(self, described: Mapping[str, Description | None]) -> tuple[dict[str, list[Claim]], set[str]]:
+        """Give the claims of these instances, and those of which they cannot be read.
+
+        Bad data of one instance costs the claims of that one: where a look at all fails by it, each is looked at alone.
+        """
+        claims: dict[str, list[Claim]] = {}
+        if self.adapter is None:
+            return claims, set()
+        try:
+            async for claim in self.adapter.claims_of(described):
+                claims.setdefault(claim.instance_id, []).append(claim)
+        except Exception as exc:  # an adapter may be of any library; what Redis refuses to all is no matter of one instance
+            if isinstance(exc, StorageError) and not is_of_wrong_type(exc):
+                raise
+            if len(described) == 1:
+                (name,) = described
+                self.note_unread(name, exc)
+                return {}, {name}
+            claims, unread = {}, set()
+            for name, description in described.items():
+                of_one, is_unread = await self._claims({name: description})
+                claims.update(of_one)
+                unread |= is_unread
+            return claims, unread
+        return claims, set()
+
+    def note_unread(self, instance_id: str, exc: Exception) -> None:
+        """Log once that bad data keeps a dead instance from being recovered, and what to do: each sweep tries it again."""
+        if instance_id not in self._unread:
+            self._unread.add(instance_id)
+            logger.error(
+                _UNREAD, instance_id, exc, exc_info=None if isinstance(exc, StorageError) else exc, extra={"instance_id": instance_id}
+            )
+
+    async def bury(self, instance_id: str) -> bool:
+        """Forget a dead instance that has no orphan left; False where it has, or where bad data is in the way."""
+        try:
+            return await self._store.bury(instance_id)
+        except StorageError as exc:
+            if not is_of_wrong_type(exc):
+                raise
+            self.note_unread(instance_id, exc)
+            return False
 
     async def _adopt(self, instance_id: str, orphans: Sequence[RunRecord]) -> None:
         for start in range(0, len(orphans), _ADOPTED_AT_ONCE):
@@ -97,9 +152,9 @@ class Leftovers:
             for orphan in left.orphans:
                 if orphan.stands:
                     await self._announce(orphan)
-            holding = {claim.instance_id for claim in left.fetched} | {orphan.record.instance_id for orphan in left.orphans}
+            holding = {claim.instance_id for claim in left.fetched} | {orphan.record.instance_id for orphan in left.orphans} | left.unread
             for name in due:
-                if name in holding or not await self._store.bury(name):
+                if name in holding or not await self.bury(name):
                     self._searched_at_ms[name] = now_ms
         await self.forget(died_at_ms, now_ms=now_ms)
 
@@ -107,7 +162,14 @@ class Leftovers:
         record = orphan.record
         event = orphaned_event(record, reason=orphan.reason)
         counter = field_name(record.function, record.queue, "orphaned")
-        if await self._store.announce(record, event, counter=counter):
+        try:
+            is_new = await self._store.announce(record, event, counter=counter)
+        except StorageError as exc:
+            if not is_of_wrong_type(exc):
+                raise
+            self.note_unread(record.instance_id, exc)
+            return
+        if is_new:
             facts = {"job_id": record.job_id, "instance_id": record.instance_id}
             logger.warning(_NOT_RECOVERED, *facts.values(), extra=facts)
             self._on_event(event)
@@ -123,5 +185,19 @@ class Leftovers:
                 record = runs.get(ref)
                 if record is None or record.instance_id != instance_id:  # the record there is another run's, and stays
                     record = RunRecord(job_id=ref, instance_id=instance_id, token="-", started_at_ms=now_ms)
-                await self._store.settle(Settlement(record=record), window_ms=self._window_ms)
-            await self._store.bury(instance_id)
+                try:
+                    await self._store.settle(Settlement(record=record), window_ms=self._window_ms)
+                except StorageError as exc:
+                    if not is_of_wrong_type(exc):
+                        raise
+                    self.note_unread(instance_id, exc)
+            await self.bury(instance_id)
+
+
+def _without(left: Left, unread: set[str]) -> Left:
+    """Leave alone what these instances left: it is neither recovered nor forgotten."""
+    return Left(
+        orphans=tuple(orphan for orphan in left.orphans if orphan.record.instance_id not in unread),
+        fetched=tuple(claim for claim in left.fetched if claim.instance_id not in unread),
+        unread=frozenset(unread),
+    )

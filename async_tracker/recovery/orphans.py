@@ -32,6 +32,8 @@ class Left:
 
     orphans: tuple[FoundOrphan, ...]
     fetched: tuple[Claim, ...]
+    unread: frozenset[str] = frozenset()
+    """The instances among them of which it cannot be known, or not be kept, what they left: bad data of theirs is in the way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +126,7 @@ class _Sorter:
             job_id=claim.job_id if claim is not None else ref,
             instance_id=self._dead.instance_id,
             token=_run_of(claim) if claim is not None else "-",
+            function=claim.function if claim is not None else None,
             queue=claim.queue if claim is not None else None,
             library=self._library,
             started_at_ms=died_at_ms or self._now_ms,

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from async_tracker.connections.calls import is_of_wrong_type
 from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.events.encoding import encode_event, facts_of, orphaned_event
 from async_tracker.policy import apart, is_poison, recovery_delay
@@ -132,7 +133,7 @@ class Recoverer:
             except StorageUnavailable:
                 raise
             except Exception as exc:  # the edge of the loop: an adapter may be of any library, and one orphan must not hold up the others
-                hindered = True
+                hindered = hindered or not is_of_wrong_type(exc)  # no other instance is less hindered by bad data
                 self._log_failure(death.orphan, exc)
                 continue
             if result is not None:
@@ -140,7 +141,8 @@ class Recoverer:
         if not dry_run:
             await self._give_back(left.fetched)
             for instance_id in instance_ids:
-                await self._store.bury(instance_id)
+                if instance_id not in left.unread:
+                    await self._leftovers.bury(instance_id)
         return Recovered(done=tuple(done), hindered=hindered)
 
     async def _deaths(self, orphans: Sequence[FoundOrphan], *, now_ms: int) -> list[_Death]:
@@ -156,7 +158,17 @@ class Recoverer:
 
     async def _give_back(self, fetched: Sequence[Claim]) -> None:
         if fetched:
-            await self._adapter.give_back(fetched)
+            try:
+                await self._adapter.give_back(fetched)
+            except StorageError as exc:
+                owners = sorted({claim.instance_id for claim in fetched})
+                if not is_of_wrong_type(exc):
+                    raise
+                if len(owners) == 1:
+                    self._leftovers.note_unread(owners[0], exc)
+                for owner in owners if len(owners) > 1 else ():
+                    await self._give_back([claim for claim in fetched if claim.instance_id == owner])
+                return
             names = sorted({claim.instance_id for claim in fetched})
             logger.info("gave back %d jobs that dead instances had fetched and not started", len(fetched), extra={"instance_ids": names})
 

@@ -49,12 +49,17 @@ class Store:
         names, arguments = write_call(instance_id, sequence, started=started, ended=ended)
         return _reply(await self._run("write", names, *arguments))
 
-    async def write_many(self, instance_id: str, writes: Sequence[Write]) -> list[Reply]:
-        """Do what `write` does several times, each a step of its own, in one round trip."""
-        if len(writes) == 1:  # nearly always, and a pipeline costs more
+    async def write_many(self, instance_id: str, writes: Sequence[Write], *, is_last_word: bool = False) -> list[Reply]:
+        """Do what `write` does several times, each a step of its own, in one round trip.
+
+        With ``is_last_word`` it is done even if the process ends once it is sent: the scripts are sent in full, for there may be no time
+        for Redis to ask for them.
+        """
+        if len(writes) == 1 and not is_last_word:  # nearly always, and a pipeline costs more
             return [await self.write(instance_id, writes[0].sequence, started=writes[0].started, ended=writes[0].ended)]
         calls = [(SCRIPTS["write"], *write_call(instance_id, each.sequence, started=each.started, ended=each.ended)) for each in writes]
-        return [_reply(checked("write", reply)) for reply in raised(await run_scripts(self.redis, calls))]
+        replies = raised(await run_scripts(self.redis, calls, by_text=is_last_word))
+        return [_reply(checked("write", reply)) for reply in replies]
 
     async def leave(self, instance_id: str, *, writes: Sequence[Write], beat: Beat, lease: tuple[str, str] | None) -> None:
         """Write what is left, beat, give the lease (library and holder) back if it is held, and deregister, in one round trip.

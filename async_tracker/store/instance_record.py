@@ -1,19 +1,20 @@
 """What an instance says of itself, as a hash: pure."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
 
 from async_tracker.errors import CorruptRecord
 from async_tracker.policy import InstanceState, Limits
+from async_tracker.store.fitting import fit_number, fit_text, fit_whole
 from async_tracker.store.run_record import LAST_MOMENT_MS, RECORD_SCHEMA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """What an instance has to say to whoever runs it: something about its set-up that is not as it was meant."""
+    """What an instance reports to its operators: something about its set-up that is not as it was meant."""
 
     says: str
     remedy: str
@@ -36,6 +37,8 @@ class Description:
     """The names of its queues, where it works on several."""
     functions: tuple[str, ...] = ()
     concurrency: int | None = None
+    claim_seconds: float | None = None
+    """How long a claim of its library lives, where all live for as long and the adapter must know it."""
     tags: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     redis: str | None = None
@@ -47,27 +50,36 @@ class Description:
 
 
 def encode_description(description: Description, limits: Limits) -> dict[str, str | int | float]:
-    """Give the fields of ``instance:{id}`` that do not change while the instance lives."""
+    """Give the fields of ``instance:{id}`` that do not change while the instance lives.
+
+    What cannot be stored of one field is left out: it must not keep the instance from registering.
+    """
+    concurrency = fit_whole(description.concurrency)
     fields: dict[str, str | int | float] = {
         "schema": RECORD_SCHEMA,
         "library": description.library,
         "host": description.host,
         "host_id": description.host_id,
         "pid": description.pid,
-        "functions": json.dumps(description.functions),
-        "tags": json.dumps(description.tags),
-        "versions": json.dumps(dict(description.versions)),
+        "functions": _dumped(description.functions),
+        "tags": _dumped(description.tags),
+        "versions": json.dumps({fit_text(name): fit_text(version) for name, version in description.versions.items()}),
         "limits": json.dumps([limits.heartbeat_ttl, limits.disconnect_grace, limits.silence_limit, limits.stall_limit]),
-        "label": description.label or "",
-        "queue": description.queue or "",
-        "queues": json.dumps(description.queues) if description.queues else "",
-        "concurrency": "" if description.concurrency is None else description.concurrency,
+        "label": fit_text(description.label) or "",
+        "queue": fit_text(description.queue) or "",
+        "queues": _dumped(description.queues) if description.queues else "",
+        "concurrency": "" if concurrency is None else concurrency,
+        "claim_seconds": "" if description.claim_seconds is None else description.claim_seconds,
         "redis": description.redis or "",
         "claims_server": description.claims_server or "",
         "broker": description.broker or "",
         "notes": json.dumps([[note.says, note.remedy, note.is_error] for note in description.notes]) if description.notes else "",
     }
     return {name: value for name, value in fields.items() if value != ""}
+
+
+def _dumped(names: Iterable[object]) -> str:
+    return json.dumps([text for text in map(fit_text, names) if text is not None])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +92,7 @@ class StoredInstance:
     started_at_ms: int
     state: str = InstanceState.ALIVE
     busy: int = 0
+    unlisted: int = 0
     rss_bytes: int | None = None
     loop_lag_ms: int = 0
     blocked_at: tuple[str, ...] = ()
@@ -87,6 +100,8 @@ class StoredInstance:
     jobs_started: int = 0
     jobs_ended: int = 0
     dropped: int = 0
+    failing: str = ""
+    """Which loops of its tracker fail, and how."""
     died_at_ms: int | None = None
     death_reason: str = ""
 
@@ -103,6 +118,7 @@ def decode_instance(key: str, instance_id: str, stored: Mapping[str, str]) -> St
             started_at_ms=_moment(stored["started_at_ms"]),
             state=stored.get("state", InstanceState.ALIVE),
             busy=int(stored.get("busy", 0)),
+            unlisted=int(stored.get("unlisted", 0)),
             rss_bytes=_number(stored, "rss_bytes"),
             loop_lag_ms=int(stored.get("loop_lag_ms", 0)),
             blocked_at=_texts(stored.get("blocked_at", "[]")),
@@ -110,10 +126,11 @@ def decode_instance(key: str, instance_id: str, stored: Mapping[str, str]) -> St
             jobs_started=int(stored.get("jobs_started", 0)),
             jobs_ended=int(stored.get("jobs_ended", 0)),
             dropped=int(stored.get("dropped", 0)),
+            failing=stored.get("failing", ""),
             died_at_ms=_moment(stored["died_at_ms"]) if "died_at_ms" in stored else None,
             death_reason=stored.get("death_reason", ""),
         )
-    except (KeyError, ValueError, TypeError) as exc:
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
         raise CorruptRecord(key, f"a field is missing or has the wrong type: {exc}") from exc
 
 
@@ -129,7 +146,7 @@ def of_another_schema(instance_id: str, stored: Mapping[str, str]) -> StoredInst
     """
     try:
         library, limits, queues = stored["library"], _decode_limits(stored["limits"]), _texts(stored.get("queues", "[]"))
-    except (KeyError, ValueError, TypeError, AttributeError):
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         library, limits, queues = "", Limits(), ()
     host_id = stored.get("host_id", f"?{instance_id}")
     description = Description(
@@ -149,6 +166,7 @@ def _decode_description(stored: Mapping[str, str]) -> Description:
         queues=_texts(stored.get("queues", "[]")),
         functions=_texts(stored["functions"]),
         concurrency=_number(stored, "concurrency"),
+        claim_seconds=float(stored["claim_seconds"]) if "claim_seconds" in stored else None,
         tags=_texts(stored["tags"]),
         versions=_versions(stored["versions"]),
         redis=stored.get("redis"),
@@ -179,6 +197,9 @@ def _versions(stored: str) -> Mapping[str, str]:
 @lru_cache(maxsize=1_024)
 def _decode_limits(stored: str) -> Limits:
     ttl, grace, silence, stall = json.loads(stored)
+    for seconds in (ttl, grace, silence, stall if stall is not None else 0.0):
+        if fit_number(seconds) != seconds or isinstance(seconds, bool):
+            raise ValueError(f"{seconds!r:.40} is no limit")
     return Limits(heartbeat_ttl=ttl, disconnect_grace=grace, silence_limit=silence, stall_limit=stall)
 
 

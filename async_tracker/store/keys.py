@@ -91,6 +91,6 @@ def receipt(claim: str) -> str:
     return f"receipt:{claim}"
 
 
-def begun(instance_id: str) -> str:
-    """set with a lifetime, in dramatiq's Redis: ids there of the messages that an instance has begun, and a mark that it marks them."""
-    return f"begun:{instance_id}"
+def marks(instance_id: str) -> str:
+    """hash with a lifetime, in dramatiq's Redis: thread -> id of the message that it has begun last, and a sign that all are marked."""
+    return f"marks:{instance_id}"

@@ -180,7 +180,23 @@ class Reading:
         """Read every quarantined job with its fields as bytes, in two round trips; the longest quarantined first."""
         names = [text(name) for name in await call(self._redis, "ZRANGE", keys.QUARANTINE, 0, -1)]
         replies = await self._ask([("HGETALL", keys.quarantined(name)) for name in names])
-        return {name: hash_of(reply) for name, reply in zip(names, replies, strict=True) if _is_sound(reply) and reply}
+        unread = {"reason": b"its record is of another type: another program wrote it"}  # shown, so that it can be dropped
+        return {
+            name: hash_of(reply) if _is_sound(reply) else unread
+            for name, reply in zip(names, replies, strict=True)
+            if reply or not _is_sound(reply)
+        }
+
+    async def unfit(self, instance_ids: Sequence[str], refs: Sequence[str] = ()) -> list[str]:
+        """Name the keys of these instances and jobs that are of another type than the tracker makes them: another program wrote them."""
+        asked: list[Command] = []
+        for name in instance_ids:
+            asked += [("SCARD", keys.jobs(name)), ("SCARD", keys.told(name))]
+            hashes = (keys.instance(name), keys.orphans(name), keys.settled(name), keys.counters(name))
+            asked += [("HGET", key, "") for key in hashes]
+        asked += [("HGET", key(ref), "") for ref in refs for key in (keys.recoveries, keys.quarantined)]
+        replies = await self._ask(asked)
+        return [str(command[1]) for command, reply in zip(asked, replies, strict=True) if refused(reply) and "WRONGTYPE" in str(reply)]
 
     def _runs_calls(self, job_ids: Sequence[str]) -> list[Command]:
         return [("MGET", *map(keys.job, part)) for part in _parts(job_ids, self._records_at_once)]

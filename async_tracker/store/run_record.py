@@ -10,6 +10,7 @@ from typing import Any
 
 from async_tracker.errors import CorruptRecord
 from async_tracker.policy import NO_LIBRARY
+from async_tracker.store.fitting import fit_number, fit_text, fit_whole
 
 RECORD_SCHEMA = 1
 """Version of the JSON in ``job:{id}``. A record of another version is reported as corrupt and skipped."""
@@ -100,17 +101,30 @@ _write_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def encode_run(record: RunRecord) -> bytes:
-    """Write the record as JSON, pure ASCII, so that no client's encoding can spoil it.
+    """Write the record as JSON, pure ASCII, so that no client's encoding can spoil it. Raises nothing.
+
+    A value that is of another kind than its field is made fit; where that cannot be, the record is written without the field.
 
     >>> encode_run(RunRecord(job_id="42", instance_id="web:1:ab", token="f00d", started_at_ms=5, function="é"))
     b'{"schema":1,"instance":"web:1:ab","run":"f00d","try":1,"function":"\\\\u00e9","library":"asyncio","started_at_ms":5}'
     """
     stored: dict[str, Any] = {"schema": RECORD_SCHEMA}
-    for name, attribute, _ in _STORED:
+    for name, attribute, kinds in _STORED:
         value = getattr(record, attribute)
-        if value or name not in _OPTIONAL or (value == 0.0 and name == "progress"):
+        if value is not None and name != "started_at_ms" and (kinds is not _TEXT or type(value) is not str):
+            value = _fitted(name, value, kinds)
+        if value or (value is not None and (name not in _OPTIONAL or name == "progress")):
             stored[name] = value
     return _write_json(stored).encode("ascii")
+
+
+def _fitted(name: str, value: Any, kinds: frozenset[type]) -> Any:
+    """Make a value what its field takes; not a float that JSON does not know, nor a number or a time that cannot be read back."""
+    if kinds is _TEXT:
+        return fit_text(value)
+    if type(value) is not int:
+        return fit_whole(value) if kinds is _WHOLE else fit_number(value)
+    return value if (0 if name.endswith("_ms") else -LAST_MOMENT_MS) <= value <= LAST_MOMENT_MS else None
 
 
 # The scripts do not parse a record: they look for these marks in it. Inside a JSON text each quotation mark has a backslash before

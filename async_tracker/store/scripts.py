@@ -8,7 +8,7 @@ from async_tracker.connections.replies import Argument, pairs, text
 from async_tracker.errors import StorageError
 from async_tracker.store import keys
 from async_tracker.store.observation import Observation
-from async_tracker.store.run_record import BEFORE_START, RunRecord, encode_run, instance_mark, run_mark
+from async_tracker.store.run_record import BEFORE_START, LAST_MOMENT_MS, RunRecord, encode_run, instance_mark, run_mark
 from async_tracker.store.writes import Beat, Ended
 
 _OF_INSTANCES = ("register", "beat", "write", "speak", "deregister")
@@ -57,12 +57,24 @@ def read_observation(reply: Sequence[Any], run_id: str) -> Observation:
         now_ms=int(now),
         server_since_ms=since_ms,
         run_id=run_id,
-        instances=pairs(instances),
+        instances={name: _score(stamp) for name, stamp in pairs(instances).items()},
         connections=pairs(connections),
-        gone={name: int(stamp) for name, stamp in pairs(gone).items() if stamp.isdecimal()},
-        watchdogs=pairs(watchdogs),
-        dead={name: int(float(stamp)) for name, stamp in pairs(dead).items()},
+        gone={name: int(stamp) for name, stamp in pairs(gone).items() if stamp.isdecimal() and len(stamp) < _DIGITS},
+        watchdogs={name: _score(stamp) for name, stamp in pairs(watchdogs).items()},
+        dead={name: int(float(_score(stamp))) for name, stamp in pairs(dead).items()},
     )
+
+
+_DIGITS = 16
+
+
+def _score(stamp: str) -> str:
+    """Give a score as it was read, if it can be a time in ms; else that of the beginning, as another program may have written it.
+
+    >>> _score("1700000000000"), _score("inf"), _score("1e+300"), _score("-5")
+    ('1700000000000', '0', '0', '0')
+    """
+    return stamp if 0 <= float(stamp) <= LAST_MOMENT_MS else "0"
 
 
 def write_call(

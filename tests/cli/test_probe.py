@@ -4,9 +4,11 @@ import socket
 import time
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 import anyio
 import pytest
+import redis
 
 from async_tracker import InstanceState, Tracker
 from async_tracker.cli.probe import verdict
@@ -74,6 +76,62 @@ def test_a_server_that_accepts_and_says_nothing_is_given_up_soon(make_cli):
     assert asking.returncode == 3
     assert len(err.splitlines()) == 1
     assert took < 5.0, "it should be half a second"
+
+
+def refusing(admin: Any, how: str) -> str:
+    """Have the server refuse in this way; returns the user and the password to ask with."""
+    if how == "a password that has changed":
+        admin.config_set("requirepass", "new")
+    elif how == "keys that may not be read":
+        admin.acl_setuser("probe", enabled=True, passwords=["+p"], keys=["other:*"], commands=["+@all"])
+        return "probe:p"
+    elif how == "a command that may not be run":
+        admin.acl_setuser("probe", enabled=True, passwords=["+p"], keys=["*"], commands=["+@all", "-eval", "-evalsha"])
+        return "probe:p"
+    elif how == "no room for a client":
+        admin.config_set("maxclients", admin.info("clients")["connected_clients"])
+    elif how == "a key of another type":
+        admin.delete("app:instances")
+        admin.set("app:instances", "theirs")
+    elif how == "a record of another type":
+        (name,) = admin.zrange("app:instances", 0, -1)
+        admin.delete(f"app:instance:{name.decode()}")
+        admin.set(f"app:instance:{name.decode()}", "theirs")
+    elif how == "a replica that has lost its primary":
+        admin.replicaof("127.0.0.1", 1)
+        admin.config_set("replica-serve-stale-data", "no")
+    elif how == "a replica":
+        admin.replicaof("127.0.0.1", 1)
+    return ":old"
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "a password that has changed",
+        "keys that may not be read",
+        "a command that may not be run",
+        "no room for a client",
+        "a key of another type",
+        "a record of another type",
+        "a replica that has lost its primary",
+        "a replica",
+    ],
+)
+async def test_what_keeps_the_probe_from_asking_says_nothing_of_the_worker(make_cli, make_server, how):
+    server = make_server(tcp=True, extra_args=("--requirepass", "old"))
+    url = f"redis://{{user}}@127.0.0.1:{server.port}/0"
+    tracker = Tracker(namespace="app", redis_options={"url": url.format(user=":old")})
+    with redis.Redis(port=server.port, password="old") as admin:
+        async with tracker, tracker.register():
+            cli = make_cli(namespace="app")
+            healthy = await checked(cli, "--timeout", "20", "--redis-url", url.format(user=":old"))
+            assert healthy.code == 0
+            user = refusing(admin, how)
+            answer = await checked(cli, "--timeout", "20", "--redis-url", url.format(user=user))
+            assert answer.code == 3
+            assert len(answer.err.splitlines()) == 1
+            assert f"127.0.0.1:{server.port}" in answer.err
 
 
 def instance(state: InstanceState, *, blocked_for: float | None = None) -> Instance:

@@ -19,6 +19,7 @@ from arq.connections import RedisSettings
 
 from async_tracker import LeaseLost, Tracker, current_job
 from tests.harness.ledger import Ledger
+from tests.harness.wait import wait_until
 
 UNCONFIGURED: dict[str, Any] = {"redis_url": "redis://127.0.0.1:1/0", "ledger": os.devnull, "tracker": None, "worker": {}}
 CONFIG: dict[str, Any] = json.loads(os.environ["TEST_APP"]) if "TEST_APP" in os.environ else UNCONFIGURED
@@ -32,6 +33,12 @@ async def hold(ctx: Ctx, seconds: float) -> None:
     """Run for a while, as a job that awaits does."""
     with LEDGER.run(ctx["job_id"], attempt=ctx["job_try"]):
         await asyncio.sleep(seconds)
+
+
+async def until_told(ctx: Ctx, path: str) -> None:
+    """Run until the file exists: for as long as the test needs, however long the machine takes for it."""
+    with LEDGER.run(ctx["job_id"], attempt=ctx["job_try"]):
+        await wait_until(Path(path).exists, timeout=600.0, poll_interval=0.02, description="the test has told it to end")
 
 
 async def interrupted(ctx: Ctx, again: float = 0.1) -> None:
@@ -158,6 +165,7 @@ def _settings() -> type:
         "functions": [
             noop,
             hold,
+            until_told,
             interrupted,
             block,
             stubborn,

@@ -33,7 +33,6 @@ SHARED = "tests/crash/test_shared_queues.py::"
 KILLS = "tests/crash/test_kills.py::"
 LIVE = "tests/crash/test_live_workers.py::"
 SERVERS = "tests/crash/test_servers_that_fail.py::"
-STOPPED = "tests/crash/test_workers_stopped_with_their_server.py::"
 STORE = "tests/store/test_transitions.py::"
 QUARANTINE = "tests/integrations/arq/test_quarantine.py::"
 WATCHING = "tests/recovery/test_orphans_kept_and_recovered.py::"
@@ -164,7 +163,7 @@ MUTANTS = (
         path="async_tracker/liveness/presence.py",
         line="if heard_at_ms is not None and now_ms - heard_at_ms >= 1000.0 * self.away_after:",
         without="if False:",
-        tests=(STOPPED + "test_a_fleet_that_is_stopped_together_with_its_server_robs_nobody_when_it_goes_on",),
+        tests=("tests/recovery/test_sweeper.py::test_a_sweeper_that_was_out_of_reach_itself_gives_the_silent_time_to_return",),
     ),
 )
 

@@ -36,7 +36,7 @@ async def kill_at_random(fleet: Fleet, *, kills: int, tracker: dict[str, Any], d
     alive = await fleet.start_ready(3, **options)
     sweepers = 0
     for number in range(kills):
-        busy = await fleet.running(await fleet.enqueue("hold", 2.0)) if number == 0 else None
+        busy = await fleet.running(await fleet.enqueue("interrupted")) if number == 0 else None
         for _ in range(8):
             await fleet.enqueue("hold", dice.choice(durations))
         await asyncio.sleep(dice.uniform(0.0, 0.9))
@@ -80,14 +80,15 @@ async def test_a_hundred_random_kills_lose_nothing(
     assert sweepers >= kills // 5
 
 
-async def test_a_killed_workers_jobs_run_again_elsewhere_once(fleet: Fleet):
+async def test_a_killed_workers_jobs_run_again_elsewhere_once(fleet: Fleet, tmp_path: Path):
     """Allowed: lost 0, doubled 0, overlapping 0."""
     await fleet.start_ready(2)
-    jobs = await fleet.enqueue_many(6, "hold", 1.5)
+    jobs = await fleet.enqueue_many(6, "until_told", str(tmp_path / "end"))
     victim = await fleet.running(jobs[0])
     for job_id in jobs:
         await fleet.running(job_id)
     victim.kill()
+    (tmp_path / "end").touch()
     account = await fleet.succeeded()
     again = [run for run in account.runs if run.attempt == 2]
     assert again

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -126,7 +127,7 @@ QUARANTINES: dict[str, Callable[[Command], bool]] = {
 @pytest.mark.parametrize("step", QUARANTINES)
 @ENDS
 async def test_a_sweeper_that_dies_in_a_quarantine_is_carried_on_by_the_next(
-    make_fleet: MakeFleet, redis_url: str, wire: WireProxy, step: str, arrives: bool
+    make_fleet: MakeFleet, redis_url: str, wire: WireProxy, tmp_path: Path, step: str, arrives: bool
 ):
     """The payload is in arq, in the receipt or on the list, and never nowhere. Allowed: lost 0, doubled 0; one death is counted."""
     fleet = await make_fleet(redis_url)
@@ -134,7 +135,7 @@ async def test_a_sweeper_that_dies_in_a_quarantine_is_carried_on_by_the_next(
     (sweeper,) = await fleet.start_ready(tracker=none, redis_url=wire.url, worker={"queue_name": "elsewhere"})
     await fleet.start_ready(tracker=none, worker={"queue_name": "elsewhere"})
     (victim,) = await fleet.start_ready(tracker=none)
-    job_id = await fleet.enqueue("hold", 2.0)
+    job_id = await fleet.enqueue("until_told", str(tmp_path / "end"))
     await fleet.running(job_id)
     await fleet.in_flight(job_id)
     held = wire.hold(QUARANTINES[step])
@@ -145,6 +146,7 @@ async def test_a_sweeper_that_dies_in_a_quarantine_is_carried_on_by_the_next(
     types = [event.type for event in await fleet.tracker.recent_events(1000)]
     assert types.count("quarantined") == 1
     await fleet.start_ready(tracker=none)
+    (tmp_path / "end").touch()
     assert await fleet.tracker.retry_quarantined(job_id)
     await fleet.succeeded(job_id)
     await fleet.close()

@@ -1,6 +1,7 @@
 """What is not promised, shown: where a live worker is taken for a dead one, and where a dead one's job is left to arq."""
 
 import asyncio
+from pathlib import Path
 
 from arq.constants import in_progress_key_prefix
 
@@ -12,12 +13,14 @@ from tests.harness.wait import wait_until
 from tests.harness.wire import WireProxy
 
 
-async def test_a_worker_that_cannot_come_back_within_its_grace_is_taken_for_dead_and_goes_on_as_another(fleet: Fleet, wire: WireProxy):
+async def test_a_worker_that_cannot_come_back_within_its_grace_is_taken_for_dead_and_goes_on_as_another(
+    fleet: Fleet, wire: WireProxy, tmp_path: Path
+):
     """Its way to Redis is cut, that of the others is not. Allowed: lost 0; its one job runs twice."""
     await fleet.start_ready(tracker=SWIFT, worker={"queue_name": "elsewhere"})
     (worker,) = await fleet.start_ready(tracker=SWIFT, tracker_url=wire.url)
     old = (await fleet.registered(worker)).instance_id
-    job_id = await fleet.enqueue("hold", 4.0)
+    job_id = await fleet.enqueue("until_told", str(tmp_path / "end"))
     await fleet.running(job_id)
     await fleet.in_flight(job_id)
     await fleet.start_ready(tracker=SWIFT)
@@ -27,6 +30,7 @@ async def test_a_worker_that_cannot_come_back_within_its_grace_is_taken_for_dead
     wire.accept()
     new = (await fleet.registered(worker)).instance_id
     assert new != old
+    (tmp_path / "end").touch()
     await fleet.succeeded(job_id)
     await fleet.close(doubled=1, overlapping=1)
 

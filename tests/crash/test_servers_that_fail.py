@@ -219,7 +219,7 @@ async def test_a_wire_that_delays_and_stalls_robs_nobody(fleet: Fleet, wire: Wir
     assert len(account.runs) == len(jobs)
 
 
-async def test_a_batch_that_is_delivered_late_changes_nothing(fleet: Fleet, wire: WireProxy):
+async def test_a_batch_that_is_delivered_late_changes_nothing(fleet: Fleet, wire: WireProxy, tmp_path: Path):
     """The start of a job arrives after its end: its record must not come back to stay. Allowed: lost 0, doubled 0."""
     await fleet.start_ready(tracker={**QUICK, "hook_timeout": 5.0}, redis_url=wire.url)
     held = wire.hold(script_call(SCRIPTS["write"]))
@@ -228,12 +228,13 @@ async def test_a_batch_that_is_delivered_late_changes_nothing(fleet: Fleet, wire
     assert late.encode() in b"".join(held.caught[0])
     wire.cut_clients()
     await fleet.succeeded(late)
-    other = await fleet.enqueue("hold", 2.0)
+    other = await fleet.enqueue("until_told", str(tmp_path / "end"))
     await fleet.in_flight(other)
     held.release()
     await asyncio.sleep(0.3)
     assert await fleet.tracker.job(late) is None
     assert [job.job_id for job in await fleet.tracker.jobs()] == [other]
+    (tmp_path / "end").touch()
     await fleet.succeeded()
     wire.cut()
     await fleet.close()

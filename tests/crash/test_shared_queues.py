@@ -1,6 +1,7 @@
 """One queue for all: tracked and untracked workers, cron jobs, ids that are used again, and a Redis of the tracker's own."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 from async_tracker import InstanceState, RecoveryAction, Tracker
@@ -176,20 +177,21 @@ async def test_where_arqs_redis_is_another_one_nothing_is_lost(make_server: Any,
 
 
 async def test_where_arqs_redis_is_another_one_a_pill_is_quarantined_there_and_listed_here(
-    make_server: Any, make_fleet: MakeFleet, redis_url: str
+    make_server: Any, make_fleet: MakeFleet, redis_url: str, tmp_path: Path
 ):
     """Taken out of arq's Redis, kept in the tracker's, and put back into arq's. Allowed: lost 0, doubled 0, robbed 0."""
     apart = make_server()
     fleet = await make_fleet(redis_url, tracker_url=apart.url, arq_redis=redis_url)
     none: dict[str, Any] = {"tracker": {**SWIFT, "max_recoveries": 0}, "tracker_url": apart.url}
     (worker,) = await fleet.start_ready(**none)
-    job_id = await fleet.enqueue("hold", 3.0)
+    job_id = await fleet.enqueue("until_told", str(tmp_path / "end"))
     await fleet.running(job_id)
     await fleet.start_ready(**none)
     worker.kill()
     [kept] = await wait_until(fleet.tracker.quarantined, timeout=30, description="the job is quarantined")
     assert (kept.job_id, kept.deaths) == (job_id, 1)
     assert await fleet.pool.exists(f"arq:job:{job_id}", f"arq:in-progress:{job_id}") == 0
+    (tmp_path / "end").touch()
     assert await fleet.tracker.retry_quarantined(job_id)
     await fleet.succeeded(job_id)
     await fleet.close()

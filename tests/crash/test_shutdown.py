@@ -69,10 +69,10 @@ async def test_a_sigterm_that_meets_arq_writing_down_an_end_loses_no_count_and_b
     await fleet.close(doubled=1)
 
 
-async def test_a_worker_that_waits_for_its_jobs_beats_until_the_last_has_ended(fleet: Fleet):
+async def test_a_worker_that_waits_for_its_jobs_beats_until_the_last_has_ended(fleet: Fleet, tmp_path: Path):
     """SIGTERM with job_completion_wait: draining, not robbed. Allowed: lost 0, doubled 0, robbed 0, runs 1 each."""
     (leaving,) = await fleet.start_ready(worker={"job_completion_wait": 60})
-    jobs = await fleet.enqueue_many(3, "hold", 4.0)
+    jobs = await fleet.enqueue_many(3, "until_told", str(tmp_path / "end"))
     for job_id in jobs:
         await fleet.running(job_id)
     await fleet.start_ready()
@@ -83,6 +83,13 @@ async def test_a_worker_that_waits_for_its_jobs_beats_until_the_last_has_ended(f
         return found is not None and found.state == "draining"
 
     await wait_until(draining, timeout=30, description="the worker drains")
+    before = (await fleet.registered(leaving)).heartbeat_at
+
+    async def has_beaten_since() -> bool:
+        return (await fleet.registered(leaving)).heartbeat_at > before
+
+    await wait_until(has_beaten_since, timeout=30, description="it beats while it waits")
+    (tmp_path / "end").touch()
     leaving.wait()
     assert await fleet.instance_of(leaving) is None
     account = await fleet.close()

@@ -1,8 +1,10 @@
 """Workers as processes: they really run, really die, and none stays behind."""
 
+import asyncio
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from arq.connections import RedisSettings
 
 from tests.harness.alive import lives
 from tests.harness.ledger import Ledger
-from tests.harness.wait import NotReached, wait_until, wait_until_sync
+from tests.harness.wait import NotReached, lived, wait_until, wait_until_sync
 from tests.harness.workers import ROOT, Workers
 
 SLEEPER = [sys.executable, "-c", "import time; print('ready'); time.sleep(60)"]
@@ -106,6 +108,26 @@ async def test_a_wait_that_runs_out_fails_and_says_what_it_waited_for():
         await wait_until(lambda: 0, timeout=0.02, description="pigs fly")
     with pytest.raises(NotReached, match="pigs fly"):
         wait_until_sync(lambda: 0, timeout=0.02, description="pigs fly")
+
+
+def test_a_wait_on_a_busy_machine_gives_up_after_as_many_polls_as_on_an_idle_one():
+    polls = 0
+
+    def slow() -> None:
+        nonlocal polls
+        polls += 1
+        time.sleep(0.02)
+
+    with pytest.raises(NotReached):
+        wait_until_sync(slow, timeout=0.05, poll_interval=0.01, description="pigs fly")
+    assert polls == 5
+
+
+async def test_what_a_loop_has_lived_are_the_seconds_in_which_it_ran():
+    async with lived() as taken:
+        time.sleep(0.3)
+        await asyncio.sleep(0.1)
+    assert 0.0 < taken.seconds <= 0.2
 
 
 async def test_a_wait_returns_what_it_waited_for():

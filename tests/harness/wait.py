@@ -1,8 +1,10 @@
 """Waiting for a state, never for a time: a wait that runs out fails the test and says what it waited for."""
 
+import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar, overload
 
 import anyio
@@ -10,6 +12,8 @@ import anyio
 T = TypeVar("T")
 
 POLL_INTERVAL = 0.01
+PATIENCE = 60.0
+"""Seconds after which no wait goes on for want of polls: a state that is not there by then is not coming, on any machine."""
 
 
 class NotReached(AssertionError):
@@ -19,6 +23,21 @@ class NotReached(AssertionError):
         super().__init__(f"not reached within {timeout} s: {description} (last seen: {last!r})")
 
 
+class Waiting:
+    """How long a wait goes on: for its seconds, and where the machine is too busy to poll as often as it should, for as many polls."""
+
+    def __init__(self, timeout: float, poll_interval: float) -> None:
+        self._timeout = timeout
+        self._polls_left = timeout / poll_interval if poll_interval else 0.0
+        self._began = time.monotonic()
+
+    def is_over(self) -> bool:
+        """Say after each poll whether it was the last one."""
+        self._polls_left -= 1
+        waited = time.monotonic() - self._began
+        return waited >= self._timeout and (self._polls_left <= 0 or waited >= PATIENCE)
+
+
 @overload
 async def wait_until(predicate: Callable[[], Awaitable[T]], *, timeout: float = ..., description: str, poll_interval: float = ...) -> T: ...
 @overload
@@ -26,27 +45,56 @@ async def wait_until(predicate: Callable[[], T], *, timeout: float = ..., descri
 async def wait_until(predicate: Callable[[], Any], *, timeout: float = 10.0, description: str, poll_interval: float = POLL_INTERVAL) -> Any:
     """Call ``predicate`` until it returns something true, and return that. Fails with ``description`` after ``timeout`` seconds.
 
-    The predicate may be a coroutine function; whatever it raises passes through.
+    On a busy machine that is as many polls as fit into them on an idle one. The predicate may be a coroutine function; whatever it
+    raises passes through.
     """
-    deadline = time.monotonic() + timeout
+    waiting = Waiting(timeout, poll_interval)
     while True:
         answer = predicate()
         if inspect.isawaitable(answer):
             answer = await answer
         if answer:
             return answer
-        if time.monotonic() >= deadline:
+        if waiting.is_over():
             raise NotReached(description, timeout, answer)
         await anyio.sleep(poll_interval)
 
 
 def wait_until_sync(predicate: Callable[[], T], *, timeout: float = 10.0, description: str, poll_interval: float = POLL_INTERVAL) -> T:
     """Do what ``wait_until`` does, for a test without an event loop."""
-    deadline = time.monotonic() + timeout
+    waiting = Waiting(timeout, poll_interval)
     while True:
         answer = predicate()
         if answer:
             return answer
-        if time.monotonic() >= deadline:
+        if waiting.is_over():
             raise NotReached(description, timeout, answer)
         time.sleep(poll_interval)
+
+
+class Lived:
+    """How long a block took as its event loop has lived it: on a busy machine a loop that waits a second has a longer one."""
+
+    def __init__(self) -> None:
+        self.naps = 0
+
+    @property
+    def seconds(self) -> float:
+        return self.naps * POLL_INTERVAL
+
+
+@asynccontextmanager
+async def lived() -> AsyncIterator[Lived]:
+    """``async with lived() as taken``: afterwards ``taken.seconds`` are at most those that have passed, and fewer on a busy machine."""
+    taken = Lived()
+
+    async def nap() -> None:
+        while True:
+            await asyncio.sleep(POLL_INTERVAL)
+            taken.naps += 1
+
+    task = asyncio.create_task(nap())
+    try:
+        yield taken
+    finally:
+        task.cancel()

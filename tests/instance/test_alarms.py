@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from async_tracker.instance.alarms import Alarms, timerfd_of_libc, timerfd_of_python
+from tests.harness.wait import PATIENCE, wait_until
 
 SOON, LATER, NEVER = 0.02, 0.05, 3600.0
 
@@ -42,14 +43,14 @@ async def test_they_ring_in_the_order_of_their_times_and_once(alarms: Alarms):
     alarms.cancel(alarms.set(SOON / 2, lambda: rung.append("cancelled")))
     alarms.set(-1.0, lambda: rung.append("at once"))
     alarms.set(NEVER, lambda: rung.append("never"))
-    await asyncio.sleep(4 * LATER)
+    await wait_until(lambda: "later" in rung, description="the last of them has rung")
     assert rung == ["at once", "soon", "later"]
 
 
 async def test_a_sleep_ends_in_time_and_not_before(alarms: Alarms):
     began = time.monotonic()
-    await asyncio.gather(alarms.sleep(LATER), alarms.sleep(SOON), alarms.sleep(0.0))
-    assert LATER <= time.monotonic() - began < 1.0
+    await asyncio.wait_for(asyncio.gather(alarms.sleep(LATER), alarms.sleep(SOON), alarms.sleep(0.0)), PATIENCE)
+    assert time.monotonic() - began >= LATER
 
 
 async def test_a_sleep_that_is_cancelled_leaves_no_alarm_behind(alarms: Alarms):
@@ -71,7 +72,7 @@ async def test_an_alarm_that_fails_keeps_no_other_from_ringing(alarms: Alarms):
 
     alarms.set(SOON, fail)
     alarms.set(SOON, rung.set)
-    await asyncio.wait_for(rung.wait(), 10)
+    await asyncio.wait_for(rung.wait(), PATIENCE)
     assert told == ["it broke"]
 
 
@@ -131,4 +132,4 @@ async def test_a_forked_child_does_not_touch_its_parents_alarms(alarms: Alarms):
         alarms.close()
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    await asyncio.wait_for(rung.wait(), 10)
+    await asyncio.wait_for(rung.wait(), PATIENCE)

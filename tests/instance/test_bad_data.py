@@ -1,8 +1,10 @@
 """What somebody else wrote where our records stand, and what arrives late: it harms nobody but itself."""
 
 from async_tracker import Tracker
+from async_tracker.doctor.examination import examine
 from async_tracker.namespace import Namespace
 from async_tracker.store.commands import Store
+from tests.harness.inside import runtime_of
 from tests.harness.judgement import declare_dead
 from tests.harness.servers import assert_no_leaks
 from tests.harness.wait import wait_until
@@ -80,7 +82,7 @@ async def test_the_records_of_a_dead_worker_that_nobody_can_recover_go_when_the_
     left, watching = make_tracker(**settings), make_tracker(**settings)
     async with watching.register():
         async with left.register():
-            run = left._runtime.start_run("42", function="send")
+            run = runtime_of(left).start_run("42", function="send")
             await wait_until(lambda: left.job("42"), description="the job is seen")
             assert run.in_flight
         await wait_until(lambda: watching.orphans(), description="it is an orphan")
@@ -90,3 +92,65 @@ async def test_the_records_of_a_dead_worker_that_nobody_can_recover_go_when_the_
 
         await wait_until(gone, description="its record is gone")
     await assert_no_leaks(redis_client, namespace)
+
+
+async def test_a_loop_that_fails_is_told_with_the_heartbeat_and_shown_until_it_does_not(make_tracker, redis_client, namespace):
+    tracker: Tracker = make_tracker(**QUICK)
+    async with tracker.register() as instance_id:
+        key = f"{namespace}:jobs:{instance_id}"
+        await redis_client.set(key, "theirs")
+
+        async def failing() -> str:
+            (instance,) = await tracker.instances()
+            return instance.failing
+
+        async with tracker.track("42"):
+
+            async def is_said() -> bool:
+                return "writer: Redis refuses: WRONGTYPE" in await failing() and key in await failing()
+
+            await wait_until(is_said, description="the beats say that the writer is refused, and over which key")
+            found = [finding for finding in await examine(tracker) if finding.subject == instance_id]
+            assert ["WRONGTYPE" in finding.says for finding in found] == [True]
+            await redis_client.delete(key)
+
+            async def is_over() -> bool:
+                return await failing() == ""
+
+            await wait_until(is_over, description="the beats say that it is over")
+            assert await tracker.job("42") is not None
+
+
+async def test_a_defect_in_a_loop_is_logged_once_and_told_while_it_lasts(make_tracker, monkeypatch, caplog):
+    tracker: Tracker = make_tracker(**QUICK)
+    async with tracker.register():
+        runtime = tracker._runtime
+        assert runtime is not None
+
+        async def broken(*arguments: object, **options: object) -> None:
+            raise ZeroDivisionError("a defect")
+
+        monkeypatch.setattr(runtime.sweep_loop, "step", broken)
+
+        async def is_said() -> bool:
+            (instance,) = await tracker.instances()
+            return "sweep: ZeroDivisionError: a defect" in instance.failing
+
+        await wait_until(is_said, description="the beats say that the sweep fails")
+    assert len([line for line in caplog.messages if "sweep failed and starts again" in line]) == 1
+
+
+async def test_counters_of_another_type_cost_the_counters_and_no_heartbeat(make_tracker, redis_client, namespace):
+    tracker: Tracker = make_tracker(**QUICK)
+    async with tracker.register() as instance_id:
+        await redis_client.delete(f"{namespace}:counters:{instance_id}")
+        await redis_client.set(f"{namespace}:counters:{instance_id}", "theirs")
+        async with tracker.track("42", function="send"):
+            pass
+        before = await redis_client.zscore(f"{namespace}:instances", instance_id)
+
+        async def has_beaten() -> bool:
+            return bool(await redis_client.zscore(f"{namespace}:instances", instance_id) > before)
+
+        await wait_until(has_beaten, description="it beats")
+        assert not tracker.is_behind

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from async_tracker import ConfigError, Tracker
 from async_tracker.instance.runs import handle_of
 from async_tracker.instance.runtime import Runtime
+from tests.harness.inside import runtime_of
 from tests.harness.wait import wait_until
 
 HALF = "\ud800"
@@ -45,8 +46,7 @@ async def assert_that_a_beat_is_taken(runtime: Runtime) -> None:
 
 async def written_beside(tracker: Tracker, *, job_id: str, function: str, queue: str, message: str, args: str) -> None:
     """A worker library hands over whatever it was handed, and another job runs beside it."""
-    runtime = tracker._runtime
-    assert runtime is not None
+    runtime = runtime_of(tracker)
     odd = runtime.start_run(job_id, function=function, queue=queue, args=args)
     other = runtime.start_run("another job")
     handle_of(odd).progress(0.5, message)

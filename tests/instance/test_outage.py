@@ -5,6 +5,7 @@ import asyncio
 from async_tracker import Tracker
 from async_tracker.instance.journal import BATCH, ENDED_KEPT
 from async_tracker.store.scripts import SCRIPTS
+from tests.harness.inside import runtime_of
 from tests.harness.resp import Command
 from tests.harness.settings import QUIET
 from tests.harness.wait import wait_until
@@ -25,9 +26,9 @@ async def test_thousands_of_starts_at_once_are_written_in_one_round_trip(wire, m
         wire.delay(to_client=2.0)
         tasks = [asyncio.create_task(hold(busy, f"{number}", over)) for number in range(4 * BATCH)]
         await wait_until(lambda: len([sent for sent in wire.commands if is_write(sent)]) == 4, description="every batch is on its way")
-        assert not any(run.stored for run in busy._runtime.journal.runs()), "an answer was awaited in between"
+        assert not any(run.stored for run in runtime_of(busy).journal.runs()), "an answer was awaited in between"
         wire.delay()
-        await wait_until(lambda: all(run.stored for run in busy._runtime.journal.runs()), description="every run is stored")
+        await wait_until(lambda: all(run.stored for run in runtime_of(busy).journal.runs()), description="every run is stored")
         over.set()
         await asyncio.gather(*tasks)
     assert (await tracker.stats()).succeeded == 4 * BATCH
@@ -38,7 +39,7 @@ async def test_when_more_has_ended_than_is_remembered_tracking_is_up_to_date_aga
 ):
     over = asyncio.Event()
     async with make_tracker(redis_options={"url": wire.url}, **QUIET) as busy, busy.register():
-        runtime = busy._runtime
+        runtime = runtime_of(busy)
         tasks = [asyncio.create_task(hold(busy, f"{number}", over)) for number in range(ENDED_KEPT + 1)]
         await wait_until(lambda: len(tasks) == runtime.journal.busy, description="every job runs")
         await wait_until(lambda: all(run.stored for run in runtime.journal.runs()), description="every run is stored")

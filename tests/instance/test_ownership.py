@@ -3,6 +3,7 @@
 import pytest
 
 from async_tracker import LeaseLost, StorageError
+from tests.harness.inside import runtime_of
 from tests.harness.leaving import deregister
 from tests.harness.wait import wait_until
 
@@ -33,7 +34,7 @@ async def test_an_instance_that_has_ended_owns_nothing(tracker):
     async with tracker.register():
         context = tracker.track("42")
         job = await context.__aenter__()
-        runtime = tracker._runtime
+        runtime = runtime_of(tracker)
         await deregister(runtime.store, runtime.instance_id)
         with pytest.raises(LeaseLost):
             await job.ensure_owned()

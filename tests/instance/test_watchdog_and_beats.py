@@ -7,6 +7,7 @@ from async_tracker.connections.calls import run_script
 from async_tracker.namespace import Namespace
 from async_tracker.store import keys
 from async_tracker.store.scripts import SCRIPTS
+from tests.harness.inside import runtime_of
 from tests.harness.settings import QUIET
 from tests.harness.wait import wait_until
 
@@ -31,7 +32,7 @@ async def test_a_word_that_is_older_than_a_beat_changes_nothing(tracker, redis_c
 async def test_what_the_watchdog_says_is_followed_by_a_beat_that_registers_the_loop_again(make_tracker, redis_client, namespace):
     tracker = make_tracker(heartbeat_interval=0.2, heartbeat_ttl=5.0)
     async with tracker.register() as instance_id:
-        voice = tracker._runtime.voice
+        voice = runtime_of(tracker).voice
         own = await redis_client.hget(f"{namespace}:connections", instance_id)
         await asyncio.to_thread(voice.speak, 1.0)
         assert voice.spoken == 1
@@ -48,12 +49,12 @@ async def test_what_the_watchdog_says_is_followed_by_a_beat_that_registers_the_l
 async def test_a_beat_overrides_only_what_had_been_said_when_it_was_made(make_tracker):
     tracker = make_tracker(**QUIET)
     async with tracker.register():
-        voice = tracker._runtime.voice
+        voice = runtime_of(tracker).voice
         await asyncio.to_thread(voice.speak, 1.0)
         await asyncio.to_thread(voice.speak, 2.0)
         voice.give_way(voice.spoken - 1)
         assert (voice.may_have_registered, voice.is_overridden) == (True, False)
-        await tracker._runtime.registration.beat()
+        await runtime_of(tracker).registration.beat()
         assert (voice.may_have_registered, voice.is_overridden) == (False, True)
         voice.hang_up()
 
@@ -61,7 +62,7 @@ async def test_a_beat_overrides_only_what_had_been_said_when_it_was_made(make_tr
 async def test_a_watchdog_that_was_told_to_stop_takes_no_number_before_what_the_loop_says_last(make_tracker):
     tracker = make_tracker(**QUIET)
     async with tracker.register():
-        runtime = tracker._runtime
+        runtime = runtime_of(tracker)
         runtime.watchdog.stop()
         number = runtime.pen.next_number()
         await asyncio.to_thread(runtime.voice.speak, 1.0)  # what its thread may be in the middle of

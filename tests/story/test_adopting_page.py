@@ -163,7 +163,7 @@ async def test_a_dramatiq_worker_and_a_redis_of_the_tracker_s_own_need_no_more_t
     for_dramatiq, apart = make_server(tcp=True), make_server(tcp=True)
     url, apart_url = url_for(for_dramatiq, "dramatiq_worker"), url_for(apart, "tracker")
     async with redis.asyncio.Redis.from_url(for_dramatiq.tcp_url) as broker_admin, redis.asyncio.Redis.from_url(apart.tcp_url) as admin:
-        await make_user(broker_admin, "dramatiq_worker", keys={"~my_app:*": "~my_app:receipt:* ~my_app:begun:*"})
+        await make_user(broker_admin, "dramatiq_worker", keys={"~my_app:*": "~my_app:receipt:* ~my_app:marks:*"})
         await make_user(admin, "tracker")
         start = everything_in_dramatiq.starter(workers, tmp_path, {"REDIS_URL": url, "TRACKER_REDIS_URL": apart_url})
         async with Tracker(namespace="my_app", redis_options={"url": apart_url}, dramatiq_redis=url) as operator:

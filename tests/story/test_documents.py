@@ -11,7 +11,15 @@ import async_tracker
 from tests.story.snippets import ROOT, Snippet, documents, snippets
 
 STORIES = "\n".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
-OURS = ["README.md", "docs/adopting.md", "docs/architecture.md", "docs/events.md", "docs/redis-schema.md", "docs/settings.md"]
+OURS = [
+    "README.md",
+    "docs/adopting.md",
+    "docs/architecture.md",
+    "docs/events.md",
+    "docs/redis-schema.md",
+    "docs/settings.md",
+    "docs/web.md",
+]
 PYTHON = [block for path in documents() for block in snippets(str(path.relative_to(ROOT))) if block.language == "python"]
 
 

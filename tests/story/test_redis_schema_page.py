@@ -27,7 +27,7 @@ ROWS = {row["key"]: row for row in table(PAGE, under="Every key")}
 SCRIPTS = ROOT / "async_tracker" / "store" / "lua"
 WRITING = {"SET", "HSET", "HSETNX", "HINCRBY", "SADD", "ZADD", "XADD"}
 DELETING = {"DEL", "HDEL", "SREM", "ZREM"}
-PASSING = {"orphans:{id}", "settled:{id}", "told:{id}", "begun:{id}"}
+PASSING = {"orphans:{id}", "settled:{id}", "told:{id}", "marks:{id}"}
 """Written and deleted by the same sweep, unless it dies half-way; what nobody recovers; and what only dramatiq has."""
 
 
@@ -89,7 +89,7 @@ def test_the_fields_of_a_record_are_those_of_the_page():
 
 def test_the_fields_of_an_instance_are_those_of_the_page():
     texts: dict[str, Any] = dict.fromkeys(("label", "queue", "redis", "claims_server", "broker"), "x")
-    full = Description(library="arq", host="web", host_id="ab", pid=1, queues=("a", "b"), concurrency=1, **texts)
+    full = Description(library="arq", host="web", host_id="ab", pid=1, queues=("a", "b"), concurrency=1, claim_seconds=1.0, **texts)
     fields = table(PAGE, under="What an instance says, `instance:{id}`")
     said = set(encode_description(full, Limits()))
     assert {row["field"] for row in fields if row["written"] == "once"} == said | {"started_at_ms"}

@@ -166,11 +166,8 @@ async def test_the_end_of_an_older_run_does_not_erase_the_newer(tracker):
             assert job.job_try == 2
 
 
-async def test_progress_is_refused_unless_it_is_a_fraction(tracker):
+async def test_a_job_may_ask_whether_it_is_still_its_own(tracker):
     async with tracker.register(), tracker.track("42") as job:
-        with pytest.raises(ValueError, match="must be between 0 and 1"):
-            await job.progress(50)
-        await job.progress(message="x" * 1000)
         await job.ensure_owned()
         assert job.owned
 
@@ -199,3 +196,66 @@ async def test_a_redis_that_is_away_stops_no_work_but_answers_no_question(make_t
 async def test_listeners_are_told_only_of_events_that_exist(tracker):
     with pytest.raises(ConfigError, match="did you mean 'recovered'"):
         tracker.on("recoverd")(print)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"concurrency": "ten"},
+        {"concurrency": 2.5},
+        {"concurrency": True},
+        {"concurrency": 0},
+        {"concurrency": 10**400},
+        {"functions": "send"},
+        {"functions": ["send", None]},
+        {"functions": 7},
+        {"queue": b"mail"},
+        {"queue": "\ud800"},
+    ],
+    ids=str,
+)
+async def test_an_argument_that_cannot_work_is_refused_before_anything_is_registered(tracker, wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))) as refused:
+        async with tracker.register(**wrong):
+            pass
+    assert isinstance(refused.value, TypeError)
+    assert await tracker.instances() == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"job_id": None},
+        {"job_id": b"42"},
+        {"function": 7},
+        {"queue": 7},
+        {"job_try": "two"},
+        {"job_try": True},
+        {"job_try": -1},
+        {"timeout": "soon"},
+        {"timeout": float("nan")},
+        {"timeout": float("inf")},
+        {"timeout": -1},
+        {"timeout": 10**400},
+    ],
+    ids=str,
+)
+async def test_a_run_that_could_not_be_written_down_is_refused_before_it_starts(tracker, wrong):
+    async with tracker.register():
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            async with tracker.track(**{"job_id": "42", **wrong}):
+                pass
+        assert await tracker.jobs() == []
+
+
+async def test_questions_refuse_what_is_no_question(tracker):
+    for since in ("yesterday", 7, b"1-0", float("nan")):
+        with pytest.raises(ConfigError, match="since"):
+            tracker.events(since)
+    for count in (0, -1, "ten", 2.5):
+        with pytest.raises(ConfigError, match="count"):
+            await tracker.recent_events(count)
+    with pytest.raises(ConfigError, match=r'write @tracker.on\("recovered"\)'):
+        tracker.on(print)
+    with pytest.raises(ConfigError, match="write a function"):
+        tracker.on("recovered")(None)

@@ -1,4 +1,4 @@
-"""The dramatiq worker of the demo, as anybody would write one: ``dramatiq async_tracker.cli.demo.dramatiq_worker:set_up``."""
+"""The dramatiq worker of the demo, as a user would write one: ``dramatiq async_tracker.cli.demo.dramatiq_worker:set_up``."""
 
 import json
 import os

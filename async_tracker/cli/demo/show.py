@@ -4,8 +4,8 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from async_tracker.cli.demo.crews import Crew
@@ -38,15 +38,24 @@ class Script:
     go_on: float = 4.0
 
 
+Beside = Callable[[Stage, Screen], AbstractAsyncContextManager[None]]
+"""What goes on beside the show, from when its stage is set."""
+
 QUICK = Script(begin=0.5, block_for=2.5, after_block=0.5, slow_for=2.0, go_on=0.5)
 
 
-async def demo(target: Target, *, quick: bool, keep: bool, workers: str) -> int:
-    """Show it all. Ends well only if no job was lost."""
+@asynccontextmanager
+async def _nothing(set_up: Stage, screen: Screen) -> AsyncIterator[None]:
+    yield
+
+
+async def demo(target: Target, *, quick: bool, keep: bool, workers: str, beside: Beside = _nothing) -> int:
+    """Show it all, with something beside it. Ends well only if no job was lost."""
     _end_by_cancelling()
     async with stage(target, workers=workers) as set_up:
         with Screen(stream=sys.stderr if target.as_json else sys.stdout) as screen:
-            acts, account = await _play(set_up, screen, QUICK if quick else Script(), keep=keep, target=target)
+            async with beside(set_up, screen):
+                acts, account = await _play(set_up, screen, QUICK if quick else Script(), keep=keep, target=target)
             if not keep:
                 screen.tell("asking the workers to leave")
                 await asyncio.to_thread(set_up.ask_workers_to_leave)
@@ -77,7 +86,7 @@ async def _play(set_up: Stage, screen: Screen, script: Script, *, keep: bool, ta
             screen.tell("jobs come in: quick, slow, failing, to be retried")
             await asyncio.sleep(script.begin)
             await load.enqueue("blocking", script.block_for)
-            screen.tell(f"one job will block its worker's event loop for {duration(script.block_for)}: nobody may take its jobs away")
+            screen.tell(f"one job will block its worker's event loop for {duration(script.block_for)}: its jobs must stay with it")
             await asyncio.sleep(script.block_for + script.after_block)
             acts = [await kill_one(set_up, screen, witness, crew) for crew in set_up.crews]
             await asyncio.sleep(script.go_on)

@@ -83,7 +83,7 @@ class Stage:
     crews: list[Crew]
     folder: Path
     is_given: bool
-    """The server is somebody else's: what the demo wrote there must be deleted."""
+    """The server was given to the demo: what the demo wrote there must be deleted."""
     tracker: Tracker
     ledger: Ledger
     workers: list[Worker] = field(default_factory=list)
@@ -145,7 +145,7 @@ class Stage:
             worker.end()
 
     async def remove_traces(self) -> None:
-        """Delete from somebody else's server what the demo has written there."""
+        """Delete from a server that was given to the demo what the demo has written there."""
         async with asyncio.timeout(_CLEAN_TIMEOUT), self.tracker.redis() as namespaced:
             with translated():
                 await namespaced.clear()
@@ -201,7 +201,7 @@ async def _refuse_unless_empty(tracker: Tracker, queues: Sequence[str]) -> None:
         queued = int(await call(namespaced.redis, "EXISTS", *queues))
     if found or queued:
         what = f"namespace {tracker.namespace!r} holds {found} keys" if found else f"queue {' or '.join(map(repr, queues))} is not empty"
-        raise Misused(f"{what}: the demo only works where nobody else does; give it another --namespace, or none")
+        raise Misused(f"{what}: the demo refuses a namespace or a queue that is in use; give it another --namespace, or none")
 
 
 def _wait_until_dead(pid: int) -> None:

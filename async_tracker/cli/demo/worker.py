@@ -1,4 +1,4 @@
-"""The worker of the demo, as anybody would write one: ``arq async_tracker.cli.demo.worker.WorkerSettings``."""
+"""The worker of the demo, as a user would write one: ``arq async_tracker.cli.demo.worker.WorkerSettings``."""
 
 import asyncio
 import json

@@ -35,6 +35,10 @@ KEPT_MS = 604_800_000
 """For how long it is remembered that a job was quarantined, or retried after that. Until its quarantine is written down that is
 all that is left of the job, and who would write it down may not be back before the weekend is over."""
 
+RETRY_MS = 88_400_000
+"""For how long arq remembers how often it has tried a job, since the last try."""
+_NO_KEY = -2
+
 JOB_MS = 86_400_000
 """For how long a retried job may wait for a worker: arq's own default."""
 
@@ -47,7 +51,7 @@ class ArqAdapter:
     """arq's side of the boundary.
 
     ``client`` is a client of arq's Redis, ``receipt_key`` makes the full name of a key of our namespace there, and ``serializer``
-    is the worker's: with it the error is written for whoever awaits a quarantined job, unless ``serializer_of`` knows that of the
+    is the worker's: with it the error is written for the caller who awaits a quarantined job, unless ``serializer_of`` knows that of the
     job's queue.
     """
 
@@ -71,7 +75,7 @@ class ArqAdapter:
         """Find the claims that carry the names of these instances, in the order of their queues.
 
         The whole queue is looked at, not only what is due by the server's clock: arq claims by its worker's. The first thing that
-        arq does with a job that it has claimed is to count the try: one whose tries were never counted was never started.
+        arq does with a job that it has claimed is to count the try: one whose tries were not counted since was not started.
         """
         owners = tuple(f"{instance_id}:" for instance_id in dead)
         for queue in _queues_of(dead.values()) or [DEFAULT_QUEUE]:
@@ -83,10 +87,15 @@ class ArqAdapter:
                     for job_id, token in zip(job_ids, tokens, strict=True)
                     if token is not None and text(token).startswith(owners) and text(job_id) not in found
                 }
-                tries = await call(self._client, "MGET", *(RETRY.encode() + job_id for job_id in held)) if held else []
-                for (job_id, token), count in zip(held.items(), tries, strict=True):
+                # The tries first: what passes between the two answers makes the claim older, and a try that was counted stays one.
+                ttls = [("PTTL", prefix.encode() + job_id) for prefix in (RETRY, IN_PROGRESS) for job_id in held]
+                left_ms = await call_many(self._client, ttls) if held else []
+                for (job_id, token), tries_ms, claim_ms in zip(held.items(), left_ms[: len(held)], left_ms[len(held) :], strict=True):
                     found.add(text(job_id))
-                    yield _claim(text(job_id), token, queue, started=count is not None)
+                    description = dead.get(token.rpartition(":")[0])
+                    claim_seconds = description.claim_seconds if description is not None else None
+                    started = has_begun(tries_left_ms=tries_ms, claim_left_ms=claim_ms, claim_seconds=claim_seconds)
+                    yield _claim(text(job_id), token, queue, started=started)
 
     async def _scan(self, queue: str) -> AsyncIterator[Sequence[bytes]]:
         """Give every id that is queued all the while, some of them twice.
@@ -109,7 +118,7 @@ class ArqAdapter:
         return Released(text(await run_script(self._client, _RELEASE, names, (job_id, orphan.claim, int(delay * 1000), RECEIPT_MS))))
 
     async def quarantine(self, orphan: RunRecord, *, error: str) -> QuarantinedPayload | None:
-        """Take the job out of arq; whoever awaits it gets arq's own JobExecutionFailed."""
+        """Take the job out of arq; the caller who awaits it gets arq's own JobExecutionFailed."""
         job_id, queue = orphan.job_id, _queue_of(orphan)
         names: list[str | bytes] = [
             IN_PROGRESS + job_id,
@@ -185,6 +194,23 @@ class ArqAdapter:
         return self._receipt_key(keys.receipt(token))
 
 
+def has_begun(*, tries_left_ms: int, claim_left_ms: int, claim_seconds: float | None) -> bool:
+    """Tell from the lifetimes that are left of a job's count of tries and of its claim whether the claim's own try was counted.
+
+    Both are set anew each time. ``claim_seconds`` is the whole lifetime of the claim; where it is not known, any count will do.
+
+    >>> has_begun(tries_left_ms=88_399_990, claim_left_ms=309_980, claim_seconds=310.0)
+    True
+    >>> has_begun(tries_left_ms=88_395_000, claim_left_ms=309_980, claim_seconds=310.0)
+    False
+    >>> has_begun(tries_left_ms=-2, claim_left_ms=309_980, claim_seconds=None)
+    False
+    """
+    if tries_left_ms < 0 or claim_seconds is None:  # there is no such key, or it lives for ever
+        return tries_left_ms != _NO_KEY
+    return RETRY_MS - tries_left_ms <= int(claim_seconds * 1000) - claim_left_ms
+
+
 def _queues_of(described: Iterable[Description | None]) -> list[str]:
     return sorted({name for item in described if item is not None for name in item.queues or (item.queue,) if name})
 
@@ -233,6 +259,6 @@ def failed_result(orphan: RunRecord, *, queue: str, error: str, serializer: Seri
     for data in (result, in_words):
         try:
             return serializer(data)
-        except Exception as exc:  # somebody's serializer: the orphans beside this one must not wait for it
+        except Exception as exc:  # a user's serializer failed: the other orphans must not wait for it
             logger.info("the serializer of job %s does not take its failed result: %r", orphan.job_id, exc)
     return pickle.dumps(in_words)

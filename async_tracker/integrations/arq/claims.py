@@ -133,7 +133,7 @@ _MakeKind = Callable[[Any], Any]
 
 
 def _named_pipeline(make_pipeline: Callable[..., Any], make_kind: _MakeKind) -> Callable[..., Any]:
-    """Make what whoever made the pool makes, and give it another class."""
+    """Make what the pool's own factory makes, and give it another class."""
     kinds: dict[type, type] = {}
 
     def pipeline(*args: Any, **kwargs: Any) -> Any:

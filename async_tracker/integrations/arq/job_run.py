@@ -12,14 +12,14 @@ from async_tracker.integrations.arq.outcomes import Ending
 class ArqRun(Run):
     """One run between its hooks, which find it in arq's ctx.
 
-    Made for every job, and most are gone before anybody looks at them. So it starts with what the hook has at hand, and learns the
+    Made for every job, and most are gone before the writer reads them. So it starts with what the hook has at hand, and learns the
     rest from ``ctx`` when it is asked to be complete.
     """
 
     library: str = LIBRARY
 
     ctx: dict[str, Any] | None
-    """arq's own facts of the job; None once they were read, or nobody wants them any more: it holds this run in its turn."""
+    """arq's own facts of the job; None once they were read, or are not needed any more: it holds this run in its turn."""
     claim: str
     """The instance id and the token of this run, as arq's claim has them."""
     learn: "Callable[[ArqRun], None]"
@@ -31,11 +31,11 @@ class ArqRun(Run):
     is_finished: bool = False
     """arq has removed the job's tries: it will not run again."""
     task: asyncio.Task[Any] | None = None
-    """arq's own task for the job; None until somebody looks at the run, and once it has nothing left to tell."""
+    """arq's own task for the job; None until the writer reads the run, and once it has nothing left to tell."""
 
     __init__ = object.__init__
 
     def complete(self) -> None:
-        """Learn what is needed only where somebody looks at the run."""
+        """Learn what is needed only where the run is read."""
         if self.ctx is not None:
             self.learn(self)

@@ -1,6 +1,6 @@
 """The jobs of one arq worker between their hooks. What is done here is done for every job, and nothing of ours in it waits.
 
-A job passes three places: its start, its end, and arq's having written what became of it. Most pass all of them before anybody has
+A job passes three places: its start, its end, and arq's having written what became of it. Most pass all of them before the writer has
 looked at the run: of those nothing is kept but a tally. The others are taken in by the journal, completed, and looked after.
 
 What every job passes is written to touch few objects: between two calls of a hook a worker runs so much else that ours is out of the
@@ -152,7 +152,7 @@ class Jobs:
                         if run.went_well:
                             run.outcome = "succeeded"
                             run.in_flight = False
-                            if run.ctx is None:  # somebody looks or has looked at it
+                            if run.ctx is None:  # the writer reads it or has read it
                                 self._ended_in_sight(run)
                         else:
                             self._ended_otherwise(run)
@@ -206,6 +206,14 @@ class Jobs:
             self._journal.start(run)
         else:  # declared dead meanwhile: others are told to run that job
             run.in_flight = run.owned = False
+
+    async def make_known(self, run: ArqRun) -> None:
+        """Have a run of a second try written at once, and wait until that is under way, which takes one turn of the loop.
+
+        Its job may have killed its worker before, and may do so in its first statement: then its name must be known.
+        """
+        if run.in_flight and not self._is_durable and self._writer.hurry(run):
+            await self._runtime.wait_stored(run)
 
     def learn(self, run: ArqRun) -> None:
         """Complete a run. May be called from several threads at once: each of them learns the same."""
@@ -284,7 +292,7 @@ class Jobs:
                 self._task_done(task, run)
 
     def _task_done(self, task: asyncio.Task[Any] | None, run: ArqRun) -> None:
-        """The task of a run that has not passed its last hook; None where arq had let go of it before anybody looked."""
+        """The task of a run that has not passed its last hook; None where arq had let go of it before the run was read."""
         if task is None or task.cancelled() or task.exception() is not None:
             # arq did not get to giving its claim back, and this worker is about to end: the job is an orphan then.
             self._runtime.resume_run(run)

@@ -13,7 +13,7 @@ class Ending:
 
     error: BaseException
     cancel_requests: int
-    """How often somebody had asked the function's own task to stop."""
+    """How often the function's own task had been asked to stop."""
     is_aborted: bool = False
     """arq had noted the job as one that it aborts."""
 

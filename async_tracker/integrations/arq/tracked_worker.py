@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,7 +36,7 @@ class TrackedWorker:
     """One worker between start-up and shutdown.
 
     ``worker`` is arq's, and None where it was not found: then nothing is wrapped, and how jobs end is known as far as arq's own
-    pipelines tell. ``choice`` is None where only our hooks were set. ``serializer_of`` gives the serializer of whoever awaits the
+    pipelines tell. ``choice`` is None where only our hooks were set. ``serializer_of`` gives the serializer of the callers who await the
     jobs of a queue; ``on_ended`` is told when the instance has left.
     """
 
@@ -68,7 +69,13 @@ class TrackedWorker:
         self.wrapping: Wrapping | None = None
         if worker is not None and choice is not None:
             self.wrapping = Wrapping(
-                worker, settings=self._settings, choice=choice, ctx_key=ctx_key, ignore=self.jobs.ignore, missed=self._job_missed
+                worker,
+                settings=self._settings,
+                choice=choice,
+                ctx_key=ctx_key,
+                ignore=self.jobs.ignore,
+                missed=self._job_missed,
+                make_known=self.jobs.make_known,
             )
         self._notes: dict[str, Note] = {}
         self._hooks: dict[tuple[str, Hook | None, bool], Hook] = {}
@@ -138,7 +145,7 @@ class TrackedWorker:
             self.claims.turn_over()
 
     def _find_queue(self) -> str:
-        """The worker's own word, for its queue need not be the pool's default; what was asked for only where nobody knows better."""
+        """The worker's own word, for its queue need not be the pool's default; the setting only where neither is known."""
         known = (getattr(self.worker, "queue_name", None), self._settings.queue, getattr(self.pool, "default_queue_name", None))
         return plain_text(next(filter(None, known), DEFAULT_QUEUE))
 
@@ -150,6 +157,7 @@ class TrackedWorker:
             queues=(self.hold,) if self.hold else (),
             functions=[plain_text(name) for name in worker.functions] if worker is not None else (),
             concurrency=_whole(worker.max_jobs) if worker is not None else None,
+            claim_seconds=_seconds(getattr(worker, "in_progress_timeout_s", None)),
             claims_server=self._claims_server,
             broker=describe(self.pool),
             notes=tuple(self._notes.values()),
@@ -229,7 +237,7 @@ class TrackedWorker:
             )
 
     def _note(self, says: str, remedy: str, *, is_error: bool = False) -> None:
-        """Say it once in the log, and to whoever asks doctor."""
+        """Log it once, and show it in doctor."""
         kind = says.partition(":")[0]
         if kind in self._notes:
             return
@@ -299,7 +307,7 @@ class TrackedWorker:
                 await self._claims_link.aclose()
 
     async def _give_back_idle_claims(self) -> None:
-        """arq may be cancelled between its claim and the job's start: then nobody runs the job, and the claim is in the way.
+        """arq may be cancelled between its claim and the job's start: then no worker runs the job, and the claim blocks it.
 
         Many more were won by other workers, so all are looked at in one round trip.
         """
@@ -311,6 +319,10 @@ class TrackedWorker:
         ]
         for record in await self.adapter.still_held(idle):
             await self.adapter.release(record, delay=0.0)
+
+
+def _seconds(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def _whole(number: Any) -> int | None:

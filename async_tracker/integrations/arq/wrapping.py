@@ -5,7 +5,7 @@ import copy
 import functools
 import inspect
 import logging
-from collections.abc import Callable, MutableMapping, MutableSet
+from collections.abc import Awaitable, Callable, MutableMapping, MutableSet
 from time import monotonic
 from typing import Any
 
@@ -22,8 +22,8 @@ class Wrapping:
     """What one worker runs, as we have wrapped it.
 
     ``ignore`` is called with the run of a function that is not to be tracked, ``missed`` where a tracked function is called without a
-    run. Functions and cron jobs stand in one table of arq's, by name; ``worker.cron_jobs`` only says when each is queued, and keeps
-    that for itself, so it is left alone.
+    run, and ``make_known`` is awaited before a second try begins. Functions and cron jobs stand in one table of arq's, by name;
+    ``worker.cron_jobs`` only says when each is queued, and keeps that for itself, so it is left alone.
     """
 
     def __init__(
@@ -35,11 +35,13 @@ class Wrapping:
         ctx_key: str,
         ignore: Callable[[ArqRun], None],
         missed: Callable[[], None],
+        make_known: Callable[[ArqRun], Awaitable[None]],
     ) -> None:
         self._worker = worker
         self._ctx_key = ctx_key
         self._ignore = ignore
         self._missed = missed
+        self._make_known = make_known
         self._redact = settings.redact
         self.fault = choice.fault(self._table)
         """What is wrong with the choice. Then all is tracked, and no arguments are recorded: some may have been meant to be spared."""
@@ -99,12 +101,14 @@ class Wrapping:
         return self._tracked(coroutine, item.coroutine, plain_text(name), plain_seconds(timeout))
 
     def _tracked(self, coroutine: Any, shown: Any, name: str, timeout: float | None) -> Any:
-        ctx_key, records_args, redact, missed = self._ctx_key, self._records_args, self._redact, self._missed
+        ctx_key, records_args, redact = self._ctx_key, self._records_args, self._redact
+        missed, make_known = self._missed, self._make_known
         aborting: MutableSet[str] = self._worker.aborting_tasks
 
         @functools.wraps(shown)
         async def tracked_function(*args: Any, **kwargs: Any) -> Any:
-            run = (args[0] if args else kwargs.get("ctx", {})).get(ctx_key)
+            ctx = args[0] if args else kwargs.get("ctx", {})
+            run = ctx.get(ctx_key)
             if run is None:
                 missed()
                 return await coroutine(*args, **kwargs)
@@ -115,6 +119,8 @@ class Wrapping:
             if run.ctx is None and run.is_taken_in and run.sent:
                 run.keeper.touch(run)
             try:
+                if (ctx.get("job_try") or 1) > 1:
+                    await make_known(run)
                 result = await coroutine(*args, **kwargs)
             except BaseException as exc:
                 run.ended_mono_ms = monotonic() * 1000.0

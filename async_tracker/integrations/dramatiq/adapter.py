@@ -67,7 +67,7 @@ class DramatiqAdapter:
 
     async def _marked(self, instance_id: str) -> set[str]:
         """Give the marks of an instance: what it has begun."""
-        return set(map(text, await call(self._client, "SMEMBERS", self._full_key(keys.begun(instance_id)))))
+        return set(map(text, await call(self._client, "HVALS", self._full_key(keys.marks(instance_id)))))
 
     async def _held(
         self, broker: Broker, queue: str, marked: Mapping[str, set[str]], fetching: Mapping[str, set[str]]
@@ -85,6 +85,7 @@ class DramatiqAdapter:
                     started=_has_started(name, marked, fetching) if raw is not None and not queue.endswith(DELAYED) else False,
                     scope=LIBRARY,
                     hold=broker.hold(queue, name).encode(),
+                    function=facts.actor if facts is not None else None,
                 )
 
     def shares_claims(self, one: Description, other: Description) -> bool:
@@ -121,7 +122,7 @@ class DramatiqAdapter:
                 await run_script(self._client, _GIVE_BACK, names, ids[start : start + _AT_ONCE])
 
     async def quarantine(self, orphan: RunRecord, *, error: str) -> QuarantinedPayload | None:
-        """Take the message out of its queue. Whoever awaits its result waits until their own time is over, as after a dead letter."""
+        """Take the message out of its queue. A program that awaits its result waits until its own timeout, as after a dead letter."""
         if orphan.hold is None or orphan.queue is None:
             return None
         hold = Hold.of(orphan.hold)

@@ -28,7 +28,7 @@ class LoopThread:
     def _run(self) -> None:
         try:
             anyio.run(self._serve)
-        except BaseException as exc:  # the edge of a thread: whoever waits for the loop must hear of it
+        except BaseException as exc:  # the edge of a thread: the thread that waits for the loop must get it
             if self._ready.done():
                 raise
             self._ready.set_exception(exc)

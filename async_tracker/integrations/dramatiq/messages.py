@@ -17,11 +17,11 @@ class MessageFacts:
     message_id: str
     actor: str | None = None
     waits_since_ms: int | None = None
-    """When it was last enqueued, by the clock of whoever enqueued it."""
+    """When it was last enqueued, by the clock of the process that enqueued it."""
 
 
 def read_message(raw: bytes | None) -> MessageFacts | None:
-    """Read a message; None when it is gone or in an encoding of somebody's own.
+    """Read a message; None when it is gone or in an encoding of the user's own.
 
     >>> read_message(b'{"message_id":"m","actor_name":"mail","options":{"requeue_timestamp":9},"message_timestamp":5}')
     MessageFacts(message_id='m', actor='mail', waits_since_ms=9)

@@ -4,9 +4,9 @@ The instance lives in an event loop of its own, in one thread per process. Whate
 that cannot be tracked still works.
 """
 
+import itertools
 import logging
 import threading
-from dataclasses import dataclass
 from typing import Any
 
 from dramatiq.broker import Broker as DramatiqBroker
@@ -17,43 +17,13 @@ from dramatiq.threading import is_gevent_active
 from dramatiq.worker import Worker
 
 from async_tracker.connections.counterparts import async_counterpart
-from async_tracker.instance.runs import Run, current, shown_args
-from async_tracker.instance.runtime import Runtime
-from async_tracker.integrations.dramatiq.description import time_limit
-from async_tracker.integrations.dramatiq.marks import Marks
-from async_tracker.integrations.dramatiq.names import LIBRARY
-from async_tracker.integrations.dramatiq.outcomes import Ending, outcome
+from async_tracker.instance.runs import current
+from async_tracker.integrations.dramatiq.message_run import DramatiqRun
+from async_tracker.integrations.dramatiq.outcomes import outcome
 from async_tracker.integrations.dramatiq.tracked_worker import TrackedWorker
 from async_tracker.integrations.footing import HasFooting
 
 logger = logging.getLogger("async_tracker")
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class DramatiqRun:
-    """One run between its hooks, all of which run in the same thread."""
-
-    run: Run
-    tracked: TrackedWorker
-    message: MessageProxy
-    retries: int
-    """How often the message had been retried when it started."""
-    ending: Ending
-
-    @property
-    def runtime(self) -> Runtime:
-        """The instance whose run it is."""
-        return self.tracked.runtime
-
-    @property
-    def marks(self) -> Marks | None:
-        """Where its start is marked; None for a broker that is not Redis."""
-        return self.tracked.marks
-
-    @property
-    def redis_message_id(self) -> str:
-        """The id by which a Redis broker has the message."""
-        return str(self.message.options["redis_message_id"])
 
 
 class TrackerMiddleware(Middleware):
@@ -67,6 +37,7 @@ class TrackerMiddleware(Middleware):
         self._tracker = tracker
         self._settings = tracker.settings
         self._local = threading.local()
+        self._numbers = itertools.count()
         self._workers: tuple[TrackedWorker, ...] = ()
         """Those of this broker that are tracked: one, as a rule, but a process may have made more."""
         self._lock = threading.Lock()
@@ -130,31 +101,27 @@ class TrackerMiddleware(Middleware):
             self._failed(exc)
             return
         if found is not None and self._settings.durable:
-            found.tracked.thread.call(found.runtime.wait_stored, found.run)
+            found.tracked.thread.call(found.tracked.runtime.wait_stored, found)
 
     def _start(self, broker: DramatiqBroker, message: MessageProxy) -> DramatiqRun | None:
         tracked = self._of_this_thread()
         if tracked is None or not tracked.runtime.is_running:
             return None
-        runtime = tracked.runtime
-        retries = message.options.get("retries", 0)
-        run = runtime.start_run(
-            message.message_id,
-            job_try=retries + 1,
-            function=message.actor_name,
-            queue=message.queue_name,
-            enqueued_at_ms=message.message_timestamp,
-            timeout=time_limit(broker, message),
-            args=shown_args(message.args, message.kwargs, self._settings.redact) if self._settings.record_args else None,
-            scope=LIBRARY,
-            hold=_hold(tracked, message),
-        )
-        runtime.enter_run(run)
-        found = DramatiqRun(run=run, tracked=tracked, message=message, retries=retries, ending=Ending())
-        if found.marks is not None:
-            found.marks.begin(run.instance_id, found.redis_message_id)
-        self._local.found = found
-        return found
+        run = self._local.found = DramatiqRun(tracked, message)
+        current.set(run)
+        if tracked.marks is not None:
+            tracked.marks.begin(self._number(), run.redis_message_id)
+        tracked.runtime.journal.start(run)
+        if run.retries:
+            tracked.runtime.writer.hurry(run)
+        return run
+
+    def _number(self) -> int:
+        """Number this thread, from 0."""
+        number: int | None = getattr(self._local, "number", None)
+        if number is None:
+            number = self._local.number = next(self._numbers)
+        return number
 
     def _of_this_thread(self) -> TrackedWorker | None:
         """Tell whose thread this is: a worker's threads take their messages from one queue, which is its own."""
@@ -179,7 +146,8 @@ class TrackerMiddleware(Middleware):
             found = self._found(message) or self._start(broker, message)
             if found is not None:
                 found.ending.is_skipped = True
-                found.runtime.journal.discard(found.run)
+                found.complete()  # out of flight, nobody else looks at it before it is counted
+                found.tracked.runtime.journal.discard(found)
         except Exception as exc:  # the edge of a hook
             self._failed(exc)
 
@@ -200,9 +168,7 @@ class TrackerMiddleware(Middleware):
         try:
             found.ending.is_dead = message.failed
             found.ending.is_retried = message.options.get("retries", 0) > found.retries and not message.failed
-            found.runtime.finish_run(found.run, outcome(found.ending))
-            if found.marks is not None:
-                found.marks.end(found.run.instance_id, found.redis_message_id)
+            found.tracked.runtime.finish_run(found, outcome(found.ending))
         except Exception as exc:  # the edge of a hook
             self._failed(exc)
 
@@ -216,10 +182,3 @@ class TrackerMiddleware(Middleware):
         if not self._has_failed:
             self._has_failed = True
             logger.error("a hook of the tracker failed, its job runs on; further failures are not logged", exc_info=exc)
-
-
-def _hold(tracked: TrackedWorker, message: MessageProxy) -> str | None:
-    """Tell where the broker notes that this process has the message; None for a broker that is not Redis."""
-    if tracked.broker is None:
-        return None
-    return tracked.broker.hold(message.queue_name, message.options["redis_message_id"]).encode()

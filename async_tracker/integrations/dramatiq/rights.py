@@ -1,4 +1,4 @@
-"""What a user must be allowed in the broker's Redis so that dramatiq's messages can be recovered, asked about a queue that nobody uses."""
+"""What a user must be allowed in the broker's Redis so that dramatiq's messages can be recovered, asked about a queue that is not used."""
 
 import secrets
 from collections.abc import Callable, Sequence
@@ -29,11 +29,10 @@ HGET messages m
 HMGET messages m
 HLEN messages
 HDEL messages m
-SADD begun m
-EXPIRE begun 10
-SMEMBERS begun
-SREM begun m
-DEL begun
+HSET marks 0 m
+EXPIRE marks 10
+HVALS marks
+DEL marks
 EXISTS receipt
 HGET receipt payload
 HSET receipt payload 0
@@ -57,5 +56,5 @@ def rights(described: Sequence[Description], *, queue: str | None, full_key: Cal
     asked = f"{next(iter(description.queues), 'default')}.{nonce}"
     hold = Broker(broker_id=nonce, namespace=broker.namespace).hold(asked, nonce)
     names: dict[str, str | bytes] = {"acks": hold.acks, "queue": hold.queue(asked), "messages": hold.messages(asked), "m": nonce}
-    names |= {"begun": full_key(keys.begun(nonce)), "receipt": full_key(keys.receipt(nonce))}
+    names |= {"marks": full_key(keys.marks(nonce)), "receipt": full_key(keys.receipt(nonce))}
     return Rights(keys=f"{broker.namespace}:*", commands=tuple(commands_of(RECOVERING, names)))

@@ -29,7 +29,7 @@ class TrackedWorker:
 
     def __init__(self, footing: Footing, broker: DramatiqBroker, worker: Worker) -> None:
         self._footing = footing
-        self._settings = footing.settings
+        self.settings = footing.settings
         self.worker = worker
         self.broker = broker_of(broker)
         self.marks: Marks | None = None
@@ -44,10 +44,10 @@ class TrackedWorker:
             footing.access.unshare(self._lent)
             raise
         if isinstance(broker, RedisBroker):
-            timeout = self._settings.hook_timeout
-            make_connection = partial(lone_connection, broker.client, timeout=timeout)
-            self.marks = Marks(make_connection, full_key=self.runtime.link.redis.full_key, timeout=timeout)
-            self.marks.open()
+            make_connection = partial(lone_connection, broker.client, timeout=self.settings.hook_timeout)
+            marks = Marks(make_connection, full_key=self.runtime.link.redis.full_key, instance_id=self.runtime.instance_id)
+            marks.open()
+            self.marks = marks
 
     async def _register(self, broker: DramatiqBroker) -> Runtime:
         access = self._footing.access
@@ -56,9 +56,22 @@ class TrackedWorker:
             access.share(self._lent)  # another worker in this process may be another broker's
         apart = self._broker_apart(broker)
         self._claims_server = await self._server_of(apart) if apart is not None else None
-        runtime = self._footing.runtime(self._describe(), make_adapter=lambda link: self._adapter(link, apart))
+        runtime = self._footing.runtime(
+            self._describe(),
+            make_adapter=lambda link: self._adapter(link, apart),
+            on_pulse=self._look_at_marks,
+            on_renamed=self._rename_marks,
+        )
         await runtime.start()
         return runtime
+
+    def _look_at_marks(self) -> None:
+        if self.marks is not None:
+            self.marks.look()
+
+    def _rename_marks(self) -> None:
+        if self.marks is not None:
+            self.marks.rename(self.runtime.instance_id)
 
     def _broker_apart(self, broker: DramatiqBroker) -> Any:
         """Give a client of the broker's Redis where that is not the tracker's, else None."""
@@ -69,7 +82,7 @@ class TrackedWorker:
 
     async def _server_of(self, client: Any) -> str | None:
         try:
-            async with asyncio.timeout(self._settings.hook_timeout):
+            async with asyncio.timeout(self.settings.hook_timeout):
                 return await DramatiqAdapter(client, full_key=str.encode).claims_server()
         except (StorageError, TimeoutError) as exc:
             logger.warning("dramatiq's Redis does not tell its run id: %s", exc)
@@ -80,7 +93,7 @@ class TrackedWorker:
     def _adapter(self, link: Link, apart: Any) -> DramatiqAdapter:
         client = link.client
         if apart is not None:
-            client = Link(apart, namespace=self._settings.namespace, name=f"{link.name}:claims").client
+            client = Link(apart, namespace=self.settings.namespace, name=f"{link.name}:claims").client
         return DramatiqAdapter(client, full_key=link.redis.full_key)
 
     def _describe(self) -> Description:
@@ -100,7 +113,7 @@ class TrackedWorker:
     def leave(self) -> None:
         """Deregister the instance and end its loop."""
         if self.marks is not None:
-            self.marks.close(self.runtime.instance_id)
+            self.marks.close()
         self.thread.call(self._leave)
         self.thread.stop()
 

@@ -4,12 +4,20 @@
 -- a record of another instance belongs to a newer run.
 -- KEYS: dead, jobs:{id}, orphans:{id}, settled:{id}, then job:{job} of each orphan
 -- ARGV: id, mark of every record, mark of this instance's records, then job id, token, mark of that run's record and record of each orphan
--- Returns: 1 when they are orphans now, 0 when the instance is not dead
+-- Returns: 1 when they are orphans now, 0 when the instance is not dead; an error that names a key when it is of another type
 local dead, jobs, orphans, settled = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, any_mark, own_mark = ARGV[1], ARGV[2], ARGV[3]
 
 if not redis.call('ZSCORE', dead, id) then
   return 0
+end
+
+-- Redis undoes nothing of a script that it refuses half-way, so what may be of another type is looked at before anything is changed.
+for _, look in ipairs({ {'SCARD', jobs}, {'HGET', orphans, ''}, {'HGET', settled, ''} }) do
+  local found = redis.pcall(unpack(look))
+  if type(found) == 'table' and found.err then
+    return redis.error_reply(found.err .. ' (' .. look[2] .. ')')
+  end
 end
 
 local function holds(standing, mark) -- a value of another type is no record of ours

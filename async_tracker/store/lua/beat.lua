@@ -28,7 +28,8 @@ redis.call('ZREM', watchdogs, id)
 local counted = false
 for i = first_counter, #ARGV, 2 do
   local counter, total = ARGV[i], ARGV[i + 1]
-  local added = tonumber(total) - tonumber(redis.call('HGET', counters, counter) or 0)
+  local known = redis.pcall('HGET', counters, counter) -- of another type, it costs the counters as well
+  local added = type(known) == 'table' and 0 or tonumber(total) - (tonumber(known or 0) or 0)
   if added ~= 0 then
     redis.call('HSET', counters, counter, total)
     redis.pcall('HINCRBY', stats, counter, added) -- another program's key of that name costs the counters, not the heartbeat

@@ -25,7 +25,7 @@ redis.call('HDEL', connections, id)
 redis.call('HDEL', gone, id)
 redis.call('ZREM', watchdogs, id)
 redis.call('ZADD', dead, now, id)
-redis.call('HSET', instance, 'died_at_ms', now, 'death_reason', reason)
+redis.pcall('HSET', instance, 'died_at_ms', now, 'death_reason', reason) -- of another type, it is dead all the same
 redis.call('SET', tombstone, now, 'PX', tombstone_ms)
 redis.pcall('XADD', events, 'MAXLEN', '~', events_kept, '*', 'event', event)
 redis.call('EXPIRE', events, events_seconds)

@@ -16,10 +16,13 @@ redis.call('HDEL', connections, id)
 redis.call('HDEL', gone, id)
 redis.call('ZREM', watchdogs, id)
 redis.call('SET', tombstone, now, 'PX', tombstone_ms)
-local left = redis.call('SCARD', jobs)
+local left = redis.pcall('SCARD', jobs)
+if type(left) == 'table' then -- of another type: what is left there a sweep must find out
+  left = 1
+end
 if left > 0 then
   redis.call('ZADD', dead, now, id)
-  redis.call('HSET', instance, 'state', 'draining', 'died_at_ms', now, 'death_reason', 'it shut down with runs left')
+  redis.pcall('HSET', instance, 'state', 'draining', 'died_at_ms', now, 'death_reason', 'it shut down with runs left')
 else
   redis.call('DEL', instance, jobs, counters)
 end

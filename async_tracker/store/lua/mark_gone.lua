@@ -15,5 +15,7 @@ end
 if redis.call('HGET', connections, id) ~= looked_for then
   return 0
 end
-redis.call('HSETNX', gone, id, now)
+if not tonumber(redis.call('HGET', gone, id)) then
+  redis.call('HSET', gone, id, now)
+end
 return tonumber(redis.call('HGET', gone, id))

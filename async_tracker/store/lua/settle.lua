@@ -5,13 +5,22 @@
 --       lifetime of the stream in s, lifetime of the stats in s, number of events e, number of counters c,
 --       e * event as JSON, c * counter, then field and value pairs of the quarantined job (none: it is not quarantined)
 --       The first event and the first counter say that it was orphaned: they are left out where that was announced before.
--- Returns: 1 when it was settled now, 2 when it was and its orphaning had been announced, 0 when it had been settled before
+-- Returns: 1 when it was settled now, 2 when it was and its orphaning had been announced, 0 when it had been settled before; an error that
+--          names a key when it is of another type, and then nothing was changed
 local dead, jobs, job_record, recoveries, events, stats = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local quarantine, quarantined, orphans, settled, told = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
 local id, job, token, run_mark, counts, count_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local events_kept, events_seconds, stats_seconds = ARGV[7], ARGV[8], ARGV[9]
 local event_count, counter_count = tonumber(ARGV[10]), tonumber(ARGV[11])
 
+-- Redis undoes nothing of a script that it refuses half-way, so what may be of another type is looked at before anything is changed.
+for _, look in ipairs({ {'SCARD', jobs}, {'HGET', orphans, ''}, {'HGET', settled, ''}, {'SCARD', told}, {'HGET', recoveries, ''},
+  {'ZCARD', quarantine}, {'HGET', quarantined, ''} }) do
+  local found = redis.pcall(unpack(look))
+  if type(found) == 'table' and found.err then
+    return redis.error_reply(found.err .. ' (' .. look[2] .. ')')
+  end
+end
 if not redis.call('ZSCORE', dead, id) or redis.call('SREM', jobs, job) == 0 then
   return 0
 end

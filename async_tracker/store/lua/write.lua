@@ -5,7 +5,8 @@
 -- ARGV: id, sequence number, what stands before the start of a run in its record, number of runs in flight n, number of ended runs m,
 --       n * (job id, mark of that run's record, started at in ms, record),
 --       m * (job id, mark of that run's record, 1 when no other run of that job is in flight here)
--- Returns: {1, now in ms}; {0, now} when a newer write was seen; {-1, now} when the instance is not registered
+-- Returns: {1, now in ms}; {0, now} when a newer write was seen; {-1, now} when the instance is not registered;
+--          an error that names a key when it is of another type
 local instances, instance, jobs = KEYS[1], KEYS[2], KEYS[3]
 local id, sequence, before_start, started, ended = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 
@@ -17,6 +18,13 @@ end
 local seen = redis.call('HGET', instance, 'sequence')
 if seen and tonumber(seen) >= tonumber(sequence) then
   return {0, now}
+end
+-- Redis undoes nothing of a script that it refuses half-way, so what may be of another type is looked at before anything is changed.
+for _, look in ipairs({ {'SCARD', jobs} }) do
+  local found = redis.pcall(unpack(look))
+  if type(found) == 'table' and found.err then
+    return redis.error_reply(found.err .. ' (' .. look[2] .. ')')
+  end
 end
 redis.call('HSET', instance, 'sequence', sequence)
 

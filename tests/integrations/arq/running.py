@@ -11,7 +11,7 @@ from arq.connections import ArqRedis, RedisSettings, create_pool
 from arq.jobs import Job
 from arq.worker import Worker, get_kwargs
 
-from tests.harness.wait import wait_until
+from tests.harness.wait import PATIENCE, wait_until
 
 
 class RunningWorker:
@@ -36,9 +36,7 @@ class RunningWorker:
 
     async def idle(self) -> None:
         """Wait until none of its jobs runs: who reads a job's result may be quicker than the worker, which has yet to hear of its write."""
-        await wait_until(
-            lambda: all(job.done() for job in self.worker.tasks.values()), timeout=20, description="the worker's jobs have ended"
-        )
+        await wait_until(lambda: all(job.done() for job in self.worker.tasks.values()), description="the worker's jobs have ended")
 
     async def stop(self) -> None:
         """Wait for its jobs, tell it to stop, and close it as ``Worker.run`` does; it does not wait if it was told before."""
@@ -105,7 +103,7 @@ async def open_pool(url: str, *, queue: str, **options: Any) -> ArqRedis:
     return await create_pool(settings, default_queue_name=queue)
 
 
-async def result_of(job: Job | None, *, timeout: float = 20.0) -> Any:
+async def result_of(job: Job | None, *, timeout: float = PATIENCE) -> Any:
     """Wait for a job's end, and return its result, or the exception as which it failed."""
     assert job is not None, "the job was not enqueued: its id is in use"
     try:
@@ -120,7 +118,7 @@ async def result_of(job: Job | None, *, timeout: float = 20.0) -> Any:
         return exc
 
 
-async def wait_for_end(worker: RunningWorker, jobs: int, *, timeout: float = 20.0) -> None:
+async def wait_for_end(worker: RunningWorker, jobs: int, *, timeout: float = PATIENCE) -> None:
     """Wait until the worker has ended as many jobs, in whichever way, retries included, and its tasks are gone."""
     inner = worker.worker
 

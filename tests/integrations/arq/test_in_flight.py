@@ -6,6 +6,7 @@ import pytest
 from arq.worker import func
 
 from async_tracker import LeaseLost, current_job
+from tests.harness.inside import runtime_of
 from tests.harness.leaving import deregister
 from tests.harness.wait import wait_until
 from tests.integrations.arq.running import result_of, wait_for_end
@@ -65,7 +66,7 @@ async def test_a_job_whose_claim_was_made_under_an_id_that_was_declared_dead_sin
     async def send(ctx):
         job = current_job()
         assert job is not None
-        seen.append((job.owned, job.instance_id, tracker._runtime.journal.busy))
+        seen.append((job.owned, job.instance_id, runtime_of(tracker).journal.busy))
         with pytest.raises(LeaseLost):
             await job.ensure_owned()
 
@@ -75,13 +76,13 @@ async def test_a_job_whose_claim_was_made_under_an_id_that_was_declared_dead_sin
     held = wire.hold({"INCR", "INCRBY"})  # what arq asks between the claim and the start
     queued = await pool.enqueue_job("send")
     await asyncio.to_thread(held.wait_until_caught)
-    await deregister(tracker._runtime.store, old)
+    await deregister(runtime_of(tracker).store, old)
     await wait_until(lambda: tracker.instance_id != old, description="the worker has found out, by its next beat")
     held.release()
     await result_of(queued)
     assert seen == [(False, old, 0)]
     assert tracker.instance_id != old
-    assert tracker._runtime.journal.unsent_counts() == {}
+    assert runtime_of(tracker).journal.unsent_counts() == {}
 
 
 async def test_with_durable_the_start_is_written_before_the_first_statement_of_the_job(make_tracker, namespace, run_worker, pool):
@@ -96,7 +97,7 @@ async def test_with_durable_the_start_is_written_before_the_first_statement_of_t
 async def test_a_job_that_starts_and_ends_within_a_linger_is_counted_and_never_written(
     make_tracker, observer, run_worker, pool, wire, namespace
 ):
-    worker = await run_worker(make_tracker(linger=5.0).install({"functions": [nothing]}), url=wire.url)
+    worker = await run_worker(make_tracker(linger=5.0, gather=5.0).install({"functions": [nothing]}), url=wire.url)
     for number in range(20):
         await pool.enqueue_job("nothing", _job_id=f"short {number}")
     await wait_for_end(worker, 20)

@@ -13,6 +13,7 @@ from arq.worker import func
 from async_tracker import current_job
 from async_tracker.integrations.arq.job_run import ArqRun
 from async_tracker.store.counters import field_name
+from tests.harness.inside import runtime_of
 from tests.harness.wait import wait_until
 from tests.integrations.arq.running import wait_for_end
 
@@ -40,7 +41,7 @@ def somebody_looks(tracker) -> Iterator[None]:
 
     def look() -> None:
         while not over.wait(0.0005):  # all the time would leave a busy machine no time for the jobs
-            tracker._runtime.journal.runs()
+            runtime_of(tracker).journal.runs()
 
     thread = threading.Thread(target=look)
     thread.start()
@@ -70,8 +71,8 @@ async def test_every_job_is_counted_once_whether_or_not_somebody_looks_meanwhile
     else:
         await wait_for_end(worker, JOBS)
     await worker.idle()
-    counts = tracker._runtime.journal.counts
-    assert (counts.started, tracker._runtime.journal.busy) == (JOBS, 0)
+    counts = runtime_of(tracker).journal.counts
+    assert (counts.started, runtime_of(tracker).journal.busy) == (JOBS, 0)
     await worker.stop()
     rows = {row.function: row for row in (await observer.stats()).functions}
     each = JOBS // 3
@@ -89,7 +90,7 @@ async def test_a_start_is_counted_under_its_function_though_a_hook_asked_for_the
         assert current_job() is not None
 
     async def counts(ctx):
-        counted.append(tracker._runtime.journal.unsent_counts())
+        counted.append(runtime_of(tracker).journal.unsent_counts())
 
     worker = await run_worker(tracker.install({"functions": [func(counts, name="counts")], "on_job_start": hook}))
     await pool.enqueue_job("counts")

@@ -1,7 +1,6 @@
 """The same jobs run with and without the tracker, in the same weather: what became of each must be the same."""
 
 import asyncio
-import time
 import types
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping
@@ -15,13 +14,14 @@ from arq.connections import ArqRedis
 from arq.worker import func
 
 from async_tracker import Tracker
-from tests.harness.wait import wait_until
+from tests.harness.inside import has_runtime, runtime_of
+from tests.harness.wait import lived, wait_until
 from tests.integrations.arq.running import RunningWorker, result_of
 
 HOOK_TIMEOUT = 0.25
 """What the trackers of these tests are given; a quarter of a second is also the default."""
-SLOW_MACHINE = 0.5
-"""Seconds that a hook may take longer than it was given because the machine was busy; every fault lasts longer."""
+MARGIN = 0.5
+"""Seconds of its loop that a hook may take longer than it was given; every fault lasts longer."""
 
 HOOKS_OF_A_JOB = ("on_job_start", "on_job_end", "after_job_end")
 HOOKS = ("on_startup", "on_shutdown", *HOOKS_OF_A_JOB)
@@ -60,11 +60,11 @@ class Company:
 
     def _timed(self, name: str, hook: Callable[[Any], Coroutine[Any, Any, None]]) -> Callable[[Any], Awaitable[None]]:
         async def timed(ctx: Any) -> None:
-            began = time.monotonic()
-            try:
-                await counted(hook(ctx), lambda: self.suspensions.update([name]))
-            finally:
-                self.hook_seconds[name] = max(self.hook_seconds.get(name, 0.0), time.monotonic() - began)
+            async with lived() as taken:
+                try:
+                    await counted(hook(ctx), lambda: self.suspensions.update([name]))
+                finally:
+                    self.hook_seconds[name] = max(self.hook_seconds.get(name, 0.0), taken.seconds)
 
         timed.__wrapped__ = hook  # type: ignore[attr-defined]
         return timed
@@ -104,7 +104,7 @@ class Company:
 
     def assert_hooks_were_in_time(self) -> None:
         """Fail where a hook took longer than ``hook_timeout``."""
-        late = {name: seconds for name, seconds in self.hook_seconds.items() if seconds > HOOK_TIMEOUT + SLOW_MACHINE}
+        late = {name: seconds for name, seconds in self.hook_seconds.items() if seconds > HOOK_TIMEOUT + MARGIN}
         assert late == {}, f"these hooks took longer than {HOOK_TIMEOUT} s"
 
 
@@ -180,8 +180,7 @@ async def story_of(
 
 def has_met_the_fault(tracker: Tracker) -> bool:
     """Tell whether both a write and a heartbeat of the tracker's have failed, after whatever time that takes in the fault at hand."""
-    runtime = tracker._runtime
-    return runtime is not None and runtime.writer.is_behind and runtime.registration.is_behind
+    return has_runtime(tracker) and runtime_of(tracker).writer.is_behind and runtime_of(tracker).registration.is_behind
 
 
 async def sees(observer: Tracker, worker_of: Tracker, job_id: str) -> bool:

@@ -15,8 +15,8 @@ async def fail(ctx: dict[str, Any]) -> None:
     await jobs.fail()
 
 
-async def die(ctx: dict[str, Any]) -> None:
-    await jobs.die()
+async def die(ctx: dict[str, Any], after: float = 0.0) -> None:
+    await jobs.die(after)
 
 
 @jobs.make_tracker().install

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import time
 from typing import Any
 
 from async_tracker import CurrentJob, Tracker, current_job
@@ -38,5 +39,6 @@ async def fail() -> None:
         raise ValueError("told to")
 
 
-async def die() -> None:
+async def die(after: float = 0.0) -> None:
+    time.sleep(after)  # the loop has no turn in which it could tell of the job
     os.kill(os.getpid(), signal.SIGKILL)

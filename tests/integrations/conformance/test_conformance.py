@@ -135,10 +135,12 @@ async def test_three_that_recover_by_hand_at_once_recover_each_orphan_once(stage
 
 
 @RECOVERING
-async def test_a_job_that_kills_its_worker_at_once_is_quarantined_and_may_run_again(stage: Stage):
+@pytest.mark.parametrize("after", [0.0, 0.001, 0.02, 0.1])
+async def test_a_job_that_kills_its_worker_is_quarantined_under_its_functions_name_and_may_run_again(stage: Stage, after: float):
+    """Also while it is too young to be written, and before the event loop has had a turn."""
     settings = {"max_recoveries": 1}
     await stage.start_ready(2, **settings)
-    job_id = await stage.send("die", must=False)
+    job_id = await stage.send("die", after, must=False)
 
     async def quarantined() -> bool:
         for worker in list(stage.started):
@@ -149,7 +151,7 @@ async def test_a_job_that_kills_its_worker_at_once_is_quarantined_and_may_run_ag
 
     await wait_until(quarantined, timeout=2 * SECONDS, description="the job is quarantined", poll_interval=0.1)
     [item] = await stage.tracker.quarantined()
-    assert (item.job_id, item.library, item.deaths) == (job_id, stage.driver.library, 2)
+    assert (item.job_id, item.function, item.library, item.deaths) == (job_id, "die", stage.driver.library, 2)
     assert await stage.tracker.retry_quarantined(job_id)
     assert await wait_until(quarantined, timeout=2 * SECONDS, description="it is quarantined again", poll_interval=0.1)
     assert await stage.tracker.drop_quarantined(job_id)

@@ -83,17 +83,64 @@ async def test_everything_that_was_fetched_is_a_claim_whose_start_is_not_known_w
 
 async def test_marks_tell_what_had_begun(adapter: DramatiqAdapter, dead: RedisBroker, redis_client: redis.asyncio.Redis, namespace: str):
     first, second, third = fetch(dead, 3)
-    marks = Marks(lambda: lone_connection(dead.client, timeout=5.0), full_key=Namespace(redis_client, namespace).full_key, timeout=5.0)
-    marks.open()
-    for message in (first, second):
-        marks.begin("dead", message.options["redis_message_id"])
-    marks.end("dead", second.options["redis_message_id"])
-    wait_until_sync(lambda: dead.client.scard(f"{namespace}:begun:dead") == 2, description="the marks have arrived")
+    marks = make_marks(dead, redis_client, namespace)
+    for thread, message in ((0, first), (1, third), (0, second)):  # thread 0 is done with the first when it begins the second
+        marks.begin(thread, message.options["redis_message_id"])
+    wait_until_sync(lambda: dead.client.hlen(f"{namespace}:marks:dead") == 3, description="the marks have arrived")
     started = {claim.job_id: claim.started for claim in await claims(adapter, dead)}
-    assert started == {first.message_id: True, second.message_id: False, third.message_id: False}
-    assert await redis_client.ttl(f"{namespace}:begun:dead") > 0
-    marks.close("dead")
-    wait_until_sync(lambda: not dead.client.exists(f"{namespace}:begun:dead"), description="the marks are gone")
+    assert started == {first.message_id: False, second.message_id: True, third.message_id: True}
+    assert {claim.function for claim in await claims(adapter, dead)} == {"a"}
+    assert await redis_client.ttl(f"{namespace}:marks:dead") > 0
+    marks.close()
+    assert not await redis_client.exists(f"{namespace}:marks:dead")
+
+
+def make_marks(dead: RedisBroker, redis_client: redis.asyncio.Redis, namespace: str) -> Marks:
+    full_key = Namespace(redis_client, namespace).full_key
+    marks = Marks(lambda: lone_connection(dead.client, timeout=5.0), full_key=full_key, instance_id="dead")
+    marks.open()
+    return marks
+
+
+HARM = {
+    "of another type": lambda dead, key: dead.client.set(key, "of another type"),
+    "lost": lambda dead, key: dead.client.delete(key),
+    "cut off": lambda dead, key: dead.client.client_kill_filter(_type="normal", skipme=True),
+}
+
+
+@pytest.mark.parametrize("harm", HARM)
+async def test_after_a_refusal_the_marks_are_made_whole_again_of_what_is_in_hand(
+    adapter: DramatiqAdapter, dead: RedisBroker, redis_client: redis.asyncio.Redis, namespace: str, harm: str
+):
+    first, second, third = (message.options["redis_message_id"] for message in fetch(dead, 3))
+    marks = make_marks(dead, redis_client, namespace)
+    for thread, message in enumerate((first, second)):
+        marks.begin(thread, message)
+    key = f"{namespace}:marks:dead"
+    wait_until_sync(lambda: dead.client.hlen(key) == 3, description="the marks have arrived")
+    marks.look()
+    HARM[harm](dead, key)
+    marks.begin(1, third)
+
+    def whole() -> bool:
+        marks.look()
+        return dead.client.type(key) == b"hash" and dead.client.hgetall(key) == {b"*": b"*", b"0": first.encode(), b"1": third.encode()}
+
+    wait_until_sync(whole, timeout=30, description="the marks are whole again")
+    marks.close()
+
+
+async def test_an_instance_that_takes_another_id_marks_what_is_in_hand_for_that_one(
+    dead: RedisBroker, redis_client: redis.asyncio.Redis, namespace: str
+):
+    [message] = fetch(dead, 1)
+    marks = make_marks(dead, redis_client, namespace)
+    marks.begin(0, message.options["redis_message_id"])
+    marks.rename("reborn")
+    wait_until_sync(lambda: dead.client.hlen(f"{namespace}:marks:reborn") == 2, timeout=30, description="the mark stands under the new id")
+    marks.close()
+    assert not await redis_client.exists(f"{namespace}:marks:reborn")
 
 
 async def test_a_release_pushes_once_whoever_asks_and_how_often(adapter: DramatiqAdapter, dead: RedisBroker):

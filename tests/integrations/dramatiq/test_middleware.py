@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -199,11 +198,9 @@ async def test_with_a_redis_that_cannot_be_reached_messages_run_as_without_a_tra
     tracked(broker, Tracker(namespace=namespace, redis_options={"url": "redis://127.0.0.1:1/0"}))
     actor = dramatiq.actor(actor_name="append", broker=broker)(done.append)
     worker = start_worker(broker)
-    began = time.monotonic()
     for number in range(50):
         actor.send(number)
-    await wait_until(lambda: len(done) == 50, timeout=30, description="all messages have run")
-    assert time.monotonic() - began < 20.0
+    await wait_until(lambda: len(done) == 50, timeout=20, description="all messages have run")
     await stop(worker)
     assert len([one for one in caplog.records if one.name == "async_tracker" and one.levelno >= logging.ERROR]) == 0
 
@@ -216,11 +213,10 @@ async def test_with_a_redis_that_does_not_answer_no_message_waits_for_the_tracke
     actor = dramatiq.actor(actor_name="append", broker=broker)(done.append)
     worker = start_worker(broker)
     wire.stall()
-    began = time.monotonic()
     for number in range(200):
         actor.send(number)
-    await wait_until(lambda: len(done) == 200, timeout=60, description="all messages have run")
-    assert time.monotonic() - began < 20.0  # 200 times a hook's time would be more than twice as long
+    # 200 times a hook's time, by two threads, would be longer
+    await wait_until(lambda: len(done) == 200, timeout=20, description="all messages have run")
     wire.flow()
     await stop(worker)
     assert [one for one in caplog.records if one.name == "async_tracker" and one.levelno >= logging.ERROR] == []
@@ -233,7 +229,7 @@ async def test_while_the_brokers_redis_refuses_marks_messages_run_unmarked(redis
     actor = dramatiq.actor(actor_name="append", broker=broker)(done.append)
     worker = start_worker(broker)
     instance_id = broker.client.zrange(f"{namespace}:instances", 0, 0)[0].decode()  # type: ignore[index]
-    broker.client.set(f"{namespace}:begun:{instance_id}", "of another type")
+    broker.client.set(f"{namespace}:marks:{instance_id}", "of another type")
     for number in range(20):
         actor.send(number)
     await wait_until(lambda: len(done) == 20, timeout=60, description="all messages have run")

@@ -1,0 +1,54 @@
+"""A run as the middleware of dramatiq knows it."""
+
+from dramatiq.broker import MessageProxy
+
+from async_tracker.clock import monotonic_ms
+from async_tracker.instance.runs import Run, shown_args, tokens
+from async_tracker.integrations.dramatiq.description import time_limit
+from async_tracker.integrations.dramatiq.names import LIBRARY
+from async_tracker.integrations.dramatiq.outcomes import Ending
+from async_tracker.integrations.dramatiq.tracked_worker import TrackedWorker
+from async_tracker.store.run_record import job_ref
+
+
+class DramatiqRun(Run):
+    """One run between its hooks, all of which run in the same thread.
+
+    Made for every message, and most are gone before anybody looks at them: what only a record needs is read off the message then.
+    """
+
+    library: str = LIBRARY
+    scope: str = LIBRARY
+
+    def __init__(self, tracked: TrackedWorker, message: MessageProxy) -> None:
+        self.tracked = tracked
+        self.message = message
+        self.job_id: str = message.message_id
+        self.token = tokens.new()
+        self.instance_id = tracked.runtime.instance_id
+        self.started_mono_ms = monotonic_ms()
+        self.ending = Ending()
+        self.retries: int = message.options.get("retries", 0)
+        """How often the message had been retried when it started."""
+        if self.retries:
+            self.job_try = self.retries + 1
+        if tracked.settings.record_args:  # now: the actor may change them
+            self.args = shown_args(message.args, message.kwargs, tracked.settings.redact)
+
+    @property
+    def redis_message_id(self) -> str:
+        """The id by which a Redis broker has the message."""
+        return str(self.message.options["redis_message_id"])
+
+    def complete(self) -> None:
+        """Learn what is only needed where the run is read. Any thread may, also several at once: each learns the same."""
+        message, tracked = self.message, self.tracked
+        self.keeper = tracked.runtime
+        self.ref = job_ref(LIBRARY, self.job_id)
+        self.started_at_ms = tracked.runtime.clock.at_ms(self.started_mono_ms)
+        self.function = message.actor_name
+        self.queue = message.queue_name
+        self.enqueued_at_ms = message.message_timestamp
+        self.timeout = time_limit(tracked.worker.broker, message)
+        if tracked.broker is not None:
+            self.hold = tracked.broker.hold(message.queue_name, self.redis_message_id).encode()

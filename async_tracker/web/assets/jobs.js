@@ -1,0 +1,118 @@
+// @ts-check
+// Jobs: the runs in flight. One of them opened: its record, and what happened to it.
+import { address } from "./address.js";
+import { el, fill } from "./dom.js";
+import { eventList } from "./events.js";
+import { opener } from "./instances.js";
+import { chips, filters, taken, Table } from "./table.js";
+import { counted, cut, duration, id, number, since, badge } from "./wording.js";
+
+/** @returns {import("./table.js").Column[]} */
+export function jobColumns() {
+  return [
+    { title: "Job", sort: "id", uses: ["id", "superseded"], cell: (row) => [jobOpener(row.id), row.superseded > 0 && el("span", { class: "sub" }, `${counted(row.superseded, "older run")} still alive`)] },
+    { title: "Function", sort: "function", uses: ["function"], cell: (row) => el("span", { class: "id", title: row.function ?? "" }, cut(row.function ?? "—", 32)) },
+    { title: "Queue", sort: "queue", far: true, uses: ["queue"], cell: (row) => el("span", { class: "dim", title: row.queue ?? "" }, cut(row.queue ?? "—", 24)) },
+    { title: "Try", sort: "try", right: true, far: true, uses: ["try"], cell: (row) => number(row.try) },
+    { title: "Waited", right: true, far: true, uses: ["enqueued", "started"], cell: (row) => (row.enqueued === null ? "—" : duration(Math.max(row.started - row.enqueued, 0) / 1000)) },
+    { title: "Running for", sort: "started", right: true, flip: true, uses: ["started", "timeout"], cell: running },
+    { title: "Timeout", sort: "timeout", right: true, uses: ["timeout"], cell: (row) => duration(row.timeout) },
+    { title: "Progress", sort: "progress", uses: ["progress", "message"], cell: progress },
+    { title: "Instance", sort: "instance", uses: ["instance", "state"], cell: (row) => [opener(row.instance, 26), row.state !== "alive" && [" ", badge(row.state)]].flat() },
+  ];
+}
+
+/** @param {any} row */
+function running(row) {
+  const made = since(row.started);
+  if (made instanceof HTMLElement && row.timeout !== null) made.dataset.limit = row.timeout;
+  return made;
+}
+
+/** @param {any} row */
+function progress(row) {
+  if (row.progress === null && !row.message) return "";
+  const done = el("i");
+  done.style.width = `${Math.min(Math.max(row.progress ?? 0, 0), 1) * 100}%`;
+  return [row.progress !== null && el("span", { class: "meter" }, done), row.progress !== null && `${Math.round(row.progress * 100)} % `,
+    row.message && el("span", { class: "dim", title: row.message }, cut(row.message, 40))];
+}
+
+/** @param {string} jobId @param {number} [most] */
+export function jobOpener(jobId, most = 30) {
+  const query = new URLSearchParams(location.pathname.endsWith("/jobs") ? location.search : "");
+  query.set("open", jobId);
+  return el("a", { class: "id", href: address("jobs", query), title: jobId }, cut(jobId, most));
+}
+
+/** @param {import("./main.js").Settings} settings */
+export function jobs(settings) {
+  const table = new Table({
+    name: "Jobs in flight",
+    columns: jobColumns(),
+    key: (row) => `${row.library} ${row.id}`,
+    sortedBy: "started",
+    pages: true,
+    empty: () => (location.search ? [el("h2", {}, "No job in flight matches"), el("p", {}, el("a", { href: "jobs" }, "Show all"))]
+      : [el("h2", {}, "No job is in flight"), el("p", {}, "Jobs that end within a moment are counted and not listed: see ", el("a", { href: "functions" }, "Functions"), ". What waits: ", el("a", { href: "queues" }, "Queues"), ".")]),
+  });
+  const corrupt = el("p", { class: "banner warn", hidden: true });
+  const older = chips("older", [["", "any age", null], ["10", "over 10 s", null], ["60", "over 1 min", null], ["600", "over 10 min", null]]);
+  return {
+    element: el("div", { class: "screen" }, corrupt,
+      filters({ hint: "Filter: job, function, queue, instance, message", notice: table.notice,
+        extra: [el("span", { class: "chips" }, ...older), ...chips("overdue", [["1", "past their timeout", null]]), ...taken(["function", "queue", "library", "instance"])] }), table.element),
+    title: "Jobs",
+    table,
+    settings,
+    topic: (/** @type {URLSearchParams} */ query) => `jobs?${query}`,
+    /** @param {import("./stream.js").Picture} picture */
+    show(picture) {
+      corrupt.hidden = !picture.facts.corrupt;
+      if (picture.facts.corrupt) fill(corrupt, `Skipped, because this version cannot read them: ${picture.facts.corrupt.join(", ")}`);
+      table.show(picture);
+    },
+    drawer: jobDrawer,
+  };
+}
+
+/**
+ * Everything of one job.
+ * @param {string} jobId
+ */
+export function jobDrawer(jobId) {
+  const facts = el("div"), events = el("section", { class: "panel" });
+  return {
+    element: el("div", {}, facts, events),
+    title: cut(jobId, 40),
+    topic: `job?${new URLSearchParams({ id: jobId })}`,
+    /** @param {import("./stream.js").Picture} picture */
+    show(picture) {
+      const { orphaned = [], pills = [] } = picture.facts;
+      fill(facts,
+        ...picture.order.map((key) => described(picture.rows.get(key))),
+        ...orphaned.map((/** @type {any} */ orphan) => el("p", { class: "banner bad" }, "An orphan", since(orphan.orphaned, "", " since "), `: its instance is dead (${orphan.why}).`)),
+        ...pills.map((/** @type {any} */ pill) => el("p", { class: "banner bad" }, el("span", {}, `In quarantine: ${counted(pill.deaths, "worker")} died running it.`), el("a", { href: address("quarantine", { q: jobId }) }, "Decide"))),
+        picture.facts.missing && !orphaned.length && !pills.length && el("p", { class: "empty" }, "It is not in flight: it has ended, waits in its queue, or was never here. What happened to it stands below."));
+      fill(events, ...eventList(picture.facts.events));
+    },
+  };
+}
+
+/** @param {any} job */
+function described(job) {
+  return el("dl", { class: "facts" }, ...[
+    ["Id", id(job.id, 60)],
+    ["Function", job.function],
+    ["Library", `${job.library}${job.queue ? ` on ${job.queue}` : ""}`],
+    ["Instance", opener(job.instance, 48)],
+    ["Try", number(job.try)],
+    ["Enqueued", job.enqueued === null ? null : since(job.enqueued, " ago")],
+    ["Running for", running(job)],
+    ["Timeout", job.timeout === null ? null : duration(job.timeout)],
+    ["Progress", progress(job)],
+    ["Arguments", job.args === null ? null : el("code", { class: "args" }, job.args)],
+    ["Run", id(job.run, 40)],
+    ["Older runs", job.superseded ? `${number(job.superseded)} still alive` : null],
+  ].filter(([, value]) => value).flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
+}

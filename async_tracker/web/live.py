@@ -1,0 +1,256 @@
+"""The live stream: one loop reads for all viewers, and each is sent what has changed since it last heard.
+
+Nothing is queued for a viewer. It is told from the last few changes of what it looks at, or given the whole picture where it
+was away for longer; so a slow one costs nothing but its connection, and is dropped where that does not move.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+from starlette.types import Receive, Scope, Send
+
+from async_tracker.errors import StorageError
+from async_tracker.web.answers import Problem, compact, with_security
+from async_tracker.web.pictures import Picture, Pictures, changes
+from async_tracker.web.readings import Readings
+from async_tracker.web.screens import Wanted
+
+PERIOD = 1.0
+"""Seconds between two looks."""
+VIEWERS_MOST = 200
+TOPICS_MOST = 16
+"""Screens that one stream may follow: as many as tabs that one browser shows at once."""
+CHANNELS_A_LOOK = 8
+"""Different screens that are read in one look; more take turns. The overview is not counted."""
+MOUNTED_FOR = 10.0
+"""Seconds after which a stream ends by itself where the app is not ours: its server waits for open streams when it is told to stop."""
+_LINGER = 4.0
+"""Seconds for which a screen is kept up to date after the last viewer has gone: one that was cut off comes back."""
+_REMEMBERED = 12
+"""Looks whose changes are remembered."""
+_QUIET_FOR = 15.0
+"""Seconds after which a comment keeps a quiet connection open."""
+_SEND_WITHIN = 10.0
+"""Seconds within which a viewer must take what it is sent."""
+
+logger = logging.getLogger("async_tracker")
+
+
+@dataclass(slots=True, kw_only=True)
+class Channel:
+    """One screen as somebody looks at it."""
+
+    asked: Wanted
+    picture: Picture | None = None
+    first: int = 0
+    """The look since which it is followed: a viewer that heard only of an earlier one needs the whole."""
+    numbers: dict[str, int] = field(default_factory=dict)
+    said: deque[tuple[int, bytes]] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+    error: str | None = None
+    viewers: int = 0
+    wanted_until: float = 0.0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def whole(self) -> bytes:
+        """Write the whole picture."""
+        if self.picture is None:
+            return compact({"whole": True, "facts": {}, "order": [], "rows": {}, "error": self.error})
+        rows = {self.numbers[key]: row for key, row in self.picture.rows.items()}
+        whole = {"whole": True, "facts": self.picture.facts, "order": list(rows), "rows": rows}
+        return compact(whole if self.error is None else {**whole, "error": self.error})
+
+
+class Live:
+    """The hub of one app. Its loop runs while somebody looks, and a few seconds longer."""
+
+    def __init__(self, readings: Readings, *, ends_after: float | None = MOUNTED_FOR, version: str = "") -> None:
+        self._readings = readings
+        self._version = version
+        self._pictures = Pictures(readings)
+        self._ends_after = ends_after
+        self._channels: dict[Wanted, Channel] = {}
+        self._turn: deque[Wanted] = deque()
+        self._head = Channel(asked=Wanted(screen="head"))
+        self._epoch = secrets.token_hex(3)
+        self._look = 0
+        self._news = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._viewers = 0
+        self.is_stopping = False
+
+    # the loop
+
+    async def _run(self) -> None:
+        while self._viewers or any(self._is_wanted(channel) for channel in self._channels.values()):
+            await asyncio.sleep(PERIOD)
+            try:
+                await self._look_once()
+            except Exception:  # the edge of the loop: viewers must not be left with a page that stands still for ever
+                logger.exception("the page could not be brought up to date; trying again")
+        self._task = None
+
+    async def _look_once(self) -> None:
+        for asked in [asked for asked, channel in self._channels.items() if not self._is_wanted(channel)]:
+            del self._channels[asked]
+            self._turn.remove(asked)
+        await self._update(self._head)
+        first = [asked for asked in self._turn if asked.screen == "overview"]
+        rest = [asked for asked in self._turn if asked.screen != "overview"][:CHANNELS_A_LOOK]
+        for asked in [*first, *rest]:
+            await self._update(self._channels[asked])
+        self._turn.rotate(-len(rest))
+        self._look += 1
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    def _is_wanted(self, channel: Channel) -> bool:
+        return channel.viewers > 0 or asyncio.get_running_loop().time() < channel.wanted_until
+
+    async def _update(self, channel: Channel) -> None:
+        """Make the picture anew and remember what has changed; where that fails the old one stays, and says so."""
+        async with channel.lock:
+            try:
+                made: Picture | None
+                if channel is self._head:
+                    made = Picture(facts={**await self._pictures.head(), "page": self._version})
+                else:
+                    made = await self._pictures.make(channel.asked)
+                error = None
+            except StorageError as exc:
+                made, error = channel.picture, str(exc)
+            said: dict[str, Any] | None = None
+            if made is not None and made is not channel.picture:
+                said = changes(channel.picture, made, channel.numbers)
+            if error != channel.error:
+                said = {**(said or {}), "error": error}
+            channel.picture, channel.error = made, error
+            if said is not None:
+                # Whoever asks while this look is under way may be told twice, which changes nothing.
+                channel.said.append((self._look + 1, compact(said)))
+
+    # viewers
+
+    def _channel(self, asked: Wanted) -> Channel:
+        channel = self._channels.get(asked)
+        if channel is None:
+            self._look += 1  # what was heard before is not heard of this
+            channel = self._channels[asked] = Channel(asked=asked, first=self._look)
+            self._turn.append(asked)
+        return channel
+
+    async def _joined(self, topics: Sequence[Wanted]) -> list[Channel]:
+        if self._task is None:  # nobody has looked for a while: what was remembered leads nowhere
+            self._channels.clear()
+            self._turn.clear()
+            self._look += 1
+            self._head = Channel(asked=Wanted(screen="head"), first=self._look)
+            self._task = asyncio.create_task(self._run())
+        self._viewers += 1
+        channels = [self._head, *[self._channel(asked) for asked in topics]]
+        for channel in channels:
+            channel.viewers += 1
+        for channel in channels:
+            if channel.picture is None:
+                await self._update(channel)
+                self._look += 1  # whoever is here already is told of it by the next look, this viewer by its first
+        return channels
+
+    def _left(self, channels: Sequence[Channel]) -> None:
+        self._viewers -= 1
+        for channel in channels:
+            channel.viewers -= 1
+            channel.wanted_until = asyncio.get_running_loop().time() + _LINGER
+
+    def _event(self, names: Sequence[str], channels: Sequence[Channel], since: int | None) -> bytes:
+        """Write what a viewer has not heard: the changes since that look, or whole pictures."""
+        parts = []
+        for name, channel in zip(("head", *names), channels, strict=True):
+            if since is None or since < channel.first or (len(channel.said) == _REMEMBERED and since < channel.said[0][0] - 1):
+                parts.append(b"[%s,[%s]]" % (compact(name), channel.whole()))
+            else:
+                said = [text for look, text in channel.said if look > since]
+                if said:
+                    parts.append(b"[%s,[%s]]" % (compact(name), b",".join(said)))
+        head = b'id: %s-%d\ndata: {"now":%d,"at":%d,"news":[' % (self._epoch.encode(), self._look, self._readings.now_ms(), self._at_ms())
+        return head + b",".join(parts) + b"]}\n\n"
+
+    def _at_ms(self) -> int:
+        """Tell how fresh what is shown is: the server's time of the last reading of the instances, or now where there was none."""
+        last = self._readings.last("instances")
+        return last.at_ms if last is not None else 0
+
+    def _since(self, last_event_id: str | None) -> int | None:
+        epoch, _, look = (last_event_id or "").partition("-")
+        return int(look) if epoch == self._epoch and look.isdigit() and len(look) < 10 and self._task is not None else None
+
+    async def stream(
+        self, scope: Scope, receive: Receive, send: Send, *, topics: Sequence[tuple[str, Wanted]], last_event_id: str | None, once: bool
+    ) -> None:
+        """Answer with the stream of these topics, each by the name under which it was asked for. Raises Problem when there is no room."""
+        if self.is_stopping:
+            raise Problem(503, "stopping", "this process is ending", headers={"retry-after": "2"})
+        if self._viewers >= VIEWERS_MOST:
+            message = f"{VIEWERS_MOST} viewers are connected to this process already: close a page, or try again later"
+            raise Problem(503, "too_many_viewers", message, headers={"retry-after": "10"})
+        since = self._since(last_event_id)
+        channels = await self._joined([asked for _, asked in topics])
+        try:
+            headers = [
+                (b"content-type", b"text/event-stream; charset=utf-8"),
+                (b"cache-control", b"no-store, no-transform"),
+                (b"x-accel-buffering", b"no"),
+            ]
+            async with anyio.create_task_group() as group:
+                group.start_soon(_until_gone, receive, group.cancel_scope)
+                with anyio.fail_after(_SEND_WITHIN):
+                    await send({"type": "http.response.start", "status": 200, "headers": with_security(headers)})
+                await self._tell(send, [name for name, _ in topics], channels, since, once=once)
+                group.cancel_scope.cancel()
+        except* TimeoutError:
+            logger.info("a viewer of the page did not take what it was sent for %s s: dropped", _SEND_WITHIN)
+        finally:
+            self._left(channels)
+
+    async def _tell(self, send: Send, names: Sequence[str], channels: Sequence[Channel], since: int | None, *, once: bool) -> None:
+        ends_at = anyio.current_time() + self._ends_after if self._ends_after is not None else None
+        body = b"retry: 1000\n\n"
+        while True:
+            news, looked = self._news, self._look
+            body += self._event(names, channels, since)
+            since = looked
+            is_last = once or self.is_stopping or (ends_at is not None and anyio.current_time() >= ends_at)
+            with anyio.fail_after(_SEND_WITHIN):
+                await send({"type": "http.response.body", "body": body, "more_body": not is_last})
+            if is_last:
+                return
+            body = b""
+            wait = _QUIET_FOR if ends_at is None else max(min(_QUIET_FOR, ends_at - anyio.current_time()), 0.0)
+            with anyio.move_on_after(wait) as waited:
+                await news.wait()
+            if waited.cancelled_caught:
+                body = b": still here\n\n"
+
+    def stop(self) -> None:
+        """End every stream now: the process is asked to end."""
+        self.is_stopping = True
+        self._news.set()
+
+    async def aclose(self) -> None:
+        """End the loop."""
+        self.stop()
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def _until_gone(receive: Receive, scope: anyio.CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()

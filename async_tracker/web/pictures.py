@@ -1,0 +1,237 @@
+"""What a viewer of a screen is shown at one moment: made of shared readings, and compared with the moment before."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from async_tracker.errors import StorageError
+from async_tracker.policy import InstanceState
+from async_tracker.records import Instance
+from async_tracker.web import screens
+from async_tracker.web.readings import Reading, Readings, unserved
+from async_tracker.web.screens import Row, Wanted
+
+_ATTENTION_MOST = 12
+_BUSIEST_MOST = 8
+_JOBS_OF_AN_INSTANCE_MOST = 100
+_EVENTS_OF_ONE_MOST = 20
+_STALLED = (InstanceState.STALLED_BLOCKED, InstanceState.STALLED_SILENT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """Facts by name, and rows by a key that stays the same while they are looked at, in their order."""
+
+    facts: Row = field(default_factory=dict)
+    rows: Mapping[str, Row] = field(default_factory=dict)
+
+
+def keyed(rows: Sequence[Row]) -> dict[str, Row]:
+    """Give each row a key: what it is about, and where that is not unique, a number behind it."""
+    found: dict[str, Row] = {}
+    for row in rows:
+        key = "\0".join(str(row.get(name, "")) for name in ("id", "library", "function", "queue", "subject"))
+        while key in found:
+            key += "\0"
+        found[key] = row
+    return found
+
+
+class Pictures:
+    """Makes the pictures of one tracker. Raises StorageError where nothing can be read."""
+
+    def __init__(self, readings: Readings) -> None:
+        self._readings = readings
+
+    async def head(self) -> Row:
+        """Give what stands above every screen: how many of what, and how Redis is. Never raises: it is what says that Redis is away."""
+        facts: Row = {}
+        try:
+            instances: list[Instance] = (await self._readings.get("instances")).value
+            facts["orphans"] = len(await self._orphans(instances))
+        except StorageError:
+            last = self._readings.last("instances")
+            instances = last.value if last is not None else []
+        quarantined = await self._perhaps("quarantined")
+        facts |= {
+            "instances": len(instances),
+            "jobs": sum(item.busy for item in instances if item.state != InstanceState.DEAD),
+            "stalled": sum(item.state in _STALLED for item in instances),
+            "quarantined": len(quarantined.value) if quarantined is not None else None,
+        }
+        outage = self._readings.outage
+        facts["away"] = None if outage is None else {"since": outage.since_ms, "why": outage.why}
+        return facts
+
+    async def make(self, asked: Wanted) -> Picture:
+        """Make the picture of what is asked for."""
+        if asked.screen == "overview":
+            return await self._overview()
+        if asked.screen == "instance":
+            return await self._instance(dict(asked.filters)["id"])
+        if asked.screen == "job":
+            return await self._job(dict(asked.filters)["id"])
+        return await self._table(asked)
+
+    async def _table(self, asked: Wanted) -> Picture:
+        screen = screens.SCREENS[asked.screen]
+        reading = await self._readings.get(screen.reading)
+        found = await screens.page(asked, reading.value)
+        facts: Row = {"total": found.total, "every": found.every, "facets": found.facets, "cut": found.is_cut}
+        if asked.screen == "functions":
+            rates = self._readings.minutes.per_minute()
+            rows = [screens.function_row(item, rates) for item in found.items]
+        elif asked.screen == "queues":
+            instances = (await self._readings.get("instances")).value
+            rows = [screens.queue_row(item, instances, now_ms=reading.at_ms) for item in found.items]
+        else:
+            rows = [screen.row(item) for item in found.items]
+        if asked.screen == "doctor":
+            facts["at"] = reading.at_ms
+        if asked.screen == "jobs" and reading.value.corrupt:
+            facts["corrupt"] = list(reading.value.corrupt[:_ATTENTION_MOST])
+        return Picture(facts=facts, rows=keyed(rows))
+
+    async def _overview(self) -> Picture:
+        instances: list[Instance] = (await self._readings.get("instances")).value
+        orphans = await self._orphans(instances)
+        quarantined, queues, stats = [await self._perhaps(kind) for kind in ("quarantined", "queues", "stats")]
+        live = [item for item in instances if item.state != InstanceState.DEAD]
+        facts: Row = {
+            "states": screens.counted(str(item.state) for item in instances),
+            "busy": sum(item.busy for item in live),
+            "slots": sum(item.concurrency or 0 for item in live if item.state in (InstanceState.ALIVE, InstanceState.STALLED_BLOCKED)),
+            "orphans": len(orphans),
+            "quarantined": None if quarantined is None else len(quarantined.value),
+        }
+        lost = {item.instance_id: sum(orphan.instance_id == item.instance_id for orphan in orphans) for item in instances if item.died_at}
+        attention: list[Row] = [_stalled(item) for item in instances if item.state in _STALLED]
+        attention += [_dead(item, lost.get(item.instance_id, 0)) for item in instances if item.state == InstanceState.DEAD]
+        if queues is not None:
+            attention += [_unserved(item) for item in unserved(queues.value, instances)]
+            facts |= self._oldest(queues)
+        if quarantined is not None:
+            attention += [{"kind": "quarantined", **screens.quarantined_row(item)} for item in reversed(quarantined.value)]
+        facts["attention"], facts["attention_more"] = attention[:_ATTENTION_MOST], max(len(attention) - _ATTENTION_MOST, 0)
+        if stats is not None:
+            facts |= self._counted(stats)
+        return Picture(facts=facts)
+
+    def _counted(self, stats: Reading) -> Row:
+        rates = self._readings.minutes.per_minute()
+        functions = sorted(stats.value.functions, key=lambda item: (-rates.get((item.function, item.queue), 0), -item.started))
+        names = ("function", "queue", "rate", "started", "failed_share", "run", "run_time_p50", "run_time_p95", "run_time_p99")
+        busiest = [screens.function_row(item, rates) for item in functions[:_BUSIEST_MOST]]
+        return {
+            "minutes": self._readings.minutes.shown(),
+            "rate": round(sum(rates.values()), 1) if rates else None,
+            "totals": {name: getattr(stats.value, name) for name in ("started", "succeeded", "failed", "timed_out", "recovered")},
+            "busiest": [{name: row[name] for name in names if name in row} for row in busiest],
+        }
+
+    @staticmethod
+    def _oldest(queues: Reading) -> Row:
+        waiting = [item for item in queues.value if item.oldest_wait is not None]
+        oldest = max(waiting, key=lambda item: item.oldest_wait, default=None)
+        due = sum(item.due for item in queues.value)
+        if oldest is None:
+            return {"due": due, "oldest": None}
+        return {"due": due, "oldest": {"since": round((queues.at_ms - oldest.oldest_wait * 1000) / 100) * 100, "queue": oldest.queue}}
+
+    async def _instance(self, instance_id: str) -> Picture:
+        instances: list[Instance] = (await self._readings.get("instances")).value
+        item = next((item for item in instances if item.instance_id == instance_id), None)
+        if item is None:
+            return Picture(facts={"missing": True, "events": await self._events("instance_id", instance_id)})
+        if item.state == InstanceState.DEAD:
+            rows: list[Row] = [screens.orphan_row(orphan) for orphan in await self._orphans(instances) if orphan.instance_id == instance_id]
+        else:
+            snapshot = (await self._readings.get("snapshot")).value
+            rows = [screens.job_row(job) for job in snapshot.jobs if job.instance_id == instance_id]
+        facts = {"one": screens.instance_details(item), "total": len(rows), "events": await self._events("instance_id", instance_id)}
+        return Picture(facts=facts, rows=keyed(rows[:_JOBS_OF_AN_INSTANCE_MOST]))
+
+    async def _job(self, job_id: str) -> Picture:
+        snapshot = (await self._readings.get("snapshot")).value
+        rows = [screens.job_details(item) for item in snapshot.jobs if item.job_id == job_id]
+        quarantined = await self._perhaps("quarantined")
+        pills = [item for item in quarantined.value if item.job_id == job_id] if quarantined is not None else []
+        return Picture(
+            facts={
+                "missing": not rows,
+                "orphaned": [screens.orphan_row(item) for item in snapshot.orphans if item.job_id == job_id],
+                "pills": [screens.quarantined_row(item) for item in pills],
+                "events": await self._events("job_id", job_id),
+            },
+            rows=keyed(rows),
+        )
+
+    async def _events(self, name: str, wanted: str) -> list[Row]:
+        found = (await self._readings.get("events")).value
+        return [screens.event_row(item) for item in found if getattr(item, name) == wanted][:_EVENTS_OF_ONE_MOST]
+
+    async def _orphans(self, instances: Sequence[Instance]) -> list[Any]:
+        """Read the orphans, where there can be any: only a dead instance has some."""
+        if not any(item.state == InstanceState.DEAD for item in instances):
+            return []
+        found: list[Any] = (await self._readings.get("orphans")).value
+        return found
+
+    async def _perhaps(self, kind: str) -> Reading | None:
+        """Read what a screen can do without: the last that is known where this fails, and None where nothing is."""
+        try:
+            return await self._readings.get(kind)
+        except StorageError:
+            return self._readings.last(kind)
+
+
+def _stalled(item: Instance) -> Row:
+    row = screens.instance_row(item)
+    return {"kind": row["state"], **{name: row[name] for name in ("id", "label", "busy", "beat", "blocked", "line", "why")}}
+
+
+def _dead(item: Instance, orphans: int) -> Row:
+    row = screens.instance_row(item)
+    return {"kind": "dead", "orphans": orphans, **{name: row[name] for name in ("id", "label", "beat", "died", "why")}}
+
+
+def _unserved(item: Any) -> Row:
+    return {"kind": "unserved", "id": item.queue, "library": item.library, "due": item.due}
+
+
+def changes(before: Picture | None, now: Picture, numbers: dict[str, int]) -> Row | None:
+    """Say what has changed since the picture before; None where nothing has. Rows go by short numbers, which are given here.
+
+    >>> numbers = {}
+    >>> changes(None, Picture(facts={"total": 1}, rows={"a": {"id": "a", "busy": 1}}), numbers)
+    {'whole': True, 'facts': {'total': 1}, 'order': [0], 'rows': {0: {'id': 'a', 'busy': 1}}}
+    >>> changes(Picture(rows={"a": {"id": "a", "busy": 1}}), Picture(rows={"a": {"id": "a", "busy": 2}}), numbers)
+    {'rows': {0: {'busy': 2}}}
+    """
+    if before is None:
+        numbers.clear()
+    gone = [key for key in numbers if key not in now.rows]
+    for key in gone:
+        del numbers[key]
+    next_number = max(numbers.values(), default=-1) + 1
+    for key in now.rows:
+        if key not in numbers:
+            numbers[key] = next_number
+            next_number += 1
+    old_facts, old_rows = (before.facts, before.rows) if before is not None else ({}, {})
+    facts = {name: value for name, value in now.facts.items() if name not in old_facts or old_facts[name] != value}
+    facts |= {name: None for name in old_facts if name not in now.facts}
+    rows = {}
+    for key, row in now.rows.items():
+        old = old_rows.get(key, {})
+        changed = {name: value for name, value in row.items() if name not in old or old[name] != value}
+        if changed:
+            rows[numbers[key]] = changed
+    said: Row = {"whole": True} if before is None else {}
+    if facts:
+        said["facts"] = facts
+    if before is None or list(now.rows) != list(old_rows):
+        said["order"] = [numbers[key] for key in now.rows]
+    if rows:
+        said["rows"] = rows
+    return said or None

@@ -1,0 +1,147 @@
+"""What is read from Redis, once for all who look: a reading is shared while it is fresh, and takes a twentieth of the time at most."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from async_tracker.doctor.examination import examine
+from async_tracker.errors import StorageError, StorageUnavailable
+from async_tracker.records import Instance, QueueDepth, Stats
+from async_tracker.tracker import Tracker
+from async_tracker.web.minutes import Minutes
+from async_tracker.web.past import Past
+
+SHARE = 20
+"""A reading that took a second is not repeated for this many: so it never takes more than a twentieth of the process."""
+PATIENCE = 10.0
+"""Seconds after which a reading is given up: Redis is away, or as good as away."""
+
+_LOOKED_AT_ALL_THE_TIME = ("instances", "snapshot", "orphans", "events")
+_FRESH_FOR = {**dict.fromkeys(_LOOKED_AT_ALL_THE_TIME, 1.0), **dict.fromkeys(("quarantined", "queues", "stats"), 5.0), "doctor": 30.0}
+"""How long a reading is fresh at least, in seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What one question found. ``number`` grows with each; ``at_ms`` is the server's time, as well as this process knows it."""
+
+    value: Any
+    at_ms: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outage:
+    """Redis does not answer, since when and why."""
+
+    since_ms: int
+    why: str
+
+
+class Readings:
+    """The readings of one tracker. Each method that reads raises StorageError when Redis refuses or is away."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker = tracker
+        self.outage: Outage | None = None
+        self.minutes = Minutes()
+        self._past = Past(tracker)
+        self._found: dict[str, Reading] = {}
+        self._fresh_until: dict[str, float] = {}
+        self._failed: dict[str, StorageError] = {}
+        self._under_way: dict[str, asyncio.Task[Reading]] = {}
+        self._ahead_ms = 0.0
+        self._number = 0
+        self._ask: Mapping[str, Callable[[], Awaitable[Any]]] = {
+            "instances": tracker.instances,
+            "snapshot": tracker.snapshot,
+            "orphans": tracker.orphans,
+            "quarantined": tracker.quarantined,
+            "queues": tracker.queues,
+            "stats": self._stats,
+            "events": self._past.read,
+            "doctor": lambda: examine(tracker),
+        }
+
+    def now_ms(self) -> int:
+        """Give the server's time, by the last that it told."""
+        return int(time.time() * 1000 + self._ahead_ms)
+
+    def last(self, kind: str) -> Reading | None:
+        """Give the newest reading that succeeded, however old."""
+        return self._found.get(kind)
+
+    def forget(self) -> None:
+        """Read anew when next asked: something was just changed. The doctor's findings stay: they are of another kind."""
+        for kind in self._fresh_until.keys() - {"doctor"}:
+            self._fresh_until[kind] = 0.0
+
+    async def get(self, kind: str) -> Reading:
+        """Give a fresh reading; all who ask meanwhile are given the same one."""
+        if time.monotonic() < self._fresh_until.get(kind, 0.0):
+            if kind in self._failed:
+                raise self._failed[kind]
+            if kind in self._found:
+                return self._found[kind]
+        if kind not in self._under_way:
+            self._under_way[kind] = asyncio.create_task(self._read(kind))
+            self._under_way[kind].add_done_callback(lambda task: self._ended(kind, task))
+        return await asyncio.shield(self._under_way[kind])  # one that gives up waiting must not take it from the others
+
+    def _ended(self, kind: str, task: asyncio.Task[Reading]) -> None:
+        del self._under_way[kind]
+        if not task.cancelled():
+            task.exception()  # those who waited were told; where none did, there is nobody to tell
+
+    async def _read(self, kind: str) -> Reading:
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                value = await self._ask[kind]()
+        except (StorageError, TimeoutError) as exc:
+            error = exc if isinstance(exc, StorageError) else StorageUnavailable(f"Redis did not answer within {PATIENCE:g} s")
+            self._failed[kind] = error
+            if isinstance(error, StorageUnavailable) and self.outage is None and kind != "queues":  # queues may be in another Redis
+                self.outage = Outage(since_ms=self.now_ms(), why=str(error))
+            raise error from exc
+        finally:
+            took = time.monotonic() - began
+            self._fresh_until[kind] = began + max(_FRESH_FOR[kind], SHARE * took) - 0.05 * _FRESH_FOR[kind]
+        self._failed.pop(kind, None)
+        if kind != "queues":
+            self.outage = None
+        self._tell_the_time(kind, value)
+        self._number += 1
+        self._found[kind] = Reading(value=value, at_ms=self.now_ms(), number=self._number)
+        return self._found[kind]
+
+    def _tell_the_time(self, kind: str, value: Any) -> None:
+        if kind == "instances" and value:
+            self._ahead_ms = server_ms(value[0]) - time.time() * 1000
+        elif kind == "snapshot":
+            self._ahead_ms = (value.taken_at.timestamp() - time.time()) * 1000
+
+    async def _stats(self) -> Stats:
+        found = await self.tracker.stats()
+        self.minutes.add(found, at_ms=self.now_ms())
+        return found
+
+    async def aclose(self) -> None:
+        """End what is still being read."""
+        tasks = list(self._under_way.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def server_ms(instance: Instance) -> int:
+    """Tell the server's time at which an instance was looked at."""
+    return round(instance.heartbeat_at.timestamp() * 1000 + instance.heartbeat_age * 1000)
+
+
+def unserved(queues: list[QueueDepth], instances: list[Instance]) -> list[QueueDepth]:
+    """Find the queues that have work which is due, and no instance that could take it."""
+    served = {(item.library, name) for item in instances if item.state in ("alive", "stalled_blocked") for name in item.queues}
+    return [item for item in queues if item.due and (item.library, item.queue) not in served]

@@ -1,0 +1,37 @@
+"""A Redis that is some milliseconds away, without a proxy that would cost what is being measured: each reply is held back by the clock."""
+
+import asyncio
+import time
+from typing import Any
+
+from redis.asyncio.connection import Connection, UnixDomainSocketConnection
+
+
+def far(kind: type[Connection] | type[UnixDomainSocketConnection], seconds: float) -> type[Any]:
+    """Give a connection class whose replies arrive no sooner than this long after what they answer was sent.
+
+    Replies to commands that were sent together arrive together. Waiting for them costs a timer of the event loop for each message, in
+    a worker that is tracked and in one that is not.
+    """
+    plain: Any = kind
+
+    class Far(plain):  # type: ignore[misc]
+        _arrives_at = 0.0
+
+        async def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
+            self._arrives_at = time.monotonic() + seconds
+            await super().send_packed_command(*args, **kwargs)
+
+        async def read_response(self, *args: Any, **kwargs: Any) -> Any:
+            reply = await super().read_response(*args, **kwargs)
+            left = self._arrives_at - time.monotonic()
+            if left > 0:
+                await asyncio.sleep(left)
+            return reply
+
+    return Far
+
+
+def far_class(url: str, seconds: float) -> type[Any]:
+    """Give the class for a url: over TCP, or over a unix socket."""
+    return far(UnixDomainSocketConnection if url.startswith("unix:") else Connection, seconds)

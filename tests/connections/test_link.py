@@ -1,0 +1,67 @@
+"""The connection of an instance: one for all that its loops send, given in turn."""
+
+import asyncio
+
+import redis.asyncio
+
+from async_tracker.connections.calls import call
+from async_tracker.connections.link import Link
+from tests.harness.wait import wait_until
+from tests.harness.wire import WireProxy
+
+PINGS = 20
+
+
+async def test_the_end_of_an_instance_waits_for_one_command_of_a_sweep_and_not_for_all_of_it(wire: WireProxy, namespace: str):
+    """With answers that take a while the rest of a sweep would cost more than the time that a worker has for leaving."""
+    async with redis.asyncio.Redis.from_url(wire.url) as client:
+        link = Link(client, namespace=namespace, name="async-tracker:test")
+        await link.ensure()
+        wire.delay(to_client=0.02)
+        wire.forget_commands()
+
+        async def sweep() -> None:
+            for _ in range(PINGS):
+                await call(link.client, "PING")
+
+        sweeping = asyncio.create_task(sweep())
+        await wait_until(lambda: wire.commands, description="the sweep is under way")
+        before = len(wire.commands)
+        async with link.held():
+            assert len(wire.commands) <= before + 1
+            await asyncio.sleep(0.1)
+            assert len(wire.commands) <= before + 1
+        await sweeping
+        assert wire.command_counts() == {"PING": PINGS}
+        await link.aclose()
+
+
+async def test_commands_of_several_tasks_take_turns(wire: WireProxy, namespace: str):
+    async with redis.asyncio.Redis.from_url(wire.url) as client:
+        link = Link(client, namespace=namespace, name="async-tracker:test")
+        await link.ensure()
+        wire.forget_commands()
+
+        async def ask(name: str) -> None:
+            for _ in range(PINGS):
+                await call(link.client, "ECHO", name)
+
+        await asyncio.gather(ask("a"), ask("b"))
+        asked = b"".join(command[1] for command in wire.commands)
+        assert asked in (b"ab" * PINGS, b"ba" * PINGS)
+        await link.aclose()
+
+
+async def test_a_command_that_is_cancelled_while_it_waits_for_its_turn_keeps_no_other_from_it(wire: WireProxy, namespace: str):
+    async with redis.asyncio.Redis.from_url(wire.url) as client:
+        link = Link(client, namespace=namespace, name="async-tracker:test")
+        await link.ensure()
+        async with link.held():
+            waiting = [asyncio.create_task(call(link.client, "ECHO", str(number))) for number in range(3)]
+            await asyncio.sleep(0)
+            waiting[0].cancel()
+            await asyncio.sleep(0)
+            waiting[1].cancel()
+        assert await waiting[2] == b"2"
+        assert [task.cancelled() for task in waiting] == [True, True, False]
+        await link.aclose()

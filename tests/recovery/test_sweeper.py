@@ -1,0 +1,58 @@
+"""One sweep: what it makes of the evidence, and what it returns."""
+
+import pytest
+
+from async_tracker.config import Settings
+from async_tracker.liveness.presence import Presence
+from async_tracker.namespace import Namespace
+from async_tracker.policy import InstanceState, Limits
+from async_tracker.recovery.sweeper import Sweeper, Swept, make_sweeper
+from async_tracker.store import keys
+from async_tracker.store.commands import Store
+from async_tracker.store.instance_record import Description, encode_description
+from async_tracker.store.observation import Connections
+
+DESCRIPTION = Description(library="asyncio", host="h", host_id="0f", pid=7)
+PAUSE_MS = 90_000
+"""More than an instance may be silent."""
+
+
+@pytest.fixture
+async def store(redis_client, namespace) -> Store:
+    return Store(Namespace(redis_client, namespace))
+
+
+@pytest.fixture
+async def run_id(redis_client) -> str:
+    found: str = (await redis_client.info("server"))["run_id"]
+    return found
+
+
+async def register(store: Store, redis_client, run_id: str, name: str) -> None:
+    """Register an instance whose connection is there."""
+    connections = Connections(server=run_id, ids={await redis_client.client_id(): ""})
+    await store.register(name, 1, connections.encode(), {**encode_description(DESCRIPTION, Limits()), "state": "alive"})
+
+
+def sweeper_of(store: Store, presence: Presence) -> Sweeper:
+    return make_sweeper(Settings(namespace="any"), store, None, library="asyncio", on_event=lambda event: None, presence=presence)
+
+
+@pytest.mark.parametrize("was_away", [True, False])
+async def test_a_sweeper_that_was_out_of_reach_itself_gives_the_silent_time_to_return(store, redis_client, run_id, was_away):
+    """What stopped it may have stopped all: their heartbeats are as old as its own absence."""
+    await register(store, redis_client, run_id, "silent")
+    now_ms = (await store.observe("")).now_ms
+    await store.redis.zadd(keys.INSTANCES, {"silent": now_ms - PAUSE_MS})
+    presence = Presence(away_after=15.0)
+    presence.note(now_ms - (PAUSE_MS if was_away else 1_000))
+    _, verdicts = await sweeper_of(store, presence).judge_all(run_id)
+    assert verdicts["silent"].state is (InstanceState.ALIVE if was_away else InstanceState.DEAD)
+
+
+async def test_a_sweep_says_whether_it_was_alone(store, redis_client, run_id):
+    sweeper = sweeper_of(store, Presence())
+    await register(store, redis_client, run_id, "one")
+    assert await sweeper.sweep(run_id) == Swept(was_alone=True)
+    await register(store, redis_client, run_id, "other")
+    assert await sweeper.sweep(run_id) == Swept()

@@ -1,0 +1,384 @@
+"""What people see, in a real browser, while real workers are killed, blocked and quarantined."""
+
+import asyncio
+import re
+import sys
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+from axe_playwright_python import async_playwright as axe_package
+from playwright.async_api import Page, expect
+
+from async_tracker import Tracker
+from tests.crash.fleet import QUICK, SWIFT, Fleet
+from tests.harness.wait import wait_until
+from tests.web.browser import PATIENCE_MS, SCREENS, Eyes, is_live, text_of
+from tests.web.test_api import with_jobs
+from tests.web.test_live import HOST, free_port
+
+HOSTILE = "<img src=x onerror=alert(1)>\"'&{{7*7}}"
+
+expect.set_options(timeout=PATIENCE_MS)
+
+
+async def test_a_kill_is_seen_and_its_job_comes_back(fleet: Fleet, serve, eyes: Eyes):
+    await fleet.start_ready(2, tracker=SWIFT)
+    job_id = await fleet.enqueue("interrupted", job_id="to-be-killed")
+    victim = await fleet.running(job_id)
+    dead = await fleet.instance_of(victim)
+    assert dead is not None
+    served = serve()
+    page = await eyes.open(served.url)
+    await is_live(page)
+    await page.click("nav a[data-screen=jobs]")
+    row = page.locator("tbody tr", has_text=job_id)
+    await expect(row).to_contain_text(f"{dead.pid}")
+    victim.kill()
+    await page.goto(f"{served.base}events")
+    await expect(page.locator("tbody tr", has_text="instance dead").filter(has_text=str(dead.pid))).to_be_visible()
+    await expect(page.locator("tbody tr", has_text="recovered").filter(has_text=job_id)).to_be_visible()
+    await page.goto(f"{served.base}instances")
+    await expect(page.locator("tbody tr", has_text=f":{dead.pid}:")).to_have_count(0)
+    await expect(page.locator("tbody tr .state.ok")).to_have_count(1)
+    await fleet.succeeded(job_id)
+
+
+async def test_a_blocked_loop_is_told_with_its_line_and_the_banner_goes_when_it_is_over(fleet: Fleet, serve, eyes: Eyes):
+    await fleet.start_ready(tracker=QUICK)
+    served = serve()
+    page = await eyes.open(served.url)
+    await is_live(page)
+    await expect(page.locator(".attention")).to_contain_text("Nothing")
+    await fleet.enqueue("block", 8.0)
+    banner = page.locator(".banner.warn")
+    await expect(banner).to_contain_text("is blocked for")
+    await expect(banner).to_contain_text("app.py")
+    await banner.locator("a").click()
+    await expect(page.locator("#drawer .stack .on")).to_contain_text("block")
+    await expect(page.locator("#drawer .stateline .state")).to_have_text("stalled")
+    await expect(page.locator("main tbody tr .state.warn")).to_have_count(1)
+    await expect(page.locator("main tbody tr .state.ok")).to_have_count(1)
+    await page.go_back()
+    await expect(page.locator("#drawer")).to_be_hidden()
+    await expect(page.locator(".banner")).to_have_count(0)
+    await expect(page.locator(".attention")).to_contain_text("Nothing")
+
+
+@asynccontextmanager
+async def hostile_namespace(fleet: Fleet, redis_url: str, namespace: str) -> Any:
+    """Have every column hold markup: instances, jobs, functions, queues, quarantine, events."""
+    settings = {**SWIFT, "max_recoveries": 0, "tags": [HOSTILE]}
+    await fleet.start_ready(tracker=settings)
+    watcher = await fleet.start_ready(tracker=settings, worker={"queue_name": HOSTILE})
+    await fleet.pool.enqueue_job("pill", _job_id=f"pill-{HOSTILE}")
+    await fleet.pool.enqueue_job("hold", 600.0, _job_id=f"hold-{HOSTILE}", _queue_name=HOSTILE)
+    await wait_until(fleet.tracker.quarantined, timeout=60.0, description="the pill is quarantined")
+    assert watcher
+    tracker = Tracker(
+        namespace=namespace,
+        redis_options={"url": redis_url},
+        instance_id=HOSTILE,
+        tags=(HOSTILE,),
+        queue=HOSTILE,
+        record_args=True,
+        recover=False,
+    )
+    async with (
+        tracker,
+        tracker.register(queue=HOSTILE, concurrency=4, functions=[HOSTILE]),
+        tracker.track(HOSTILE, function=HOSTILE, queue=HOSTILE, timeout=0.001) as job,
+    ):
+        await job.progress(0.5, HOSTILE)
+        yield
+
+
+@pytest.mark.timeout(300)  # axe looks at twelve screens
+@pytest.mark.parametrize("theme", ["light", "dark"])
+async def test_no_screen_violates_the_rules_for_people(fleet: Fleet, serve, eyes: Eyes, redis_url, namespace, theme: str):
+    """axe finds nothing, with the content security policy in force, on any screen, with something opened, and in a dialog."""
+    async with hostile_namespace(fleet, redis_url, namespace):
+        served = serve("--allow-actions")
+        axe = axe_package.Axe()
+        page = await eyes.open(served.url, theme=theme)
+        for screen in (*SCREENS, f"instances?open={await own_instance(fleet)}", "jobs?open=hold", "?keys"):
+            await page.goto(served.base + ("" if screen in ("overview", "?keys") else screen))
+            await is_live(page)
+            await page.wait_for_selector(DRAWN)
+            if screen == "?keys":
+                await page.keyboard.press("?")
+                await page.wait_for_selector("dialog[open]")
+            found = await axe.run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa"]})
+            assert len(found.response["passes"]) > 10
+            problems = [(item["id"], [node["html"][:160] for node in item["nodes"]][:3]) for item in found.response["violations"]]
+            assert problems == [], screen
+
+
+async def test_markup_is_text_in_every_column_and_nothing_scrolls_sideways(fleet: Fleet, serve, eyes: Eyes, redis_url, namespace):
+    async with hostile_namespace(fleet, redis_url, namespace):
+        served = serve("--allow-actions", "--title", HOSTILE, "--environment", HOSTILE)
+        page = await eyes.open(served.url)
+        for screen, selector in SHOWN_HOSTILE.items():
+            await page.goto(served.base + screen)
+            await expect(page.locator(selector).filter(has_text=HOSTILE[:10]).first).to_be_visible()
+        for screen in SCREENS:
+            await page.goto(served.base + ("" if screen == "overview" else screen))
+            await page.wait_for_selector(DRAWN)
+            assert await page.locator("main img, main script, header img, #drawer img").count() == 0, screen
+            for width in (320, 390, 768, 1440):
+                await page.set_viewport_size({"width": width, "height": 800})
+                inside, window = await page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+                assert inside <= window, (screen, width)
+
+
+DRAWN = ".screen :is(tbody tr, .card, .empty:not([hidden]))"
+SHOWN_HOSTILE = {
+    "": "header .ns",
+    "instances": "tbody .sub",
+    "jobs": "tbody th a",
+    "functions": "tbody th a",
+    "quarantine": "tbody th a",
+    "events?type=quarantined": "tbody td a",
+}
+
+
+async def own_instance(fleet: Fleet) -> str:
+    return (await fleet.tracker.instances())[0].instance_id
+
+
+async def test_rows_keep_their_place_under_the_pointer_while_ticked_and_while_paused(serve, eyes: Eyes, tracker):
+    async with AsyncExitStack() as stack:
+        await with_jobs(stack, tracker, "b-1", "b-2")
+        served = serve()
+        page = await eyes.open(served.url)
+        await page.goto(f"{served.base}jobs?sort=id")
+        first = page.locator("tbody tr").first
+        await expect(first).to_contain_text("b-1")
+        await first.hover()
+        async with tracker.track("a-0", function="send_email"):
+            notice = page.locator(".notice")
+            await expect(notice).to_have_text("1 new · show")
+            await expect(first).to_contain_text("b-1")
+            await expect(page.locator("tbody tr")).to_have_count(2)
+            await page.mouse.move(5, 400)
+            await expect(first).to_contain_text("a-0")
+            await expect(notice).to_be_hidden()
+            await page.keyboard.press("p")
+            await expect(page.locator(".live .word")).to_have_text("paused")
+        await asyncio.sleep(2.5)
+        await expect(page.locator("tbody tr")).to_have_count(3)
+        await expect(first).to_have_class("gone")
+        await expect(page.locator(".notice")).to_have_text("changed · show")
+        await page.keyboard.press("p")
+        await expect(page.locator("tbody tr")).to_have_count(2)
+
+
+async def test_what_is_asked_for_is_shown_whatever_the_pointer_does(serve, eyes: Eyes, tracker):
+    async with AsyncExitStack() as stack:
+        await with_jobs(stack, tracker, "alpha", "beta")
+        served = serve()
+        page = await eyes.open(served.url)
+        await page.goto(f"{served.base}jobs")
+        await expect(page.locator("tbody tr")).to_have_count(2)
+        await page.locator("tbody tr").first.hover()
+        await page.keyboard.press("/")
+        await page.keyboard.type("bet")
+        await expect(page.locator("tbody tr")).to_have_count(1)
+        await expect(page.locator("tbody tr")).to_contain_text("beta")
+        await page.keyboard.press("Escape")
+        await page.keyboard.press("p")
+        await page.click("nav a[data-screen=overview]")
+        await expect(page.locator(".card").first).to_be_visible()
+
+
+async def test_everything_can_be_done_by_keyboard_alone(fleet: Fleet, serve, eyes: Eyes):
+    settings = {**SWIFT, "max_recoveries": 0}
+    await fleet.start_ready(tracker=settings)
+    await fleet.start_ready(tracker=settings, worker={"queue_name": "elsewhere"})
+    await fleet.pool.enqueue_job("pill", _job_id="pill-1")
+    await wait_until(fleet.tracker.quarantined, timeout=60.0, description="the pill is quarantined")
+    served = serve("--allow-actions")
+    page = await eyes.open(served.url)
+    await is_live(page)
+    for key, screen in (("i", "instances"), ("j", "jobs"), ("q", "quarantine")):
+        await page.keyboard.press("g")
+        await page.keyboard.press(key)
+        await page.wait_for_url(f"**/{screen}")
+    await page.wait_for_selector("tbody tr")
+    await page.keyboard.press("j")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#drawer")).to_contain_text("In quarantine")
+    assert "open=pill-1" in page.url
+    await page.keyboard.press("Escape")
+    await expect(page.locator("#drawer")).to_be_hidden()
+    await page.keyboard.press("g")
+    await page.keyboard.press("q")
+    await page.wait_for_selector("tbody tr")
+    await page.keyboard.press("j")
+    await page.keyboard.press("x")
+    await expect(page.locator(".bulk")).to_contain_text("1 ticked")
+    await page.locator(".bulk button", has_text="Drop").focus()
+    await page.keyboard.press("Enter")
+    await expect(page.locator("dialog h2")).to_have_text("Forget 1 job for good, payload included?")
+    await page.locator("dialog button", has_text="Drop").focus()
+    await page.keyboard.press("Enter")
+    await expect(page.locator(".toast")).to_have_text("1 job is forgotten.")
+    await expect(page.locator(".empty h2")).to_have_text("Nothing is quarantined")
+    assert await fleet.tracker.quarantined() == []
+    await page.goto(f"{served.base}events?type=action")
+    await expect(page.locator("tbody tr").first).to_contain_text("action drop")
+    await page.keyboard.press("/")
+    await page.keyboard.type("nothing like it")
+    await page.wait_for_url(re.compile("q=nothing"))
+    await expect(page.locator(".empty h2")).to_have_text("No event matches")
+
+
+async def test_single_keys_are_off_in_a_field_and_can_be_switched_off(serve, eyes: Eyes):
+    page = await eyes.open(serve().url)
+    await is_live(page)
+    await page.keyboard.press("g")
+    await page.keyboard.press("i")
+    await page.wait_for_selector(".filters input")
+    await page.keyboard.press("/")
+    await page.keyboard.type("pt?gj")
+    assert await page.input_value(".filters input") == "pt?gj"
+    await expect(page.locator("dialog")).to_have_count(0)
+    await page.keyboard.press("Escape")
+    await page.keyboard.press("?")
+    await page.click("dialog input[type=checkbox]")
+    await page.keyboard.press("Escape")
+    await page.keyboard.press("p")
+    await asyncio.sleep(0.3)
+    assert await text_of(page, ".live .word") != "paused"
+
+
+async def test_redis_away_leaves_the_page_and_says_since_when_and_why(serve, eyes: Eyes, wire, tracker):
+    async with AsyncExitStack() as stack:
+        await with_jobs(stack, tracker, "one")
+        served = serve(url=wire.url)
+        page = await eyes.open(served.url)
+        await page.click("nav a[data-screen=jobs]")
+        await expect(page.locator("tbody tr")).to_have_count(1)
+        wire.refuse()
+        await expect(page.locator("#bar")).to_contain_text("Redis is away since")
+        await expect(page.locator("#bar")).to_contain_text("Jobs run on")
+        await expect(page.locator("tbody tr")).to_have_count(1)
+        await expect(page.locator(".live")).to_have_class("live bad")
+        wire.accept()
+        await expect(page.locator("#bar")).to_be_hidden()
+        await is_live(page)
+
+
+async def test_a_server_that_was_started_again_is_told_from_a_session_that_is_over_and_the_page_heals(serve, eyes: Eyes, tmp_path):
+    (tmp_path / "token").write_text("kq8Zr1xPw2Vb7Nf4Ls9Td3Gh6Jm0Yc5A")
+    arguments = ("--port", str(free_port()), "--token-file", str(tmp_path / "token"))
+    eyes.allowed += ["401", "ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_EMPTY_RESPONSE", "ERR_CONNECTION_RESET"]
+    served = serve(*arguments)
+    context = await eyes.context()
+    enter = f"{served.base}?token=kq8Zr1xPw2Vb7Nf4Ls9Td3Gh6Jm0Yc5A"
+    page = await eyes.open(enter, context=context)
+    await is_live(page)
+    served.process.kill()
+    await expect(page.locator("#bar")).to_contain_text("The server of this page does not answer")
+    serve(*arguments)
+    await expect(page.locator("#bar")).to_contain_text("The session of this page is over")
+    await eyes.open(enter, context=context)
+    await expect(page.locator("#bar")).to_be_hidden()
+    await is_live(page)
+
+
+async def test_eight_tabs_of_one_browser_are_all_live_and_share_one_stream(serve, eyes: Eyes):
+    served = serve("--allow-actions")
+    context = await eyes.context()
+    pages = [await eyes.open(served.url, context=context)]
+    for screen in SCREENS[1:8]:
+        pages.append(await eyes.open(served.base + screen, context=context))
+    for page in pages:
+        await is_live(page)
+    answer = await pages[-1].evaluate(
+        """async () => (await fetch("api/v1/recover", { method: "POST", body: '{"dry_run":true}' })).status"""
+    )
+    assert answer == 200
+    asked = await pages[0].evaluate("performance.getEntriesByType('resource').filter((entry) => entry.name.includes('api/v1/live')).length")
+    assert asked == 0  # the shared worker asks
+
+
+async def test_without_a_shared_worker_two_tabs_hold_a_stream_and_the_others_ask(serve, eyes: Eyes):
+    served = serve()
+    context = await eyes.context()
+    await context.add_init_script("delete window.SharedWorker")
+    pages = [await eyes.open(served.url, context=context)]
+    for _ in range(3):
+        pages.append(await eyes.open(served.base, context=context))
+    for page in pages:
+        await is_live(page)
+    polls = "performance.getEntriesByType('resource').filter((entry) => entry.name.includes('once=1')).length"
+
+    async def asks() -> bool:
+        return [await page.evaluate(polls) > 1 for page in pages].count(True) == 2
+
+    await wait_until(asks, timeout=30.0, description="two of four ask every five seconds")
+
+
+async def test_a_hidden_tab_asks_for_nothing(serve, eyes: Eyes, redis_client):
+    page = await eyes.open(serve().url)
+    await is_live(page)
+    await page.evaluate("Object.defineProperty(document, 'hidden', { value: true }); document.dispatchEvent(new Event('visibilitychange'))")
+
+    async def rests() -> bool:
+        before = (await redis_client.info("stats"))["total_commands_processed"]
+        await asyncio.sleep(1.5)
+        return bool((await redis_client.info("stats"))["total_commands_processed"] - before <= 1)
+
+    await wait_until(rests, timeout=30.0, description="Redis is not asked any more")
+
+
+async def test_ages_are_counted_from_the_servers_clock_though_the_browsers_is_an_hour_off(serve, eyes: Eyes, tracker):
+    async with AsyncExitStack() as stack:
+        await with_jobs(stack, tracker, "one")
+        served = serve()
+        context = await eyes.context()
+        await context.add_init_script("const real = Date.now; Date.now = () => real() + 3600e3;")
+        page = await eyes.open(served.url, context=context)
+        await page.goto(f"{served.base}jobs")
+        await expect(page.locator("tbody time")).to_have_text(re.compile(r"^\d+ s$|^1 min"))
+        await expect(page.locator(".live .word")).to_have_text(re.compile(r"^live · \d"))
+
+
+async def test_mounted_under_a_prefix_every_link_works_and_back_goes_back(workers, redis_url, namespace, eyes: Eyes):
+    port = free_port()
+    program = HOST.replace('"/tracker"', '"/ops/tracker"')
+    host = workers.start_program([sys.executable, "-c", program, redis_url, namespace, str(port)])
+    await anyio.to_thread.run_sync(host.wait_for_output, "Uvicorn running")
+    page = await eyes.open(f"http://127.0.0.1:{port}/ops/tracker")
+    await is_live(page)
+    assert page.url.endswith("/ops/tracker/")
+    for screen in SCREENS[1:]:
+        await page.click(f"nav a[data-screen={screen}]")
+        await page.wait_for_url(f"**/ops/tracker/{screen}")
+        await expect(page.locator("h1")).to_have_text(screen.capitalize())
+    await page.go_back()
+    await expect(page.locator("h1")).to_have_text("Events")
+    await page.reload()
+    await expect(page.locator("h1")).to_have_text("Events")
+    await is_live(page)
+    host.ask_to_leave()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+async def test_the_theme_is_the_systems_until_another_is_chosen(serve, eyes: Eyes, theme: str):
+    page = await eyes.open(serve().url, theme=theme)
+    await is_live(page)
+    before = await background(page)
+    assert (before[0] > 128) == (theme == "light")
+    for chosen in ("light", "dark"):
+        await page.click("header button:has-text('Theme')")
+        assert ((await background(page))[0] > 128) == (chosen == "light")
+    await page.reload()
+    assert (await background(page))[0] < 128
+
+
+async def background(page: Page) -> list[int]:
+    color = await page.evaluate("getComputedStyle(document.body).backgroundColor")
+    return [int(part) for part in re.findall(r"\d+", color)]

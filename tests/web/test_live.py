@@ -1,0 +1,361 @@
+"""The live stream: what it sends, what it costs, how it is taken up again, and that it keeps no process from ending."""
+
+import asyncio
+import json
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import anyio
+import httpx
+import pytest
+import redis.asyncio
+
+from async_tracker import Tracker
+from async_tracker.web import live
+from async_tracker.web.answers import Problem, compact
+from async_tracker.web.live import Live
+from async_tracker.web.pictures import Pictures
+from async_tracker.web.readings import Readings
+from async_tracker.web.screens import topic
+from benchmarks.queries import longest_held, named_connections, write_namespace
+from tests.harness.wait import wait_until
+from tests.web.conftest import Served
+from tests.web.test_api import with_jobs
+
+
+@dataclass(slots=True)
+class Heard:
+    """What one viewer was sent: its pictures as a browser keeps them, and how many bytes that took."""
+
+    pictures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    last_id: str = ""
+    events: int = 0
+    sizes: list[int] = field(default_factory=list)
+    whole: list[str] = field(default_factory=list)
+
+    def take(self, event: str) -> None:
+        fields = dict(line.split(": ", 1) for line in event.splitlines() if ": " in line and not line.startswith(":"))
+        if "data" not in fields:
+            return
+        self.last_id, self.events = fields["id"], self.events + 1
+        self.sizes.append(len(event) + 2)
+        for name, parts in json.loads(fields["data"])["news"]:
+            for part in parts:
+                if part.get("whole"):
+                    self.whole.append(name)
+                    self.pictures[name] = {"facts": {}, "order": [], "rows": {}, "error": None}
+                picture = self.pictures[name]
+                picture["facts"].update(part.get("facts", {}))
+                for key, changed in part.get("rows", {}).items():
+                    picture["rows"].setdefault(int(key), {}).update(changed)
+                picture["order"] = part.get("order", picture["order"])
+                picture["rows"] = {key: picture["rows"][key] for key in picture["order"]}
+                picture["error"] = part.get("error", picture["error"])
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        found = self.pictures.get(name, {"rows": {}})
+        return list(found["rows"].values())
+
+
+@asynccontextmanager
+async def following(client: httpx.AsyncClient, *topics: str, last_id: str = "", heard: Heard | None = None) -> AsyncIterator[Heard]:
+    """Follow topics while the block runs."""
+    heard = heard or Heard()
+    headers = {"last-event-id": last_id} if last_id else {}
+
+    async def follow() -> None:
+        async with client.stream("GET", "api/v1/live", params=[("topic", name) for name in topics], headers=headers) as response:
+            assert response.status_code == 200, await response.aread()
+            assert "content-encoding" not in response.headers
+            text = ""
+            async for part in response.aiter_text():
+                text += part
+                while "\n\n" in text:
+                    event, _, text = text.partition("\n\n")
+                    heard.take(event)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(follow)
+        yield heard
+        group.cancel_scope.cancel()
+
+
+async def test_a_viewer_is_given_the_whole_and_then_what_changes(serve, tracker):
+    async with AsyncExitStack() as stack, serve().program() as program, following(program, "overview", "jobs", "instances") as heard:
+        await wait_until(lambda: heard.events, description="the first pictures")
+        assert sorted(heard.whole) == ["head", "instances", "jobs", "overview"]
+        instance_id = await with_jobs(stack, tracker, "one", "two")
+        await wait_until(lambda: len(heard.rows("jobs")) == 2, description="both jobs are told")
+        assert [row["id"] for row in heard.rows("instances")] == [instance_id]
+        assert {row["instance"] for row in heard.rows("jobs")} == {instance_id}
+        await wait_until(lambda: heard.pictures["head"]["facts"]["jobs"] == 2, description="the head counts them")
+        assert sorted(heard.whole) == ["head", "instances", "jobs", "overview"]
+        assert not [name for row in heard.rows("instances") for name in row if "age" in name or name.endswith("_for")]
+
+
+async def test_a_viewer_that_was_cut_off_is_told_what_it_missed_or_everything(serve, tracker):
+    async with AsyncExitStack() as stack, serve().program() as program:
+        async with following(program, "jobs") as heard:
+            await wait_until(lambda: heard.events, description="the first picture")
+        await with_jobs(stack, tracker, "meanwhile")
+        async with following(program, "jobs", last_id=heard.last_id, heard=heard):
+            await wait_until(lambda: [row["id"] for row in heard.rows("jobs")] == ["meanwhile"], description="what was missed")
+            assert heard.whole == ["head", "jobs"]
+        async with following(program, "jobs", last_id="other-7") as stranger:
+            await wait_until(lambda: stranger.events, description="the whole picture")
+            assert stranger.whole == ["head", "jobs"]
+
+
+async def test_nobody_looks_and_nothing_is_read(serve, redis_client):
+    async with serve().program() as program:
+        async with following(program, "overview") as heard:
+            await wait_until(lambda: heard.events > 1, description="somebody looks")
+
+        async def rests() -> bool:
+            before = (await redis_client.info("stats"))["total_commands_processed"]
+            await asyncio.sleep(1.5)
+            return bool((await redis_client.info("stats"))["total_commands_processed"] - before <= 1)  # our own question
+
+        await wait_until(rests, timeout=30.0, description="the process is silent towards Redis")
+
+
+async def test_a_hundred_viewers_cost_redis_what_one_costs(serve, redis_client, tracker):
+    async def spent_in(seconds: float) -> float:
+        before, began = (await redis_client.info("stats"))["total_commands_processed"], time.monotonic()
+        await asyncio.sleep(seconds)
+        return float(((await redis_client.info("stats"))["total_commands_processed"] - before - 1) / (time.monotonic() - began))
+
+    async with AsyncExitStack() as stack:
+        program = await stack.enter_async_context(serve().program())
+        program._transport = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=None))
+        await with_jobs(stack, tracker, "one")
+        first = await stack.enter_async_context(following(program, "overview"))
+        await wait_until(lambda: first.events > 1, description="one looks")
+        alone = await spent_in(5.0)
+        heard = [await stack.enter_async_context(following(program, "overview")) for _ in range(99)]
+        await wait_until(lambda: all(one.events for one in heard), timeout=30.0, description="a hundred look")
+        together = await spent_in(5.0)
+        assert together < alone * 1.5 + 1
+        await wait_until(lambda: all(one.events > 2 for one in heard), timeout=30.0, description="each is told")
+
+
+async def test_there_is_room_for_two_hundred_viewers_and_the_next_is_told(tracker):
+    hub = Live(Readings(tracker))
+    hub._viewers = live.VIEWERS_MOST
+    with pytest.raises(Problem) as refused:
+        await hub.stream({}, None, None, topics=[], last_event_id=None, once=True)  # type: ignore[arg-type]
+    assert (refused.value.status, refused.value.code) == (503, "too_many_viewers")
+
+
+async def test_a_viewer_that_takes_nothing_is_dropped_and_costs_no_memory(tracker, monkeypatch, caplog):
+    monkeypatch.setattr(live, "_SEND_WITHIN", 0.3)
+    hub = Live(Readings(tracker))
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        await anyio.sleep_forever()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+        if len(sent) > 1:
+            await anyio.sleep_forever()
+
+    with caplog.at_level("INFO", logger="async_tracker"), anyio.fail_after(20):
+        await hub.stream({"type": "http"}, receive, send, topics=[("jobs", topic("jobs"))], last_event_id=None, once=False)
+    assert len(sent) == 2
+    assert hub._viewers == 0
+    assert "dropped" in caplog.text
+    await hub.aclose()
+
+
+async def test_a_mounted_stream_ends_by_itself(mount, monkeypatch):
+    async def looks(request: Any) -> Any:
+        return {"retry"}
+
+    client = mount(authorize=looks)
+    began = time.monotonic()
+    response = await client.get("/api/v1/live", params={"topic": "overview"}, timeout=60.0)
+    assert 9.0 < time.monotonic() - began < 25.0
+    assert response.text.startswith("retry: 1000\n\n")
+    assert response.headers["cache-control"] == "no-store, no-transform"
+    assert response.headers["x-accel-buffering"] == "no"
+    assert response.text.count("data: ") > 3
+
+
+HOST = """
+import sys
+from fastapi import FastAPI
+from async_tracker import Tracker
+from async_tracker.web import Access, create_app
+
+async def anybody(request):
+    return Access.READ
+
+app = FastAPI()
+tracker = Tracker(namespace=sys.argv[2], redis_options={"url": sys.argv[1]})
+app.mount("/tracker", create_app(tracker, authorize=anybody))
+
+@app.get("/own")
+async def own():
+    return "theirs"
+
+import uvicorn
+uvicorn.run(app, port=int(sys.argv[3]), log_level="info")
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+async def test_the_host_app_ends_though_ten_look_at_the_page_mounted_in_it(workers, redis_url, namespace):
+    port = free_port()
+    host = workers.start_program([sys.executable, "-c", HOST, redis_url, namespace, str(port)])
+    await anyio.to_thread.run_sync(host.wait_for_output, "Uvicorn running")
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/tracker/", timeout=30.0))
+        heard = [await stack.enter_async_context(following(client, "overview")) for _ in range(10)]
+        await wait_until(lambda: all(one.events for one in heard), timeout=30.0, description="ten look")
+        assert (await client.get(f"http://127.0.0.1:{port}/own")).text == '"theirs"'
+        began = time.monotonic()
+        host.ask_to_leave()
+        await anyio.to_thread.run_sync(host.wait)
+        assert time.monotonic() - began < 20.0  # twelve, and what a loaded machine adds
+
+
+async def test_serve_ends_at_once_with_a_hundred_viewers(serve):
+    served: Served = serve()
+    async with AsyncExitStack() as stack:
+        program = await stack.enter_async_context(served.program())
+        program._transport = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=None))
+        heard = [await stack.enter_async_context(following(program, "overview")) for _ in range(100)]
+        await wait_until(lambda: all(one.events for one in heard), timeout=60.0, description="a hundred look")
+        began = time.monotonic()
+        served.process.ask_to_leave()
+        await anyio.to_thread.run_sync(served.process.wait)
+        assert time.monotonic() - began < 6.0  # two, and what a loaded machine adds
+    assert served.process.exit_code in (0, -signal.SIGTERM)
+    assert "Traceback" not in served.process.output()
+
+
+async def test_a_viewer_that_never_reads_holds_nothing_up(serve, tracker):
+    served: Served = serve()
+    parts = urlsplit(served.base)
+    with socket.create_connection((parts.hostname or "", parts.port or 0)) as deaf:
+        deaf.sendall(
+            f"GET /api/v1/live?topic=overview HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {served.token}\r\n\r\n".encode()
+        )
+        async with served.program() as program, following(program, "overview") as heard:
+            await wait_until(lambda: heard.events > 3, description="others are told all the same")
+        served.process.ask_to_leave()
+        await anyio.to_thread.run_sync(served.process.wait)
+
+
+async def test_redis_away_is_told_with_since_when_and_why_and_it_heals_by_itself(serve, wire, tracker):
+    async with AsyncExitStack() as stack:
+        await with_jobs(stack, tracker, "one")
+        program = await stack.enter_async_context(serve(url=wire.url).program())
+        heard = await stack.enter_async_context(following(program, "jobs"))
+        await wait_until(lambda: len(heard.rows("jobs")) == 1, description="the job is told")
+        wire.refuse()
+        wire.cut()
+        await wait_until(lambda: heard.pictures["head"]["facts"]["away"], timeout=30.0, description="Redis is away")
+        assert heard.pictures["head"]["facts"]["away"]["why"]
+        assert abs(heard.pictures["head"]["facts"]["away"]["since"] / 1000 - time.time()) < 60
+        assert [row["id"] for row in heard.rows("jobs")] == ["one"]
+        wire.accept()
+        await wait_until(lambda: not heard.pictures["head"]["facts"]["away"], timeout=30.0, description="Redis is back")
+        await wait_until(lambda: heard.pictures["jobs"]["error"] is None, timeout=30.0, description="and so are the jobs")
+
+
+async def test_redis_away_at_the_start_is_told_too(serve, wire):
+    wire.refuse()
+    async with serve(url=wire.url).program() as program, following(program, "overview", "instances") as heard:
+        await wait_until(lambda: heard.events, timeout=30.0, description="something is told")
+        assert heard.pictures["head"]["facts"]["away"]
+        assert heard.pictures["instances"]["error"]
+        wire.accept()
+        await wait_until(lambda: "states" in heard.pictures["overview"]["facts"], timeout=30.0, description="it heals")
+
+
+async def test_a_thousand_instances_and_ten_thousand_jobs(redis_url, redis_client, namespace):
+    """What is sent and read each second, as the design of the page says."""
+    with named_connections(redis_url, 1000) as connections:
+        await write_namespace(redis_client, namespace, connections=connections, jobs_each=10)
+        client = redis.asyncio.Redis.from_url(redis_url)
+        tracker = Tracker(namespace=namespace, redis=client)
+        readings = Readings(tracker)
+        pictures = Pictures(readings)
+        overview = await pictures.make(topic("overview"))
+        assert overview.facts["states"] == {"alive": 1000}
+        jobs = await pictures.make(topic("jobs?sort=-function&q=send&limit=100"))
+        assert len(jobs.rows) == 100
+        assert jobs.facts["every"] == 10_000
+        page = await pictures.make(topic("jobs?limit=100"))
+        assert len(compact(list(page.rows.values()))) <= 30_000
+        rows = await pictures.make(topic("instances?limit=100&q=mail"))
+        assert (rows.facts["total"], len(rows.rows)) == (1000, 100)
+        await longest_held(lambda: pictures.make(topic("jobs?sort=-function&limit=100")))
+        await readings.aclose()
+        await client.aclose()
+
+
+async def test_redis_that_refuses_is_told_on_the_screen_that_cannot_be_read(serve, wire, tracker):
+    async with AsyncExitStack() as stack:
+        await with_jobs(stack, tracker, "one")
+        program = await stack.enter_async_context(serve(url=wire.url).program())
+        heard = await stack.enter_async_context(following(program, "instances"))
+        await wait_until(lambda: heard.rows("instances"), description="the instance is told")
+        rule = wire.reply_with_error("NOPERM this user has no permissions to run the command", to={"EVALSHA", "EVAL"})
+        await wait_until(lambda: heard.pictures["instances"]["error"], timeout=30.0, description="the refusal is told")
+        assert "no permissions" in heard.pictures["instances"]["error"]
+        assert len(heard.rows("instances")) == 1
+        rule.remove()
+        await wait_until(lambda: heard.pictures["instances"]["error"] is None, timeout=30.0, description="it heals")
+
+
+async def test_a_record_of_another_version_is_named_and_breaks_nothing(serve, redis_client, namespace, tracker):
+    async with AsyncExitStack() as stack:
+        await with_jobs(stack, tracker, "one", "strange")
+        program = await stack.enter_async_context(serve().program())
+        heard = await stack.enter_async_context(following(program, "jobs"))
+        await wait_until(lambda: len(heard.rows("jobs")) == 2, description="both jobs are told")
+        await redis_client.set(f"{namespace}:job:strange", '{"schema":99}')
+        await wait_until(lambda: heard.pictures["jobs"]["facts"].get("corrupt"), timeout=30.0, description="the record is named")
+        assert heard.pictures["jobs"]["facts"]["corrupt"] == ["job:strange"]
+        assert [row["id"] for row in heard.rows("jobs")] == ["one"]
+
+
+async def test_a_redis_that_was_replaced_by_an_empty_one_leaves_no_ghosts(serve, redis_url, redis_client, namespace):
+    with named_connections(redis_url, 3) as connections:
+        await write_namespace(redis_client, namespace, connections=connections, jobs_each=2)
+        async with serve().program() as program, following(program, "instances", "jobs") as heard:
+            await wait_until(lambda: (len(heard.rows("instances")), len(heard.rows("jobs"))) == (3, 6), description="all are told")
+            await redis_client.flushdb()
+            await wait_until(lambda: not heard.rows("instances") and not heard.rows("jobs"), timeout=30.0, description="nothing is left")
+            assert heard.pictures["instances"]["facts"]["total"] == 0
+
+
+async def test_ten_thousand_orphans_are_counted_and_come_in_pages(serve, redis_url, redis_client, namespace):
+    with named_connections(redis_url, 100) as connections:
+        await write_namespace(redis_client, namespace, connections=connections, jobs_each=100)
+        long_ago = dict.fromkeys(await redis_client.zrange(f"{namespace}:instances", 0, -1), 1000)
+        await redis_client.zadd(f"{namespace}:instances", long_ago)
+    async with serve().program() as program:
+
+        async def orphans() -> Any:
+            found = (await program.get("api/v1/orphans", params={"limit": 100, "cursor": "9900"})).json()
+            return found if found.get("total") == 10_000 else None
+
+        found = await wait_until(orphans, timeout=60.0, poll_interval=0.5, description="all are orphans")
+        assert (len(found["orphans"]), found["next_cursor"]) == (100, None)

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from async_tracker.policy import InstanceState
 from async_tracker.queries.wording import blocking_line
-from async_tracker.records import Event, FunctionStats, Instance, Job, Orphan, Quarantined, QueueDepth, Recovery
+from async_tracker.records import Event, FunctionStats, Instance, Job, Orphan, Quarantined, QueueDepth
 from async_tracker.web.answers import Problem
 from async_tracker.web.readings import server_ms
 
@@ -201,11 +201,6 @@ def event_row(item: Event) -> Row:
 def finding_row(item: Any) -> Row:
     """Say one finding of the examination."""
     return {"subject": item.subject, "status": str(item.status), "says": item.says, "remedy": item.remedy}
-
-
-def recovery_row(item: Recovery) -> Row:
-    """Say what became, or would become, of an orphan."""
-    return {**item.to_dict(), "reason": ageless(item.reason)}
 
 
 Test = Callable[[Any], bool]

@@ -79,7 +79,6 @@ class Link:
         self.is_evidence = False
         """Whether the server knows its connections by the names that we give them: else that it does not have one says nothing."""
         self.server_run_id = ""
-        self.server_version = ""
         self.generation = 0
         """Grows with every connection that is made."""
         self.is_inherited = False
@@ -114,7 +113,6 @@ class Link:
         self.is_evidence = named is not None and isinstance(identity, int) and _shows(shown, self.name)
         self.connection_id = identity if self.is_evidence else None
         self.server_run_id = info.get("run_id", "")
-        self.server_version = info.get("valkey_version") or info.get("redis_version", "")
         self.generation += 1
         self._ended = False
         self._watch(connection)

@@ -22,7 +22,7 @@ CLUSTER_KIND: dict[type, type] = {}
 
 @knows(Redis)
 class SyncNamespace(Proxy, SyncCommands):
-    """The twin of ``Namespace`` over a ``redis.Redis``: the same rules, the same names, without await.
+    """What ``Namespace`` is, over a ``redis.Redis``: the same rules, the same names, without await.
 
     Safe to share between threads as far as the client is. With client-side caching, the cache knows keys by their full names.
     """

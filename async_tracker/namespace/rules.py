@@ -16,7 +16,6 @@ from async_tracker.namespace.table import COMMANDS_BY_SHAPE
 
 StripReply = Callable[[Any], Any]
 Plan = tuple[Rewrite, StripReply | None]
-Choose = Callable[[tuple[Any, ...]], Plan]
 
 SPELLINGS_KEPT = 4_000
 """So many spellings are remembered; a program that writes commands in ever new ways is served, only slower."""

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from async_tracker.policy import InstanceState
 from async_tracker.queries.wording import blocking_line
-from async_tracker.records import Event, FunctionStats, Instance, Job, Orphan, Quarantined, QueueDepth, Recovery
+from async_tracker.records import ENDINGS, Event, FunctionStats, Instance, Job, Orphan, Quarantined, QueueDepth
 from async_tracker.web.answers import Problem
 from async_tracker.web.readings import server_ms
 
@@ -143,19 +143,18 @@ def quarantined_row(item: Quarantined) -> Row:
     }
 
 
-_ENDINGS = ("succeeded", "failed", "retried", "cancelled", "timed_out", "aborted", "ended")
 _PERCENTILES = tuple(f"{what}_{which}" for what in ("run_time", "queue_wait") for which in ("p50", "p95", "p99", "max"))
 
 
 def function_row(item: FunctionStats, per_minute: Mapping[Any, float]) -> Row:
     """Say what the table tells of a function; a mean is over the runs that have ended."""
-    ended = sum(getattr(item, name) for name in _ENDINGS)
+    ended = sum(getattr(item, name) for name in ENDINGS)
     return {
         "function": item.function,
         "queue": item.queue,
         "rate": per_minute.get((item.function, item.queue)),
         "started": item.started,
-        **{name: getattr(item, name) for name in _ENDINGS},
+        **{name: getattr(item, name) for name in ENDINGS},
         "orphaned": item.orphaned,
         "recovered": item.recovered,
         "failed_share": round((item.failed + item.timed_out) / ended, 5) if ended else None,
@@ -201,11 +200,6 @@ def event_row(item: Event) -> Row:
 def finding_row(item: Any) -> Row:
     """Say one finding of the examination."""
     return {"subject": item.subject, "status": str(item.status), "says": item.says, "remedy": item.remedy}
-
-
-def recovery_row(item: Recovery) -> Row:
-    """Say what became, or would become, of an orphan."""
-    return {**item.to_dict(), "reason": ageless(item.reason)}
 
 
 Test = Callable[[Any], bool]

@@ -259,14 +259,15 @@ def test_the_variables_that_are_shown_are_read(monkeypatch: pytest.MonkeyPatch):
 
 async def test_the_container_s_probe_sees_its_own_worker_and_sees_it_gone(as_a_user: str, start_worker: START_WORKER):
     [probe] = [found.text for found in snippets(ASKING) if found.language == "yaml"]
-    program, *arguments = re.findall(r'"([^"]+)"', re.search(r"command: \[(.*)\]", probe)[1])  # type: ignore[index]
+    command = re.findall(r'"([^"]+)"', re.search(r"command: (\[.*\])", probe)[1])  # type: ignore[index]
     [(name, value)] = re.findall(r"name: (\w+), value: (\w+)", probe)
-    env = {"REDIS_URL": as_a_user, name: value, "PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = {"REDIS_URL": as_a_user, name: value, "PYTHONPATH": str(ROOT), "PATH": path}
 
-    def check() -> int:
-        assert program == "async-tracker"
-        command = [sys.executable, "-m", "async_tracker.cli", *arguments]
-        return subprocess.run(command, env=env, capture_output=True, timeout=30, check=False).returncode
+    def check(**other: str) -> int:
+        return subprocess.run(command, env={**env, **other}, capture_output=True, timeout=30, check=False).returncode
+
+    assert await asyncio.to_thread(check, REDIS_URL="redis://127.0.0.1:1/0") == 0, "that Redis is away says nothing of the worker"
 
     assert await asyncio.to_thread(check) == 1
     worker = start_worker(README, "tasks.py", env={"REDIS_URL": as_a_user})

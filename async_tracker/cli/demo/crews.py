@@ -14,8 +14,6 @@ from async_tracker.cli.endings import Misused
 from async_tracker.connections.calls import call_many
 from async_tracker.integrations.arq.names import IN_PROGRESS, JOB, RESULT, RETRY
 
-CHOICES = ("arq", "dramatiq", "both")
-
 
 class Crew(AbstractAsyncContextManager["Crew"], Protocol):
     """Enqueues while it is entered."""

@@ -13,7 +13,7 @@ from async_tracker.cli.demo.ledger import Account
 from async_tracker.cli.instances import blocked_remark
 from async_tracker.cli.tables import Table, framed
 from async_tracker.cli.wording import shown
-from async_tracker.queries.wording import duration
+from async_tracker.queries.wording import counted, duration
 from async_tracker.records import Instance, Job, Snapshot
 
 _JOBS_SHOWN = 10
@@ -61,7 +61,8 @@ class Screen:
 
 def _summary(snapshot: Snapshot, account: Account) -> str:
     ended = len(account.succeeded | account.failed)
-    return f"{len(snapshot.instances)} instances, {len(snapshot.jobs)} jobs in flight; {len(account.enqueued)} enqueued, {ended} ended"
+    instances, jobs = counted(len(snapshot.instances), "instance"), counted(len(snapshot.jobs), "job")
+    return f"{instances}, {jobs} in flight; {len(account.enqueued)} enqueued, {ended} ended"
 
 
 def _instances(snapshot: Snapshot) -> RichTable:

@@ -135,7 +135,7 @@ function attentionText(item) {
   if (item.kind === "quarantined") {
     return text(address("quarantine", { q: item.id }), [`${item.function ?? "?"}: ${counted(item.deaths, "worker")} died running it`], [since(item.at, " ago")]);
   }
-  if (item.kind === "unserved") return text(address("queues", { q: item.id }), [`${item.library}: nobody works on it`], [`${number(item.due)} due`]);
+  if (item.kind === "unserved") return text(address("queues", { q: item.id }), [`${item.library}: no instance works on it`], [`${number(item.due)} due`]);
   if (item.kind === "dead") {
     return text(address("instances", { open: item.id }), [item.why || "dead", since(item.died ?? item.beat, "", ", since ")], [item.orphans ? counted(item.orphans, "orphan") : "settled"]);
   }

@@ -49,7 +49,7 @@ async def check(target: Target, *, instance: str | None, blocked_limit: float | 
             say_document({"alive": is_alive, "why": why, "instances": meant})
         else:
             say(why)
-    except OSError:  # closed, full, or nobody reads: the exit code is the answer
+    except OSError:  # closed, full, or not read: the exit code is the answer
         let_go()
     return Ending.OK if is_alive else Ending.BAD_ANSWER
 

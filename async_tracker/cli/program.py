@@ -60,7 +60,7 @@ def _ended(why: str, ending: Ending) -> Ending:
 
 
 class _Seconds(click.FloatRange):
-    """A finite number of seconds: NaN is in every range, and nobody waits for ever."""
+    """A finite number of seconds: NaN is in every range, and no command waits for ever."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Read it. Raises BadParameter for what is none."""

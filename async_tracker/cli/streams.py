@@ -7,7 +7,7 @@ import sys
 def open_missing() -> None:
     """Put the null device in the place of each standard stream that is closed, so that no socket takes its number.
 
-    ``has_answer_stream`` tells afterwards whether there is somebody to answer.
+    ``has_answer_stream`` tells afterwards whether the answer can be read.
     """
     for number in (0, 1, 2):
         try:

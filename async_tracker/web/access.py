@@ -57,10 +57,10 @@ _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 async def local_only(request: Request) -> Access:
-    """Let in, to read, whoever asks from this very machine, and nobody else: for ``create_app(tracker, authorize=local_only)``.
+    """Let in, to read, requests from this very machine and no others: for ``create_app(tracker, authorize=local_only)``.
 
     For development only. A proxy on the same machine that adds no header of its own (a bare nginx does not) looks like a
-    browser on this machine, and everybody behind it is then let in.
+    browser on this machine, and every request through it is then let in.
     """
     version = str(request.scope.get("http_version", "1.0"))
     peer = request.client.host if request.client is not None else None

@@ -65,7 +65,7 @@ class Actions:
         logger.info("%s by %s from %s: %s", action, viewer.name, viewer.peer, outcome, extra=facts)
         try:
             await note_action(self._tracker, action, by=viewer.name, peer=viewer.peer, outcome=outcome, **facts)
-        except StorageError as exc:  # what was done is done: whoever asked must not be told that it was not
+        except StorageError as exc:  # what was done is done: the answer must not say that it was not
             logger.warning("the event of %s by %s could not be written: %s", action, viewer.name, exc)
 
 

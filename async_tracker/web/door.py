@@ -44,7 +44,7 @@ class Door(Protocol):
 
 
 class MountedDoor:
-    """The door of a page in another app: ``authorize`` decides, and without it nobody is let in."""
+    """The door of a page in another app: ``authorize`` decides, and without it every request is refused."""
 
     def __init__(self, *, authorize: Authorize | None, identify: Identify | None, reached: Reached) -> None:
         self._authorize = authorize
@@ -128,7 +128,7 @@ class ServedDoor:
         return "actions are switched off: start async-tracker serve with --allow-actions"
 
     async def _check_token(self, given: str, peer: str) -> None:
-        """Compare in constant time; a wrong one waits, one after the other of the same peer, and holds up nobody who is right."""
+        """Compare in constant time; a wrong one waits, one after the other of the same peer, and delays no right one."""
         if hmac.compare_digest(hashlib.sha256(given.encode("utf-8", "replace")).digest(), hashlib.sha256(self._token).digest()):
             return
         if self._waiting.get(peer, 0) >= _WAITING_MOST:

@@ -44,7 +44,7 @@ logger = logging.getLogger("async_tracker")
 
 @dataclass(slots=True, kw_only=True)
 class Channel:
-    """One screen as somebody looks at it."""
+    """One screen as a viewer has opened it."""
 
     asked: Wanted
     picture: Picture | None = None
@@ -67,7 +67,7 @@ class Channel:
 
 
 class Live:
-    """The hub of one app. Its loop runs while somebody looks, and a few seconds longer."""
+    """The hub of one app. Its loop runs while there is a viewer, and a few seconds longer."""
 
     def __init__(self, readings: Readings, *, ends_after: float | None = MOUNTED_FOR, version: str = "") -> None:
         self._readings = readings
@@ -131,7 +131,7 @@ class Live:
                 said = {**(said or {}), "error": error}
             channel.picture, channel.error = made, error
             if said is not None:
-                # Whoever asks while this look is under way may be told twice, which changes nothing.
+                # A viewer that comes while this look is under way may be told twice, which changes nothing.
                 channel.said.append((self._look + 1, compact(said)))
 
     # viewers
@@ -145,7 +145,7 @@ class Live:
         return channel
 
     async def _joined(self, topics: Sequence[Wanted]) -> list[Channel]:
-        if self._task is None:  # nobody has looked for a while: what was remembered leads nowhere
+        if self._task is None:  # there was no viewer for a while: what was remembered leads nowhere
             self._channels.clear()
             self._turn.clear()
             self._look += 1
@@ -158,7 +158,7 @@ class Live:
         for channel in channels:
             if channel.picture is None:
                 await self._update(channel)
-                self._look += 1  # whoever is here already is told of it by the next look, this viewer by its first
+                self._look += 1  # a viewer that is here already is told of it by the next look, this viewer by its first
         return channels
 
     def _left(self, channels: Sequence[Channel]) -> None:

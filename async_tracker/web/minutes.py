@@ -34,7 +34,7 @@ class Minutes:
         """Take the counters, as they were at this time of the server."""
         last_ms, last = self._samples[-1] if self._samples else (at_ms, stats)
         if not 0 <= at_ms - last_ms <= _GAP_MS or any(getattr(stats, name) < getattr(last, name) for name in _COUNTED):
-            self._samples.clear()  # nobody looked meanwhile, the clock was set, or another namespace stands there now
+            self._samples.clear()  # there was no viewer meanwhile, the clock was set, or another namespace stands there now
             last = stats
         minute_ms = at_ms - at_ms % 60_000
         if not self._minutes or self._minutes[-1][0] != minute_ms:

@@ -94,7 +94,7 @@ class Readings:
     def _ended(self, kind: str, task: asyncio.Task[Reading]) -> None:
         del self._under_way[kind]
         if not task.cancelled():
-            task.exception()  # those who waited were told; where none did, there is nobody to tell
+            task.exception()  # those that waited have got it; where none did, it is dropped
 
     async def _read(self, kind: str) -> Reading:
         began = time.monotonic()

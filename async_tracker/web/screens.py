@@ -1,6 +1,6 @@
 """What each screen shows: which rows, filtered and sorted how, and what a row says. Pure: readings in, rows out.
 
-No age is ever in a row, only moments: whoever looks counts from the server's clock, and a row that does not change is not sent again.
+No age is ever in a row, only moments: the browser counts from the server's clock, and a row that does not change is not sent again.
 """
 
 import asyncio

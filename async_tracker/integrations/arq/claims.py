@@ -29,12 +29,12 @@ class Claims:
     Not all of them are held any more: another worker was quicker, or arq has given up the job before its start. Redis knows.
     """
 
-    def __init__(self, pen: Pen, *, hears_ends: bool = True) -> None:
+    def __init__(self, pen: Pen, *, find_run: Callable[[str], ArqRun | None], hears_ends: bool = True) -> None:
         self.pen = pen
         """Whose name the claims carry."""
         self.hears_ends = hears_ends
         """Whether a run is to be told that arq is done with it: where functions are wrapped, more is known without."""
-        self.find_run: Callable[[str], ArqRun | None] = lambda job_id: None
+        self.find_run = find_run
         """Gives the run of a job that arq is done with, where it does not say so in the context in which it started the job."""
         self.held: dict[str, str] = {}
         """job id -> what was, or is about to be, written into arq's key; whose job starts takes it out."""

@@ -23,6 +23,7 @@ from async_tracker.integrations.arq.claims import Claims
 from async_tracker.integrations.arq.job_run import ArqRun
 from async_tracker.integrations.arq.outcomes import Circumstances, outcome
 from async_tracker.integrations.arq.wrapping import Wrapping
+from async_tracker.integrations.hook_failures import HookFailures
 
 logger = logging.getLogger("async_tracker")
 
@@ -67,7 +68,7 @@ class Jobs:
         self._ctx_key = ctx_key
         self._on_strangers = on_strangers
         self._is_durable = is_durable
-        self._has_failed = False
+        self._failed = HookFailures().note
         self._learn = self.learn
         """Made once: every run is told it."""
         self._held: dict[str, str] = {}
@@ -95,7 +96,6 @@ class Jobs:
         self._held = claims.held if tasks is not None else {}
         self._new = runtime.journal.new
         self._tallies = _Tallies(runtime.journal.counts, queue)
-        claims.find_run = self.find
         self.is_open = True
 
     def close(self) -> None:
@@ -308,9 +308,3 @@ class Jobs:
         """Give arq's tasks for the jobs that it has not finished."""
         self.look_after()
         return {run.task for run in self._unfinished if run.task is not None}
-
-    def _failed(self, exc: Exception) -> None:
-        """Say once that a hook failed: a defect of ours must not fill the log of a busy worker."""
-        if not self._has_failed:
-            self._has_failed = True
-            logger.error("a hook of the tracker failed, its job runs on; further failures are not logged", exc_info=exc)

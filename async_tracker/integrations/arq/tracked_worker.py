@@ -131,7 +131,7 @@ class TrackedWorker:
             on_closed=self.jobs.close,
             on_renamed=self._renamed,
         )
-        claims = self.claims = Claims(runtime.pen, hears_ends=self.wrapping is None)
+        claims = self.claims = Claims(runtime.pen, hears_ends=self.wrapping is None, find_run=self.jobs.find)
         if self.wrapping is not None:
             self.wrapping.put_in()
         self.jobs.open(runtime=runtime, claims=claims, worker=self.worker, wrapping=self.wrapping, queue=self.queue, hold=self.hold)

@@ -22,6 +22,7 @@ from async_tracker.integrations.dramatiq.message_run import DramatiqRun
 from async_tracker.integrations.dramatiq.outcomes import outcome
 from async_tracker.integrations.dramatiq.tracked_worker import TrackedWorker
 from async_tracker.integrations.footing import HasFooting
+from async_tracker.integrations.hook_failures import HookFailures
 
 logger = logging.getLogger("async_tracker")
 
@@ -41,7 +42,7 @@ class TrackerMiddleware(Middleware):
         self._workers: tuple[TrackedWorker, ...] = ()
         """Those of this broker that are tracked: one, as a rule, but a process may have made more."""
         self._lock = threading.Lock()
-        self._has_failed = False
+        self._failed = HookFailures().note
 
     # the workers
 
@@ -146,7 +147,7 @@ class TrackerMiddleware(Middleware):
             found = self._found(message) or self._start(broker, message)
             if found is not None:
                 found.ending.is_skipped = True
-                found.complete()  # out of flight, nobody else looks at it before it is counted
+                found.complete()  # out of flight, no other thread reads it before it is counted
                 found.tracked.runtime.journal.discard(found)
         except Exception as exc:  # the edge of a hook
             self._failed(exc)
@@ -176,9 +177,3 @@ class TrackerMiddleware(Middleware):
         """Give this thread's run of a message; messages of a delay queue have none, they are only moved."""
         found: DramatiqRun | None = getattr(self._local, "found", None)
         return found if found is not None and found.message is message else None
-
-    def _failed(self, exc: Exception) -> None:
-        """Say once that a hook failed: a defect of ours must not fill the log of a busy worker."""
-        if not self._has_failed:
-            self._has_failed = True
-            logger.error("a hook of the tracker failed, its job runs on; further failures are not logged", exc_info=exc)

@@ -48,7 +48,7 @@ function nodes(children) {
 }
 
 /**
- * Replace what an element holds, unless it holds the same already: then whoever reads or has the focus there is not disturbed.
+ * Replace what an element holds, unless it holds the same already: then a reader or the focus there is not disturbed.
  * @param {Element} element
  * @param {...(Child | Child[])} children
  */

@@ -45,8 +45,8 @@ def create_app(
     reached (``["https://ops.example.com/tracker"]``): then other Hosts are refused, and browsers that reach it by plain http may act.
     ``title`` is shown instead of the namespace, ``environment`` beside it (``"prod"`` in red).
 
-    It opens Redis when it is first asked, reads while the page is open somewhere, and needs no lifespan. Raises ConfigError for a public url
-    that cannot be read.
+    It opens Redis when it is first asked, reads while the page is open somewhere, and needs no lifespan. Raises ConfigError for a
+    public url that cannot be read.
     """
     door = MountedDoor(authorize=authorize, identify=identify, reached=reached_at(public_urls))
     return Page(tracker, door=door, title=title, environment=environment, streams_end_after=MOUNTED_FOR)

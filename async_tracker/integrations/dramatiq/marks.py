@@ -3,7 +3,7 @@
 dramatiq's broker knows what a process has fetched, not what it runs, and our records are written later, if at all. A message that
 kills its process at once would look like one that was only fetched. So each thread of the worker has a field in a hash of the
 instance, and each start writes the message's id into its thread's field: one command in one system call, which takes back the mark
-of the message before. The operating system delivers it even when the process ends with the next statement. Nobody waits for the
+of the message before. The operating system delivers it even when the process ends with the next statement. No thread waits for the
 answer; what was answered is read a few times a second.
 
 Where a mark was refused, or may not have arrived, the hash is made anew from what this process has in hand. Until that has been

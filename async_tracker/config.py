@@ -290,7 +290,7 @@ def check_argument_names(method: str, **given: Any) -> None:
     async_tracker.errors.WrongArgument: register(functions='send'): write names, as text, in a list: functions=['send_email']
     """
     for name, value in given.items():
-        is_many = isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping)
+        is_many = isinstance(value, Collection) and not isinstance(value, str | bytes)  # of a mapping, its keys
         if not is_many or not all(isinstance(item, str) for item in value):
             raise WrongArgument(f"{method}({name}={value!r:.80}): write names, as text, in a list: {name}=['send_email']")
         for text in value:

@@ -89,7 +89,13 @@ def test_it_is_frozen_and_has_no_room_for_more():
     assert not hasattr(asked, "__dict__")
 
 
-@pytest.mark.parametrize(("record", "first"), [(FunctionStats, ["function", "queue"]), (Stats, ["functions"])])
-def test_the_counters_of_a_record_are_every_outcome_and_no_other(record: type, first: list[str]):
-    assert [field.name for field in dataclasses.fields(record)] == [*first, "started", *OUTCOMES, "run_time", "queue_wait"]
+PERCENTILES = [f"{what}_{part}" for what in ("run_time", "queue_wait") for part in ("p50", "p95", "p99", "max")]
+
+
+@pytest.mark.parametrize(
+    ("record", "first", "last"),
+    [(FunctionStats, ["function", "queue"], [*PERCENTILES, "per_minute"]), (Stats, ["functions"], ["window"])],
+)
+def test_the_counters_of_a_record_are_every_outcome_and_no_other(record: type, first: list[str], last: list[str]):
+    assert [field.name for field in dataclasses.fields(record)] == [*first, "started", *OUTCOMES, "run_time", "queue_wait", *last]
     assert [name for name in COUNTERS if not name.endswith("_ms")] == ["started", *OUTCOMES]

@@ -65,6 +65,23 @@ def test_every_document_is_found_from_the_first_page():
     assert {str(path.relative_to(ROOT)) for path in documents()} <= {str(path.relative_to(ROOT)) for path in seen}
 
 
+def prose(text: str) -> list[str]:
+    """Return the lines of a document that can be wrapped: not code, no row of a table, no picture."""
+    without_code = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    return [line for line in without_code.splitlines() if not line.startswith(("|", "    ", "<"))]
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_its_lines_are_wrapped_so_that_a_changed_sentence_is_a_changed_line(path: Path):
+    too_long = [line for line in prose(path.read_text()) if len(line) > 120]
+    assert [line for line in too_long if not line.startswith("`")] == [], "but a list of commands that is made"
+
+
+def test_what_can_be_wrapped_is_told_from_what_cannot():
+    text = "A sentence.\n\n```\ncode\n```\n\n    code\n| a row |\n<img>\n- an item\n"
+    assert [line for line in prose(text) if line] == ["A sentence.", "- an item"]
+
+
 @pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_is_left_to_be_written(path: Path):
     assert re.findall(r"\b(?:TODO|TBD|FIXME|XXX)\b|/(?:tmp/\w+|wor[k]|home/\w+)/", path.read_text()) == []

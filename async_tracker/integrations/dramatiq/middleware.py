@@ -80,7 +80,7 @@ class TrackerMiddleware(Middleware):
     def after_worker_shutdown(self, broker: DramatiqBroker, worker: Worker) -> None:
         """Deregister the instance, unless messages have outlasted the worker's shutdown timeout.
 
-        Those still run until the process ends, in seconds or never: the end of its connection will tell, and nobody is blamed.
+        Those still run until the process ends, in seconds or never: the end of its connection will tell, and no job is blamed.
         """
         with self._lock:
             left = [tracked for tracked in self._workers if tracked.worker is worker]

@@ -45,7 +45,7 @@ class OneWay:
                 connection.send_packed_command(connection.pack_commands(first))
                 for _ in first:
                     connection.read_response()
-        except BaseException:
+        except BaseException:  # whatever ends it half-way, a thread's end too: the connection must not stay open
             connection.disconnect()
             raise
         self._socket: socket.socket = connection._sock  # redis-py has no public way to the socket

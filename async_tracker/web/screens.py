@@ -160,7 +160,7 @@ def function_row(item: FunctionStats, per_minute: Mapping[Any, float]) -> Row:
         "failed_share": round((item.failed + item.timed_out) / ended, 5) if ended else None,
         "run": round(item.run_time / ended, 4) if ended else None,
         "wait": round(item.queue_wait / ended, 4) if ended else None,
-        **{name: getattr(item, name) for name in _PERCENTILES if hasattr(item, name)},
+        **{name: value for name in _PERCENTILES if (value := getattr(item, name)) is not None},
     }
 
 

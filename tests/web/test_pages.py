@@ -5,9 +5,10 @@ import re
 
 from starlette.requests import Request
 
+from async_tracker.records import FunctionStats
 from async_tracker.web.pages import Pages, as_sent
 from async_tracker.web.readings import Readings
-from async_tracker.web.screens import SCREENS
+from async_tracker.web.screens import SCREENS, function_row
 from tests.web.conftest import lets_read
 
 SENT_MOST = 40 * 1024
@@ -57,3 +58,10 @@ async def test_the_clock_of_the_readings_is_the_servers(tracker):
     snapshot = (await readings.get("snapshot")).value
     assert abs(readings.now_ms() - snapshot.taken_at.timestamp() * 1000) < 5000
     await readings.aclose()
+
+
+def test_a_percentile_that_is_not_known_is_not_in_the_row_and_one_that_is_stands_there():
+    """The totals of all time have none: then the overview shows the mean."""
+    row = function_row(FunctionStats(function="send", queue="q", started=2, succeeded=2, run_time=3.0, run_time_p95=1.5), {})
+    assert (row["run"], row["run_time_p95"]) == (1.5, 1.5)
+    assert "run_time_p50" not in row

@@ -76,6 +76,8 @@ class Jobs:
         self.is_open = False
         self._new: dict[Run, Run] = {}
         self._unfinished: dict[ArqRun, None] = {}
+        self.interrupted: list[ArqRun] = []
+        """Runs whose task ended before arq is known to have given the claim back, which Redis may have done all the same."""
         """The runs that were taken in and whose task arq had not finished when it was last looked at."""
 
     def open(
@@ -295,6 +297,7 @@ class Jobs:
         if task is None or task.cancelled() or task.exception() is not None:
             # arq did not get to giving its claim back, and this worker is about to end: the job is an orphan then.
             self._runtime.resume_run(run)
+            self.interrupted.append(run)
         elif run.in_flight or run.outcome is None:
             self._runtime.finish_run(run, self._heard_of(run), ended_mono_ms=run.ended_mono_ms)
 

@@ -274,7 +274,7 @@ class TrackedWorker:
             if runtime is not None:
                 self.jobs.look_after()
                 within = self._settings.hook_timeout if within is None else within
-                await self._footing.leave(runtime, within=within, first=self._end_claims)
+                await self._footing.leave(runtime, within=within, first=lambda: self._end_claims(runtime))
         finally:
             self._let_go_of_pool()
             self._on_ended(self)
@@ -296,20 +296,22 @@ class TrackedWorker:
                 setattr(self.worker, kind, before)
         self._replaced.clear()
 
-    async def _end_claims(self) -> None:
+    async def _end_claims(self, runtime: Runtime) -> None:
         """The last that is done at arq's Redis: the sweeper has ended."""
         try:
-            await self._give_back_idle_claims()
+            await self._look_at_claims(runtime)
         except StorageError as exc:
             logger.warning("claims without a job could not be given back: %s", exc)
         finally:
             if self._claims_link is not None:
                 await self._claims_link.aclose()
 
-    async def _give_back_idle_claims(self) -> None:
-        """arq may be cancelled between its claim and the job's start: then no worker runs the job, and the claim blocks it.
+    async def _look_at_claims(self, runtime: Runtime) -> None:
+        """Give back the claims under which no job runs, and end the runs whose claims arq has given back. One round trip for all.
 
-        Many more were won by other workers, so all are looked at in one round trip.
+        arq may be cancelled between its claim and the job's start: then no worker runs the job, and the claim blocks it. Many more
+        were won by other workers. And it may be cancelled while it waits for the answer to its last write: Redis has done that, and
+        the job is no orphan.
         """
         if self.claims is None or self.adapter is None:
             return
@@ -317,8 +319,13 @@ class TrackedWorker:
             RunRecord(job_id=job_id, instance_id=instance_id, token=run, queue=self.queue, library=LIBRARY, started_at_ms=0, hold=self.hold)
             for job_id, instance_id, run in self.claims.unstarted()
         ]
-        for record in await self.adapter.still_held(idle):
-            await self.adapter.release(record, delay=0.0)
+        interrupted = {run.record(): run for run in self.jobs.interrupted if run.in_flight}
+        held = await self.adapter.still_held([*idle, *interrupted])
+        for record in held:
+            if record not in interrupted:
+                await self.adapter.release(record, delay=0.0)
+        for record in interrupted.keys() - set(held):
+            runtime.end_run(interrupted[record])
 
 
 def _seconds(value: Any) -> float | None:

@@ -66,6 +66,29 @@ async def test_a_worker_whose_on_shutdown_is_never_called_is_deregistered_all_th
     await wait_until(lambda: tracker.instance_id is None, description="the tracker knows it")
 
 
+async def test_a_worker_that_is_told_to_leave_before_it_hears_of_its_last_write_leaves_no_orphan(tracker, observer, run_worker, pool):
+    """Redis has the result and has given the claim back; arq's task for the job is cancelled while it waits for that answer."""
+    worker = await run_worker(tracker.install({"functions": [nap]}))
+    finish, answered = worker.worker.finish_job, asyncio.Event()
+
+    async def finish_and_wait_for_the_answer(*args):
+        await finish(*args)
+        await answered.wait()
+
+    worker.worker.finish_job = finish_and_wait_for_the_answer
+    assert await result_of(await pool.enqueue_job("nap", 0)) == "rested"
+    worker.terminate()
+    await worker.wait()
+
+    async def gone():
+        return not await observer.instances()
+
+    await wait_until(gone, description="the instance is gone, and has left no orphan")
+    answered.set()
+    stats = await observer.stats()
+    assert (stats.started, stats.succeeded, stats.orphaned) == (1, 1, 0)
+
+
 async def test_one_tracker_serves_one_worker_after_another_in_one_process(tracker, observer, run_worker, pool):
     settings = tracker.install({"functions": [nap]})
     seen = set()

@@ -1,7 +1,7 @@
-"""The live stream: one loop reads for all viewers, and each is sent what has changed since it last heard.
+"""The live stream: one loop reads for all viewers, and each is sent what has changed since its last message.
 
-Nothing is queued for a viewer. It is told from the last few changes of what it looks at, or given the whole picture where it
-was away for longer; so a slow one costs nothing but its connection, and is dropped where that does not move.
+Nothing is queued for a viewer. It is sent the last few changes of its screens, or the whole picture where it was away for
+longer; so a slow one costs nothing but its connection, and is dropped where that does not move.
 """
 
 import asyncio
@@ -22,21 +22,21 @@ from async_tracker.web.readings import Readings
 from async_tracker.web.screens import Wanted
 
 PERIOD = 1.0
-"""Seconds between two looks."""
+"""Seconds between two rounds; in each, the screens that viewers follow are read."""
 VIEWERS_MOST = 200
 TOPICS_MOST = 16
 """Screens that one stream may follow: as many as tabs that one browser shows at once."""
-CHANNELS_A_LOOK = 8
-"""Different screens that are read in one look; more take turns. The overview is not counted."""
+CHANNELS_A_ROUND = 8
+"""Different screens that are read in one round; more take turns. The overview is not counted."""
 MOUNTED_FOR = 10.0
 """Seconds after which a stream ends by itself where the app is not ours: its server waits for open streams when it is told to stop."""
 _LINGER = 4.0
 """Seconds for which a screen is kept up to date after the last viewer has gone: one that was cut off comes back."""
 _REMEMBERED = 12
-"""Looks whose changes are remembered."""
+"""Rounds whose changes are remembered."""
 _QUIET_FOR = 15.0
 """Seconds after which a comment keeps a quiet connection open."""
-_SEND_WITHIN = 10.0
+SEND_WITHIN = 10.0
 """Seconds within which a viewer must take what it is sent."""
 
 logger = logging.getLogger("async_tracker")
@@ -49,9 +49,9 @@ class Channel:
     asked: Wanted
     picture: Picture | None = None
     first: int = 0
-    """The look since which it is followed: a viewer that heard only of an earlier one needs the whole."""
+    """The round since which it is followed: a viewer whose last message came before it needs the whole."""
     numbers: dict[str, int] = field(default_factory=dict)
-    said: deque[tuple[int, bytes]] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+    changes: deque[tuple[int, bytes]] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
     error: str | None = None
     viewers: int = 0
     wanted_until: float = 0.0
@@ -69,16 +69,19 @@ class Channel:
 class Live:
     """The hub of one app. Its loop runs while there is a viewer, and a few seconds longer."""
 
-    def __init__(self, readings: Readings, *, ends_after: float | None = MOUNTED_FOR, version: str = "") -> None:
+    def __init__(
+        self, readings: Readings, *, ends_after: float | None = MOUNTED_FOR, send_within: float = SEND_WITHIN, version: str = ""
+    ) -> None:
         self._readings = readings
         self._version = version
         self._pictures = Pictures(readings)
         self._ends_after = ends_after
+        self._send_within = send_within
         self._channels: dict[Wanted, Channel] = {}
         self._turn: deque[Wanted] = deque()
         self._head = Channel(asked=Wanted(screen="head"))
         self._epoch = secrets.token_hex(3)
-        self._look = 0
+        self._round = 0
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._viewers = 0
@@ -90,22 +93,22 @@ class Live:
         while self._viewers or any(self._is_wanted(channel) for channel in self._channels.values()):
             await asyncio.sleep(PERIOD)
             try:
-                await self._look_once()
+                await self._run_round()
             except Exception:  # the edge of the loop: viewers must not be left with a page that stands still for ever
                 logger.exception("the page could not be brought up to date; trying again")
         self._task = None
 
-    async def _look_once(self) -> None:
+    async def _run_round(self) -> None:
         for asked in [asked for asked, channel in self._channels.items() if not self._is_wanted(channel)]:
             del self._channels[asked]
             self._turn.remove(asked)
         await self._update(self._head)
         first = [asked for asked in self._turn if asked.screen == "overview"]
-        rest = [asked for asked in self._turn if asked.screen != "overview"][:CHANNELS_A_LOOK]
+        rest = [asked for asked in self._turn if asked.screen != "overview"][:CHANNELS_A_ROUND]
         for asked in [*first, *rest]:
             await self._update(self._channels[asked])
         self._turn.rotate(-len(rest))
-        self._look += 1
+        self._round += 1
         news, self._news = self._news, asyncio.Event()
         news.set()
 
@@ -124,32 +127,32 @@ class Live:
                 error = None
             except StorageError as exc:
                 made, error = channel.picture, str(exc)
-            said: dict[str, Any] | None = None
+            changed: dict[str, Any] | None = None
             if made is not None and made is not channel.picture:
-                said = changes(channel.picture, made, channel.numbers)
+                changed = changes(channel.picture, made, channel.numbers)
             if error != channel.error:
-                said = {**(said or {}), "error": error}
+                changed = {**(changed or {}), "error": error}
             channel.picture, channel.error = made, error
-            if said is not None:
-                # A viewer that comes while this look is under way may be told twice, which changes nothing.
-                channel.said.append((self._look + 1, compact(said)))
+            if changed is not None:
+                # A viewer that comes during this round may be sent them twice, which changes nothing.
+                channel.changes.append((self._round + 1, compact(changed)))
 
     # viewers
 
     def _channel(self, asked: Wanted) -> Channel:
         channel = self._channels.get(asked)
         if channel is None:
-            self._look += 1  # what was heard before is not heard of this
-            channel = self._channels[asked] = Channel(asked=asked, first=self._look)
+            self._round += 1  # no message before this round has told of it
+            channel = self._channels[asked] = Channel(asked=asked, first=self._round)
             self._turn.append(asked)
         return channel
 
     async def _joined(self, topics: Sequence[Wanted]) -> list[Channel]:
-        if self._task is None:  # there was no viewer for a while: what was remembered leads nowhere
+        if self._task is None:  # there was no viewer for a while: the changes that are remembered have a gap
             self._channels.clear()
             self._turn.clear()
-            self._look += 1
-            self._head = Channel(asked=Wanted(screen="head"), first=self._look)
+            self._round += 1
+            self._head = Channel(asked=Wanted(screen="head"), first=self._round)
             self._task = asyncio.create_task(self._run())
         self._viewers += 1
         channels = [self._head, *[self._channel(asked) for asked in topics]]
@@ -158,7 +161,7 @@ class Live:
         for channel in channels:
             if channel.picture is None:
                 await self._update(channel)
-                self._look += 1  # a viewer that is here already is told of it by the next look, this viewer by its first
+                self._round += 1  # viewers that are here already are sent it by the next round, this one in its first message
         return channels
 
     def _left(self, channels: Sequence[Channel]) -> None:
@@ -168,16 +171,16 @@ class Live:
             channel.wanted_until = asyncio.get_running_loop().time() + _LINGER
 
     def _event(self, names: Sequence[str], channels: Sequence[Channel], since: int | None) -> bytes:
-        """Write what a viewer has not heard: the changes since that look, or whole pictures."""
+        """Write what a viewer was not sent: the changes since that round, or whole pictures."""
         parts = []
         for name, channel in zip(("head", *names), channels, strict=True):
-            if since is None or since < channel.first or (len(channel.said) == _REMEMBERED and since < channel.said[0][0] - 1):
+            if since is None or since < channel.first or (len(channel.changes) == _REMEMBERED and since < channel.changes[0][0] - 1):
                 parts.append(b"[%s,[%s]]" % (compact(name), channel.whole()))
             else:
-                said = [text for look, text in channel.said if look > since]
-                if said:
-                    parts.append(b"[%s,[%s]]" % (compact(name), b",".join(said)))
-        head = b'id: %s-%d\ndata: {"now":%d,"at":%d,"news":[' % (self._epoch.encode(), self._look, self._readings.now_ms(), self._at_ms())
+                missed = [text for number, text in channel.changes if number > since]
+                if missed:
+                    parts.append(b"[%s,[%s]]" % (compact(name), b",".join(missed)))
+        head = b'id: %s-%d\ndata: {"now":%d,"at":%d,"news":[' % (self._epoch.encode(), self._round, self._readings.now_ms(), self._at_ms())
         return head + b",".join(parts) + b"]}\n\n"
 
     def _at_ms(self) -> int:
@@ -186,8 +189,8 @@ class Live:
         return last.at_ms if last is not None else 0
 
     def _since(self, last_event_id: str | None) -> int | None:
-        epoch, _, look = (last_event_id or "").partition("-")
-        return int(look) if epoch == self._epoch and look.isdigit() and len(look) < 10 and self._task is not None else None
+        epoch, _, number = (last_event_id or "").partition("-")
+        return int(number) if epoch == self._epoch and number.isdigit() and len(number) < 10 and self._task is not None else None
 
     async def stream(
         self, scope: Scope, receive: Receive, send: Send, *, topics: Sequence[tuple[str, Wanted]], last_event_id: str | None, once: bool
@@ -208,24 +211,24 @@ class Live:
             ]
             async with anyio.create_task_group() as group:
                 group.start_soon(_until_gone, receive, group.cancel_scope)
-                with anyio.fail_after(_SEND_WITHIN):
+                with anyio.fail_after(self._send_within):
                     await send({"type": "http.response.start", "status": 200, "headers": with_security(headers)})
-                await self._tell(send, [name for name, _ in topics], channels, since, once=once)
+                await self._send_news(send, [name for name, _ in topics], channels, since, once=once)
                 group.cancel_scope.cancel()
         except* TimeoutError:
-            logger.info("a viewer of the page did not take what it was sent for %s s: dropped", _SEND_WITHIN)
+            logger.info("a viewer of the page did not take what it was sent for %s s: dropped", self._send_within)
         finally:
             self._left(channels)
 
-    async def _tell(self, send: Send, names: Sequence[str], channels: Sequence[Channel], since: int | None, *, once: bool) -> None:
+    async def _send_news(self, send: Send, names: Sequence[str], channels: Sequence[Channel], since: int | None, *, once: bool) -> None:
         ends_at = anyio.current_time() + self._ends_after if self._ends_after is not None else None
         body = b"retry: 1000\n\n"
         while True:
-            news, looked = self._news, self._look
+            news, reached = self._news, self._round
             body += self._event(names, channels, since)
-            since = looked
+            since = reached
             is_last = once or self.is_stopping or (ends_at is not None and anyio.current_time() >= ends_at)
-            with anyio.fail_after(_SEND_WITHIN):
+            with anyio.fail_after(self._send_within):
                 await send({"type": "http.response.body", "body": body, "more_body": not is_last})
             if is_last:
                 return

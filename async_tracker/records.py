@@ -125,6 +125,40 @@ class Orphan:
     to_dict = to_dict
 
 
+class OrderOutcome(StrEnum):
+    """What came of an order to an instance."""
+
+    DONE = "done"
+    REFUSED = "refused"
+    """The instance may not be told this, or not now; ``says`` has the reason."""
+    UNSUPPORTED = "unsupported"
+    """Its worker library cannot do it."""
+    FAILED = "failed"
+    """It was tried, and something went wrong."""
+    UNANSWERED = "unanswered"
+    """Not answered in time, and taken back: a loop that is blocked, a process that is stopped, a lost host."""
+    GONE = "gone"
+    """The instance ended, or was declared dead, before it answered."""
+    NOT_FOUND = "not_found"
+    """No such instance is registered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What one instance answered to an order."""
+
+    order: str
+    """What was asked: ``quiet`` for example."""
+    instance_id: str
+    """The instance; where it goes by another id meanwhile, the new one, and ``details["asked"]`` is the one that was asked."""
+    outcome: OrderOutcome
+    says: str = ""
+    """What came of it, in words."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    to_dict = to_dict
+
+
 class RecoveryAction(StrEnum):
     """What became of an orphan."""
 

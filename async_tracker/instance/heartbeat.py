@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
 
 from async_tracker.clock import ServerClock
@@ -13,6 +14,10 @@ from async_tracker.instance.pen import Pen
 from async_tracker.instance.pulse import Pulse
 from async_tracker.policy import InstanceState, next_beat
 from async_tracker.store.writes import Beat
+
+_ATTENTIVE_SECONDS = 60.0
+"""For how long an instance that was given an order beats oftener: another one may follow, and answers go with beats."""
+_ATTENTIVE_INTERVAL = 0.5
 
 
 class Heartbeat:
@@ -29,6 +34,7 @@ class Heartbeat:
         self._clock = clock
         self._pulse = pulse
         self._interval = interval
+        self._attentive_until = float("-inf")
         self._due = asyncio.Event()
         self._acknowledged_state: InstanceState | None = None
         """The state in the last beat that Redis has taken."""
@@ -74,6 +80,15 @@ class Heartbeat:
             "dropped": self._journal.dropped,
         }
 
+    def attend(self) -> None:
+        """Beat oftener for the next minute, from now on: the instance was given an order."""
+        self._attentive_until = time.monotonic() + _ATTENTIVE_SECONDS
+        self._due.set()
+
+    def _current_interval(self) -> float:
+        is_attentive = time.monotonic() < self._attentive_until
+        return min(self._interval, _ATTENTIVE_INTERVAL) if is_attentive else self._interval
+
     def hurry(self) -> None:
         """Beat now instead of at the next interval."""
         self._due.set()
@@ -81,7 +96,7 @@ class Heartbeat:
     async def run(self, alarms: Alarms, step: Callable[[], Awaitable[None]]) -> None:
         """Await ``step()`` whenever a beat is due, and at once when hurried."""
         while True:
-            alarm = alarms.set(next_beat(self._interval, jitter=random.random()), self._due.set)
+            alarm = alarms.set(next_beat(self._current_interval(), jitter=random.random()), self._due.set)
             try:
                 await self._due.wait()
             finally:

@@ -16,6 +16,7 @@ from async_tracker.instance.alarms import Alarms
 from async_tracker.instance.batches import Batches
 from async_tracker.instance.heartbeat import Heartbeat
 from async_tracker.instance.host import new_instance_id
+from async_tracker.instance.order_taker import OrderTaker
 from async_tracker.instance.pen import Pen
 from async_tracker.instance.voice import Voice
 from async_tracker.instance.writer import Writer
@@ -52,6 +53,7 @@ class Registration:
         writer: Writer,
         heartbeat: Heartbeat,
         batches: Batches,
+        orders: OrderTaker,
         voice: Voice,
         presence: Presence,
         alarms: Alarms,
@@ -68,6 +70,7 @@ class Registration:
         self._journal = writer.journal
         self._heartbeat = heartbeat
         self._batches = batches
+        self._orders = orders
         self._voice = voice
         self._presence = presence
         self._alarms = alarms
@@ -111,6 +114,9 @@ class Registration:
                 await self._register()
             reply = await self._send()
             if reply.status is Status.WRITTEN:
+                if reply.orders:
+                    self._orders.hear(reply.orders, reply.now_ms)
+                await self._orders.send_answers()
                 await self._batches.send(self._store, self._pen.instance_id)
         except StorageError as exc:
             self._failed(exc)
@@ -196,7 +202,12 @@ class Registration:
 
     async def _register(self) -> None:
         for _ in range(_REGISTER_TRIES):
-            fields = {**encode_description(self._description, self._settings.limits()), "state": self._state.value}
+            fields = {
+                **encode_description(self._description, self._settings.limits()),
+                "state": self._state.value,
+                "beats_every_ms": int(self._settings.heartbeat_interval * 1000),
+                "takes": " ".join(sorted(self._orders.kinds)),
+            }
             async with self._pen.lock:
                 sent_at_ms = monotonic_ms()
                 reply = await self._store.register(self._pen.instance_id, self._pen.next_number(), self._connections().encode(), fields)
@@ -221,3 +232,5 @@ class Registration:
         self._on_event(event)
         with contextlib.suppress(StorageError):  # the callbacks have it; the stream is only a copy
             await self._store.publish(event)
+        with contextlib.suppress(StorageError):  # then their callers are told that they were not answered
+            self._orders.hear(await self._store.open_orders(old), int(self._clock.now_ms()), was_for=old)

@@ -24,6 +24,7 @@ from async_tracker.instance.alarms import Alarms
 from async_tracker.instance.batches import Batches
 from async_tracker.instance.heartbeat import Heartbeat
 from async_tracker.instance.host import new_instance_id
+from async_tracker.instance.order_taker import OrderTaker
 from async_tracker.instance.pen import Pen
 from async_tracker.instance.pulse import Pulse
 from async_tracker.instance.registration import Registration
@@ -113,6 +114,7 @@ class Runtime:
             alarms=self.alarms,
             ration=settings.ration(),
             on_unknown=self._unknown,
+            on_orders=lambda lines, now_ms: self.orders.hear(lines, now_ms),
         )
         self.journal = self.writer.journal
         self.failures = Failures()
@@ -124,6 +126,14 @@ class Runtime:
             failing=self._failing,
             interval=settings.heartbeat_interval,
         )
+        self.orders = OrderTaker(
+            store=self.store,
+            pen=self.pen,
+            on_first=self.heartbeat.attend,
+            hurry=self.heartbeat.hurry,
+            on_event=on_event,
+        )
+        """What people ask of this instance; ``orders.handle(kind, Handler(...))`` before `start`."""
         self.batches = Batches(journal=self.journal, clock=self.clock)
         presence = Presence(away_after=settings.heartbeat_ttl)
         self.voice = Voice(
@@ -131,6 +141,7 @@ class Runtime:
             journal=self.journal,
             pen=self.pen,
             presence=presence,
+            orders=self.orders,
             namespace=settings.namespace,
             name=f"async-tracker-watchdog:{nonce}",
             young_seconds=settings.gather,
@@ -146,6 +157,7 @@ class Runtime:
             writer=self.writer,
             heartbeat=self.heartbeat,
             batches=self.batches,
+            orders=self.orders,
             voice=self.voice,
             presence=presence,
             alarms=self.alarms,
@@ -330,11 +342,13 @@ class Runtime:
         except (StorageError, TimeoutError) as exc:
             logger.debug("the tracker's loops are ended in the middle of a command: %s", exc)
         finally:
+            await self.orders.end()
             await end_tasks(self._tasks)
 
     async def _leave(self) -> None:
         if not self.registration.is_registered:
             return
+        await self.orders.send_answers()
         async with self.pen.lock:
             if self.journal.must_compare:
                 await self.writer.compare()

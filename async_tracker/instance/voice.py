@@ -14,6 +14,7 @@ from async_tracker.connections.link import Link, silence
 from async_tracker.errors import StorageError
 from async_tracker.forks import on_fork
 from async_tracker.instance.journal import BATCH, Journal
+from async_tracker.instance.order_taker import OrderTaker
 from async_tracker.instance.pen import Pen
 from async_tracker.instance.stacks import blocking_stack
 from async_tracker.liveness.presence import Presence
@@ -33,9 +34,19 @@ class Voice:
     """Speaks for an instance from another thread than the loop's. Made in the loop's thread; one thread at a time may speak."""
 
     def __init__(
-        self, *, link: Link, journal: Journal, pen: Pen, presence: Presence, namespace: str, name: str, young_seconds: float
+        self,
+        *,
+        link: Link,
+        journal: Journal,
+        pen: Pen,
+        presence: Presence,
+        orders: OrderTaker,
+        namespace: str,
+        name: str,
+        young_seconds: float,
     ) -> None:
         """A run that is younger than ``young_seconds`` is not expected to be written."""
+        self._orders = orders
         self._link = link
         self._journal = journal
         self._pen = pen
@@ -115,6 +126,8 @@ class Voice:
         self._presence.note(reply.now_ms)
         if self.has_unwritten:
             self._write_starts(store)
+        if reply.orders:
+            self._orders.hear_blocked(reply.orders, reply.now_ms, store)
 
     def _write_starts(self, store: SyncStore) -> None:
         """Write every run in flight: what the loop was about to send may be stuck in it."""

@@ -44,8 +44,9 @@ class Writer:
         alarms: Alarms,
         ration: Ration,
         on_unknown: Callable[[], None],
+        on_orders: Callable[[str, int], None],
     ) -> None:
-        """``on_unknown`` is called when Redis answers that it does not know the instance."""
+        """``on_unknown`` is called when Redis answers that it does not know the instance, ``on_orders`` with orders that it hands over."""
         self.journal = Journal(wake=self.wake)
         """What is written; the writer makes it, for it wakes the writer."""
         self._store = store
@@ -54,6 +55,7 @@ class Writer:
         self._alarms = alarms
         self._ration = ration
         self._on_unknown = on_unknown
+        self._on_orders = on_orders
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self.is_awake = False
@@ -208,6 +210,8 @@ class Writer:
         may_die = any(run.is_prompt for batch in batches for run in batch.started)
         replies = await self._store.write_many(self._pen.instance_id, self._numbered(batches), is_last_word=may_die)
         self._clock.correct(replies[0].now_ms, sent_at_ms=sent_at_ms, received_at_ms=monotonic_ms())
+        if replies[-1].orders:
+            self._on_orders(replies[-1].orders, replies[-1].now_ms)
         return replies
 
     def _numbered(self, batches: list[Batch]) -> list[Write]:

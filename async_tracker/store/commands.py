@@ -17,6 +17,7 @@ from async_tracker.store.scripts import (
     SCRIPTS,
     STATS_SECONDS,
     TOMBSTONE_MS,
+    answer_call,
     beat_call,
     checked,
     count_call,
@@ -26,7 +27,13 @@ from async_tracker.store.scripts import (
     read_observation,
     write_call,
 )
-from async_tracker.store.writes import Beat, Ended, Judged, Reply, Settled, Settlement, Status, Write
+from async_tracker.store.writes import Beat, Ended, Judged, OrderToPlace, Reply, Settled, Settlement, Status, Write
+
+_ORDERS_AT_ONCE = 100
+"""How many orders go out in one round trip."""
+
+ORDERS_OPEN = 100
+"""How many orders of one instance may be open at a time."""
 
 
 class Store:
@@ -176,6 +183,42 @@ class Store:
         """Forget the counters of a minute that are packed."""
         return int(await self._run("close_minute", [keys.MINUTES, keys.minute(minute)], minute)) == 1
 
+    async def order(self, orders: Mapping[str, OrderToPlace], *, beyond_ms: int) -> dict[str, tuple[int, int]]:
+        """Put one order into the hash of each of these instances. Returns how each was taken, and for how many ms it is open."""
+        placed: dict[str, tuple[int, int]] = {}
+        names = list(orders)
+        for start in range(0, len(names), _ORDERS_AT_ONCE):
+            part = names[start : start + _ORDERS_AT_ONCE]
+            calls: list[ScriptCall] = []
+            for name in part:
+                order = orders[name]
+                arguments: list[Argument] = [name, order.order_id, order.kind, order.text, beyond_ms, ORDERS_OPEN]
+                calls.append((SCRIPTS["order"], [keys.INSTANCES, keys.instance(name)], arguments))
+            replies = raised(await run_scripts(self.redis, calls))
+            placed |= {name: _two(checked("order", reply)) for name, reply in zip(part, replies, strict=True)}
+        return placed
+
+    async def answer(self, instance_id: str, order_id: str, answer: str, event: str) -> str:
+        """Answer an order. Returns '' when this answer stands, else the one that stood before."""
+        names, arguments = answer_call(instance_id, order_id, answer, event)
+        return text(await self._run("answer", names, *arguments))
+
+    async def answers(self, asked: Mapping[str, str]) -> dict[str, tuple[str | None, bool]]:
+        """Read the answers to orders, by the instance that was asked, and whether that is still registered, in one round trip."""
+        names = list(asked)
+        commands: list[tuple[str | int, ...]] = [("GET", keys.answer(order_id)) for order_id in asked.values()]
+        commands += [("ZSCORE", keys.INSTANCES, name) for name in names]
+        replies = raised(await call_many(self.redis, commands))
+        stored, scores = replies[: len(names)], replies[len(names) :]
+        return {
+            name: (text(answer) if answer is not None else None, score is not None)
+            for name, answer, score in zip(names, stored, scores, strict=True)
+        }
+
+    async def open_orders(self, instance_id: str) -> str:
+        """Read the open orders of an instance, one a line, whether it is registered or not."""
+        return text(await call(self.redis, "HGET", keys.instance(instance_id), "orders") or "")
+
     async def publish(self, event: str) -> None:
         """Put one event into the stream."""
         add = ("XADD", keys.EVENTS, "MAXLEN", "~", EVENTS_KEPT, "*", "event", event)
@@ -204,4 +247,8 @@ def _count_call(instance_id: str, batch: CountedBatch, clock: ServerClock) -> tu
 
 
 def _reply(reply: Any) -> Reply:
-    return Reply(Status(int(reply[0])), int(reply[1]))
+    return Reply(Status(int(reply[0])), int(reply[1]), text(reply[2]) if len(reply) > 2 else "")
+
+
+def _two(reply: Any) -> tuple[int, int]:
+    return int(reply[0]), int(reply[1])

@@ -88,6 +88,11 @@ def counters(instance_id: str) -> str:
     return f"counters:{instance_id}"
 
 
+def answer(order_id: str) -> str:
+    """string with a lifetime, JSON: what came of an order to an instance. The first answer stands."""
+    return f"answer:{order_id}"
+
+
 def tombstone(instance_id: str) -> str:
     """string with a lifetime: this instance was declared dead; its id is never used again."""
     return f"tombstone:{instance_id}"

@@ -14,15 +14,21 @@ from async_tracker.store.writes import Beat, Ended
 
 _OF_INSTANCES = ("register", "beat", "write", "count", "speak", "deregister")
 _OF_SWEEPS = ("lease", "release_lease", "observe", "mark_gone", "declare_dead", "adopt", "announce", "settle", "bury", "unquarantine")
+_OF_ORDERS = ("order", "answer")
 _OF_HISTORY = ("sample", "roll_up", "close_minute")
 
-SCRIPTS: dict[str, Script] = {name: load_script(__package__, name) for name in (*_OF_INSTANCES, *_OF_SWEEPS, *_OF_HISTORY)}
+SCRIPTS: dict[str, Script] = {name: load_script(__package__, name) for name in (*_OF_INSTANCES, *_OF_SWEEPS, *_OF_ORDERS, *_OF_HISTORY)}
 
-_LENGTHS = {"register": 2, "beat": 2, "write": 2, "count": 2, "speak": 2, "lease": 3, "observe": 8}
+_LENGTHS = {"register": 2, "beat": 3, "write": 3, "count": 2, "speak": 3, "lease": 3, "observe": 8, "order": 2}
 """How many values these scripts return; the others return one number."""
+_TEXTS = {"answer"}
+"""These return a text."""
 
 TOMBSTONE_MS = 7 * 86_400_000
 """For how long an instance that was declared dead is told so when it returns."""
+
+ANSWER_MS = 60_000
+"""For how long the answer to an order is kept for the caller who waits for it."""
 
 EVENTS_KEPT = 10_000
 """About how many events the stream keeps."""
@@ -129,6 +135,12 @@ def count_call(instance_id: str, batch: CountedBatch, *, now_ms: float, since_ms
     return names, arguments
 
 
+def answer_call(instance_id: str, order_id: str, answer: str, event: str) -> tuple[list[str], list[Argument]]:
+    """Give keys and arguments of ``answer.lua``; the watchdog sends them where the loop cannot."""
+    names = [keys.instance(instance_id), keys.answer(order_id), keys.EVENTS]
+    return names, [order_id, answer, ANSWER_MS, EVENTS_KEPT, EVENTS_SECONDS, event]
+
+
 def deregister_call(instance_id: str) -> tuple[list[str], list[Argument]]:
     """Give keys and arguments of ``deregister.lua``."""
     names = [keys.INSTANCES, keys.instance(instance_id), keys.jobs(instance_id), keys.counters(instance_id)]
@@ -144,6 +156,8 @@ def checked(name: str, reply: Any) -> Any:
 
 
 def is_answer(name: str, reply: Any) -> bool:
+    if name in _TEXTS:
+        return isinstance(reply, str | bytes)
     length = _LENGTHS.get(name)
     return type(reply) is int if length is None else isinstance(reply, list) and len(reply) == length
 

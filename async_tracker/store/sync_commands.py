@@ -6,11 +6,11 @@ from typing import Any
 
 from async_tracker.clock import ServerClock
 from async_tracker.connections.calls import run_script_sync
-from async_tracker.connections.replies import Argument
+from async_tracker.connections.replies import Argument, text
 from async_tracker.store import keys
 from async_tracker.store.counters import CountedBatch
 from async_tracker.store.run_record import RunRecord
-from async_tracker.store.scripts import SCRIPTS, beat_call, checked, count_call, write_call
+from async_tracker.store.scripts import SCRIPTS, answer_call, beat_call, checked, count_call, write_call
 from async_tracker.store.writes import Beat, Reply, Status
 
 
@@ -21,8 +21,8 @@ class SyncStore:
         self.redis = redis
 
     def _run(self, name: str, names: Sequence[str], arguments: Sequence[Argument]) -> Reply:
-        status, now_ms = checked(name, run_script_sync(self.redis, SCRIPTS[name], names, arguments))
-        return Reply(Status(int(status)), int(now_ms))
+        status, now_ms, *orders = checked(name, run_script_sync(self.redis, SCRIPTS[name], names, arguments))
+        return Reply(Status(int(status)), int(now_ms), text(orders[0]) if orders else "")
 
     def speak(self, instance_id: str, sequence: int, connections: str, *, stack: Sequence[str], silent_ms: int) -> Reply:
         """Say that the process lives although its event loop does not run, and which line blocks it."""
@@ -43,3 +43,8 @@ class SyncStore:
         """Write runs that have started."""
         names, arguments = write_call(instance_id, sequence, started=started, ended=[])
         return self._run("write", names, arguments)
+
+    def answer(self, instance_id: str, order_id: str, answer: str, event: str) -> str:
+        """Answer an order. Returns '' when this answer stands, else the one that stood before."""
+        names, arguments = answer_call(instance_id, order_id, answer, event)
+        return text(checked("answer", run_script_sync(self.redis, SCRIPTS["answer"], names, arguments)))

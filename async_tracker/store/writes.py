@@ -36,6 +36,8 @@ class Reply:
 
     status: Status
     now_ms: int
+    orders: str = ""
+    """The open orders of the instance, one a line; '' nearly always."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +69,15 @@ class Beat:
     connections: str
     fields: Mapping[str, Argument]
     counters: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderToPlace:
+    """An order for one instance, ``text`` as the instance is to read it."""
+
+    order_id: str
+    kind: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

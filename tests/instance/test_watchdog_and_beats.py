@@ -17,7 +17,7 @@ TWIN = json.dumps({"server": "", "ids": {"999999": "async-tracker-watchdog:gone"
 async def say(redis_client, namespace: str, instance_id: str, number: int) -> int:
     names = [keys.INSTANCES, keys.instance(instance_id), keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS]
     arguments = (instance_id, number, TWIN, "[]", 1000)
-    status, _ = await run_script(Namespace(redis_client, namespace), SCRIPTS["speak"], names, arguments)
+    status, _, _ = await run_script(Namespace(redis_client, namespace), SCRIPTS["speak"], names, arguments)
     return int(status)
 
 

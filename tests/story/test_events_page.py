@@ -14,6 +14,7 @@ import pytest
 from arq.connections import ArqRedis
 
 from async_tracker import ConfigError, Event, Tracker
+from async_tracker.control.control import Control
 from async_tracker.events.encoding import EVENT_TYPES
 from async_tracker.namespace import Namespace
 from async_tracker.store.commands import Store
@@ -93,6 +94,8 @@ async def test_the_stream_tells_what_the_page_says(as_a_user: str, pool: ArqRedi
         await tracker.drop_quarantined("pill")
         await note_action(tracker, "drop", by="anna", peer="10.0.0.1", outcome="done", job_id="pill")
         await note_action(tracker, "recover", by="anna", peer="10.0.0.1", outcome="done", jobs=0)
+        async with tracker.redis() as proxy:
+            await Control(Store(proxy), by="anna@web-1", on_event=lambda event: None).ask(["nobody"], "quiet")
         watching = workers.start_program(command, env=env)
         await wait_until(lambda: _is_there(tracker, watching.pid), timeout=30, description="a fourth worker is there")
         last.suspend()
@@ -107,6 +110,7 @@ async def test_the_stream_tells_what_the_page_says(as_a_user: str, pool: ArqRedi
             "retried",
             "dropped",
             "InstanceState",
+            "OrderOutcome",
             "retry",
             "drop",
             "recover",

@@ -3,18 +3,18 @@
 -- KEYS: instances, instance:{id}, connections, gone, watchdogs, counters:{id}, stats
 -- ARGV: id, sequence number, connections as JSON or '' when unchanged, lifetime of the stats in s, number of fields n,
 --       n * (field, value), then counter and total pairs
--- Returns: {1, now in ms}; {0, now} when a newer write was seen; {-1, now} when it is not registered
+-- Returns: {1, now in ms, its open orders}; {0, now, ''} when a newer write was seen; {-1, now, ''} when it is not registered
 local instances, instance, connections, gone, watchdogs, counters, stats = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local id, sequence, changed_connections, stats_seconds, fields = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if not redis.call('ZSCORE', instances, id) then
-  return {-1, now}
+  return {-1, now, ''}
 end
-local seen = redis.call('HGET', instance, 'sequence')
+local seen, orders = unpack(redis.call('HMGET', instance, 'sequence', 'orders'))
 if seen and tonumber(seen) >= tonumber(sequence) then
-  return {0, now}
+  return {0, now, ''}
 end
 redis.call('ZADD', instances, 'XX', now, id)
 local first_field = 6
@@ -39,4 +39,4 @@ end
 if counted then
   redis.call('EXPIRE', stats, stats_seconds)
 end
-return {1, now}
+return {1, now, orders or ''}

@@ -5,7 +5,7 @@
 -- ARGV: id, sequence number, what stands before the start of a run in its record, number of runs in flight n, number of ended runs m,
 --       n * (job id, mark of that run's record, started at in ms, record),
 --       m * (job id, mark of that run's record, 1 when no other run of that job is in flight here)
--- Returns: {1, now in ms}; {0, now} when a newer write was seen; {-1, now} when the instance is not registered;
+-- Returns: {1, now in ms, its open orders}; {0, now, ''} when a newer write was seen; {-1, now, ''} when the instance is not registered;
 --          an error that names a key when it is of another type
 local instances, instance, jobs = KEYS[1], KEYS[2], KEYS[3]
 local id, sequence, before_start, started, ended = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -13,11 +13,11 @@ local id, sequence, before_start, started, ended = ARGV[1], ARGV[2], ARGV[3], to
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if not redis.call('ZSCORE', instances, id) then
-  return {-1, now}
+  return {-1, now, ''}
 end
-local seen = redis.call('HGET', instance, 'sequence')
+local seen, orders = unpack(redis.call('HMGET', instance, 'sequence', 'orders'))
 if seen and tonumber(seen) >= tonumber(sequence) then
-  return {0, now}
+  return {0, now, ''}
 end
 -- Redis undoes nothing of a script that it refuses half-way, so what may be of another type is looked at before anything is changed.
 for _, look in ipairs({ {'SCARD', jobs} }) do
@@ -62,4 +62,4 @@ for i = 0, ended - 1 do
     redis.call('SREM', jobs, job)
   end
 end
-return {1, now}
+return {1, now, orders or ''}

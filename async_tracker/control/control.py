@@ -1,0 +1,123 @@
+"""Orders, from the side of the person who gives them: put down, waited for, and taken back where they are not answered."""
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import anyio
+
+from async_tracker.control.orders import BEYOND_SECONDS, Done, Order, decode_answer, encode_answer, encode_order, event_facts
+from async_tracker.events.encoding import encode_event
+from async_tracker.records import Answer, OrderOutcome
+from async_tracker.store.commands import Store
+from async_tracker.store.writes import OrderToPlace
+
+_FIRST_LOOK_SECONDS = 0.05
+_LONGEST_LOOK_SECONDS = 0.25
+"""How far looks for answers are apart; one look costs one round trip, of however many instances."""
+_PLACED, _NOT_REGISTERED, _NOT_TAKEN, _TOO_MANY = 1, 0, -1, -2
+
+_NOT_PLACED = {
+    _NOT_REGISTERED: Done(OrderOutcome.NOT_FOUND, "no such instance is registered"),
+    _NOT_TAKEN: Done(OrderOutcome.REFUSED, "it takes no such order: its tracker was made with control=False, or without this one"),
+    _TOO_MANY: Done(OrderOutcome.REFUSED, "too many of its orders are open"),
+}
+_GONE = Done(OrderOutcome.GONE, "it has ended, or was declared dead, before it answered")
+
+
+class Control:
+    """Gives orders to instances. ``by`` is who gives them; ``on_event`` is given each event, encoded, of which the caller is the cause."""
+
+    def __init__(self, store: Store, *, by: str, on_event: Callable[[str], None]) -> None:
+        self._store = store
+        self._by = by
+        self._on_event = on_event
+
+    async def ask(
+        self,
+        instance_ids: Sequence[str],
+        kind: str,
+        *,
+        arguments: Mapping[str, Any] | None = None,
+        beyond: float = BEYOND_SECONDS,
+    ) -> list[Answer]:
+        """Give one order to each of these instances and wait for the answers, which come back in the order of the ids.
+
+        Each is given its own heartbeat interval and ``beyond`` seconds; what is not answered by then is taken back. Raises
+        StorageError, and TrackerError for nothing else: whatever a worker does with an order is in its answer.
+        """
+        orders = {name: Order(order_id=secrets.token_hex(8), kind=kind, by=self._by, arguments=arguments or {}) for name in instance_ids}
+        to_place = {name: OrderToPlace(order_id=order.order_id, kind=kind, text=encode_order(order)) for name, order in orders.items()}
+        placed = await self._store.order(to_place, beyond_ms=int(beyond * 1000))
+        answers: dict[str, Answer] = {}
+        ends: dict[str, float] = {}
+        began = anyio.current_time()
+        for name, (status, open_ms) in placed.items():
+            if status == _PLACED:
+                ends[name] = began + open_ms / 1000.0
+            else:
+                done = _NOT_PLACED[status]
+                await self._tell(orders[name], name, done)
+                answers[name] = _answer(kind, name, done)
+        try:
+            await self._wait(orders, ends, answers)
+        finally:
+            if ends:  # the caller was cancelled: what is asked and not answered must not be done behind its back
+                with anyio.CancelScope(shield=True):
+                    await self._take_back(orders, list(ends), answers, "its caller waits no longer")
+        return [answers[name] for name in instance_ids]
+
+    async def _wait(self, orders: Mapping[str, Order], ends: dict[str, float], answers: dict[str, Answer]) -> None:
+        """Move instances from ``ends`` to ``answers`` until none is left."""
+        pause = _FIRST_LOOK_SECONDS
+        while ends:
+            await anyio.sleep(pause)
+            pause = min(pause * 1.5, _LONGEST_LOOK_SECONDS)
+            found = await self._store.answers({name: orders[name].order_id for name in ends})
+            now = anyio.current_time()
+            over: list[str] = []
+            gone: list[str] = []
+            for name, (stored, is_registered) in found.items():
+                if stored is not None:
+                    del ends[name]
+                    answers[name] = _of(orders[name], name, stored)
+                elif not is_registered:
+                    gone.append(name)
+                elif now >= ends[name]:
+                    over.append(name)
+            for left, says in ((gone, ""), (over, "no answer in time, so it was taken back")):
+                if left:
+                    await self._take_back(orders, left, answers, says)
+                    for name in left:
+                        del ends[name]
+
+    async def _take_back(self, orders: Mapping[str, Order], names: Sequence[str], answers: dict[str, Answer], says: str) -> None:
+        """Answer orders in the place of their instances, ``says`` why; '' where they are gone. An answer that came first stands."""
+        done = Done(OrderOutcome.UNANSWERED, says) if says else _GONE
+        for name in names:
+            order = orders[name]
+            event = encode_event("control", **event_facts(order.kind, order.by, name, done))
+            stood = await self._store.answer(name, order.order_id, encode_answer(name, done), event)
+            if stood:
+                answers[name] = _of(order, name, stood)
+            else:
+                self._on_event(event)
+                answers[name] = _answer(order.kind, name, done)
+
+    async def _tell(self, order: Order, name: str, done: Done) -> None:
+        event = encode_event("control", **event_facts(order.kind, order.by, name, done))
+        await self._store.publish(event)
+        self._on_event(event)
+
+
+def _answer(kind: str, name: str, done: Done) -> Answer:
+    return Answer(order=kind, instance_id=name, outcome=done.outcome, says=done.says, details=done.details)
+
+
+def _of(order: Order, name: str, stored: str) -> Answer:
+    """Read an answer, and say it where the instance that answers goes by another id than the one that was asked."""
+    answer = decode_answer(stored, kind=order.kind)
+    if answer.instance_id in (name, "?"):
+        return replace(answer, instance_id=name)
+    return replace(answer, details={**answer.details, "asked": name})

@@ -294,8 +294,8 @@ class Tracker:
     async def stats(self, function: str | None = None, queue: str | None = None, window: float | None = None) -> Stats:
         """Read the counters, of one function or queue or of all: the totals, or those of the last ``window`` seconds with percentiles.
 
-        A window covers whole minutes of the server, the running one included. Raises ConfigError for one that is not more than 0 or
-        is longer than what is kept, a day.
+        A window covers whole minutes of the server, the running one included; beyond a day, whole hours. Raises ConfigError for one
+        that is not more than 0 or is longer than what is kept, 30 days.
         """
         if window is not None:
             return await self._history().window(window, function=function, queue=queue)
@@ -304,8 +304,9 @@ class Tracker:
     async def history(self, function: str | None = None, queue: str | None = None, since: float = 3600.0, step: float = 60.0) -> History:
         """Tell what was in the last ``since`` seconds, one point for each ``step`` of whole minutes; the last step is not over.
 
-        Counters and percentiles are those of the functions and queues that were asked for; ``busy`` and ``slots`` are the fleet's.
-        Raises ConfigError for a ``since`` or a ``step`` that is not more than 0 or is longer than what is kept, a day.
+        Beyond a day a step is of whole hours, and one of whole hours begins with an hour of the server's clock. Counters and
+        percentiles are those of the functions and queues that were asked for; ``busy`` and ``slots`` are the fleet's.
+        Raises ConfigError for a ``since`` or a ``step`` that is not more than 0 or is longer than what is kept, 30 days.
         """
         return await self._history().history(since=since, step=step, function=function, queue=queue)
 

@@ -200,7 +200,7 @@ def seconds_of(span: str) -> float:
     """
     found = _SPAN.fullmatch(span)
     if found is None:
-        raise Misused(f"--window {shown(span)!r} is no span of time: write 10m, 1h or 1d; minutes are kept for 24 hours")
+        raise Misused(f"--window {shown(span)!r} is no span of time: write 10m, 1h or 7d; hours are kept for 30 days")
     return float(found[1]) * _SECONDS[found[2]]
 
 

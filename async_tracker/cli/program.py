@@ -177,7 +177,7 @@ def orphans(target: Target) -> int:
 @program.command(short_help="Show counters by function.")
 @click.option("--function", metavar="NAME", help="Only of this function.")
 @click.option("--queue", metavar="NAME", help="Only of this queue.")
-@click.option("--window", metavar="SPAN", help="Only the last 10m, 1h or 1d, with percentiles. [all of time]")
+@click.option("--window", metavar="SPAN", help="Only the last 10m, 1h or 7d, with percentiles. [all of time]")
 @_reaching
 def stats(target: Target, *, function: str | None, queue: str | None, window: str | None) -> int:
     """Show how many jobs have started, succeeded, failed, been recovered, by function."""

@@ -1,13 +1,19 @@
-"""What keeps the history while it grows: one sample a minute, and minutes that are over are packed. Done by the instance that sweeps."""
+"""What keeps the history while it grows: one sample a minute; minutes that are over are packed, and hours are rolled up of them.
+
+Done by the instance that sweeps. It may die at any moment, and there may be several: what is done stands, and is not done twice.
+"""
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from itertools import islice
+from time import monotonic
 
 from async_tracker.errors import StorageError, StorageUnavailable
-from async_tracker.history.minutes import sample_of, spans_of
-from async_tracker.history.packing import Span, entry, pack
+from async_tracker.history.minutes import read_samples, sample_of, sample_of_hour, spans_of
+from async_tracker.history.packing import Span, entry, pack, spans_in
 from async_tracker.records import QueueDepth
 from async_tracker.store.commands import Store
 from async_tracker.store.instance_record import Description
@@ -22,8 +28,17 @@ _OVER_FOR = 1
 
 _REFUSED = "Redis refuses to keep the history of this namespace; async-tracker doctor tells which permission is missing: %s"
 _RECORDS_AT_ONCE = 100
+_PAIRS_AT_ONCE = 20
+"""Pairs whose hour is read and rolled up at a time: some 60 kB."""
 _DEPTHS_SECONDS = 2.0
 _QUEUES_SAMPLED = 50
+_MINUTES_IN_REACH = 25 * 60
+"""For how long minutes are kept after their hour: a day, and the hour that is running."""
+_LEAST_SECONDS = 3_600
+"""For how long they are kept at least once they are rolled up: a question that is being answered may have found them."""
+_SERIES_MINUTES = 31 * 24 * 60
+_STRETCH = 0.1
+"""Seconds of packing and rolling up between two sweeps."""
 
 
 class HistoryKeeper:
@@ -36,34 +51,50 @@ class HistoryKeeper:
         self._library = library
         self._depths = depths
         self._sampled = 0
+        self._packed = 0
+        self._steps: deque[Callable[[], Awaitable[None]]] = deque()
         self._has_failed = False
         self._is_refused = False
 
-    async def keep(self, now_ms: int) -> None:
-        """Take the sample of this minute of the server and pack the minutes that are over, unless both is done.
+    @property
+    def is_behind(self) -> bool:
+        """Whether the last call has left something to pack to the next one."""
+        return bool(self._steps)
 
-        Raises StorageUnavailable. What Redis refuses costs the history, is logged once, and is tried again in the next minute.
+    async def keep(self, now_ms: int) -> None:
+        """Take the sample of this minute of the server, then pack and roll up what is over, for a tenth of a second or so.
+
+        What is left is done by the next calls. Raises StorageUnavailable. What Redis refuses costs the history, is logged once, and is
+        tried again in the next minute.
         """
         minute = now_ms // 60_000
-        if minute == self._sampled:
-            return
         try:
             await self._keep(minute)
         except StorageUnavailable:
+            self._steps.clear()
+            self._packed = 0
             raise
         except StorageError as exc:
+            self._steps.clear()
+            self._sampled = self._packed = minute
             if not self._is_refused:
                 self._is_refused = True
                 logger.warning(_REFUSED, exc)
-        else:
-            self._is_refused = False
-        self._sampled = minute
 
     async def _keep(self, minute: int) -> None:
-        await self._store.sample(minute, self._library, await self._sample())
-        for number in await self._reading.open_minutes():
-            if number < minute - _OVER_FOR:
-                await self._pack(number)
+        if minute != self._sampled:
+            await self._store.sample(minute, self._library, await self._sample())
+            self._sampled = minute
+        if not self._steps and minute != self._packed:
+            await self._plan(minute)
+            self._packed = minute
+        until = monotonic() + _STRETCH
+        while self._steps:
+            await self._steps[0]()
+            self._steps.popleft()
+            if monotonic() > until:
+                break
+        self._is_refused = self._is_refused and bool(self._steps)
 
     async def _sample(self) -> str:
         read = await self._reading.instances(await self._reading.instance_ids())
@@ -85,6 +116,18 @@ class HistoryKeeper:
                 logger.warning("the history has no depths of queues from here: %s", exc or type(exc).__name__)
             return []
 
+    async def _plan(self, minute: int) -> None:
+        """Find out what is to be done in this minute, in steps after each of which it may be left for a while, or for good."""
+        minutes, hours = await self._reading.open_spans()
+        self._steps.extend(partial(self._pack, number) for number in minutes if number < minute - _OVER_FOR)
+        over = [hour for hour in hours if hour * 60 + 59 < minute - _OVER_FOR]
+        pairs = await self._reading.series() if over else []
+        for hour in over:
+            seconds = max((hour * 60 + 60 + _MINUTES_IN_REACH - minute) * 60, _LEAST_SECONDS)
+            for start in range(0, len(pairs), _PAIRS_AT_ONCE):
+                self._steps.append(partial(self._roll_up, hour, pairs[start : start + _PAIRS_AT_ONCE], seconds))
+            self._steps.append(partial(self._close_hour, hour, seconds, minute - _SERIES_MINUTES))
+
     async def _pack(self, minute: int) -> None:
         spans: dict[str, Span] = {}
         seen: set[str] = set()
@@ -95,5 +138,22 @@ class HistoryKeeper:
                 spans.setdefault(pair, Span()).merge(span)
         left = iter(sorted(spans.items()))
         while part := dict(islice(left, _RECORDS_AT_ONCE)):
-            await self._store.roll_up(minute, {pair: entry(minute % 60, pack(span)) for pair, span in part.items()})
+            await self._store.pack_minute(minute, {pair: entry(minute % 60, pack(span)) for pair, span in part.items()})
         await self._store.close_minute(minute)
+
+    async def _roll_up(self, hour: int, pairs: Sequence[str], minutes_seconds: int) -> None:
+        """Make the records of an hour, each of all its minutes that this version can read, and shorten the life of these."""
+        records = {}
+        for pair, packed in (await self._reading.packed_hour(hour, pairs)).items():
+            total = Span()
+            for span in spans_in(packed)[0].values():
+                total.merge(span)
+            records[pair] = entry(hour % 24, pack(total))
+            await asyncio.sleep(0)  # sixty records take a millisecond or two
+        if records:
+            await self._store.roll_up_hour(hour, records, minutes_seconds=minutes_seconds)
+
+    async def _close_hour(self, hour: int, minutes_seconds: int, series_from: int) -> None:
+        samples, _ = read_samples(await self._reading.samples(hour))
+        sample = sample_of_hour(list(samples.values()), queues=_QUEUES_SAMPLED)
+        await self._store.close_hour(hour, sample, minutes_seconds=minutes_seconds, series_from=series_from)

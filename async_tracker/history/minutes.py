@@ -1,7 +1,7 @@
-"""The counters of one minute as they stand in Redis, and the sample beside them: read and written, pure."""
+"""The counters of one minute as they stand in Redis, and the samples beside them: read and written, pure."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from async_tracker.history.packing import Span
@@ -29,12 +29,17 @@ def spans_of(fields: Mapping[str, str]) -> dict[str, Span]:
 
 @dataclass(slots=True)
 class Sample:
-    """How the fleet and its queues stood at one moment: jobs in flight, jobs that could run at a time, jobs that wait."""
+    """How the fleet and its queues stood at one moment: jobs in flight, jobs that could run at a time, jobs that wait.
 
-    busy: int = 0
-    slots: int = 0
+    Of several moments: the means, and the queues at their fullest.
+    """
+
+    busy: float = 0
+    slots: float = 0
     queues: dict[str, tuple[int, float | None]] = field(default_factory=dict)
     """queue -> its depth, and for how many seconds the oldest job that is due has waited; None when none is due."""
+    moments: int = 1
+    """Of how many minutes this is the mean."""
 
     def merge(self, other: "Sample") -> None:
         """Add the sample of another library, at the same moment."""
@@ -43,26 +48,85 @@ class Sample:
         self.queues |= other.queues
 
 
+def mean_of(samples: Sequence[Sample]) -> Sample:
+    """Make one sample of several, of which there is one at least: the means, and of each queue the fullest.
+
+    >>> mean_of([Sample(2, 10, {"mail": (7, 1.2)}), Sample(4, 10, {"mail": (3, None)})])
+    Sample(busy=3.0, slots=10.0, queues={'mail': (7, 1.2)}, moments=2)
+    """
+    moments = sum(sample.moments for sample in samples)
+    fullest: dict[str, tuple[int, float | None]] = {}
+    for sample in samples:
+        for name, (depth, oldest) in sample.queues.items():
+            before_depth, before_oldest = fullest.get(name, (0, None))
+            waits = [wait for wait in (before_oldest, oldest) if wait is not None]
+            fullest[name] = (max(before_depth, depth), max(waits, default=None))
+    return Sample(
+        busy=sum(sample.busy * sample.moments for sample in samples) / moments,
+        slots=sum(sample.slots * sample.moments for sample in samples) / moments,
+        queues=dict(sorted(fullest.items())),
+        moments=moments,
+    )
+
+
 def sample_of(busy: int, slots: int, queues: Iterable[QueueDepth]) -> str:
-    """Write a sample.
+    """Write the sample of a minute.
 
     >>> sample_of(3, 10, [QueueDepth(queue="mail", library="arq", depth=7, due=2, oldest_wait=1.25)])
     '[1,3,10,{"mail":[7,1.2]}]'
     """
     depths = {item.queue: [item.depth, round(item.oldest_wait, 1) if item.oldest_wait is not None else None] for item in queues}
-    return json.dumps([1, busy, slots, depths], separators=(",", ":"))
+    return json.dumps([_SCHEMA, busy, slots, depths], separators=(",", ":"))
+
+
+def sample_of_hour(samples: Sequence[Sample], *, queues: int) -> str:
+    """Write the sample of an hour, with at most so many queues; '' where no minute of it has one.
+
+    >>> sample_of_hour([Sample(2, 10, {"mail": (7, 1.2)}), Sample(3, 10, {"mail": (3, None)})], queues=50), sample_of_hour([], queues=50)
+    ('[1,2.5,10.0,{"mail":[7,1.2]},2]', '')
+    """
+    if not samples:
+        return ""
+    mean = mean_of(samples)
+    depths = dict(list(mean.queues.items())[:queues])
+    return json.dumps([_SCHEMA, round(mean.busy, 2), round(mean.slots, 2), depths, mean.moments], separators=(",", ":"))
 
 
 def read_sample(raw: str) -> Sample | None:
-    """Read a sample; None for one of another version.
+    """Read the sample of a minute or of an hour; None for one of another version.
 
     >>> read_sample('[1,3,10,{"mail":[7,1.2]}]'), read_sample("[2]")
-    (Sample(busy=3, slots=10, queues={'mail': (7, 1.2)}), None)
+    (Sample(busy=3, slots=10, queues={'mail': (7, 1.2)}, moments=1), None)
     """
     try:
-        schema, busy, slots, queues = json.loads(raw)
-        if schema != 1:
+        schema, busy, slots, queues, *moments = json.loads(raw)
+        if schema != _SCHEMA:
             return None
-        return Sample(int(busy), int(slots), {queue: (int(depth), oldest) for queue, (depth, oldest) in queues.items()})
+        depths = {str(queue): (int(depth), oldest) for queue, (depth, oldest) in queues.items()}
+        return Sample(0 + busy, 0 + slots, depths, max(int(moments[0]), 1) if moments else 1)
     except (ValueError, TypeError, AttributeError):
         return None
+
+
+def read_samples(fields: Mapping[str, str]) -> tuple[dict[int, Sample], int]:
+    """Read the samples of an hour by the minute, those of several libraries together, or those of a day by the hour.
+
+    Beside them it gives how many this version cannot read.
+
+    >>> read_samples({"5:arq": "[1,3,10,{}]", "5:dramatiq": "[1,1,8,{}]", "6:arq": "[9]"})
+    ({5: Sample(busy=4, slots=18, queues={}, moments=1)}, 1)
+    """
+    found: dict[int, Sample] = {}
+    skipped = 0
+    for name, raw in fields.items():
+        sample, place = read_sample(raw), name.partition(":")[0]
+        if sample is None or not place.isdecimal():
+            skipped += 1
+        elif int(place) in found:
+            found[int(place)].merge(sample)
+        else:
+            found[int(place)] = sample
+    return found, skipped
+
+
+_SCHEMA = 1

@@ -1,7 +1,7 @@
 """How the counters of one span stand in a packed string: pure.
 
-A string holds the spans of one function on one queue: for each of them its place (the minute in its hour), the length of its record in
-two bytes, and the record. Numbers in a record are variable in length, as most of them are small.
+A string holds the spans of one function on one queue: for each of them its place (the minute in its hour, or the hour in its day), the
+length of its record in two bytes, and the record. Numbers in a record are variable in length, as most of them are small.
 """
 
 from collections.abc import Iterator
@@ -121,6 +121,21 @@ def entries(packed: bytes) -> Iterator[tuple[int, bytes]]:
             return
         yield packed[at], packed[at + 3 : end]
         at = end
+
+
+def spans_in(packed: bytes) -> tuple[dict[int, Span], int]:
+    """Read the spans of a string by their places, and tell how many this version cannot read.
+
+    >>> spans_in(entry(3, pack(Span({"started": 2}))) + entry(4, b"?"))
+    ({3: Span(counters={'started': 2}, run=<Histogram of 0, the longest 0 ms>, wait=<Histogram of 0, the longest 0 ms>, late=False)}, 1)
+    """
+    spans, skipped = {}, 0
+    for place, record in entries(packed):
+        try:
+            spans[place] = unpack(record)
+        except ValueError:
+            skipped += 1
+    return spans, skipped
 
 
 def _write_number(packed: bytearray, number: int) -> None:

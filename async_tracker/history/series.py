@@ -1,4 +1,4 @@
-"""From the minutes that are kept to what people ask: windows and steps. Pure."""
+"""From what is kept to what people ask: windows and steps. Pure."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,15 +8,19 @@ from typing import Any
 from async_tracker.clock import from_ms
 from async_tracker.errors import ConfigError
 from async_tracker.history.histogram import Histogram
-from async_tracker.history.minutes import Sample, read_sample, spans_of
-from async_tracker.history.packing import Span, entries, unpack
+from async_tracker.history.minutes import Sample, mean_of, read_samples, spans_of
+from async_tracker.history.packing import Span, spans_in
 from async_tracker.records import OUTCOMES, FunctionStats, History, HistoryPoint, QueueSample, Stats
 from async_tracker.store.counters import read_counted_name
 
-KEPT_SECONDS = 86_400.0
-"""For how long minutes are kept."""
+MINUTES_KEPT = 86_400.0
+"""For how many seconds minutes are kept."""
+
+HOURS_KEPT = 30 * 86_400.0
+"""For how many seconds hours are kept."""
 
 MINUTE = 60.0
+HOUR = 3_600.0
 
 Pair = tuple[str | None, str | None]
 
@@ -28,82 +32,97 @@ def checked_span(name: str, seconds: Any) -> float:
     3600.0
     >>> checked_span("window", 0)
     Traceback (most recent call last):
-    async_tracker.errors.ConfigError: window (0) must be more than 0 and at most 86400 s: minutes are kept for 24 hours
+    async_tracker.errors.ConfigError: window (0) must be more than 0 and at most 2592000 s: minutes are kept for 24 hours, hours for 30 days
     """
     is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-    if not is_number or not 0.0 < seconds <= KEPT_SECONDS:
-        raise ConfigError(f"{name} ({seconds!r}) must be more than 0 and at most {KEPT_SECONDS:.0f} s: minutes are kept for 24 hours")
+    if not is_number or not 0.0 < seconds <= HOURS_KEPT:
+        kept = "minutes are kept for 24 hours, hours for 30 days"
+        raise ConfigError(f"{name} ({seconds!r:.40}) must be more than 0 and at most {HOURS_KEPT:.0f} s: {kept}")
     return float(seconds)
 
 
 def checked_step(step: Any, *, since: float) -> float:
-    """Give a step of whole minutes. Raises ConfigError for any other.
+    """Give a step of whole minutes, or of whole hours where ``since`` is longer than minutes are kept. Raises ConfigError for any other.
 
     >>> checked_step(300, since=3600.0)
     300.0
     >>> checked_step(90, since=3600.0)
     Traceback (most recent call last):
     async_tracker.errors.ConfigError: step (90) must be whole minutes: write step=60.0 or step=120.0
+    >>> checked_step(60, since=604800.0)
+    Traceback (most recent call last):
+    async_tracker.errors.ConfigError: step (60) must be whole hours where since is more than 24 hours: write step=3600.0
     """
     seconds = checked_span("step", step)
-    if seconds % MINUTE:
-        whole = math.floor(seconds / MINUTE) * MINUTE
-        near = f"step={whole} or step={whole + MINUTE}" if whole else f"step={MINUTE}"
-        raise ConfigError(f"step ({seconds:g}) must be whole minutes: write {near}")
-    if seconds > math.ceil(since / MINUTE) * MINUTE:
+    unit, whole = (MINUTE, "minutes") if since <= MINUTES_KEPT else (HOUR, "hours where since is more than 24 hours")
+    if seconds % unit:
+        below = math.floor(seconds / unit) * unit
+        near = f"step={below} or step={below + unit}" if below else f"step={unit}"
+        raise ConfigError(f"step ({seconds:g}) must be whole {whole}: write {near}")
+    if seconds > math.ceil(since / unit) * unit:
         raise ConfigError(f"step ({seconds:g} s) must not be longer than since ({since:g} s)")
     return seconds
 
 
-@dataclass(slots=True)
-class Kept:
-    """What is kept of some minutes: their spans by function and queue, and their samples."""
-
-    spans: dict[tuple[int, Pair], Span] = field(default_factory=dict)
-    samples: dict[int, Sample] = field(default_factory=dict)
-    skipped: int = 0
-
-
-def kept_of(
-    open_minutes: Mapping[int, Mapping[str, str]],
-    packed: Mapping[tuple[int, str], bytes],
-    samples: Mapping[int, Mapping[str, str]],
-    *,
-    wanted: Iterable[str],
-) -> Kept:
-    """Read what Redis keeps of these pairs: minutes that are packed stand for what is still there of them unpacked."""
-    kept, pairs = Kept(), {name: read_counted_name(name) for name in wanted}
-    for (hour, name), raw in packed.items():
-        for place, record in entries(raw):
-            try:
-                span = unpack(record)
-            except ValueError:
-                kept.skipped += 1
-                continue
-            kept.spans[hour * 60 + place, pairs[name]] = span
-    for minute, fields in open_minutes.items():
-        for name, span in spans_of(fields).items():
-            if name in pairs:
-                kept.spans.setdefault((minute, pairs[name]), span)
-    for hour, of_hour in samples.items():
-        for name, raw_sample in of_hour.items():
-            sample = read_sample(raw_sample)
-            at = name.partition(":")[0]
-            if sample is None or not at.isdecimal():
-                kept.skipped += 1
-                continue
-            kept.samples.setdefault(hour * 60 + int(at), Sample()).merge(sample)
-    return kept
-
-
 def minutes_of(now_ms: int, seconds: float) -> range:
-    """Give the minutes of the last so many seconds; the last one is not over.
+    """Give the minutes of the last so many seconds, in whole hours where they are more than minutes are kept for; the last is not over.
 
     >>> minutes_of(600_000, 60.0), minutes_of(600_000, 61.0)
     (range(10, 11), range(9, 11))
+    >>> minutes_of(600_000 + 30 * 3_600_000, 86_401.0)
+    range(360, 1811)
     """
     last = now_ms // 60_000
-    return range(last - math.ceil(seconds / MINUTE) + 1, last + 1)
+    if seconds <= MINUTES_KEPT:
+        return range(last - math.ceil(seconds / MINUTE) + 1, last + 1)
+    return range((last // 60 - math.ceil(seconds / HOUR) + 1) * 60, last + 1)
+
+
+def is_of_hours(step: float) -> bool:
+    """Tell whether a step is made of whole hours of the server's clock, and not of minutes."""
+    return step % HOUR == 0
+
+
+def steps_of(now_ms: int, since: float, step: float) -> range:
+    """Give the first minute of each step; the last step ends with the minute that is running, one of whole hours with the hour.
+
+    >>> steps_of(600_000, 300.0, 120.0)
+    range(5, 11, 2)
+    >>> steps_of(600_000 + 30 * 3_600_000, 172_800.0, 86_400.0)
+    range(-1020, 1860, 1440)
+    """
+    size, count = int(step // MINUTE), math.ceil(since / step)
+    last = now_ms // 60_000
+    end = (last // 60 + 1) * 60 if is_of_hours(step) else last + 1
+    return range(end - count * size, end, size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """What must be read of some minutes: those that are in no string, hours by the minute, and days by the hour."""
+
+    minutes: tuple[int, ...]
+    hours: tuple[int, ...]
+    """Of these the minutes are read: they reach out of the span, or are not rolled up."""
+    days: tuple[int, ...]
+
+
+def reach_of(minutes: range, *, open_minutes: Iterable[int], open_hours: Iterable[int], by_hour: bool) -> Reach:
+    """Tell what must be read; ``by_hour``: hours that lie within may be read as such.
+
+    >>> reach_of(range(30, 210), open_minutes=[208, 209, 500], open_hours=[3], by_hour=True)
+    Reach(minutes=(208, 209), hours=(0, 3), days=(0,))
+    >>> reach_of(range(30, 210), open_minutes=[], open_hours=[], by_hour=False).hours
+    (0, 1, 2, 3)
+    """
+    hours = range(minutes.start // 60, minutes[-1] // 60 + 1)
+    not_rolled_up = {*open_hours, *(minute // 60 for minute in open_minutes), hours[-1]}
+    whole = [hour for hour in hours if by_hour and hour * 60 in minutes and hour * 60 + 59 in minutes]
+    return Reach(
+        minutes=tuple(minute for minute in open_minutes if minute in minutes),
+        hours=tuple(hour for hour in hours if hour not in whole or hour in not_rolled_up),
+        days=tuple(sorted({hour // 24 for hour in whole})),
+    )
 
 
 def matching_names(names: Iterable[str], function: str | None, queue: str | None) -> Iterator[str]:
@@ -117,13 +136,87 @@ def matching_names(names: Iterable[str], function: str | None, queue: str | None
             yield name
 
 
-def window_of(kept: Kept, minutes: range, *, now_ms: int, window: float) -> Stats:
-    """Make the counters of a window: the whole minutes that it touches."""
-    rows: dict[Pair, Span] = {}
-    for (minute, pair), span in kept.spans.items():
-        if minute in minutes:
-            rows.setdefault(pair, Span()).merge(span)
-    covered = max(now_ms - minutes.start * 60_000, 1) / 60_000
+@dataclass(slots=True)
+class Collected:
+    """What is kept of some steps, as it is read: the spans of each, of all pairs together or of each pair, and the samples."""
+
+    minutes: range
+    """All that is asked for."""
+    size: int
+    """Minutes in a step; what lies before the first minute belongs to none."""
+    by_pair: bool = False
+    open_minutes: frozenset[int] = frozenset()
+    """The minutes that were not packed when it was asked for."""
+    spans: dict[tuple[int, Pair | None], Span] = field(default_factory=dict)
+    samples: dict[int, list[Sample]] = field(default_factory=dict)
+    skipped: int = 0
+    _whole: set[tuple[int, str]] = field(default_factory=set)
+    """The hours and pairs that were read as whole hours: their minutes are left alone."""
+    _packed: set[tuple[int, str]] = field(default_factory=set)
+    _whole_samples: set[int] = field(default_factory=set)
+
+    def add_day(self, day: int, name: str, packed: bytes) -> None:
+        """Add the packed hours of a day; it comes before the minutes of these hours."""
+        spans, skipped = spans_in(packed)
+        self.skipped += skipped
+        for place, span in spans.items():
+            hour = day * 24 + place
+            if hour * 60 in self.minutes and hour * 60 + 59 in self.minutes:
+                self._whole.add((hour, name))
+                self._add(hour * 60, name, span)
+
+    def add_hour(self, hour: int, name: str, packed: bytes) -> None:
+        """Add the packed minutes of an hour; it comes before the minutes that are not packed."""
+        if (hour, name) in self._whole:
+            return
+        spans, skipped = spans_in(packed)
+        self.skipped += skipped
+        for place, span in spans.items():
+            minute = hour * 60 + place
+            if minute in self.open_minutes:
+                self._packed.add((minute, name))
+            self._add(minute, name, span)
+
+    def add_minute(self, minute: int, fields: Mapping[str, str], wanted: Iterable[str]) -> None:
+        """Add the counters of a minute, of the pairs that are wanted, unless they were packed meanwhile."""
+        spans = spans_of(fields)
+        for name in wanted:
+            if name in spans and (minute, name) not in self._packed and (minute // 60, name) not in self._whole:
+                self._add(minute, name, spans[name])
+
+    def add_samples_of_day(self, day: int, fields: Mapping[str, str]) -> None:
+        """Add the samples of the hours of a day; they come before those of their minutes."""
+        found, skipped = read_samples(fields)
+        self.skipped += skipped
+        for place, sample in found.items():
+            hour = day * 24 + place
+            if hour * 60 in self.minutes and hour * 60 + 59 in self.minutes:
+                self._whole_samples.add(hour)
+                self.samples.setdefault(self._step(hour * 60), []).append(sample)
+
+    def add_samples(self, hour: int, fields: Mapping[str, str]) -> None:
+        """Add the samples of the minutes of an hour."""
+        if hour in self._whole_samples:
+            return
+        found, skipped = read_samples(fields)
+        self.skipped += skipped
+        for place, sample in found.items():
+            if hour * 60 + place in self.minutes:
+                self.samples.setdefault(self._step(hour * 60 + place), []).append(sample)
+
+    def _step(self, minute: int) -> int:
+        return (minute - self.minutes.start) // self.size
+
+    def _add(self, minute: int, name: str, span: Span) -> None:
+        if minute in self.minutes:
+            pair = read_counted_name(name) if self.by_pair else None
+            self.spans.setdefault((self._step(minute), pair), Span()).merge(span)
+
+
+def window_of(kept: Collected, *, now_ms: int, window: float) -> Stats:
+    """Make the counters of a window of what was collected by pair."""
+    covered = max(now_ms - kept.minutes.start * 60_000, 1) / 60_000
+    rows = {pair or (None, None): span for (_, pair), span in kept.spans.items()}
     functions = [
         FunctionStats(
             function=function,
@@ -140,24 +233,13 @@ def window_of(kept: Kept, minutes: range, *, now_ms: int, window: float) -> Stat
     return Stats(functions=tuple(functions), window=window, **sums)
 
 
-def history_of(kept: Kept, *, function: str | None, queue: str | None, now_ms: int, since: float, step: float) -> History:
-    """Make the points of a history, the oldest first; the last step ends with the minute that is running."""
-    size, last = int(step // MINUTE), now_ms // 60_000
-    count = math.ceil(since / step)
-    first = last - count * size + 1
-    of_steps: dict[int, Span] = {}
-    for (minute, _), span in kept.spans.items():
-        if first <= minute <= last:
-            of_steps.setdefault((minute - first) // size, Span()).merge(span)
-    points = tuple(_point(first + at * size, of_steps.get(at), _samples(kept, first + at * size, size), queue=queue) for at in range(count))
+def history_of(kept: Collected, steps: range, *, function: str | None, queue: str | None, step: float) -> History:
+    """Make the points of a history, the oldest first."""
+    points = tuple(_point(minute, kept.spans.get((at, None)), kept.samples.get(at, ()), queue=queue) for at, minute in enumerate(steps))
     return History(function=function, queue=queue, step=step, points=points, skipped=kept.skipped)
 
 
 _COUNTED = ("started", *OUTCOMES)
-
-
-def _samples(kept: Kept, first: int, size: int) -> list[Sample]:
-    return [kept.samples[minute] for minute in range(first, first + size) if minute in kept.samples]
 
 
 def _point(minute: int, span: Span | None, samples: Sequence[Sample], *, queue: str | None) -> HistoryPoint:
@@ -165,27 +247,22 @@ def _point(minute: int, span: Span | None, samples: Sequence[Sample], *, queue: 
     if span is None and not samples:
         return HistoryPoint(at=at, is_gap=True)
     known = span or Span()
+    mean = mean_of(samples) if samples else None
+    queues = mean.queues if mean is not None else {}
     return HistoryPoint(
         at=at,
         is_gap=False,
         is_late=known.late,
         **{name: known.counters.get(name, 0) for name in _COUNTED},
         **_quantiles(known),
-        busy=sum(sample.busy for sample in samples) / len(samples) if samples else None,
-        slots=sum(sample.slots for sample in samples) / len(samples) if samples else None,
-        queues=_fullest(samples, queue),
+        busy=mean.busy if mean is not None else None,
+        slots=mean.slots if mean is not None else None,
+        queues=tuple(
+            QueueSample(queue=name, depth=depth, oldest_wait=oldest)
+            for name, (depth, oldest) in sorted(queues.items())
+            if queue in (None, name)
+        ),
     )
-
-
-def _fullest(samples: Sequence[Sample], queue: str | None) -> tuple[QueueSample, ...]:
-    found: dict[str, tuple[int, float | None]] = {}
-    for sample in samples:
-        for name, (depth, oldest) in sample.queues.items():
-            if queue in (None, name):
-                before_depth, before_oldest = found.get(name, (0, None))
-                waits = [wait for wait in (before_oldest, oldest) if wait is not None]
-                found[name] = (max(before_depth, depth), max(waits, default=None))
-    return tuple(QueueSample(queue=name, depth=depth, oldest_wait=oldest) for name, (depth, oldest) in sorted(found.items()))
 
 
 def _quantiles(span: Span) -> dict[str, Any]:

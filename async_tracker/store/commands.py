@@ -13,7 +13,7 @@ from async_tracker.store.run_record import ANY_MARK, RunRecord, encode_run, inst
 from async_tracker.store.scripts import (
     EVENTS_KEPT,
     EVENTS_SECONDS,
-    MINUTES_SECONDS,
+    HOURS_SECONDS,
     SCRIPTS,
     STATS_SECONDS,
     TOMBSTONE_MS,
@@ -171,17 +171,34 @@ class Store:
 
     async def sample(self, minute: int, library: str, sample: str) -> bool:
         """Note how the fleet of one library stands in a minute. Returns False when that was noted before."""
-        names = [keys.samples(minute // 60)]
-        return int(await self._run("sample", names, f"{minute % 60}:{library}", sample, MINUTES_SECONDS)) == 1
+        hour = minute // 60
+        names = [keys.samples(str(hour)), keys.HOURS]
+        return int(await self._run("sample", names, f"{minute % 60}:{library}", sample, HOURS_SECONDS, hour)) == 1
 
-    async def roll_up(self, minute: int, records: Mapping[str, bytes]) -> int:
+    async def pack_minute(self, minute: int, records: Mapping[str, bytes]) -> int:
         """Keep the packed records of a closed minute, by function and queue. Returns how many were not there already."""
         names = [keys.packed(f"{minute // 60}:{pair}") for pair in records]
-        return int(await self._run("roll_up", names, minute % 60, MINUTES_SECONDS, *records.values()))
+        return int(await self._run("roll_up", names, minute % 60, HOURS_SECONDS, len(records), 0, *records.values()))
 
     async def close_minute(self, minute: int) -> bool:
         """Forget the counters of a minute that are packed."""
-        return int(await self._run("close_minute", [keys.MINUTES, keys.minute(minute)], minute)) == 1
+        hour = minute // 60
+        names = [keys.MINUTES, keys.minute(minute), keys.HOURS]
+        return int(await self._run("close_minute", names, minute, hour, HOURS_SECONDS)) == 1
+
+    async def roll_up_hour(self, hour: int, records: Mapping[str, bytes], *, minutes_seconds: int) -> int:
+        """Keep the packed records of a closed hour, and its minutes for so many seconds yet. Returns how many were not there already."""
+        names = [keys.packed(f"d{hour // 24}:{pair}") for pair in records] + [keys.packed(f"{hour}:{pair}") for pair in records]
+        return int(await self._run("roll_up", names, hour % 24, HOURS_SECONDS, len(records), minutes_seconds, *records.values()))
+
+    async def close_hour(self, hour: int, sample: str, *, minutes_seconds: int, series_from: int) -> bool:
+        """Note that an hour is rolled up, with its sample ('' for none); forget the series that last counted before a minute.
+
+        Returns False when that was noted before.
+        """
+        names = [keys.HOURS, keys.samples(str(hour)), keys.samples(f"d{hour // 24}"), keys.SERIES]
+        arguments = (hour, hour % 24, sample, HOURS_SECONDS, minutes_seconds, series_from)
+        return int(await self._run("close_hour", names, *arguments)) == 1
 
     async def order(self, orders: Mapping[str, OrderToPlace], *, beyond_ms: int) -> dict[str, tuple[int, int]]:
         """Put one order into the hash of each of these instances. Returns how each was taken, and for how many ms it is open."""

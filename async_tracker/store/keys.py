@@ -34,6 +34,9 @@ STATS = "stats"
 MINUTES = "minutes"
 """zset: the minutes, as numbers since 1970, whose counters are not packed yet."""
 
+HOURS = "hours"
+"""zset: the hours, as numbers since 1970, of which there are minutes or samples and that are not rolled up yet."""
+
 SERIES = "series"
 """zset: function and queue, as JSON -> the last minute in which they counted."""
 
@@ -44,13 +47,16 @@ def minute(number: int) -> str:
 
 
 def packed(span: str) -> str:
-    """string: the minutes of one hour of one function on one queue, packed. ``span`` is the hour, as a number since 1970, and the two."""
+    """string: the minutes of one hour, or the hours of one day, of one function on one queue, packed.
+
+    ``span`` is the hour as a number since 1970, or ``d`` and the day, then the function and the queue.
+    """
     return f"packed:{span}"
 
 
-def samples(hour: int) -> str:
-    """hash: minute in the hour and library -> JSON, how the fleet and its queues stood."""
-    return f"samples:{hour}"
+def samples(span: str) -> str:
+    """hash -> JSON, how the fleet and its queues stood: of an hour by minute and library, of a day by hour. ``span`` is as above."""
+    return f"samples:{span}"
 
 
 def instance(instance_id: str) -> str:

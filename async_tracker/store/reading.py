@@ -2,9 +2,9 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 from async_tracker.connections.calls import ScriptCall, call, call_many, load_script, raised, refused, run_scripts
@@ -19,6 +19,9 @@ _READ_JOBS = load_script(__package__, "read_jobs")
 _READ_RUNS = load_script(__package__, "read_runs")
 
 _FIELDS_AT_ONCE = 500
+
+_STRINGS_AT_ONCE = 250
+"""Packed strings that one command reads: of some 3 kB each."""
 
 T = TypeVar("T")
 
@@ -56,6 +59,30 @@ class HeldRead:
     found: dict[str, Held]
     corrupt: list[str]
     """Keys that hold something else than the jobs of an instance."""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryIndex:
+    """What there is a history of: the server's time in ms, and what is on its way into the history."""
+
+    now_ms: int
+    series: list[str]
+    """The pairs of function and queue."""
+    open_minutes: list[int]
+    """The minutes that are not packed."""
+    open_hours: list[int]
+    """The hours that are not rolled up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryRead:
+    """What Redis keeps of some spans of time, as it stands. Packed strings are by span and pair of function and queue."""
+
+    minutes: dict[int, dict[str, str]]
+    samples: dict[int, dict[str, str]]
+    samples_of_days: dict[int, dict[str, str]]
+    packed: dict[tuple[int, str], bytes]
+    packed_days: dict[tuple[int, str], bytes]
 
 
 class Reading:
@@ -184,9 +211,10 @@ class Reading:
         """Give the ids of all registered instances."""
         return [text(name) for name in await call(self._redis, "ZRANGE", keys.INSTANCES, 0, -1)]
 
-    async def open_minutes(self) -> list[int]:
-        """Give the minutes whose counters are not packed, the oldest first."""
-        return sorted(int(name) for name in await call(self._redis, "ZRANGE", keys.MINUTES, 0, -1) if name.isdigit())
+    async def open_spans(self) -> tuple[list[int], list[int]]:
+        """Give the minutes whose counters are not packed, and the hours that are not rolled up, the oldest first."""
+        minutes, hours = raised(await call_many(self._redis, [("ZRANGE", keys.MINUTES, 0, -1), ("ZRANGE", keys.HOURS, 0, -1)]))
+        return _numbers(minutes), _numbers(hours)
 
     async def minute_in_parts(self, minute: int) -> AsyncIterator[dict[str, str]]:
         """Read the counters of one minute that is over, some at a time: the server has a turn for others between two."""
@@ -197,30 +225,45 @@ class Reading:
             if not int(cursor):
                 return
 
-    async def history_index(self) -> tuple[int, list[str], list[int]]:
-        """Give the server's time in ms, the pairs of function and queue that have a history, and the minutes that are not packed."""
-        now, series, minutes = raised(
-            await call_many(self._redis, [("TIME",), ("ZRANGE", keys.SERIES, 0, -1), ("ZRANGE", keys.MINUTES, 0, -1)])
-        )
-        now_ms = int(now[0]) * 1000 + int(now[1]) // 1000
-        return now_ms, [text(name) for name in series], sorted(int(name) for name in minutes if name.isdigit())
+    async def series(self) -> list[str]:
+        """Give the pairs of function and queue that have a history."""
+        return [text(name) for name in await call(self._redis, "ZRANGE", keys.SERIES, 0, -1)]
 
-    async def history(
-        self, hours: Sequence[int], wanted: Sequence[str], minutes: Sequence[int]
-    ) -> tuple[dict[int, dict[str, str]], dict[tuple[int, str], bytes], dict[int, dict[str, str]]]:
-        """Read, in one round trip, the counters of minutes that are not packed, then what is packed of these pairs, then the samples."""
-        spans = [(hour, pair) for hour in hours for pair in wanted]
-        parts = list(_parts(spans, self._records_at_once))
+    async def packed_hour(self, hour: int, pairs_wanted: Sequence[str]) -> dict[str, bytes]:
+        """Read the packed minutes of one hour, of those of these pairs that have some."""
+        raws = await call(self._redis, "MGET", *(keys.packed(f"{hour}:{pair}") for pair in pairs_wanted))
+        return {pair: raw for pair, raw in zip(pairs_wanted, raws, strict=True) if raw is not None}
+
+    async def samples(self, hour: int) -> dict[str, str]:
+        """Read the samples of one hour."""
+        return pairs(await call(self._redis, "HGETALL", keys.samples(str(hour))))
+
+    async def history_index(self) -> HistoryIndex:
+        """Read what there is a history of."""
+        asked: list[Command] = [("TIME",), *(("ZRANGE", key, 0, -1) for key in (keys.SERIES, keys.MINUTES, keys.HOURS))]
+        now, series, minutes, hours = raised(await call_many(self._redis, asked))
+        now_ms = int(now[0]) * 1000 + int(now[1]) // 1000
+        return HistoryIndex(now_ms, [text(name) for name in series], _numbers(minutes), _numbers(hours))
+
+    async def history(self, wanted: Sequence[str], *, minutes: Sequence[int], hours: Sequence[int], days: Sequence[int]) -> HistoryRead:
+        """Read, in one round trip: the counters of minutes that are not packed, and of these pairs the packed minutes of hours and the
+        packed hours of days, with the samples of both.
+        """
+        of_hours = [(hour, pair) for hour in hours for pair in wanted]
+        of_days = [(day, pair) for day in days for pair in wanted]
+        hour_parts, day_parts = list(_parts(of_hours, _STRINGS_AT_ONCE)), list(_parts(of_days, _STRINGS_AT_ONCE))
         commands: list[Command] = [("HGETALL", keys.minute(minute)) for minute in minutes]
-        commands += [("MGET", *(keys.packed(f"{hour}:{pair}") for hour, pair in part)) for part in parts]
-        commands += [("HGETALL", keys.samples(hour)) for hour in hours]
-        replies = await self._ask(commands)
-        of_minutes, of_parts, of_samples = replies[: len(minutes)], replies[len(minutes) : -len(hours)], replies[-len(hours) :]
-        packed = zip(spans, chain.from_iterable(raised(of_parts)), strict=True)
-        return (
-            {minute: pairs(reply) for minute, reply in zip(minutes, of_minutes, strict=True) if _is_sound(reply)},
-            {span: raw for span, raw in packed if raw is not None},
-            {hour: pairs(reply) for hour, reply in zip(hours, of_samples, strict=True) if _is_sound(reply)},
+        commands += [("HGETALL", keys.samples(str(hour))) for hour in hours]
+        commands += [("HGETALL", keys.samples(f"d{day}")) for day in days]
+        commands += [("MGET", *(keys.packed(f"{hour}:{pair}") for hour, pair in part)) for part in hour_parts]
+        commands += [("MGET", *(keys.packed(f"d{day}:{pair}") for day, pair in part)) for part in day_parts]
+        replies = iter(await self._ask(commands))
+        return HistoryRead(
+            minutes=_sound_hashes(minutes, replies),
+            samples=_sound_hashes(hours, replies),
+            samples_of_days=_sound_hashes(days, replies),
+            packed=_found(of_hours, chain.from_iterable(raised(list(islice(replies, len(hour_parts)))))),
+            packed_days=_found(of_days, chain.from_iterable(raised(list(replies)))),
         )
 
     async def quarantined(self) -> dict[str, dict[str, bytes]]:
@@ -301,6 +344,18 @@ def _decode_adopted(fields: dict[str, bytes]) -> dict[str, RunRecord]:
         except CorruptRecord:
             continue  # what another version adopted is left to a sweep of that version
     return found
+
+
+def _numbers(members: Sequence[Any]) -> list[int]:
+    return sorted(int(name) for name in members if name.isdigit())
+
+
+def _sound_hashes(names: Sequence[int], replies: Iterator[Any]) -> dict[int, dict[str, str]]:
+    return {name: pairs(reply) for name, reply in zip(names, replies, strict=False) if _is_sound(reply)}
+
+
+def _found(names: Sequence[tuple[int, str]], raws: Iterable[bytes | None]) -> dict[tuple[int, str], bytes]:
+    return {name: raw for name, raw in zip(names, raws, strict=True) if raw is not None}
 
 
 def _parts(names: Sequence[T], count: int) -> Iterator[Sequence[T]]:

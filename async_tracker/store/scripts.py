@@ -15,7 +15,7 @@ from async_tracker.store.writes import Beat, Ended
 _OF_INSTANCES = ("register", "beat", "write", "count", "speak", "deregister")
 _OF_SWEEPS = ("lease", "release_lease", "observe", "mark_gone", "declare_dead", "adopt", "announce", "settle", "bury", "unquarantine")
 _OF_ORDERS = ("order", "answer")
-_OF_HISTORY = ("sample", "roll_up", "close_minute")
+_OF_HISTORY = ("sample", "roll_up", "close_minute", "close_hour")
 
 SCRIPTS: dict[str, Script] = {name: load_script(__package__, name) for name in (*_OF_INSTANCES, *_OF_SWEEPS, *_OF_ORDERS, *_OF_HISTORY)}
 
@@ -42,10 +42,10 @@ STATS_SECONDS = 30 * 86_400
 MINUTE_MS = 60_000
 
 MINUTES_SECONDS = 25 * 3_600
-"""For how long what was counted in a minute is kept: a day, and the hour that is not over yet."""
+"""For how long minutes are kept once their hour is rolled up: a day, and the hour that was not over yet."""
 
 HOURS_SECONDS = 31 * 86_400
-"""For how long what was counted in an hour is kept: 30 days, and the day that is not over yet."""
+"""For how long what was counted in an hour is kept: 30 days, and the day that is not over yet; and minutes that are in no hour yet."""
 
 SERIES_KEPT = PAIRS_KEPT
 """How many pairs of function and queue have a history of their own; the others share one."""
@@ -128,7 +128,7 @@ def count_call(instance_id: str, batch: CountedBatch, *, now_ms: float, since_ms
     """Give keys and arguments of ``count.lua``; both times are the server's, the first as it is estimated."""
     minute = int((now_ms - _CLOCK_ERROR_MS) // MINUTE_MS)
     names = [keys.INSTANCES, keys.instance(instance_id), keys.MINUTES, keys.SERIES, keys.minute(minute), keys.minute(minute + 1)]
-    arguments: list[Argument] = [instance_id, batch.number, minute, int(since_ms), MINUTES_SECONDS, HOURS_SECONDS]
+    arguments: list[Argument] = [instance_id, batch.number, minute, int(since_ms), HOURS_SECONDS, HOURS_SECONDS]
     arguments += [SERIES_KEPT, counted_name(OTHER, None), len(batch.counted)]
     for item in batch.counted:
         arguments += [item.pair, len(item.counters), *flat(item.counters)]

@@ -144,3 +144,10 @@ async def test_the_queues_of_workers_are_shown_with_depth_and_oldest_wait(cli, w
     await pool.aclose()
     assert (found["queue"], found["library"], found["depth"], found["due"]) == (queue, "arq", 2, 1)
     assert found["oldest_wait"] >= 0
+
+
+@pytest.mark.parametrize("window", ["31d", "0m", "fortnight"])
+async def test_a_window_of_which_nothing_is_kept_ends_with_2_and_says_what_is(cli, window):
+    answer = await cli.within("stats", "--window", window)
+    assert answer.code == 2
+    assert "hours are kept for 30 days" in answer.err or "hours for 30 days" in answer.err

@@ -16,9 +16,8 @@ from arq.worker import Worker
 
 from async_tracker import ConfigError, Tracker
 from async_tracker.embedded import EmbeddedServer
-from async_tracker.history.histogram import Histogram
 from async_tracker.history.keeper import HistoryKeeper
-from async_tracker.history.packing import Span, entry, pack
+from async_tracker.history.packing import entry, pack
 from async_tracker.namespace import Namespace
 from async_tracker.records import QueueDepth
 from async_tracker.store import keys
@@ -27,6 +26,7 @@ from async_tracker.store.counters import counted_name
 from async_tracker.store.reading import Reading
 from tests.harness.settings import QUIET
 from tests.harness.wait import wait_until
+from tests.history.filling import BusyFunction, count_in, keep
 
 MINUTE_MS = 60_000
 
@@ -50,26 +50,16 @@ async def minute_now(client: redis.asyncio.Redis) -> int:
     return int(seconds) // 60
 
 
-async def aged(store: Store, minute: int, fields: dict[str, int]) -> None:
-    """Put counters into a minute as ``count.lua`` would have done then."""
-    await store.redis.hset(keys.minute(minute), mapping=fields)
-    await store.redis.expire(keys.minute(minute), 90_000)
-    await store.redis.zadd(keys.MINUTES, {str(minute): minute})
-    await store.redis.zadd(keys.SERIES, {"[" + name.partition("[")[2]: minute for name in fields})
-    for key in (keys.MINUTES, keys.SERIES):
-        await store.redis.expire(key, 90_000)
-
-
 async def test_a_minute_that_is_over_is_packed_and_tells_the_same_as_before(
     store: Store, redis_client: redis.asyncio.Redis, namespace: str
 ):
     now = await minute_now(redis_client)
     fields = {'started["send","mail"]': 4, 'succeeded["send","mail"]': 4, 'r9["send","mail"]': 4, 'rmax["send","mail"]': 6}
-    await aged(store, now - 5, fields)
-    await aged(store, now - 4, {'started["pay",null]': 2, 'failed["pay",null]': 2, 'late["pay",null]': 1})
+    await count_in(store, now - 5, fields)
+    await count_in(store, now - 4, {'started["pay",null]': 2, 'failed["pay",null]': 2, 'late["pay",null]': 1})
     async with Tracker(namespace=namespace, redis=redis_client) as tracker:
         before = await tracker.history(since=600.0)
-        await keeper_of(store).keep((now + 0) * MINUTE_MS)
+        await keep(keeper_of(store), (now + 0) * MINUTE_MS)
         assert await store.redis.exists(keys.minute(now - 5), keys.minute(now - 4)) == 0
         after = await tracker.history(since=600.0)
         packed = [(point.started, point.failed, point.is_late, point.run_time_p50, point.run_time_max) for point in after.points]
@@ -85,7 +75,7 @@ async def test_a_roll_up_that_dies_half_way_is_done_again_and_counts_once(
     store: Store, redis_client: redis.asyncio.Redis, namespace: str, monkeypatch: pytest.MonkeyPatch
 ):
     now = await minute_now(redis_client)
-    await aged(store, now - 3, {f'started["f{number}",null]': 1 for number in range(250)})
+    await count_in(store, now - 3, {f'started["f{number}",null]': 1 for number in range(250)})
 
     class Dies(Store):
         async def close_minute(self, minute: int) -> bool:
@@ -93,7 +83,7 @@ async def test_a_roll_up_that_dies_half_way_is_done_again_and_counts_once(
 
     with pytest.raises(asyncio.CancelledError):
         await keeper_of(Dies(store.redis)).keep(now * MINUTE_MS)
-    await asyncio.gather(*(keeper_of(store).keep(now * MINUTE_MS) for _ in range(3)))
+    await asyncio.gather(*(keep(keeper_of(store), now * MINUTE_MS) for _ in range(3)))
     async with Tracker(namespace=namespace, redis=redis_client) as tracker:
         assert (await tracker.stats(window=600)).started == 250
         assert sum(point.started for point in (await tracker.history(since=600)).points) == 250
@@ -120,7 +110,7 @@ async def test_a_minute_with_a_sample_is_known_and_one_without_is_a_gap(store: S
 async def test_one_minute_is_sampled_once_whoever_sweeps(store: Store, redis_client: redis.asyncio.Redis):
     now = await minute_now(redis_client)
     await asyncio.gather(*(keeper_of(store).keep(now * MINUTE_MS) for _ in range(4)))
-    samples = await store.redis.hgetall(keys.samples(now // 60))
+    samples = await store.redis.hgetall(keys.samples(str(now // 60)))
     assert len(samples) == 1
     assert all(len(raw) <= 100 for raw in samples.values())
 
@@ -131,27 +121,27 @@ async def test_a_library_that_cannot_tell_its_queues_costs_them_and_not_the_samp
 
     now = await minute_now(redis_client)
     await keeper_of(store, depths).keep(now * MINUTE_MS)
-    (raw,) = (await store.redis.hgetall(keys.samples(now // 60))).values()
+    (raw,) = (await store.redis.hgetall(keys.samples(str(now // 60)))).values()
     assert json.loads(raw) == [1, 0, 0, {}]
 
 
 async def test_what_another_version_wrote_is_skipped_and_said(store: Store, redis_client: redis.asyncio.Redis, namespace: str):
     now = await minute_now(redis_client)
-    await aged(store, now - 5, {'started["send",null]': 4})
-    await keeper_of(store).keep(now * MINUTE_MS)
+    await count_in(store, now - 5, {'started["send",null]': 4})
+    await keep(keeper_of(store), now * MINUTE_MS)
     of_hour = keys.packed(f"{(now - 5) // 60}:" + '["send",null]')
     await store.redis.append(of_hour, entry(61, b"\x09another"))
-    await store.redis.hset(keys.samples(now // 60), "77", "[9]")
+    await store.redis.hset(keys.samples(str(now // 60)), "77", "[9]")
     async with Tracker(namespace=namespace, redis=redis_client) as tracker:
         found = await tracker.history(since=600)
     assert sum(point.started for point in found.points) == 4
     assert found.skipped == 2
 
 
-@pytest.mark.parametrize("window", [0, -1, math.nan, math.inf, 86_401, "1h", True])
+@pytest.mark.parametrize("window", [0, -1, math.nan, math.inf, 2_592_001, "1h", True])
 async def test_a_window_of_which_nothing_is_kept_is_refused_with_what_is(redis_client: redis.asyncio.Redis, namespace: str, window: Any):
     async with Tracker(namespace=namespace, redis=redis_client) as tracker:
-        with pytest.raises(ConfigError, match=r"window \(.*\) must be .* kept for 24 hours"):
+        with pytest.raises(ConfigError, match=r"window \(.*\) must be .* kept for 24 hours, hours for 30 days"):
             await tracker.stats(window=window)
         with pytest.raises(ConfigError, match=r"since \(.*\) must be .* kept for 24 hours"):
             await tracker.history(since=window)
@@ -212,7 +202,7 @@ async def test_an_instance_that_sweeps_samples_and_packs_by_itself(
     redis_url: str, redis_client: redis.asyncio.Redis, namespace: str, store: Store
 ):
     now = await minute_now(redis_client)
-    await aged(store, now - 3, {'started["send",null]': 4})
+    await count_in(store, now - 3, {'started["send",null]': 4})
     async with (
         Tracker(namespace=namespace, redis_options={"url": redis_url}, sweep_interval=0.05) as tracker,
         tracker.register(queue="mail", concurrency=8),
@@ -231,17 +221,17 @@ async def test_a_day_of_a_hundred_functions_stays_within_15_mb_and_one_of_them_i
 ):
     """200 runs a minute each, wide distributions. Three hours are written, and memory grows by as much with each."""
     client = redis.asyncio.Redis.from_url(make_server().url)
-    store, rng = Store(Namespace(client, "my_app")), random.Random(1)
+    store, busy = Store(Namespace(client, "my_app")), [BusyFunction(random.Random(seed)) for seed in range(20)]
     now = await minute_now(client)
     hour = now // 60
-    records = [pack(_busy_minute(rng)) for _ in range(200)]
+    records = [pack(function.span()) for function in busy for _ in range(10)]
     before = (await client.info("memory"))["used_memory"]
     pairs = [counted_name(f"my_app.tasks.function_number_{number:03d}", "arq:queue") for number in range(100)]
     pick = itertools.cycle(records)
     for back in range(3):
         for place in range(60):
             minute = (hour - back) * 60 + place
-            await store.roll_up(minute, {pair: entry(place, next(pick)) for pair in pairs})
+            await store.pack_minute(minute, {pair: entry(place, next(pick)) for pair in pairs})
     await client.zadd("my_app:series", dict.fromkeys(pairs, now))
     used = (await client.info("memory"))["used_memory"] - before
     assert used * 25 / 3 <= 15_000_000
@@ -255,20 +245,12 @@ async def test_a_day_of_a_hundred_functions_stays_within_15_mb_and_one_of_them_i
     await client.connection_pool.disconnect()
 
 
-def _busy_minute(rng: random.Random) -> Span:
-    run, wait = Histogram(), Histogram()
-    middle, spread, waits = math.log(rng.choice([5, 30, 200, 3000])), rng.choice([0.4, 0.8, 1.2]), math.log(rng.choice([2, 20, 500]))
-    run.add(rng.lognormvariate(middle, spread) for _ in range(200))
-    wait.add(rng.lognormvariate(waits, 1.5) for _ in range(200))
-    return Span({"started": 200, "succeeded": 195, "failed": 5, "run_ms": 30_000, "wait_ms": 9_000}, run, wait)
-
-
 async def test_a_user_who_may_not_keep_the_history_sweeps_and_says_it_once(
     store: Store, redis_client: redis.asyncio.Redis, caplog: pytest.LogCaptureFixture
 ):
     now = await minute_now(redis_client)
-    await store.redis.set(keys.samples(now // 60), "of another program", ex=60)
-    await store.redis.set(keys.samples((now + 1) // 60), "of another program", ex=60)
+    await store.redis.set(keys.samples(str(now // 60)), "of another program", ex=60)
+    await store.redis.set(keys.samples(str((now + 1) // 60)), "of another program", ex=60)
     keeper = keeper_of(store)
     await keeper.keep(now * MINUTE_MS)
     await keeper.keep((now + 1) * MINUTE_MS)

@@ -239,6 +239,9 @@ class Snapshot:
     unlisted: int = 0
     """How many runs in flight are not among ``jobs``: at the last beats of their instances they were too young to be written. The
     ``busy`` of the instances includes them."""
+    role: str = ""
+    """``primary``, or ``replica``: what that holds may be of a while ago, and instances are judged there by their heartbeats alone. Empty
+    where Redis does not tell."""
 
     to_dict = to_dict
 

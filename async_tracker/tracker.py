@@ -370,9 +370,10 @@ class Tracker:
         """Look for dead instances now and recover their orphans, the oldest first; with ``dry_run``, only tell what would be done.
 
         Takes ``disconnect_grace`` seconds longer when the connection of an instance is gone and no sweep has noted it before.
-        Raises StorageError when the Redis of the worker library is not the one that the workers use.
+        Raises StorageError when the Redis of the worker library is not the one that the workers use, and where a replica is asked.
         """
         queries = self._queries()
+        await queries.server_run_id()
         by_hand = RecoveryByHand(settings=self.settings, store=self._store(), queries=queries, on_event=self._listeners.announce)
         stored = await queries.stored_instances()
         done: list[Recovery] = []

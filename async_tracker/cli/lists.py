@@ -11,6 +11,7 @@ from async_tracker.cli.reach import reach, redis_of
 from async_tracker.cli.tables import Table, show
 from async_tracker.cli.target import Target
 from async_tracker.cli.wording import megabytes, remark, say_document, shown
+from async_tracker.connections.replies import REPLICA
 from async_tracker.errors import StorageError
 from async_tracker.integrations.known import redis_option
 from async_tracker.queries.wording import counted, duration, matching
@@ -33,6 +34,7 @@ async def ps(target: Target) -> int:
                 "namespace": namespace,
                 "redis": url,
                 "taken_at": snapshot.taken_at,
+                "role": snapshot.role,
                 "instances": snapshot.instances,
                 "queues": queues,
                 "queues_error": why_not,
@@ -44,6 +46,7 @@ async def ps(target: Target) -> int:
     show(queues_table(queues))
     if why_not is not None:
         remark(f"The depth of queues is not known: {why_not}")
+    _warn_of_replica(snapshot.role)
     _warn_of_corrupt(snapshot.corrupt)
     if snapshot.orphans:
         remark(f"{counted(len(snapshot.orphans), 'orphan')}: see async-tracker orphans")
@@ -104,9 +107,10 @@ async def jobs(target: Target, *, instance: str | None, function: str | None) ->
         job for job in snapshot.jobs if (wanted is None or job.instance_id in wanted) and (function is None or job.function == function)
     ]
     if target.as_json:
-        say_document({"taken_at": snapshot.taken_at, "jobs": found, "corrupt": snapshot.corrupt})
+        say_document({"taken_at": snapshot.taken_at, "role": snapshot.role, "jobs": found, "corrupt": snapshot.corrupt})
         return Ending.OK
     show(jobs_table(found, by_id))
+    _warn_of_replica(snapshot.role)
     _warn_of_corrupt(snapshot.corrupt)
     return Ending.OK
 
@@ -235,3 +239,8 @@ def stats_table(functions: Iterable[FunctionStats]) -> Table:
 def _warn_of_corrupt(corrupt: Iterable[str]) -> None:
     for key in corrupt:
         remark(f"Skipped, because this version cannot read it: {shown(key)}")
+
+
+def _warn_of_replica(role: str) -> None:
+    if role == REPLICA:
+        remark("This is a replica, which may be behind; instances are judged by their heartbeats alone: give the url of its primary")

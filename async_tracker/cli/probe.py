@@ -13,10 +13,11 @@ from async_tracker.cli.streams import let_go
 from async_tracker.cli.target import Target
 from async_tracker.cli.wording import remark, say, say_document, shown
 from async_tracker.connections.calls import call
-from async_tracker.connections.replies import info_of
+from async_tracker.connections.replies import REPLICA, role_of
 from async_tracker.errors import StorageError, StorageUnavailable, TrackerError
 from async_tracker.instance.host import host_id
 from async_tracker.policy import InstanceState
+from async_tracker.queries.questions import OF_REPLICA
 from async_tracker.queries.wording import duration, matching
 from async_tracker.records import Instance
 from async_tracker.store import keys
@@ -58,13 +59,13 @@ async def _asked(tracker: Tracker) -> list[Instance]:
     """Ask for all instances. Raises StorageError where Redis refuses, and where it is a replica: what it has may be of long ago."""
     async with tracker.redis() as namespaced:
         try:
-            info = info_of(await call(namespaced.redis, "INFO", "replication"))
+            role = role_of(await call(namespaced.redis, "INFO", "replication"))
         except StorageUnavailable:
             raise
         except StorageError:  # not allowed: if nothing else is either, the question itself says so
-            info = {}
-    if info.get("role") == "slave":
-        raise StorageError("it is a replica, which may be behind: give the url of its primary")
+            role = ""
+    if role == REPLICA:
+        raise StorageError(OF_REPLICA)
     return await tracker.instances()
 
 

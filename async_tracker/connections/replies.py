@@ -76,6 +76,18 @@ def run_id_of(reply: Any) -> str:
     return info_of(reply).get("run_id", "")
 
 
+REPLICA = "replica"
+
+
+def role_of(reply: Any) -> str:
+    """Read from the reply of INFO whether a ``primary`` answered or a ``replica``, whose data may be behind; '' where it does not tell.
+
+    >>> role_of(b"# Replication\\r\\nrole:slave\\r\\n"), role_of({"role": "master"}), role_of(None)
+    ('replica', 'primary', '')
+    """
+    return {"slave": REPLICA, "master": "primary"}.get(info_of(reply).get("role", ""), "")
+
+
 def members_of(reply: Sequence[Any]) -> list[bytes]:
     """Read the members of a sorted set from a reply with scores: of ZSCAN, or of ZRANGE with WITHSCORES.
 

@@ -84,6 +84,8 @@ class Registration:
         self.has_tried = asyncio.Event()
         """Set when the first beat has been answered, or has failed."""
         self._left_replica_at = float("-inf")
+        self._server = ""
+        """Which server Redis was at the last beat; '' before the first one."""
         self._sent_generation = self._beating_generation = self._beating_spoken = 0
 
     def describe_anew(self, description: Description) -> None:
@@ -110,6 +112,7 @@ class Registration:
         """Connect and register if need be, and beat once."""
         try:
             await self._link.ensure()
+            self._note_server()
             if not self.is_registered:
                 await self._register()
             reply = await self._send()
@@ -132,6 +135,17 @@ class Registration:
             self._heartbeat.hurry()
         else:
             self._succeeded()
+
+    def _note_server(self) -> None:
+        """Have all written again where Redis is another server by now: a failover loses the newest writes, though they were answered.
+
+        That is what has started, what has ended, and what was counted. A server that does not tell which one it is may be another one
+        with every connection.
+        """
+        before, self._server = self._server, self._link.server_run_id or f"unknown, connection {self._link.generation}"
+        if before not in ("", self._server):
+            self._journal.resend_counts()
+            self._journal.write_all_again()
 
     async def _send(self) -> Reply:
         async with self._pen.lock:

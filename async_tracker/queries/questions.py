@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -11,8 +11,8 @@ import anyio.lowlevel
 
 from async_tracker.clock import from_ms
 from async_tracker.connections.calls import call_many, refused, run_script
-from async_tracker.connections.replies import run_id_of
-from async_tracker.errors import CorruptRecord
+from async_tracker.connections.replies import REPLICA, role_of, run_id_of
+from async_tracker.errors import CorruptRecord, StorageError
 from async_tracker.liveness.evidence import findings_of, registered_in, rests_on_others, verdicts_of
 from async_tracker.liveness.lookup import connections_calls, read_connections
 from async_tracker.queries.answers import (
@@ -36,6 +36,9 @@ from async_tracker.store.observation import Connections, Observation
 from async_tracker.store.reading import AskedInstances, HeldRead, Reading, stored_run
 from async_tracker.store.run_record import job_ref
 from async_tracker.store.scripts import SCRIPTS, observe_call, read_observation
+
+OF_REPLICA = "it is a replica, which may be behind: give the url of its primary"
+"""What is said where only a primary will do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,7 @@ class Queries:
             duration=time.monotonic() - began,
             corrupt=tuple(sorted(set(picture.corrupt))),
             unlisted=unlisted_in(picture),
+            role=picture.findings.observation.role,
         )
 
     async def instances(self) -> list[Instance]:
@@ -137,8 +141,10 @@ class Queries:
         return list((await self._picture()).instances.values())
 
     async def server_run_id(self) -> str:
-        """Give the run id of the server; '' when it does not tell."""
-        (info,) = await call_many(self._redis, [("INFO", "server")])
+        """Give the run id of the server; '' when it does not tell. Raises StorageError where it is a replica: nothing can be done there."""
+        info, replication = await call_many(self._redis, [("INFO", "server"), ("INFO", "replication")])
+        if role_of(replication) == REPLICA:
+            raise StorageError(OF_REPLICA)
         return run_id_of(info)
 
     # the look at Redis with which each begins
@@ -190,10 +196,13 @@ class Queries:
     async def _observe(self) -> Observation:
         names, arguments = observe_call("")
         script = SCRIPTS["observe"]
-        info, reply = await call_many(self._redis, [("INFO", "server"), ("EVALSHA", script.sha, len(names), *names, *arguments)])
+        asked = [("INFO", "server"), ("INFO", "replication"), ("EVALSHA", script.sha, len(names), *names, *arguments)]
+        info, replication, reply = await call_many(self._redis, asked)
         if refused(reply):
             reply = await run_script(self._redis, script, names, arguments)
-        return read_observation(reply, run_id_of(info))
+        # Connections of instances are those to the primary, and the note is of the primary: a replica knows of heartbeats alone.
+        role = role_of(replication)
+        return replace(read_observation(reply, "" if role == REPLICA else run_id_of(info)), role=role)
 
     async def _ask(self, observation: Observation, names: Sequence[str], *, with_jobs: bool = False) -> _Asked:
         """Ask what these instances say of themselves, for their connections, and which jobs are in flight on them, in one round trip."""

@@ -42,3 +42,5 @@ class Observation:
     gone: Mapping[str, int]
     watchdogs: Mapping[str, str]
     dead: Mapping[str, int]
+    role: str = ""
+    """``primary``, or ``replica``: that one may be behind, and knows no connection of an instance; '' where it was not asked or told."""

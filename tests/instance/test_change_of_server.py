@@ -1,0 +1,153 @@
+"""Another server in the place of the one that an instance wrote to: what the old one alone was told is told to the new one, at once."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+import redis.asyncio
+
+from async_tracker import InstanceState, StorageError, Tracker
+from async_tracker.embedded import EmbeddedServer
+from async_tracker.store.scripts import SCRIPTS
+from tests.crash.fleet import script_call
+from tests.harness.servers import address_of
+from tests.harness.wait import wait_until
+from tests.harness.wire import WireProxy
+
+RARE = {"heartbeat_interval": 60.0, "heartbeat_ttl": 120.0, "silence_limit": 200.0, "watchdog": False}
+"""So rare that what is right after a failover was made right by the first beats, and not by one that was due anyway."""
+
+
+class Pair:
+    """A primary and its replica, each with a client of the test's own, and the address under which a service is found."""
+
+    def __init__(self, old: EmbeddedServer, new: EmbeddedServer, service: WireProxy) -> None:
+        self.service = service
+        self._new_address = address_of(new.tcp_url)
+        self._old_port = old.port
+        self.old, self.new = redis.asyncio.Redis.from_url(old.tcp_url), redis.asyncio.Redis.from_url(new.tcp_url)
+        self.replica_url = new.tcp_url
+
+    async def replicate(self) -> None:
+        """Make the new server a replica, and wait until it has all that the old one has."""
+        await self.new.execute_command("REPLICAOF", "127.0.0.1", str(self._old_port))
+        await self.caught_up()
+
+    async def caught_up(self) -> None:
+        """Wait until the replica has all that was written up to now."""
+        written: int = (await self.old.info("replication"))["master_repl_offset"]
+
+        async def has_all() -> bool:
+            status = await self.new.info("replication")
+            return status.get("master_link_status") == "up" and int(status["slave_repl_offset"]) >= written
+
+        await wait_until(has_all, timeout=30, description="the replica has everything")
+
+    async def aclose(self) -> None:
+        await self.old.aclose()
+        await self.new.aclose()
+
+    async def part(self) -> None:
+        """From here on the replica is told nothing more."""
+        await self.new.execute_command("REPLICAOF", "NO", "ONE")
+
+    def fail_over(self) -> None:
+        """Lead every client to the new server."""
+        self.service.lead_to(self._new_address)
+        self.service.cut()
+
+
+@pytest.fixture
+async def pair(make_server: Callable[..., EmbeddedServer]) -> AsyncIterator[Pair]:
+    old, new = (make_server(tcp=True, extra_args=("--repl-diskless-sync-delay", "0")) for _ in range(2))
+    with WireProxy(address_of(old.tcp_url)) as service:
+        made = Pair(old, new, service)
+        await made.replicate()
+        yield made
+        await made.aclose()
+
+
+async def told(client: Any, namespace: str) -> tuple[int, int]:
+    """Give how many runs are counted as started, and how many as succeeded."""
+    stats = await Tracker(namespace=namespace, redis=client).stats()
+    return stats.started, stats.succeeded
+
+
+async def test_a_failover_that_loses_the_newest_writes_leaves_records_and_counters_right_within_two_beats(pair: Pair, namespace: str):
+    async with Tracker(namespace=namespace, redis_options={"url": pair.service.url}, **RARE) as tracker, AsyncExitStack() as late:
+        async with tracker.register() as instance_id:
+            jobs = f"{namespace}:jobs:{instance_id}"
+            async with AsyncExitStack() as lost:
+                for job_id in ("ends unseen", "stays"):
+                    stack = lost if job_id == "ends unseen" else late
+                    await stack.enter_async_context(tracker.track(job_id, function="send"))
+
+                async def written() -> bool:
+                    return bool(await pair.old.scard(jobs) == 2)
+
+                await wait_until(written, description="the runs are written")
+                await pair.caught_up()
+                await pair.part()
+            await late.enter_async_context(tracker.track("starts unseen", function="send"))
+
+            async def only_the_old_one_knows() -> bool:
+                listed: set[bytes] = await pair.old.smembers(jobs)
+                return listed == {b"stays", b"starts unseen"}
+
+            await wait_until(only_the_old_one_knows, description="the old server was told what is lost with it")
+            assert await pair.new.smembers(jobs) == {b"ends unseen", b"stays"}
+            pair.service.forget_commands()
+            pair.fail_over()
+
+            async def right() -> bool:
+                listed: set[bytes] = await pair.new.smembers(jobs)
+                return listed == {b"stays", b"starts unseen"}
+
+            await wait_until(right, timeout=30, description="the new server lists what is in flight")
+            assert await pair.new.exists(f"{namespace}:job:starts unseen", f"{namespace}:job:ends unseen") == 1
+            beats = [command for command in pair.service.commands if script_call(SCRIPTS["beat"])(command)]
+            assert 1 <= len(beats) <= 4, "each beat is sent twice where the server does not know the script yet"
+            assert await told(pair.new, namespace) == (3, 1)
+            await late.aclose()
+        assert await tracker.orphans() == []
+
+
+async def test_counters_of_the_lost_second_are_counted_once_and_those_that_arrived_not_twice(pair: Pair, namespace: str):
+    async def has(client: Any, runs: int) -> bool:
+        return await told(client, namespace) == (runs, runs)
+
+    beating = {**RARE, "heartbeat_interval": 0.2}
+    async with Tracker(namespace=namespace, redis_options={"url": pair.service.url}, **beating) as tracker, tracker.register():
+        for runs in (1, 2):
+            async with tracker.track("1", function="send"):
+                pass
+            await wait_until(lambda runs=runs: has(pair.old, runs), description="the old server has counted")
+            if runs == 1:
+                await pair.caught_up()
+                await pair.part()
+        assert await told(pair.new, namespace) == (1, 1)
+        pair.fail_over()
+        await wait_until(lambda: has(pair.new, 2), timeout=30, description="the new server has counted the same")
+
+
+async def test_questions_at_a_replica_say_so_and_judge_by_heartbeats_while_recovery_refuses_it(pair: Pair, namespace: str):
+    beating = {**RARE, "heartbeat_interval": 0.5, "heartbeat_ttl": 2.0}
+    async with (
+        Tracker(namespace=namespace, redis_options={"url": pair.service.url}, **beating) as tracker,
+        tracker.register() as instance_id,
+    ):
+        fields = await pair.old.hgetall(f"{namespace}:instance:{instance_id}")
+        asking = Tracker(namespace=namespace, redis=pair.new)
+        assert (await tracker.snapshot()).role == "primary"
+        seconds, _ = await pair.old.time()
+        await pair.old.hset(f"{namespace}:instance:long gone", mapping={**fields, "library": "of no one here"})
+        await pair.old.zadd(f"{namespace}:instances", {"long gone": seconds * 1000 - 600_000})
+        await pair.caught_up()
+        snapshot = await asking.snapshot()
+        assert snapshot.role == snapshot.to_dict()["role"] == "replica"
+        states = {item.instance_id: item.state for item in snapshot.instances}
+        assert states == {instance_id: InstanceState.ALIVE, "long gone": InstanceState.DEAD}
+        for dry_run in (True, False):
+            with pytest.raises(StorageError, match="it is a replica"):
+                await asking.recover(dry_run=dry_run)

@@ -376,6 +376,73 @@ class History:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Chain:
+    """Where a task, or a thread that works for it, waits: ``file:line function``, no values."""
+
+    frames: tuple[str, ...] = ()
+    """From the outermost function down to the line at which it waits."""
+    ends: str = ""
+    """What is waited for there: the type of it, or ``running``, ``not begun``, ``about to go on``, ``a free thread``. Empty where the
+    branches say it, and for a thread."""
+    thread: str | None = None
+    """The thread that works for it, by its name; what that does is the one branch."""
+    branches: tuple["Chain", ...] = ()
+    """What it waits for at the same time, of `gather` or a task group; equal ones once."""
+    times: int = 1
+    """How many of the branches beside it are equal to this one."""
+    left_out: int = 0
+    """How many branches were not followed."""
+
+    to_dict = to_dict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingJobs:
+    """Jobs in flight of one function that wait in the same way."""
+
+    count: int
+    job_ids: tuple[str, ...]
+    """Their ids, the oldest first; fewer than ``count`` where the answer had to be cut."""
+    function: str | None
+    chain: Chain
+
+    to_dict = to_dict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadStack:
+    """What a thread of the worker's process does."""
+
+    name: str
+    frames: tuple[str, ...]
+    """``file:line function``, from the outermost down to where it is."""
+
+    to_dict = to_dict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stacks:
+    """What every thread of an instance does, and where each of its jobs in flight waits, at one moment.
+
+    Jobs go on while others are looked at: each chain is of one moment, and all are of some ms.
+    """
+
+    instance_id: str
+    taken_at: datetime
+    took: float
+    """In how many seconds it was read in the worker."""
+    is_blocked: bool
+    """The event loop did not run: the watchdog's thread has read it."""
+    threads: tuple[ThreadStack, ...]
+    jobs: tuple[WaitingJobs, ...]
+    """The largest group first."""
+    cut: str = ""
+    """What was left out, for the answer to stay small; empty where nothing was."""
+
+    to_dict = to_dict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """Something that happened. ``event_id`` orders events and is what ``events(since=…)`` takes."""
 

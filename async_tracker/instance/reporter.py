@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from typing import Unpack
+import threading
+from typing import Any, Unpack
 
 from async_tracker.clock import ServerClock, monotonic_ms
 from async_tracker.errors import StorageError
@@ -67,6 +68,7 @@ class Reporter:
             library=self._library,
             **facts,
         )
+        started.placed = _place()
         self._journal.start(started)
         if started.job_try > 1:
             self._writer.hurry(started)
@@ -75,9 +77,11 @@ class Reporter:
     def enter_run(self, run: Run) -> None:
         """Make it the run of this context: what `current_job` gives."""
         current.set(run)
+        run.placed = _place()
 
     def end_run(self, run: Run) -> None:
         """Take a run out of flight; a second time changes nothing."""
+        run.placed = None
         self._journal.end(run)
 
     def resume_run(self, run: Run) -> None:
@@ -93,6 +97,7 @@ class Reporter:
         if run.owned and run.outcome is None:
             run.ended_mono_ms = ended_mono_ms or monotonic_ms()
             run.outcome = outcome
+        run.placed = None
         self._journal.end(run)
 
     def count_end(self, run: Run, outcome: str, *, ended_mono_ms: float = 0.0) -> None:
@@ -140,3 +145,9 @@ class Reporter:
             with contextlib.suppress(TimeoutError):  # the writer has logged that tracking is behind
                 async with asyncio.timeout(self._start_timeout):
                     await self._writer.wait_written(lambda: run.stored or not run.in_flight)
+
+
+def _place() -> "asyncio.Task[Any] | int":
+    """Give what runs at this moment: the task, or else the thread."""
+    task = asyncio.current_task() if asyncio._get_running_loop() is not None else None
+    return task if task is not None else threading.get_ident()

@@ -120,6 +120,10 @@ class Run:
     """The journal has taken it in since it started."""
     is_start_counted: bool = False
     is_end_counted: bool = False
+    placed: Any = None
+    """The task that runs it, or the number of the thread; None where it is not known."""
+    library_files: tuple[str, ...] = ()
+    """Where the outermost functions of its chain are that are the library's, or ours: ends of names of files."""
     keeper: Keeper
     """What keeps it. A run that is made with few facts, for speed, has none until `complete`."""
     handle: "CurrentJob | None" = None
@@ -153,6 +157,10 @@ class Run:
 
     def complete(self) -> None:
         """Learn what is only needed where the run is read; a second time changes nothing."""
+
+    def place(self) -> Any:
+        """Give the task that runs it, or the number of the thread; None where it is not known."""
+        return self.placed
 
     def record(self, *, superseded: int = 0) -> RunRecord:
         """Give what is stored of it."""

@@ -30,6 +30,7 @@ from async_tracker.instance.pulse import Pulse
 from async_tracker.instance.registration import Registration
 from async_tracker.instance.reporter import Reporter
 from async_tracker.instance.runs import Run
+from async_tracker.instance.stacks import Observer
 from async_tracker.instance.sweep_loop import SweepLoop
 from async_tracker.instance.tasks import Failures, end_tasks, keep_running
 from async_tracker.instance.voice import Voice
@@ -117,6 +118,7 @@ class Runtime:
             on_orders=lambda lines, now_ms: self.orders.hear(lines, now_ms),
         )
         self.journal = self.writer.journal
+        self.observer = Observer(runs=self.journal.runs, instance_id=lambda: self.pen.instance_id, clock=self.clock)
         self.failures = Failures()
         self.heartbeat = Heartbeat(
             pen=self.pen,

@@ -35,6 +35,12 @@ class ArqRun(Run):
 
     __init__ = object.__init__
 
+    library_files: tuple[str, ...] = ("arq/worker.py", "asyncio/tasks.py", "integrations/arq/wrapping.py")
+
+    def place(self) -> Any:
+        """arq's own task for the job: it waits for the function's, or is in a hook."""
+        return self.task
+
     def complete(self) -> None:
         """Learn what is needed only where the run is read."""
         if self.ctx is not None:

@@ -1,5 +1,7 @@
 """A run as the middleware of dramatiq knows it."""
 
+import threading
+
 from dramatiq.broker import MessageProxy
 
 from async_tracker.clock import monotonic_ms
@@ -20,6 +22,7 @@ class DramatiqRun(Run):
 
     library: str = LIBRARY
     scope: str = LIBRARY
+    library_files: tuple[str, ...] = ("threading.py", "dramatiq/worker.py", "dramatiq/actor.py")
 
     def __init__(self, tracked: TrackedWorker, message: MessageProxy) -> None:
         self.tracked = tracked
@@ -29,6 +32,7 @@ class DramatiqRun(Run):
         self.instance_id = tracked.runtime.instance_id
         self.started_mono_ms = monotonic_ms()
         self.ending = Ending()
+        self.placed = threading.get_ident()
         self.retries: int = message.options.get("retries", 0)
         """How often the message had been retried when it started."""
         if self.retries:

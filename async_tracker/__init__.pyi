@@ -11,6 +11,7 @@ from async_tracker.instance.runs import CurrentJob, current_job
 from async_tracker.namespace import Namespace, SyncNamespace
 from async_tracker.policy import InstanceState
 from async_tracker.records import (
+    Deploy,
     Event,
     FunctionStats,
     History,
@@ -34,6 +35,7 @@ __all__ = [
     "ConfigError",
     "CorruptRecord",
     "CurrentJob",
+    "Deploy",
     "Event",
     "FunctionStats",
     "History",

@@ -24,6 +24,7 @@ _SHORTEST = 0.01
 """Seconds between two beats, or two sweeps."""
 _MOST_RECOVERIES = 1_000_000
 _MOST = 2**31
+_VERSION_LENGTH = 200
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
@@ -46,6 +47,7 @@ class Settings:
     linger: float = 0.002
     gather: float = 0.05
     durable: bool = False
+    version: str | None = None
     hook_timeout: float = 0.25
     recover: bool = True
     max_recoveries: int = 3
@@ -64,7 +66,14 @@ class Settings:
             )
         if self.queue is not None and not isinstance(self.queue, str):
             raise ConfigError(f"queue ({self.queue!r}) must be the name of a queue, as text: write queue='mail'")
-        for name, text in (("instance_id", self.instance_id), ("queue", self.queue)):
+        if self.version is not None and (
+            not isinstance(self.version, str) or not 0 < len(self.version) <= _VERSION_LENGTH or _CONTROL.search(self.version)
+        ):
+            raise ConfigError(
+                f"version ({_cut(self.version)}) must be text of at most {_VERSION_LENGTH} characters, without control characters: "
+                "write what your team calls the deploy, version='2026-07-29.1' or the commit for example"
+            )
+        for name, text in (("instance_id", self.instance_id), ("queue", self.queue), ("version", self.version)):
             check_text(name, text or "")
         for name in ("watchdog", "durable", "recover", "record_args"):
             if type(getattr(self, name)) is not bool:

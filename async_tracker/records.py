@@ -64,7 +64,10 @@ class Instance:
     """Where its loop is blocked, innermost frame first (``file:line function``); empty unless the watchdog speaks."""
     blocked_for: float | None = None
     tags: tuple[str, ...] = ()
+    version: str | None = None
+    """What its team calls the deploy that it belongs to, by the setting ``version``."""
     versions: Mapping[str, str] = field(default_factory=dict)
+    """Of Python, of this package and of the worker library."""
     redis: str | None = None
     """The tracker's Redis as this instance reaches it; no password."""
     connection_ids: tuple[int, ...] = ()
@@ -362,6 +365,17 @@ class HistoryPoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Deploy:
+    """A version that was new in the fleet, or was back after another one, by the setting ``version`` of its first instance."""
+
+    version: str
+    at: datetime
+    """When that instance registered, of the server's clock."""
+
+    to_dict = to_dict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class History:
     """What was, in steps of ``step`` seconds, the oldest first."""
 
@@ -369,6 +383,8 @@ class History:
     queue: str | None
     step: float
     points: tuple[HistoryPoint, ...]
+    deploys: tuple[Deploy, ...] = ()
+    """The deploys since the first point began, of whatever function and queue; the oldest first."""
     skipped: int = 0
     """Records that another version wrote, and this one cannot read."""
 

@@ -73,10 +73,13 @@ async def _queues(tracker: Tracker) -> tuple[list[QueueDepth], str | None]:
 
 def instances_table(instances: Iterable[Instance], *, namespace: str, url: str) -> Table:
     """Lay out instances: one line each, with the reason for its state and, while its loop is blocked, the line that blocks it."""
+    found = list(instances)
+    has_versions = any(item.version is not None for item in found)
     rows = [
         (
             shown(item.instance_id),
             str(item.state),
+            *((shown(item.version),) if has_versions else ()),
             shown(item.queue),
             f"{item.busy}/{item.concurrency}" if item.concurrency is not None else str(item.busy),
             f"{duration(item.heartbeat_age)} ago",
@@ -85,9 +88,20 @@ def instances_table(instances: Iterable[Instance], *, namespace: str, url: str) 
             megabytes(item.rss_bytes),
             instance_remark(item),
         )
-        for item in instances
+        for item in found
     ]
-    columns = ("INSTANCE", "STATE", "QUEUE", "BUSY", "HEARTBEAT", "LOOP LAG", "UP", "MEMORY", "WHY")
+    columns = (
+        "INSTANCE",
+        "STATE",
+        *(("VERSION",) if has_versions else ()),
+        "QUEUE",
+        "BUSY",
+        "HEARTBEAT",
+        "LOOP LAG",
+        "UP",
+        "MEMORY",
+        "WHY",
+    )
     return Table(title=f"{counted(len(rows), 'instance')} in namespace {shown(namespace)} on {shown(url)}", columns=columns, rows=rows)
 
 

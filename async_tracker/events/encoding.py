@@ -10,7 +10,18 @@ from async_tracker.errors import CorruptRecord
 from async_tracker.records import EVENT_SCHEMA, Event
 from async_tracker.store.run_record import RunRecord
 
-EVENT_TYPES = ("orphaned", "recovered", "quarantined", "stalled", "instance_dead", "ownership_lost", "unquarantined", "action", "control")
+EVENT_TYPES = (
+    "orphaned",
+    "recovered",
+    "quarantined",
+    "stalled",
+    "instance_dead",
+    "ownership_lost",
+    "unquarantined",
+    "action",
+    "control",
+    "deployed",
+)
 """``on()`` and the stream know these. ``recovered`` covers a delayed recovery: its delay is in the details."""
 
 EVENT_ID = re.compile(r"\d{1,20}(-\d{1,20})?")

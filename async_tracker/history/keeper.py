@@ -32,6 +32,7 @@ _PAIRS_AT_ONCE = 20
 """Pairs whose hour is read and rolled up at a time: some 60 kB."""
 _DEPTHS_SECONDS = 2.0
 _QUEUES_SAMPLED = 50
+_VERSIONS_SAMPLED = 50
 _MINUTES_IN_REACH = 25 * 60
 """For how long minutes are kept after their hour: a day, and the hour that is running."""
 _LEAST_SECONDS = 3_600
@@ -83,7 +84,8 @@ class HistoryKeeper:
 
     async def _keep(self, minute: int) -> None:
         if minute != self._sampled:
-            await self._store.sample(minute, self._library, await self._sample())
+            sample, versions = await self._sample()
+            await self._store.sample(minute, self._library, sample, versions)
             self._sampled = minute
         if not self._steps and minute != self._packed:
             await self._plan(minute)
@@ -96,13 +98,15 @@ class HistoryKeeper:
                 break
         self._is_refused = self._is_refused and bool(self._steps)
 
-    async def _sample(self) -> str:
+    async def _sample(self) -> tuple[str, list[str]]:
+        """Give the sample, and which versions are in the fleet."""
         read = await self._reading.instances(await self._reading.instance_ids())
         ours = [stored for stored in read.found.values() if stored.description.library == self._library]
         busy = sum(stored.busy for stored in ours)
         slots = sum(stored.description.concurrency or 0 for stored in ours if stored.state != "draining")
         queues = await self._queues([stored.description for stored in ours])
-        return sample_of(busy, slots, queues[:_QUEUES_SAMPLED])
+        versions = sorted({stored.description.version for stored in ours if stored.description.version is not None})
+        return sample_of(busy, slots, queues[:_QUEUES_SAMPLED]), versions[:_VERSIONS_SAMPLED]
 
     async def _queues(self, described: Sequence[Description]) -> list[QueueDepth]:
         if self._depths is None:

@@ -46,7 +46,7 @@ class HistoryReader:
         steps = steps_of(index.now_ms, since, step)
         kept = Collected(range(steps.start, steps.stop), size=steps.step, open_minutes=frozenset(index.open_minutes))
         await self._collect(kept, index, function, queue, by_hour=is_of_hours(step))
-        return history_of(kept, steps, function=function, queue=queue, step=step)
+        return history_of(kept, steps, index.deploys, function=function, queue=queue, step=step)
 
     async def _collect(self, kept: Collected, index: HistoryIndex, function: str | None, queue: str | None, *, by_hour: bool) -> None:
         wanted = list(matching_names(index.series, function, queue))

@@ -10,8 +10,9 @@ from async_tracker.errors import ConfigError
 from async_tracker.history.histogram import Histogram
 from async_tracker.history.minutes import Sample, mean_of, read_samples, spans_of
 from async_tracker.history.packing import Span, spans_in
-from async_tracker.records import OUTCOMES, FunctionStats, History, HistoryPoint, QueueSample, Stats
+from async_tracker.records import OUTCOMES, Deploy, FunctionStats, History, HistoryPoint, QueueSample, Stats
 from async_tracker.store.counters import read_counted_name
+from async_tracker.store.run_record import LAST_MOMENT_MS
 
 MINUTES_KEPT = 86_400.0
 """For how many seconds minutes are kept."""
@@ -233,10 +234,29 @@ def window_of(kept: Collected, *, now_ms: int, window: float) -> Stats:
     return Stats(functions=tuple(functions), window=window, **sums)
 
 
-def history_of(kept: Collected, steps: range, *, function: str | None, queue: str | None, step: float) -> History:
-    """Make the points of a history, the oldest first."""
+def deploys_of(stored: Iterable[str], since_ms: int) -> Iterator[Deploy]:
+    """Read the deploys since a moment; what is none is left out.
+
+    >>> [deploy.version for deploy in deploys_of(["1:one", "9000:2:b", "x"], 5_000)]
+    ['2:b']
+    """
+    for item in stored:
+        at_ms, colon, version = item.partition(":")
+        if colon and at_ms.isdecimal() and since_ms <= int(at_ms) <= LAST_MOMENT_MS:
+            yield Deploy(version=version, at=from_ms(int(at_ms)))
+
+
+def history_of(kept: Collected, steps: range, deploys: Iterable[str], *, function: str | None, queue: str | None, step: float) -> History:
+    """Make the points of a history, the oldest first, with the deploys as they are stored."""
     points = tuple(_point(minute, kept.spans.get((at, None)), kept.samples.get(at, ()), queue=queue) for at, minute in enumerate(steps))
-    return History(function=function, queue=queue, step=step, points=points, skipped=kept.skipped)
+    return History(
+        function=function,
+        queue=queue,
+        step=step,
+        points=points,
+        deploys=tuple(deploys_of(deploys, steps.start * 60_000)),
+        skipped=kept.skipped,
+    )
 
 
 _COUNTED = ("started", *OUTCOMES)

@@ -14,6 +14,7 @@ from async_tracker.errors import StorageError
 from async_tracker.events.encoding import encode_event
 from async_tracker.instance.alarms import Alarms
 from async_tracker.instance.batches import Batches
+from async_tracker.instance.deploy_mark import DeployMark
 from async_tracker.instance.heartbeat import Heartbeat
 from async_tracker.instance.host import new_instance_id
 from async_tracker.instance.order_taker import OrderTaker
@@ -75,6 +76,7 @@ class Registration:
         self._presence = presence
         self._alarms = alarms
         self._on_event = on_event
+        self._deploy_mark = DeployMark(version=description.version, queue=description.queue, on_event=on_event)
         self._loop = asyncio.get_running_loop()
         self._state = InstanceState.ALIVE
         self.is_registered = False
@@ -103,6 +105,7 @@ class Registration:
     def lost(self) -> None:
         """Redis does not know the instance: its data is gone, or the instance was declared dead and lives."""
         self.is_registered = False
+        self._deploy_mark.say_again()
         self._heartbeat.hurry()
         self._journal.write_all_again()
 
@@ -120,6 +123,7 @@ class Registration:
                 if reply.orders:
                     self._orders.hear(reply.orders, reply.now_ms)
                 await self._orders.send_answers()
+                await self._deploy_mark.say(self._store, self._pen.instance_id)
                 await self._batches.send(self._store, self._pen.instance_id)
         except StorageError as exc:
             self._failed(exc)

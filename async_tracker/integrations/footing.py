@@ -62,6 +62,7 @@ class Footing:
             concurrency=concurrency,
             claim_seconds=claim_seconds,
             tags=self.settings.tags,
+            version=self.settings.version,
             versions=versions(*(() if library == NO_LIBRARY else (library,))),
             redis=describe(self.access.client()),
             claims_server=claims_server,

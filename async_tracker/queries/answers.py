@@ -114,6 +114,7 @@ def instance_of(stored: StoredInstance, picture: Picture) -> Instance:
     made.blocked_at = stored.blocked_at if speaks else ()
     made.blocked_for = (observation.now_ms - stored.blocked_since_ms) / 1000.0 if speaks and stored.blocked_since_ms else None
     made.tags = description.tags
+    made.version = description.version
     made.versions = description.versions
     made.redis = description.redis
     made.connection_ids = tuple(connections.ids) if connections is not None else ()

@@ -11,12 +11,15 @@ from async_tracker.store.counters import CountedBatch
 from async_tracker.store.observation import Observation
 from async_tracker.store.run_record import ANY_MARK, RunRecord, encode_run, instance_mark, run_mark
 from async_tracker.store.scripts import (
+    DEPLOYS_KEPT,
     EVENTS_KEPT,
     EVENTS_SECONDS,
     HOURS_SECONDS,
+    MINUTE_MS,
     SCRIPTS,
     STATS_SECONDS,
     TOMBSTONE_MS,
+    VERSION_AWAY_MS,
     answer_call,
     beat_call,
     checked,
@@ -169,11 +172,18 @@ class Store:
         names += [keys.orphans(instance_id), keys.settled(instance_id), keys.told(instance_id)]
         return int(await self._run("bury", names, instance_id)) == 1
 
-    async def sample(self, minute: int, library: str, sample: str) -> bool:
-        """Note how the fleet of one library stands in a minute. Returns False when that was noted before."""
+    async def mark_deploy(self, version: str, event: str) -> bool:
+        """Note that an instance of a version is here. Returns whether that is a deploy: the version is new, or back after another one."""
+        names = [keys.VERSIONS, keys.DEPLOYS, keys.EVENTS]
+        arguments = (version, VERSION_AWAY_MS, DEPLOYS_KEPT, HOURS_SECONDS, EVENTS_KEPT, EVENTS_SECONDS, event)
+        return int(await self._run("mark_deploy", names, *arguments)) == 1
+
+    async def sample(self, minute: int, library: str, sample: str, versions: Sequence[str] = ()) -> bool:
+        """Note how the fleet of one library stands in a minute, and which versions are in it. Returns False when it was noted before."""
         hour = minute // 60
-        names = [keys.samples(str(hour)), keys.HOURS]
-        return int(await self._run("sample", names, f"{minute % 60}:{library}", sample, HOURS_SECONDS, hour)) == 1
+        names = [keys.samples(str(hour)), keys.HOURS, keys.VERSIONS]
+        arguments: list[Argument] = [f"{minute % 60}:{library}", sample, HOURS_SECONDS, hour, minute * MINUTE_MS, *versions]
+        return int(await self._run("sample", names, *arguments)) == 1
 
     async def pack_minute(self, minute: int, records: Mapping[str, bytes]) -> int:
         """Keep the packed records of a closed minute, by function and queue. Returns how many were not there already."""

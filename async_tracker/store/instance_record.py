@@ -40,6 +40,8 @@ class Description:
     claim_seconds: float | None = None
     """How long a claim of its library lives, where all live for as long and the adapter must know it."""
     tags: tuple[str, ...] = ()
+    version: str | None = None
+    """What its team calls the deploy that it belongs to."""
     versions: Mapping[str, str] = field(default_factory=dict)
     redis: str | None = None
     claims_server: str | None = None
@@ -66,6 +68,7 @@ def encode_description(description: Description, limits: Limits) -> dict[str, st
         "versions": json.dumps({fit_text(name): fit_text(version) for name, version in description.versions.items()}),
         "limits": json.dumps([limits.heartbeat_ttl, limits.disconnect_grace, limits.silence_limit, limits.stall_limit]),
         "label": fit_text(description.label) or "",
+        "version": fit_text(description.version) or "",
         "queue": fit_text(description.queue) or "",
         "queues": _dumped(description.queues) if description.queues else "",
         "concurrency": "" if concurrency is None else concurrency,
@@ -168,6 +171,7 @@ def _decode_description(stored: Mapping[str, str]) -> Description:
         concurrency=_number(stored, "concurrency"),
         claim_seconds=float(stored["claim_seconds"]) if "claim_seconds" in stored else None,
         tags=_texts(stored["tags"]),
+        version=stored.get("version"),
         versions=_versions(stored["versions"]),
         redis=stored.get("redis"),
         claims_server=stored.get("claims_server"),

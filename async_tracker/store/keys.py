@@ -37,6 +37,12 @@ MINUTES = "minutes"
 HOURS = "hours"
 """zset: the hours, as numbers since 1970, of which there are minutes or samples and that are not rolled up yet."""
 
+VERSIONS = "versions"
+"""zset: version that users give their deploys -> when it was last seen in the fleet, in ms."""
+
+DEPLOYS = "deploys"
+"""zset: when a version was deployed in ms, a colon and the version -> that time."""
+
 SERIES = "series"
 """zset: function and queue, as JSON -> the last minute in which they counted."""
 

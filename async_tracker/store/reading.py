@@ -72,6 +72,8 @@ class HistoryIndex:
     """The minutes that are not packed."""
     open_hours: list[int]
     """The hours that are not rolled up."""
+    deploys: list[str]
+    """When in ms, a colon and the version; the oldest first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,10 +242,12 @@ class Reading:
 
     async def history_index(self) -> HistoryIndex:
         """Read what there is a history of."""
-        asked: list[Command] = [("TIME",), *(("ZRANGE", key, 0, -1) for key in (keys.SERIES, keys.MINUTES, keys.HOURS))]
-        now, series, minutes, hours = raised(await call_many(self._redis, asked))
+        asked: list[Command] = [("TIME",), *(("ZRANGE", key, 0, -1) for key in (keys.SERIES, keys.MINUTES, keys.HOURS, keys.DEPLOYS))]
+        now, series, minutes, hours, deploys = raised(await call_many(self._redis, asked))
         now_ms = int(now[0]) * 1000 + int(now[1]) // 1000
-        return HistoryIndex(now_ms, [text(name) for name in series], _numbers(minutes), _numbers(hours))
+        return HistoryIndex(
+            now_ms, [text(name) for name in series], _numbers(minutes), _numbers(hours), [text(deploy) for deploy in deploys]
+        )
 
     async def history(self, wanted: Sequence[str], *, minutes: Sequence[int], hours: Sequence[int], days: Sequence[int]) -> HistoryRead:
         """Read, in one round trip: the counters of minutes that are not packed, and of these pairs the packed minutes of hours and the

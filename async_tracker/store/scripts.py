@@ -15,7 +15,7 @@ from async_tracker.store.writes import Beat, Ended
 _OF_INSTANCES = ("register", "beat", "write", "count", "speak", "deregister")
 _OF_SWEEPS = ("lease", "release_lease", "observe", "mark_gone", "declare_dead", "adopt", "announce", "settle", "bury", "unquarantine")
 _OF_ORDERS = ("order", "answer")
-_OF_HISTORY = ("sample", "roll_up", "close_minute", "close_hour")
+_OF_HISTORY = ("sample", "roll_up", "close_minute", "close_hour", "mark_deploy")
 
 SCRIPTS: dict[str, Script] = {name: load_script(__package__, name) for name in (*_OF_INSTANCES, *_OF_SWEEPS, *_OF_ORDERS, *_OF_HISTORY)}
 
@@ -46,6 +46,12 @@ MINUTES_SECONDS = 25 * 3_600
 
 HOURS_SECONDS = 31 * 86_400
 """For how long what was counted in an hour is kept: 30 days, and the day that is not over yet; and minutes that are in no hour yet."""
+
+DEPLOYS_KEPT = 200
+"""How many deploys the history keeps at most, and how many versions it knows."""
+
+VERSION_AWAY_MS = 10 * 60_000
+"""For how long no instance of a version must have been seen, after another one was deployed, for its return to be a deploy."""
 
 SERIES_KEPT = PAIRS_KEPT
 """How many pairs of function and queue have a history of their own; the others share one."""

@@ -39,7 +39,7 @@ class WorkerSettings:
 def starter(workers: Workers, folder: Path, env: Mapping[str, str]) -> Callable[..., WorkerProcess]:
     """Return what starts one worker of the fleet; keywords are further variables of it."""
     (folder / "everything.py").write_text(WORKER)
-    common = {"PYTHONPATH": str(folder), "TRACKER_MAX_RECOVERIES": "2", **env}
+    common = {"PYTHONPATH": str(folder), "TRACKER_MAX_RECOVERIES": "2", "TRACKER_VERSION": "2026-07-29.1", **env}
 
     def start(**more: str) -> WorkerProcess:
         return workers.start_program([sys.executable, "-m", "arq", "everything.WorkerSettings"], env={**common, **more})

@@ -31,7 +31,7 @@ import asyncio, os
 from arq.connections import RedisSettings
 from async_tracker import Tracker
 
-tracker = Tracker(namespace="my_app", heartbeat_interval=0.3, heartbeat_ttl=0.9, disconnect_grace=0.3, max_recoveries=1)
+tracker = Tracker(namespace="my_app", heartbeat_interval=0.3, heartbeat_ttl=0.9, disconnect_grace=0.3, max_recoveries=1, version="1.0")
 
 async def pill(ctx):
     await asyncio.sleep(60)

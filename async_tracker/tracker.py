@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mappi
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from itertools import chain
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Literal, Self, TypeVar, overload
 
 from async_tracker.config import (
     SETTING_NAMES,
@@ -267,25 +267,92 @@ class Tracker:
         """Read instances, jobs and orphans, in at most four round trips; in six when instances have very many jobs each."""
         return await self._queries().snapshot()
 
-    async def instances(self) -> list[Instance]:
-        """List every instance, and the dead whose orphans are not yet recovered; the longest running first."""
-        return await self._queries().instances()
+    @overload
+    async def instances(self, *, limit: int | None = ..., after: str | None = ..., count: Literal[False] = ...) -> list[Instance]: ...
+
+    @overload
+    async def instances(self, *, count: Literal[True]) -> int: ...
+
+    async def instances(self, *, limit: int | None = None, after: str | None = None, count: bool = False) -> list[Instance] | int:
+        """List every instance, and the dead whose orphans are not yet recovered; the longest running first.
+
+        With ``limit`` a page of at most so many, in the order of their ids, and ``after`` begins it after that id; only they are read.
+        ``count=True`` gives how many there are, and reads none. Raises ConfigError for a ``limit`` that is no whole number from 1 on.
+        """
+        check_argument_whole("instances", least=1, limit=limit)
+        check_argument_texts("instances", after=after)
+        if count:
+            _refuse_page("instances", limit, after)
+            return await self._queries().count_instances()
+        return await self._queries().instances(limit=limit, after=after)
 
     async def instance(self, instance_id: str) -> Instance | None:
         """Give one instance, or None."""
         return await self._queries().instance(instance_id)
 
-    async def jobs(self, instance_id: str | None = None, function: str | None = None) -> list[Job]:
-        """List the jobs in flight, the oldest first, of one instance or function if given."""
-        return await self._queries().jobs(instance_id, function)
+    @overload
+    async def jobs(
+        self,
+        instance_id: str | None = ...,
+        function: str | None = ...,
+        *,
+        limit: int | None = ...,
+        after: tuple[str, str] | None = ...,
+        count: Literal[False] = ...,
+    ) -> list[Job]: ...
+
+    @overload
+    async def jobs(self, instance_id: str | None = ..., function: str | None = ..., *, count: Literal[True]) -> int: ...
+
+    async def jobs(
+        self,
+        instance_id: str | None = None,
+        function: str | None = None,
+        *,
+        limit: int | None = None,
+        after: tuple[str, str] | None = None,
+        count: bool = False,
+    ) -> list[Job] | int:
+        """List the jobs in flight, the oldest first, of one instance or function if given. Of one instance, only that is read.
+
+        With ``limit`` a page of at most so many, in the order of instances' ids and jobs' ids, and ``after`` begins it after this
+        instance id and job id, those of the last job of the page before; only the instances of the page are read. ``count=True`` gives
+        how many jobs Redis lists and reads none; of a function it reads all. Raises ConfigError for what is no such argument.
+        """
+        check_argument_whole("jobs", least=1, limit=limit)
+        _check_place("jobs", after)
+        queries = self._queries()
+        if count:
+            _refuse_page("jobs", limit, after)
+            return len(await queries.jobs(instance_id, function)) if function is not None else await queries.count_jobs(instance_id)
+        if limit is None and after is None:
+            return await queries.jobs(instance_id, function)
+        return await queries.page_of_jobs(instance_id, function, limit=limit, after=after)
 
     async def job(self, job_id: str) -> Job | None:
         """Give the newest run in flight of one job, or None. Raises CorruptRecord when its record cannot be read."""
         return await self._queries().job(job_id)
 
-    async def orphans(self) -> list[Orphan]:
-        """List the jobs whose instance is dead and that are not yet recovered, the oldest first."""
-        return await self._queries().orphans()
+    @overload
+    async def orphans(
+        self, *, limit: int | None = ..., after: tuple[str, str] | None = ..., count: Literal[False] = ...
+    ) -> list[Orphan]: ...
+
+    @overload
+    async def orphans(self, *, count: Literal[True]) -> int: ...
+
+    async def orphans(self, *, limit: int | None = None, after: tuple[str, str] | None = None, count: bool = False) -> list[Orphan] | int:
+        """List the jobs whose instance is dead and that are not yet recovered, the oldest first.
+
+        ``limit`` and ``after`` give a page, as those of `jobs` do. ``count=True`` gives how many jobs are listed for instances that a
+        sweep has declared dead. Raises ConfigError for what is no such argument.
+        """
+        check_argument_whole("orphans", least=1, limit=limit)
+        _check_place("orphans", after)
+        if count:
+            _refuse_page("orphans", limit, after)
+            return await self._queries().count_orphans()
+        return await self._queries().orphans(limit=limit, after=after)
 
     async def quarantined(self) -> list[Quarantined]:
         """List the poison pills, the longest quarantined first."""
@@ -338,9 +405,12 @@ class Tracker:
 
     async def queues(self) -> list[QueueDepth]:
         """Tell how full the queues are that instances work on, of every library whose Redis this process can reach."""
+        listed = await Reading(self._namespaced()).queues()
+        if listed is None:
+            listed = [stored.description for stored in await self.stored_instances()]
         described: dict[str, list[Description]] = {}
-        for stored in await self.stored_instances():
-            described.setdefault(stored.description.library, []).append(stored.description)
+        for description in listed:
+            described.setdefault(description.library, []).append(description)
         depths: list[QueueDepth] = []
         for library in sorted(described):
             adapter = self._registry.adapter(library)
@@ -415,3 +485,15 @@ class Tracker:
                 self._sync = self._access.sync_client()
             client = self._sync
         yield SyncNamespace(client, self.namespace)
+
+
+def _check_place(method: str, after: object) -> None:
+    """Refuse what is no place in the order of jobs. Raises WrongArgument."""
+    is_place = isinstance(after, tuple) and len(after) == 2 and all(isinstance(part, str) for part in after)
+    if after is not None and not is_place:
+        raise WrongArgument(f"{method}(after={after!r:.80}): write the last job that you have: after=(job.instance_id, job.job_id)")
+
+
+def _refuse_page(method: str, limit: object, after: object) -> None:
+    if limit is not None or after is not None:
+        raise WrongArgument(f"{method}(count=True) counts all: leave out limit and after")

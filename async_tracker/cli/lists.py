@@ -1,6 +1,7 @@
 """``ps``, ``jobs``, ``orphans``, ``stats``: what there is."""
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 
 from anyio import fail_after
@@ -111,8 +112,12 @@ def queues_table(queues: Iterable[QueueDepth]) -> Table:
     return Table(title=counted(len(rows), "queue"), columns=("QUEUE", "LIBRARY", "DEPTH", "DUE", "OLDEST WAIT"), rows=rows)
 
 
-async def jobs(target: Target, *, instance: str | None, function: str | None) -> int:
-    """Show the jobs in flight."""
+async def jobs(
+    target: Target, *, instance: str | None, function: str | None, limit: int | None = None, after: tuple[str, str] | None = None
+) -> int:
+    """Show the jobs in flight, all of them or a page."""
+    if limit is not None or after is not None:
+        return await _page_of_jobs(target, instance=instance, function=function, limit=limit, after=after)
     async with reach(target) as tracker:
         snapshot = await tracker.snapshot()
     by_id = {item.instance_id: item for item in snapshot.instances}
@@ -129,8 +134,38 @@ async def jobs(target: Target, *, instance: str | None, function: str | None) ->
     return Ending.OK
 
 
-def jobs_table(found: Iterable[Job], instances: Mapping[str, Instance]) -> Table:
-    """Lay out jobs in flight, each with the state of its instance."""
+async def _page_of_jobs(
+    target: Target, *, instance: str | None, function: str | None, limit: int | None, after: tuple[str, str] | None
+) -> int:
+    """Show a page of the jobs in flight, and how many there are. Only the instances of the page are read."""
+    async with reach(target) as tracker:
+        names: list[str | None] = [None]
+        if instance is not None:
+            names = list(await _instances_called(tracker, instance))
+        found: list[Job] = []
+        for name in names:
+            left = limit - len(found) if limit is not None else None
+            found += await tracker.jobs(name, function, limit=left, after=after) if left != 0 else []
+        total = sum([await tracker.jobs(name, count=True) for name in names])
+    last = (found[-1].instance_id, found[-1].job_id) if limit is not None and len(found) == limit else None
+    if target.as_json:
+        say_document({"jobs": found, "listed": total, "next": last})
+        return Ending.OK
+    show(jobs_table(found, {}, listed=total))
+    if last is not None:
+        remark(f"The next page: --after {' '.join(shlex.quote(shown(part)) for part in last)}")
+    return Ending.OK
+
+
+async def _instances_called(tracker: Tracker, wanted: str) -> list[str]:
+    """Find the ids that an id, a label, or the beginning of either stands for; nothing else is read where it is an id."""
+    if await tracker.instance(wanted) is not None:
+        return [wanted]
+    return sorted(item.instance_id for item in matching(await tracker.instances(), wanted))
+
+
+def jobs_table(found: Iterable[Job], instances: Mapping[str, Instance], *, listed: int | None = None) -> Table:
+    """Lay out jobs in flight, each with the state of its instance; ``listed`` says how many there are where these are a page of them."""
     rows = [
         (
             shown(job.job_id),
@@ -146,7 +181,8 @@ def jobs_table(found: Iterable[Job], instances: Mapping[str, Instance]) -> Table
         for job in found
     ]
     columns = ("JOB", "FUNCTION", "TRY", "RUNNING FOR", "PROGRESS", "QUEUE", "INSTANCE", "STATE", "REMARKS")
-    return Table(title=f"{counted(len(rows), 'job')} in flight", columns=columns, rows=rows)
+    of_how_many = f" of {listed} listed" if listed is not None else ""
+    return Table(title=f"{counted(len(rows), 'job')}{of_how_many} in flight", columns=columns, rows=rows)
 
 
 def progress(job: Job) -> str:

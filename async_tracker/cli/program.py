@@ -161,10 +161,12 @@ def ps(target: Target) -> int:
 @program.command(short_help="Show the jobs in flight.")
 @click.option("--instance", metavar="ID", help="Only of this instance: its id, its label, or the beginning of either.")
 @click.option("--function", metavar="NAME", help="Only of this function.")
+@click.option("--limit", metavar="N", type=click.IntRange(min=1), help="A page of at most N jobs, by instance and job id; reads no more.")
+@click.option("--after", metavar="INSTANCE JOB", nargs=2, help="Begin the page after this instance and job: the last of the page before.")
 @_reaching
-def jobs(target: Target, *, instance: str | None, function: str | None) -> int:
-    """Show the jobs in flight, the oldest first."""
-    return _do("lists:jobs", target, instance=instance, function=function)
+def jobs(target: Target, *, instance: str | None, function: str | None, limit: int | None, after: tuple[str, str] | None) -> int:
+    """Show the jobs in flight, the oldest first. In a large fleet, ask for them by the page: --limit 100."""
+    return _do("lists:jobs", target, instance=instance, function=function, limit=limit, after=after)
 
 
 @program.command(short_help="Show the jobs of dead instances.")

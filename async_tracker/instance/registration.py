@@ -25,7 +25,7 @@ from async_tracker.liveness.presence import Presence
 from async_tracker.policy import InstanceState
 from async_tracker.recovery.lease import LeaseHolder, lease_holder
 from async_tracker.store.commands import Store
-from async_tracker.store.instance_record import Description, encode_description
+from async_tracker.store.instance_record import Description, encode_description, encode_queues
 from async_tracker.store.observation import Connections
 from async_tracker.store.writes import Beat, Reply, Status
 
@@ -228,7 +228,8 @@ class Registration:
             }
             async with self._pen.lock:
                 sent_at_ms = monotonic_ms()
-                reply = await self._store.register(self._pen.instance_id, self._pen.next_number(), self._connections().encode(), fields)
+                connections, queues = self._connections().encode(), encode_queues(self._description)
+                reply = await self._store.register(self._pen.instance_id, self._pen.next_number(), connections, fields, queues=queues)
             self._clock.correct(reply.now_ms, sent_at_ms=sent_at_ms, received_at_ms=monotonic_ms())
             if reply.status is Status.WRITTEN:
                 self.is_registered = True

@@ -1,7 +1,7 @@
 """From what Redis holds to a verdict: which connections the server still has, and what that says of each instance. Pure."""
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from async_tracker.policy import Connection, Evidence, InstanceState, Verdict, judge
 from async_tracker.store.instance_record import StoredInstance
@@ -73,13 +73,10 @@ def registered_in(observation: Observation) -> dict[str, Connections]:
     return {name: Connections.decode(observation.connections.get(name, "")) for name in observation.instances}
 
 
-def findings_of(
-    observation: Observation, registered: Mapping[str, Connections], seen: OpenConnections, *, among: Collection[str] | None = None
-) -> Findings:
-    """Put together what was observed and which connections are open; ``among``: the only instances for whose connections was asked."""
+def findings_of(observation: Observation, registered: Mapping[str, Connections], seen: OpenConnections) -> Findings:
+    """Put together what was observed of some instances and which of their connections are open."""
     shared = shared_ids(registered.values())
-    asked = {name: connections for name, connections in registered.items() if among is None or name in among}
-    states = {name: connection_state(connections, seen, shared=shared) for name, connections in asked.items()}
+    states = {name: connection_state(connections, seen, shared=shared) for name, connections in registered.items()}
     return Findings(observation=observation, registered=registered, states=states)
 
 
@@ -151,13 +148,32 @@ def rests_on_others(observation: Observation, stored: StoredInstance) -> bool:
     return stored.instance_id in observation.instances and heartbeat_age(observation, stored.instance_id) >= stored.limits.heartbeat_ttl
 
 
-def verdicts_of(findings: Findings, known: Mapping[str, StoredInstance]) -> dict[str, Verdict]:
+def judged_with_all(findings: Findings, connections: Mapping[str, str]) -> Findings:
+    """Give findings on some instances beside the connections of all: what another instance reports too, is evidence for neither.
+
+    >>> nothing = {"connections": {}, "gone": {}, "watchdogs": {}, "dead": {}}
+    >>> seen = Observation(now_ms=9, server_since_ms=None, run_id="5f", instances={"a": "9"}, **nothing)
+    >>> both = Connections(server="5f", ids={7: "x"})
+    >>> found = Findings(observation=seen, registered={"a": both}, states={"a": Connection.GONE})
+    >>> judged_with_all(found, {"a": both.encode(), "b": both.encode()}).states["a"]
+    <Connection.UNKNOWN: 'unknown'>
+    """
+    of_others = (Connections.decode(said) for name, said in connections.items() if name not in findings.registered)
+    shared = shared_ids([*findings.registered.values(), *of_others])
+    states = {
+        name: Connection.UNKNOWN if shared & _with_server(findings.registered[name]) else state for name, state in findings.states.items()
+    }
+    return replace(findings, states=states)
+
+
+def verdicts_of(findings: Findings, known: Mapping[str, StoredInstance], *, hosts: Mapping[str, int] | None = None) -> dict[str, Verdict]:
     """Judge the registered instances among the known ones, and mark nothing: the verdict of a question.
 
-    A sweep judges by the same `weigh`, with its own marks in the place of `gone_since_ms`: an instance is dead here as soon as it would
-    be dead there, had a sweep looked when it began to be late.
+    ``hosts`` are the `live_hosts` of all instances, by default of the known ones. A sweep judges by the same `weigh`, with its own
+    marks in the place of `gone_since_ms`: an instance is dead here as soon as it would be dead there, had a sweep looked when it began
+    to be late.
     """
-    hosts = live_hosts(findings.observation, known)
+    hosts = live_hosts(findings.observation, known) if hosts is None else hosts
     return {
         name: weigh(
             findings,

@@ -1,18 +1,17 @@
 """Asks the server which of the registered connections it still has."""
 
-import re
+import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-from async_tracker.connections.calls import call
+from async_tracker.connections.calls import call, call_many
 from async_tracker.connections.replies import Argument
 from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.liveness.evidence import Findings, OpenConnections, findings_of, registered_in
 from async_tracker.store.observation import Connections, Observation
 
-_CLIENT = re.compile(rb"^id=(\d+) (?:(?!name=)\S+ )*?name=(\S*)", re.MULTILINE)
-
-_IDS_AT_ONCE = 2_000
+IDS_AT_ONCE = 300
+"""For how many connections one command asks: some tenths of a millisecond of the server's time, and as much to read the answer."""
 
 Command = tuple[Argument, ...]
 
@@ -20,28 +19,55 @@ Command = tuple[Argument, ...]
 def connections_calls(registered: Iterable[Connections], *, run_id: str) -> list[Command]:
     """Give the commands that ask the server ``run_id`` which of these connections it has; none where all are another server's."""
     ids = sorted({number for connections in registered if connections.server == run_id for number in connections.ids}) if run_id else []
-    return [("CLIENT", "LIST", "ID", *map(str, ids[start : start + _IDS_AT_ONCE])) for start in range(0, len(ids), _IDS_AT_ONCE)]
+    return ids_calls(ids)
 
 
-def read_connections(replies: Iterable[Any], *, run_id: str) -> OpenConnections:
-    """Read the answers to `connections_calls`. A refusal is an answer: the server is too old, or does not allow the question."""
+def ids_calls(ids: list[int]) -> list[Command]:
+    """Give the commands that ask the server which of the connections with these ids it has."""
+    return [("CLIENT", "LIST", "ID", *map(str, ids[start : start + IDS_AT_ONCE])) for start in range(0, len(ids), IDS_AT_ONCE)]
+
+
+async def read_connections(replies: Iterable[Any], *, run_id: str) -> OpenConnections:
+    """Read the answers to `connections_calls`; the other tasks of the loop have a turn after each.
+
+    A refusal is an answer: the server is too old, or does not allow the question.
+    """
     names: dict[int, str] = {}
-    for reply in replies:
+    for number, reply in enumerate(replies):
+        if number:
+            await asyncio.sleep(0)
         if not isinstance(reply, bytes):
             return OpenConnections(None, run_id)
-        names.update((int(number), name.decode("utf-8", "replace")) for number, name in _CLIENT.findall(reply))
+        names.update(clients_in(reply))
     return OpenConnections(names if run_id else None, run_id)
+
+
+def clients_in(listed: bytes) -> dict[int, str]:
+    r"""Give the names of the clients in a list of the server's, by their ids.
+
+    Measured with Python 3.11: 0.7 us for a client, against 2.4 with a regular expression.
+
+    >>> clients_in(b"id=7 addr=[::1]:5 fd=8 name=async-tracker:ab age=0 lib-name=x\nid=9 addr=/s:0 fd=9 name= age=0\n")
+    {7: 'async-tracker:ab', 9: ''}
+    """
+    found = {}
+    for line in listed.split(b"\n"):
+        end, at = line.find(b" "), line.find(b" name=")
+        if line.startswith(b"id=") and 0 < end <= at:
+            found[int(line[3:end])] = line[at + 6 : line.index(b" ", at + 6)].decode("utf-8", "replace")
+    return found
 
 
 async def ask_connections(client: Any, registered: Iterable[Connections], *, run_id: str) -> OpenConnections:
     """Ask the server which of these connections it has. A refusal is an answer. Raises StorageUnavailable when it is away."""
+    commands = connections_calls(registered, run_id=run_id)
     try:
-        replies = [await call(client, *command) for command in connections_calls(registered, run_id=run_id)]
+        replies = [await call(client, *commands[0])] if len(commands) == 1 else await call_many(client, commands) if commands else []
     except StorageUnavailable:
         raise
     except StorageError as exc:
         replies = [exc]
-    return read_connections(replies, run_id=run_id)
+    return await read_connections(replies, run_id=run_id)
 
 
 async def find_connections(client: Any, observation: Observation) -> Findings:

@@ -1,10 +1,7 @@
 """From what is stored to what is returned: pure."""
 
 import dataclasses
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
-from operator import attrgetter
 from typing import Any
 
 from async_tracker.clock import from_ms
@@ -68,21 +65,16 @@ def jobs_in(picture: Picture, held: Mapping[str, Held]) -> Iterator[tuple[str, J
                     yield ref, job_of(ref, stored, now_ms, state)
 
 
-def oldest_first(jobs: Mapping[str, Job], picture: Picture) -> list[Job]:
-    """Sort the jobs in flight; one that several instances hold says how many older runs of it are still alive."""
-    found = dict(jobs)
-    refs = list(chain.from_iterable(held for name, held in picture.held.items() if picture.is_live(name)))
-    if len(set(refs)) < len(refs):
-        for ref, holders in Counter(refs).items():
-            if holders > 1 and ref in found:
-                found[ref] = dataclasses.replace(found[ref], superseded=found[ref].superseded + holders - 1)
-    return sorted(sorted(found.values(), key=attrgetter("job_id")), key=attrgetter("started_at"))
+def with_older_runs(jobs: dict[str, Job], holders: Mapping[str, int]) -> None:
+    """Have each job that several instances hold say how many older runs of it are still alive. ``holders`` counts them, by ref."""
+    for ref, count in holders.items():
+        if ref in jobs:
+            jobs[ref] = dataclasses.replace(jobs[ref], superseded=jobs[ref].superseded + count - 1)
 
 
-def instances_in(picture: Picture) -> tuple[Instance, ...]:
-    """Make the instances, the longest running first."""
-    found = [instance_of(stored, picture) for stored in picture.instances.values()]
-    return tuple(sorted(found, key=lambda item: (item.started_at, item.instance_id)))
+def by_start(item: Job | Instance) -> tuple[Any, str]:
+    """The order of answers: what has run for longest comes first."""
+    return item.started_at, item.job_id if isinstance(item, Job) else item.instance_id
 
 
 def instance_of(stored: StoredInstance, picture: Picture) -> Instance:
@@ -144,9 +136,9 @@ def busy_of(stored: StoredInstance, *, listed: int) -> int:
     return max(listed, min(listed + young, stored.busy))
 
 
-def unlisted_in(picture: Picture) -> int:
-    """Count the runs in flight on live instances that are not listed, by the last beats of these."""
-    listed = {name: len(picture.held.get(name, ())) for name in picture.instances if picture.is_live(name)}
+def unlisted_in(picture: Picture, among: Iterable[str]) -> int:
+    """Count the runs in flight that are not listed on the live ones of these instances, by their last beats."""
+    listed = {name: len(picture.held.get(name, ())) for name in among if picture.is_live(name)}
     return sum(busy_of(picture.instances[name], listed=count) - count for name, count in listed.items())
 
 

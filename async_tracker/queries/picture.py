@@ -22,7 +22,7 @@ class Picture:
 
     findings: Findings
     instances: Mapping[str, StoredInstance]
-    verdicts: Mapping[str, Verdict]
+    verdicts: dict[str, Verdict]
     """Of the registered instances; one that was declared dead has none."""
     held: dict[str, Held] = field(default_factory=dict)
     corrupt: list[str] = field(default_factory=list)

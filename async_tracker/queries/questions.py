@@ -1,41 +1,46 @@
 """The answers to who is alive, what runs, and what was left behind; a few round trips each, whatever else Redis holds."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
-from typing import Any
-
-import anyio.lowlevel
+from typing import Any, TypeVar
 
 from async_tracker.clock import from_ms
-from async_tracker.connections.calls import call_many, refused, run_script
+from async_tracker.connections.calls import call_many
 from async_tracker.connections.replies import REPLICA, role_of, run_id_of
 from async_tracker.errors import CorruptRecord, StorageError
-from async_tracker.liveness.evidence import findings_of, registered_in, rests_on_others, verdicts_of
+from async_tracker.liveness.evidence import findings_of, judged_with_all, live_hosts, rests_on_others, verdicts_of
 from async_tracker.liveness.lookup import connections_calls, read_connections
+from async_tracker.policy import Connection, Verdict
 from async_tracker.queries.answers import (
+    by_start,
     instance_of,
-    instances_in,
     job_of,
     jobs_in,
-    oldest_first,
+    orphan_of,
     orphaned_runs,
     orphans_in,
     quarantined_of,
     stats_of,
     unlisted_in,
+    with_older_runs,
 )
 from async_tracker.queries.picture import Picture
+from async_tracker.queries.turns import in_turns, sorted_in_turns
 from async_tracker.queries.under_way import under_way
 from async_tracker.records import Instance, Job, Orphan, Quarantined, Snapshot, Stats
 from async_tracker.store import keys
 from async_tracker.store.instance_record import StoredInstance
-from async_tracker.store.observation import Connections, Observation
-from async_tracker.store.reading import AskedInstances, HeldRead, Reading, stored_run
-from async_tracker.store.run_record import job_ref
-from async_tracker.store.scripts import SCRIPTS, observe_call, read_observation
+from async_tracker.store.observation import Connections, Observation, together
+from async_tracker.store.reading import AskedInstances, HeldRead, InstancesRead, Reading, stored_run
+from async_tracker.store.run_record import RunRecord, job_ref
+from async_tracker.store.scripts import observe_some_calls, read_observed_some
+
+T = TypeVar("T")
+
+_INSTANCES_OF_A_PAGE = 4
+"""How many instances are read first for a page of jobs; if it is not full, twice as many next."""
 
 OF_REPLICA = "it is a replica, which may be behind: give the url of its primary"
 """What is said where only a primary will do."""
@@ -43,12 +48,11 @@ OF_REPLICA = "it is a replica, which may be behind: give the url of its primary"
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """The evidence, and what Redis answered about instances and their connections, not yet decoded."""
+    """The evidence, and what Redis answered about instances, not yet decoded."""
 
     observation: Observation
     registered: Mapping[str, Connections]
     instances: AskedInstances
-    connections: Sequence[Any]
 
 
 class Queries:
@@ -56,7 +60,7 @@ class Queries:
 
     ``scopes`` are what may stand before a job's id in keys, and ``reading`` reads the records. The jobs of more than
     ``instances_undivided`` instances are read in two halves, and other tasks of the loop have a turn after every ``jobs_in_a_turn``
-    jobs that are made: by default after about two milliseconds.
+    jobs that are made, and every ``instances_in_a_turn`` instances: by default after about two milliseconds.
     """
 
     def __init__(
@@ -67,42 +71,101 @@ class Queries:
         reading: Reading | None = None,
         instances_undivided: int = 100,
         jobs_in_a_turn: int = 500,
+        instances_in_a_turn: int = 200,
     ) -> None:
         self._redis = redis
         self._scopes = scopes
         self._reading = reading or Reading(redis)
         self._instances_undivided = instances_undivided
         self._jobs_in_a_turn = jobs_in_a_turn
+        self._instances_in_a_turn = instances_in_a_turn
 
     async def snapshot(self) -> Snapshot:
-        """Read instances, jobs and orphans, in at most four round trips."""
+        """Read instances, jobs and orphans, in at most four round trips; in more where the jobs are more than some ten thousand."""
         began = time.monotonic()
         picture, jobs = await self._picture_and_jobs()
         return Snapshot(
-            instances=instances_in(picture),
+            instances=tuple(await self._instances_in(picture)),
             jobs=tuple(jobs),
             orphans=orphans_in(picture, orphaned_runs(picture), {}),
             taken_at=from_ms(picture.now_ms),
             duration=time.monotonic() - began,
             corrupt=tuple(sorted(set(picture.corrupt))),
-            unlisted=unlisted_in(picture),
+            unlisted=sum([unlisted_in(picture, part) async for part in in_turns(list(picture.instances), self._instances_in_a_turn)]),
             role=picture.findings.observation.role,
         )
 
-    async def instances(self) -> list[Instance]:
-        """List every instance that is registered, and the dead whose orphans are not yet recovered; the longest running first."""
-        return list(instances_in(await self._picture()))
+    async def instances(self, *, limit: int | None = None, after: str | None = None) -> list[Instance]:
+        """List every instance that is registered, and the dead whose orphans are not yet recovered; the longest running first.
+
+        With ``limit`` or ``after``: at most so many, from after that id on, in the order of their ids.
+        """
+        if limit is None and after is None:
+            return await self._instances_in(await self._picture())
+        found: list[Instance] = []
+        names = await self._names_after(after)
+        while names and (limit is None or len(found) < limit):
+            wanted = self._instances_undivided if limit is None else min(limit - len(found), self._instances_undivided)
+            part, names = names[:wanted], names[wanted:]
+            picture = await self._picture_of(part)
+            found += [instance_of(picture.instances[name], picture) for name in part if name in picture.instances]
+        return found
+
+    async def count_instances(self) -> int:
+        """Count the instances that are registered, and the dead whose orphans are not yet recovered. None is read."""
+        return await self._reading.count_instances()
 
     async def instance(self, instance_id: str) -> Instance | None:
         """Give one instance, or None."""
-        picture = await self._picture_of(instance_id)
+        picture = await self._picture_of([instance_id])
         stored = picture.instances.get(instance_id)
         return instance_of(stored, picture) if stored is not None else None
 
     async def jobs(self, instance_id: str | None = None, function: str | None = None) -> list[Job]:
-        """List the jobs in flight on instances that are not dead, the oldest first; of one instance or function if given."""
-        _, jobs = await self._picture_and_jobs()
-        return [job for job in jobs if instance_id in (None, job.instance_id) and function in (None, job.function)]
+        """List the jobs in flight on instances that are not dead, the oldest first; of one instance or function if given.
+
+        Of one instance, nothing else is read: a job that runs on others as well does not say so.
+        """
+        _, jobs = await self._picture_and_jobs([instance_id] if instance_id is not None else None)
+        return [job async for part in in_turns(jobs, self._jobs_in_a_turn) for job in part if function in (None, job.function)]
+
+    async def page_of_jobs(
+        self, instance_id: str | None = None, function: str | None = None, *, limit: int | None, after: tuple[str, str] | None
+    ) -> list[Job]:
+        """List at most ``limit`` jobs in flight, from after this instance and job on, in the order of instances' ids and jobs' ids.
+
+        Only the instances of the page are read, some at a time.
+        """
+        names = [instance_id] if instance_id is not None else await self._names_after(after[0] if after is not None else None, itself=True)
+        found: list[Job] = []
+        at_once = _INSTANCES_OF_A_PAGE
+        while names and (limit is None or len(found) < limit):
+            part, names = names[:at_once], names[at_once:]
+            at_once = min(2 * at_once, self._instances_undivided)
+            picture, asked = await self._picture_of_some(part, with_jobs=True)
+            live = [name for name in part if asked.observation.knows(name) and picture.is_live(name)]
+            refs = [pair for name in live for pair in self._refs_after(name, asked.instances, after)]
+            for some in _parts(refs, self._jobs_in_a_turn):
+                raws = await self._reading.raw_runs([ref for _, ref in some])
+                for name, ref in some:
+                    stored = picture.read(ref, raws.get(ref))
+                    if stored is not None and stored["instance"] == name and function in (None, stored.get("function")):
+                        found.append(job_of(ref, stored, picture.now_ms, picture.state_of(name)))
+                if limit is not None and len(found) >= limit:
+                    break
+        return found[:limit]
+
+    def _refs_after(self, name: str, asked: AskedInstances, after: tuple[str, str] | None) -> list[tuple[str, str]]:
+        """Give the refs of the jobs of an instance in the order of the jobs' ids, those of a page that come after this one."""
+        pairs = sorted((self._job_id(ref), ref) for ref in self._reading.refs_in(asked, name))
+        return [(name, ref) for job_id, ref in pairs if after is None or (name, job_id) > after]
+
+    def _job_id(self, ref: str) -> str:
+        return next((ref.removeprefix(f"{scope}:") for scope in self._scopes if scope and ref.startswith(f"{scope}:")), ref)
+
+    async def count_jobs(self, instance_id: str | None = None) -> int:
+        """Count the jobs that are listed as in flight, on all registered instances or on one. No record is read."""
+        return await self._reading.count_jobs([instance_id] if instance_id is not None else (await self._reading.names())[0])
 
     async def job(self, job_id: str) -> Job | None:
         """Give the newest run in flight of one job, or None. Raises CorruptRecord when its record cannot be read."""
@@ -113,20 +176,42 @@ class Queries:
         found = [(ref, stored) for ref, stored in read.items() if stored is not None]
         if not found:
             return None
-        ref, stored = max(found, key=lambda entry: entry[1]["started_at_ms"])
-        picture = await self._picture_of(stored["instance"])
+        ref, stored = max(found, key=lambda item: item[1]["started_at_ms"])
+        picture = await self._picture_of([stored["instance"]])
         return job_of(ref, stored, picture.now_ms, picture.state_of(stored["instance"]))
 
-    async def orphans(self) -> list[Orphan]:
-        """List the jobs in flight whose instance is dead and that are not yet recovered, the oldest first."""
-        observation = await self._observe()
-        asked = await self._ask(observation, [*observation.instances, *observation.dead], with_jobs=True)
-        picture = await self._judged(asked)
-        read = await self._reading.held(asked.instances, picture.dead)
-        picture.add(read.found, corrupt=read.corrupt)
-        orphaned = orphaned_runs(picture)
+    async def orphans(self, *, limit: int | None = None, after: tuple[str, str] | None = None) -> list[Orphan]:
+        """List the jobs in flight whose instance is dead and that are not yet recovered, the oldest first.
+
+        With ``limit`` or ``after``: at most so many, from after this instance and job on, in the order of instances' ids and jobs' ids.
+        """
+        asked = await self._ask(await self._names(), with_jobs=True)
+        picture = await self._judged(asked, await self._ask_connections(asked))
+        dead = picture.dead
+        is_page = limit is not None or after is not None
+        if is_page:
+            dead = sorted(name for name in dead if after is None or name >= after[0])
+        orphaned: list[RunRecord] = []
+        for part in _parts(dead, self._instances_undivided):
+            read, _ = await self._reading.held(asked.instances, part)
+            picture.add(read.found, corrupt=read.corrupt)
+            orphaned = orphaned_runs(picture)
+            if is_page:
+                orphaned = [record for record in orphaned if after is None or (record.instance_id, record.job_id) > after]
+                if limit is not None and len(orphaned) >= limit:
+                    break
+        if is_page:
+            orphaned = sorted(orphaned, key=lambda record: (record.instance_id, record.job_id))[:limit]
         deaths = await self._reading.deaths([record.ref for record in orphaned], since_ms=0)
-        return list(orphans_in(picture, orphaned, {ref: len(died) for ref, died in deaths.items()}))
+        counted = {ref: len(died) for ref, died in deaths.items()}
+        if is_page:
+            return [orphan_of(record, picture, counted.get(record.ref, 0)) for record in orphaned]
+        return list(orphans_in(picture, orphaned, counted))
+
+    async def count_orphans(self) -> int:
+        """Count the jobs that are listed for instances which were declared dead. No record is read."""
+        _, dead = await self._reading.names()
+        return await self._reading.count_jobs(dead)
 
     async def stats(self, function: str | None = None, queue: str | None = None) -> Stats:
         """Read the counters, of one function or queue or of all."""
@@ -138,7 +223,7 @@ class Queries:
 
     async def stored_instances(self) -> list[StoredInstance]:
         """Give what every instance said of itself, as it is stored."""
-        return list((await self._picture()).instances.values())
+        return list((await self._reading.instances(await self._names())).found.values())
 
     async def server_run_id(self) -> str:
         """Give the run id of the server; '' when it does not tell. Raises StorageError where it is a replica: nothing can be done there."""
@@ -149,73 +234,124 @@ class Queries:
 
     # the look at Redis with which each begins
 
+    async def _names(self) -> list[str]:
+        """Give the ids of all instances: first the registered ones, then the dead whose orphans are not yet recovered."""
+        registered, dead = await self._reading.names()
+        return list(dict.fromkeys([*registered, *dead]))
+
+    async def _names_after(self, after: str | None, *, itself: bool = False) -> list[str]:
+        """Give the ids of all instances that come after this one, with ``itself`` from it on, sorted."""
+        return sorted(name for name in await self._names() if after is None or name > after or (itself and name == after))
+
     async def _picture(self) -> Picture:
-        """Read who is there, and judge each."""
-        observation = await self._observe()
-        return await self._judged(await self._ask(observation, [*observation.instances, *observation.dead]))
+        """Read who is there, and judge each: in three round trips."""
+        asked = await self._ask(await self._names())
+        return await self._judged(asked, await self._ask_connections(asked))
 
-    async def _picture_of(self, instance_id: str) -> Picture:
-        """Read one instance and judge it; the others are read as well where that verdict rests on them."""
-        observation = await self._observe()
-        is_known = instance_id in observation.instances or instance_id in observation.dead
-        picture = await self._judged(await self._ask(observation, [instance_id] if is_known else []))
-        stored = picture.instances.get(instance_id)
-        if stored is None or not rests_on_others(observation, stored):
-            return picture
-        return await self._judged(await self._ask(observation, [*observation.instances, *observation.dead]))
+    async def _picture_of(self, names: Sequence[str]) -> Picture:
+        """Read some instances and judge them: in two round trips, unless a verdict rests on others."""
+        return (await self._picture_of_some(names))[0]
 
-    async def _picture_and_jobs(self) -> tuple[Picture, list[Job]]:
-        """Read who is there, judge each, and make the jobs in flight, the oldest first.
+    async def _picture_of_some(self, names: Sequence[str], *, with_jobs: bool = False) -> tuple[Picture, _Asked]:
+        asked = await self._ask(names, with_jobs=with_jobs)
+        picture = await self._judged(asked, await self._ask_connections(asked))
+        await self._judge_by_others(picture)
+        return picture, asked
+
+    async def _judge_by_others(self, picture: Picture) -> None:
+        """Judge those instances anew of which the verdict rests on others: these are read as far as it takes."""
+        found, findings = picture.instances, picture.findings
+        silent = [name for name, stored in found.items() if rests_on_others(findings.observation, stored)]
+        gone = {name: stored for name, stored in found.items() if findings.states.get(name) is Connection.GONE}
+        if silent:
+            whole = await self._picture()
+            picture.verdicts.update({name: whole.verdicts[name] for name in found if name in whole.verdicts})
+        elif gone:
+            with_all = judged_with_all(findings, await self._reading.connections())
+            picture.verdicts.update(verdicts_of(with_all, gone))
+
+    async def _picture_and_jobs(self, names: Sequence[str] | None = None) -> tuple[Picture, list[Job]]:
+        """Read who is there, judge each, and make the jobs in flight, the oldest first; of these instances alone, if given.
 
         In two halves when the instances are many: the server reads the jobs of one half while the instances are decoded, and those of
         the other while jobs are made of what it read.
         """
-        observation = await self._observe()
-        names = [*observation.instances, *observation.dead]
-        half = len(names) // 2 if len(names) > self._instances_undivided else len(names)
-        asked = await self._ask(observation, names, with_jobs=True)
+        is_whole = names is None
+        asked = await self._ask(names if names is not None else await self._names(), with_jobs=True)
+        every = [name for name in asked.instances.jobs if asked.observation.knows(name)]
+        half = len(every) // 2 if len(every) > self._instances_undivided else len(every)
+        calls = connections_calls(asked.registered.values(), run_id=asked.observation.run_id)
         jobs: dict[str, Job] = {}
-        async with under_way(partial(self._reading.held, asked.instances, names[:half])) as answer:
-            picture = await self._judged(asked)
-            first = await answer.get()
-        async with under_way(partial(self._reading.held, asked.instances, names[half:])) as answer:
+        async with under_way(partial(self._reading.held, asked.instances, every[:half], beside=calls)) as answer:
+            read = await self._reading.decode_instances(asked.instances)
+            first, replies = await answer.get()
+        picture = await self._judged(asked, replies, read)
+        if not is_whole:
+            await self._judge_by_others(picture)
+        async with under_way(partial(self._reading.held, asked.instances, every[half:])) as answer:
             await self._make_jobs(picture, first, jobs)
-            second = await answer.get()
+            second, _ = await answer.get()
         await self._make_jobs(picture, second, jobs)
-        return picture, oldest_first(jobs, picture)
+        with_older_runs(jobs, await self._holders(picture))
+        return picture, await sorted_in_turns(list(jobs.values()), by_start, self._jobs_in_a_turn)
 
     async def _make_jobs(self, picture: Picture, read: HeldRead, jobs: dict[str, Job]) -> None:
         """Put jobs into the picture and make what is in flight of them, by their refs; other tasks have a turn after every so many."""
         picture.add(read.found, corrupt=read.corrupt)
-        making = jobs_in(picture, read.found)
-        while made := dict(islice(making, self._jobs_in_a_turn)):
+        async for made in in_turns(jobs_in(picture, read.found), self._jobs_in_a_turn):
             jobs.update(made)
-            if len(made) == self._jobs_in_a_turn:
-                await anyio.lowlevel.checkpoint()
 
-    async def _observe(self) -> Observation:
-        names, arguments = observe_call("")
-        script = SCRIPTS["observe"]
-        asked = [("INFO", "server"), ("INFO", "replication"), ("EVALSHA", script.sha, len(names), *names, *arguments)]
-        info, replication, reply = await call_many(self._redis, asked)
-        if refused(reply):
-            reply = await run_script(self._redis, script, names, arguments)
+    async def _holders(self, picture: Picture) -> dict[str, int]:
+        """Count the live instances that hold each job which several hold."""
+        once: set[str] = set()
+        several: dict[str, int] = {}
+        async for part in in_turns(picture.held.items(), self._instances_in_a_turn):
+            for name, records in part:
+                if picture.is_live(name):
+                    for ref in once & records.keys():
+                        several[ref] = several.get(ref, 1) + 1
+                    once.update(records)
+        return several
+
+    async def _instances_in(self, picture: Picture) -> list[Instance]:
+        """Make the instances, the longest running first."""
+        stored = list(picture.instances.values())
+        made = [instance_of(item, picture) async for part in in_turns(stored, self._instances_in_a_turn) for item in part]
+        return await sorted_in_turns(made, by_start, self._jobs_in_a_turn)
+
+    async def _ask(self, names: Sequence[str], *, with_jobs: bool = False) -> _Asked:
+        """Ask for the evidence on these instances, what they say of themselves, and which jobs are in flight on them: one round trip."""
+        asked, (info, replication, *evidence) = await self._reading.ask_instances(
+            names, with_jobs=with_jobs, beside=[("INFO", "server"), ("INFO", "replication")], first=observe_some_calls(names)
+        )
         # Connections of instances are those to the primary, and the note is of the primary: a replica knows of heartbeats alone.
         role = role_of(replication)
-        return replace(read_observation(reply, "" if role == REPLICA else run_id_of(info)), role=role)
+        run_id = "" if role == REPLICA else run_id_of(info)
+        parts = [part async for some in in_turns(read_observed_some(names, evidence, run_id), 1) for part in some]
+        observation = replace(together(parts), role=role)
+        registered: dict[str, Connections] = {}
+        async for some in in_turns(observation.instances, self._instances_in_a_turn):
+            registered |= {name: Connections.decode(observation.connections.get(name, "")) for name in some}
+        return _Asked(observation, registered, asked)
 
-    async def _ask(self, observation: Observation, names: Sequence[str], *, with_jobs: bool = False) -> _Asked:
-        """Ask what these instances say of themselves, for their connections, and which jobs are in flight on them, in one round trip."""
-        registered = registered_in(observation)
-        of_these = [registered[name] for name in names if name in registered]
-        beside = connections_calls(of_these, run_id=observation.run_id)
-        instances, connections = await self._reading.ask_instances(names, with_jobs=with_jobs, beside=beside)
-        return _Asked(observation, registered, instances, connections)
+    async def _ask_connections(self, asked: _Asked) -> Sequence[Any]:
+        """Ask which of the connections of the instances the server still has."""
+        calls = connections_calls(asked.registered.values(), run_id=asked.observation.run_id)
+        return await call_many(self._redis, calls) if calls else ()
 
-    async def _judged(self, asked: _Asked) -> Picture:
-        """Decode what was answered, and judge each instance by the same rules as a sweep does."""
-        read = await self._reading.decode_instances(asked.instances)
-        observation = asked.observation
-        seen = read_connections(asked.connections, run_id=observation.run_id)
-        findings = findings_of(observation, asked.registered, seen, among=read.found)
-        return Picture(findings=findings, instances=read.found, verdicts=verdicts_of(findings, read.found), corrupt=list(read.corrupt))
+    async def _judged(self, asked: _Asked, connections: Sequence[Any], read: InstancesRead | None = None) -> Picture:
+        """Judge each instance by the same rules as a sweep does; ``read`` is what was decoded of the instances, if it was."""
+        if read is None:
+            read = await self._reading.decode_instances(asked.instances)
+        found = {name: stored for name, stored in read.found.items() if asked.observation.knows(name)}
+        seen = await read_connections(connections, run_id=asked.observation.run_id)
+        findings = findings_of(asked.observation, asked.registered, seen)
+        hosts = live_hosts(asked.observation, found)
+        verdicts: dict[str, Verdict] = {}
+        async for part in in_turns(found.items(), self._instances_in_a_turn):
+            verdicts |= verdicts_of(findings, dict(part), hosts=hosts)
+        return Picture(findings=findings, instances=found, verdicts=verdicts, corrupt=list(read.corrupt))
+
+
+def _parts(items: Sequence[T], count: int) -> Iterator[Sequence[T]]:
+    return (items[start : start + count] for start in range(0, len(items), count))

@@ -18,13 +18,15 @@ from async_tracker.recovery.adapter import Adapter
 from async_tracker.recovery.leftovers import Leftovers
 from async_tracker.recovery.recoverer import Recovered, Recoverer, RecoveryLimits
 from async_tracker.store.commands import Store
-from async_tracker.store.instance_record import Description, StoredInstance, of_another_schema
+from async_tracker.store.instance_record import Description, StoredInstance, encode_queues, of_another_schema
 from async_tracker.store.reading import Reading
 from async_tracker.store.writes import Judged
 
 logger = logging.getLogger("async_tracker")
 
 _STALLED = (InstanceState.STALLED_BLOCKED, InstanceState.STALLED_SILENT)
+
+_LIST_QUEUES_EVERY_MS = 60_000
 
 _SHARES_CLAIMS = (
     "jobs of dead instance %s are not recovered yet: a live instance shares its claims (same broker id). "
@@ -75,6 +77,8 @@ class Sweeper:
         self._known: dict[str, StoredInstance] = {}
         self._stalled: set[str] = set()
         self._indistinct: set[str] = set()
+        self._listed: frozenset[str] | None = None
+        self._list_again_ms = 0
 
     @property
     def recovers(self) -> bool:
@@ -88,6 +92,7 @@ class Sweeper:
         """
         findings, verdicts = await self.judge_all(run_id)
         observation = findings.observation
+        await self._list_queues(now_ms=observation.now_ms)
         died_at_ms = {name: at_ms for name, at_ms in observation.dead.items() if self._is_ours(name)}
         for name, verdict in verdicts.items():
             if verdict.state is InstanceState.DEAD and self._is_ours(name) and await self._declare_dead(name, verdict, findings):
@@ -128,6 +133,15 @@ class Sweeper:
         read = await self._reading.instances([name for name in names if name not in self._known])
         new = {**read.found, **{name: of_another_schema(name, fields) for name, fields in read.unreadable.items()}}
         self._known = {name: self._known.get(name) or new.get(name) or _nameless(name, self._library) for name in names}
+
+    async def _list_queues(self, *, now_ms: int) -> None:
+        """List the queues that instances work on, for those who ask: when they have changed, and once a minute."""
+        if now_ms < self._list_again_ms and queues_of(self._known) == self._listed:
+            return
+        said_anew = (await self._reading.instances(list(self._known))).found  # an instance may have registered again with other queues
+        self._known |= said_anew
+        self._listed, self._list_again_ms = queues_of(self._known), now_ms + _LIST_QUEUES_EVERY_MS
+        await self._store.list_queues(self._listed, at_ms=now_ms)
 
     def _is_ours(self, name: str) -> bool:
         return self._known[name].description.library == self._library
@@ -192,6 +206,11 @@ class Sweeper:
             return list(dead)
         others = [self._known[name].description for name in living if self._is_ours(name)]
         return [name for name in dead if not any(adapter.shares_claims(self._known[name].description, other) for other in others)]
+
+
+def queues_of(known: Mapping[str, StoredInstance]) -> frozenset[str]:
+    """Give the queues that these instances work on, as they are listed."""
+    return frozenset(encode_queues(stored.description) for stored in known.values()) - {""}
 
 
 def _nameless(name: str, library: str) -> StoredInstance:

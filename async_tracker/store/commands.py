@@ -1,6 +1,6 @@
 """The transitions: one method each, one Lua file each. Nothing here reads first and writes then."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from async_tracker.clock import ServerClock
@@ -16,6 +16,7 @@ from async_tracker.store.scripts import (
     EVENTS_SECONDS,
     HOURS_SECONDS,
     MINUTE_MS,
+    QUEUES_SECONDS,
     SCRIPTS,
     STATS_SECONDS,
     TOMBSTONE_MS,
@@ -48,10 +49,16 @@ class Store:
     async def _run(self, name: str, names: Sequence[str], *arguments: Argument) -> Any:
         return checked(name, await run_script(self.redis, SCRIPTS[name], names, arguments))
 
-    async def register(self, instance_id: str, sequence: int, connections: str, fields: Mapping[str, Argument]) -> Reply:
-        """Make an instance known. UNKNOWN means that it was declared dead before: it must take a new id; STALE: try again."""
-        names = [keys.INSTANCES, keys.instance(instance_id), keys.CONNECTIONS, keys.GONE, keys.tombstone(instance_id)]
-        return _reply(await self._run("register", names, instance_id, sequence, connections, *flat(fields)))
+    async def register(
+        self, instance_id: str, sequence: int, connections: str, fields: Mapping[str, Argument], *, queues: str = ""
+    ) -> Reply:
+        """Make an instance known. UNKNOWN means that it was declared dead before: it must take a new id; STALE: try again.
+
+        ``queues`` are those that it works on, as `instance_record.encode_queues` writes them.
+        """
+        names = [keys.INSTANCES, keys.instance(instance_id), keys.CONNECTIONS, keys.GONE, keys.tombstone(instance_id), keys.QUEUES]
+        arguments = (instance_id, sequence, connections, queues, QUEUES_SECONDS)
+        return _reply(await self._run("register", names, *arguments, *flat(fields)))
 
     async def beat(self, instance_id: str, beat: Beat) -> Reply:
         """Renew the heartbeat, and what it carries."""
@@ -171,6 +178,10 @@ class Store:
         names = [keys.DEAD, keys.instance(instance_id), keys.jobs(instance_id), keys.counters(instance_id)]
         names += [keys.orphans(instance_id), keys.settled(instance_id), keys.told(instance_id)]
         return int(await self._run("bury", names, instance_id)) == 1
+
+    async def list_queues(self, queues: Collection[str], *, at_ms: int) -> int:
+        """List the queues that all instances work on, as was found at this moment. Returns how many were taken off the list."""
+        return int(await self._run("list_queues", [keys.QUEUES], at_ms, QUEUES_SECONDS, *sorted(queues)))
 
     async def mark_deploy(self, version: str, event: str) -> bool:
         """Note that an instance of a version is here. Returns whether that is a deploy: the version is new, or back after another one."""

@@ -81,6 +81,31 @@ def encode_description(description: Description, limits: Limits) -> dict[str, st
     return {name: value for name, value in fields.items() if value != ""}
 
 
+def encode_queues(description: Description) -> str:
+    """Write which queues an instance works on, as it stands in the list of all of them; '' for none.
+
+    >>> encode_queues(Description(library="arq", host="h", host_id="0f", pid=7, queue="mail"))
+    '["arq",null,["mail"]]'
+    >>> encode_queues(Description(library="asyncio", host="h", host_id="0f", pid=7))
+    ''
+    """
+    names = [name for name in map(fit_text, description.queues or (description.queue,)) if name]
+    return json.dumps([description.library, description.broker, names], separators=(",", ":")) if names else ""
+
+
+def decode_queues(stored: str) -> Description | None:
+    """Read which queues instances of one library work on; None for what another program wrote.
+
+    >>> decode_queues('["arq",null,["mail"]]').queues, decode_queues("no list")
+    (('mail',), None)
+    """
+    try:
+        library, broker, names = json.loads(stored)
+        return Description(library=library, host="", host_id="", pid=0, queues=tuple(map(str, names)), broker=broker)
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
 def _dumped(names: Iterable[object]) -> str:
     return json.dumps([text for text in map(fit_text, names) if text is not None])
 

@@ -27,6 +27,10 @@ EVENTS = "events"
 QUARANTINE = "quarantine"
 """zset: quarantined job id -> when, in ms."""
 
+QUEUES = "queues"
+"""zset with a lifetime: what queues instances of a library work on, as JSON -> when an instance or a sweep last said so, in ms. A member ''
+says since when nothing is missing."""
+
 STATS = "stats"
 """hash: counters of all time (30 days after the last write they go)."""
 

@@ -1,8 +1,8 @@
 """The evidence at one moment, as it was read from Redis: pure."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,3 +44,26 @@ class Observation:
     dead: Mapping[str, int]
     role: str = ""
     """``primary``, or ``replica``: that one may be behind, and knows no connection of an instance; '' where it was not asked or told."""
+
+    def knows(self, instance_id: str) -> bool:
+        """Tell whether an instance is registered, or dead and not yet forgotten."""
+        return instance_id in self.instances or instance_id in self.dead
+
+
+def together(parts: Sequence[Observation]) -> Observation:
+    """Put observations of different instances together. The moment is that of the first, so that nothing is taken to be older than it was.
+
+    >>> parts = [Observation(now_ms=now, server_since_ms=None, run_id="5f", instances={name: str(now)}, connections={}, gone={},
+    ...     watchdogs={}, dead={}) for name, now in (("a", 7), ("b", 9))]
+    >>> together(parts).now_ms, together(parts).instances
+    (7, {'a': '7', 'b': '9'})
+    """
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    whole = replace(first, instances={}, connections={}, gone={}, watchdogs={}, dead={})
+    for name in ("instances", "connections", "gone", "watchdogs", "dead"):
+        joined = getattr(whole, name)
+        for part in parts:
+            joined.update(getattr(part, name))
+    return whole

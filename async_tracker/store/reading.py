@@ -8,20 +8,30 @@ from itertools import chain, islice
 from typing import Any, TypeVar
 
 from async_tracker.connections.calls import ScriptCall, call, call_many, load_script, raised, refused, run_scripts
-from async_tracker.connections.replies import Argument, hash_of, pairs, text
+from async_tracker.connections.replies import Argument, hash_of, members_of, pairs, scores_of, text
 from async_tracker.errors import CorruptRecord
 from async_tracker.store import keys
-from async_tracker.store.instance_record import StoredInstance, decode_instance
+from async_tracker.store.instance_record import Description, StoredInstance, decode_instance, decode_queues
 from async_tracker.store.run_record import RunRecord, StoredRun, decode_run, read_run, run_record
 
 _READ_INSTANCES = load_script(__package__, "read_instances")
 _READ_JOBS = load_script(__package__, "read_jobs")
 _READ_RUNS = load_script(__package__, "read_runs")
+_COUNT_JOBS = load_script(__package__, "count_jobs")
 
 _FIELDS_AT_ONCE = 500
 
 _STRINGS_AT_ONCE = 250
 """Packed strings that one command reads: of some 3 kB each."""
+
+_PARTS_IN_A_MESSAGE = 20
+"""How many scripts that read records go in one message: packing its names holds the loop for a few milliseconds."""
+
+_LIST_LASTS_MS = 180_000
+"""For how long the list of queues is whole after a sweep has renewed it, which it does once a minute."""
+
+_COUNTED_AT_ONCE = 500
+"""The jobs of how many instances one script counts."""
 
 T = TypeVar("T")
 
@@ -108,21 +118,28 @@ class Reading:
         return await self.decode_instances(asked)
 
     async def ask_instances(
-        self, instance_ids: Sequence[str], *, with_jobs: bool = False, beside: Sequence[Sequence[Argument]] = ()
+        self,
+        instance_ids: Sequence[str],
+        *,
+        with_jobs: bool = False,
+        beside: Sequence[Sequence[Argument]] = (),
+        first: Sequence[ScriptCall] = (),
     ) -> tuple[AskedInstances, Sequence[Any]]:
         """Ask what these instances say of themselves, and with ``with_jobs`` which jobs are in flight on them.
 
-        Returns the answer for `decode_instances` and `held`, and those of the commands that go beside it.
+        Returns the answer for `decode_instances` and `held`, and those of the commands that go ``beside`` it and of the scripts that
+        go ``first``, in this order.
         """
         separator = _separator(_new_word())
         parts = list(_parts(instance_ids, self._instances_at_once))
-        calls: list[ScriptCall] = [(_READ_INSTANCES, [*map(keys.instance, part)], (separator,)) for part in parts]
+        calls: list[ScriptCall] = [*first, *((_READ_INSTANCES, [*map(keys.instance, part)], (separator,)) for part in parts)]
         calls += [(_READ_JOBS, [*map(keys.jobs, part)], (separator,)) for part in parts if with_jobs]
         replies = await run_scripts(self._redis, calls, beside=beside)
-        of_parts = raised(replies[len(beside) :])
+        others = len(beside) + len(first)
+        of_parts = raised(replies[len(beside) :])[len(first) :]
         said = list(zip(instance_ids, chain.from_iterable(of_parts[: len(parts)]), strict=True))
         jobs = dict(zip(instance_ids if with_jobs else (), chain.from_iterable(of_parts[len(parts) :]), strict=True))
-        return AskedInstances(said, jobs, separator), replies[: len(beside)]
+        return AskedInstances(said, jobs, separator), replies[:others]
 
     async def decode_instances(self, asked: AskedInstances) -> InstancesRead:
         """Decode what was answered; the other tasks of the loop get a turn after every ``instances_at_once``."""
@@ -151,29 +168,85 @@ class Reading:
         """Read the refs of the jobs in flight on each of these instances, sorted."""
         return _read_refs(instance_ids, await self._ask(_refs_calls(instance_ids)))
 
-    async def held(self, asked: AskedInstances, instance_ids: Sequence[str]) -> HeldRead:
-        """Read the records of the jobs that were in flight on these instances when Redis answered, which was ``with_jobs``."""
+    def refs_in(self, asked: AskedInstances, instance_id: str) -> list[str]:
+        """Give the refs of the jobs that were in flight on an instance when Redis answered, which was ``with_jobs``."""
+        members = asked.jobs[instance_id]
+        return text(members).split(asked.separator)[:-1] if _is_sound(members) else []
+
+    async def held(
+        self, asked: AskedInstances, instance_ids: Sequence[str], *, beside: Sequence[Sequence[Argument]] = ()
+    ) -> tuple[HeldRead, Sequence[Any]]:
+        """Read the records of the jobs that were in flight on these instances when Redis answered, which was ``with_jobs``.
+
+        Returns them, and the answers of the commands that go ``beside``. What is very much is asked for in several messages; the other
+        tasks of the loop get a turn after every so many.
+        """
         corrupt = [keys.jobs(name) for name in instance_ids if not _is_sound(asked.jobs[name])]
         listed = {name: asked.jobs[name] for name in instance_ids if _is_sound(asked.jobs[name])}
-        separator = asked.separator.encode()
-        refs = [ref for members in listed.values() for ref in members.split(separator)[:-1]]
-        raws = iter(await self._records(refs))
+        separator, prefix = asked.separator.encode(), keys.job("").encode()
+        names: list[bytes] = []
+        for number, members in enumerate(listed.values()):
+            if number % self._instances_at_once == 0:
+                await asyncio.sleep(0)
+            names += [prefix + ref for ref in members.split(separator)[:-1]]
+        records, replies = await self._records(names, beside=beside)
+        raws = iter(records)
         found: dict[str, Held] = {}
-        for name, members in listed.items():
+        for number, (name, members) in enumerate(listed.items()):
+            if number % self._instances_at_once == 0:
+                await asyncio.sleep(0)
             found[name] = dict(zip(text(members).split(asked.separator)[:-1], raws, strict=False))  # its share of them
-        return HeldRead(found, corrupt)
+        return HeldRead(found, corrupt), replies
 
-    async def _records(self, refs: Sequence[bytes]) -> list[bytes | None]:
-        """Read the records of these jobs, in their order; None for one that is not there."""
+    async def _records(
+        self, names: Sequence[bytes], *, beside: Sequence[Sequence[Argument]] = ()
+    ) -> tuple[list[bytes | None], Sequence[Any]]:
+        """Read these records, in their order; None for one that is not there. Returns them, and the answers of what goes ``beside``."""
         word = _new_word()
-        separator, prefix = _separator(word), keys.job("").encode()
-        names = [prefix + ref for ref in refs]
-        starts = range(0, len(names), self._records_at_once)
-        calls: list[ScriptCall] = [(_READ_RUNS, names[at : at + self._records_at_once], (separator, word)) for at in starts]
-        replies = raised(await run_scripts(self._redis, calls))
-        raws = chain.from_iterable(reply.split(separator.encode())[:-1] for reply in replies)
-        missing = word.encode()
-        return [None if raw == missing else raw for raw in raws]
+        separator, missing = _separator(word), word.encode()
+        parts = list(_parts(names, self._records_at_once))
+        found: list[bytes | None] = []
+        others: list[Any] = []
+        for number, some in enumerate(list(_parts(parts, _PARTS_IN_A_MESSAGE)) or [[]]):
+            calls: list[ScriptCall] = [(_READ_RUNS, part, (separator, word)) for part in some]
+            first = beside if number == 0 else ()
+            replies = await run_scripts(self._redis, calls, beside=first)
+            others += replies[: len(first)]
+            for reply in raised(replies[len(first) :]):
+                found += [None if raw == missing else raw for raw in reply.split(separator.encode())[:-1]]
+                await asyncio.sleep(0)
+        return found, others
+
+    async def count_jobs(self, instance_ids: Sequence[str]) -> int:
+        """Count the jobs that are listed as in flight on these instances; no record is read."""
+        calls: list[ScriptCall] = [(_COUNT_JOBS, [*map(keys.jobs, part)], (0,)) for part in _parts(instance_ids, _COUNTED_AT_ONCE)]
+        return sum(raised(await run_scripts(self._redis, calls)))
+
+    async def count_instances(self) -> int:
+        """Count the instances that are registered, and the dead whose orphans are not yet recovered."""
+        return sum(raised(await self._ask([("ZCARD", keys.INSTANCES), ("ZCARD", keys.DEAD)])))
+
+    async def queues(self) -> list[Description] | None:
+        """Read which queues instances work on, by library and broker; None where the list may not be whole: no sweep has renewed it."""
+        asked: list[Command] = [("TIME",), ("ZCARD", keys.INSTANCES), ("ZCARD", keys.DEAD), ("ZRANGE", keys.QUEUES, 0, -1, "WITHSCORES")]
+        now, registered, dead, listed = await self._ask(asked)
+        if not _is_sound(listed):
+            return None
+        said_at_ms = dict(zip(map(text, members_of(listed)), scores_of(listed), strict=True))
+        now_ms = int(now[0]) * 1000 + int(now[1]) // 1000
+        if abs(now_ms - said_at_ms.pop("", 0)) > _LIST_LASTS_MS:
+            return None
+        found = map(decode_queues, said_at_ms) if registered or dead else ()
+        return [described for described in found if described is not None]
+
+    async def connections(self) -> dict[str, str]:
+        """Give the connections that every registered instance has named, as they are stored."""
+        return pairs(await call(self._redis, "HGETALL", keys.CONNECTIONS))
+
+    async def names(self) -> tuple[list[str], list[str]]:
+        """Give the ids of all registered instances, and of the dead whose orphans are not yet recovered."""
+        registered, dead = raised(await self._ask([("ZRANGE", keys.INSTANCES, 0, -1), ("ZRANGE", keys.DEAD, 0, -1)]))
+        return [text(name) for name in registered], [text(name) for name in dead]
 
     async def runs(self, job_ids: Sequence[str]) -> dict[str, RunRecord]:
         """Read the newest run of each of these jobs; what is not in flight is left out."""
@@ -181,7 +254,13 @@ class Reading:
 
     async def raw_runs(self, job_ids: Sequence[str]) -> dict[str, bytes]:
         """Read the records of these jobs as they stand; what is not in flight is left out."""
-        return _read_raw(job_ids, raised(await self._ask(self._runs_calls(job_ids))))
+        found, _ = await self.raw_runs_beside((), job_ids)
+        return found
+
+    async def raw_runs_beside(self, beside: Sequence[Command], job_ids: Sequence[str]) -> tuple[dict[str, bytes], Sequence[Any]]:
+        """Read what `raw_runs` reads, and give the answers of other commands that go in the same round trip, before it."""
+        replies = await self._ask([*beside, *self._runs_calls(job_ids)])
+        return _read_raw(job_ids, raised(replies[len(beside) :])), replies[: len(beside)]
 
     async def adopted_and_runs(
         self, instance_ids: Sequence[str], job_ids: Sequence[str]

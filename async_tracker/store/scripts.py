@@ -1,9 +1,9 @@
 """The keys and arguments of each Lua file, and how its reply is read, for every sender of a script."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from async_tracker.connections.calls import Script, load_script
+from async_tracker.connections.calls import Script, ScriptCall, load_script
 from async_tracker.connections.replies import Argument, pairs, text
 from async_tracker.errors import StorageError
 from async_tracker.store import keys
@@ -13,16 +13,25 @@ from async_tracker.store.run_record import BEFORE_START, LAST_MOMENT_MS, RunReco
 from async_tracker.store.writes import Beat, Ended
 
 _OF_INSTANCES = ("register", "beat", "write", "count", "speak", "deregister")
-_OF_SWEEPS = ("lease", "release_lease", "observe", "mark_gone", "declare_dead", "adopt", "announce", "settle", "bury", "unquarantine")
+_OF_SWEEPS = ("lease", "release_lease", "mark_gone", "declare_dead", "adopt", "announce", "settle", "bury", "unquarantine", "list_queues")
+_OF_EVIDENCE = ("observe", "observe_some")
 _OF_ORDERS = ("order", "answer")
 _OF_HISTORY = ("sample", "roll_up", "close_minute", "close_hour", "mark_deploy")
 
-SCRIPTS: dict[str, Script] = {name: load_script(__package__, name) for name in (*_OF_INSTANCES, *_OF_SWEEPS, *_OF_ORDERS, *_OF_HISTORY)}
+SCRIPTS: dict[str, Script] = {
+    name: load_script(__package__, name) for name in (*_OF_INSTANCES, *_OF_EVIDENCE, *_OF_SWEEPS, *_OF_ORDERS, *_OF_HISTORY)
+}
 
 _LENGTHS = {"register": 2, "beat": 3, "write": 3, "count": 2, "speak": 3, "lease": 3, "observe": 8, "order": 2}
 """How many values these scripts return; the others return one number."""
 _TEXTS = {"answer"}
 """These return a text."""
+
+_OBSERVED_AT_ONCE = 500
+"""On how many instances one script reads the evidence: less than a millisecond of the server's time."""
+
+_PARTS_OF_ONE = 5
+"""How many values ``observe_some.lua`` returns of each instance, after the first three."""
 
 TOMBSTONE_MS = 7 * 86_400_000
 """For how long an instance that was declared dead is told so when it returns."""
@@ -56,6 +65,9 @@ VERSION_AWAY_MS = 10 * 60_000
 SERIES_KEPT = PAIRS_KEPT
 """How many pairs of function and queue have a history of their own; the others share one."""
 
+QUEUES_SECONDS = 86_400
+"""For how long the list of queues is kept after it was last written."""
+
 SERVER_SECONDS = 30 * 86_400
 """For how long it is remembered which server it was, after it was last observed."""
 
@@ -79,22 +91,60 @@ def read_observation(reply: Sequence[Any], run_id: str) -> Observation:
     A server that is not the one that was noted has just changed: no sweep has noted it yet.
     """
     now, noted, since, instances, connections, gone, watchdogs, dead = reply
-    since_ms = int(since) if int(since) >= 0 else None
-    if run_id and text(noted) and text(noted) != run_id:
-        since_ms = int(now)
     return Observation(
         now_ms=int(now),
-        server_since_ms=since_ms,
+        server_since_ms=_server_since_ms(now, noted, since, run_id),
         run_id=run_id,
         instances={name: _score(stamp) for name, stamp in pairs(instances).items()},
         connections=pairs(connections),
-        gone={name: int(stamp) for name, stamp in pairs(gone).items() if stamp.isdecimal() and len(stamp) < _DIGITS},
+        gone={name: int(stamp) for name, stamp in pairs(gone).items() if _is_moment(stamp)},
         watchdogs={name: _score(stamp) for name, stamp in pairs(watchdogs).items()},
         dead={name: int(float(_score(stamp))) for name, stamp in pairs(dead).items()},
     )
 
 
+def _server_since_ms(now: Any, noted: Any, since: Any, run_id: str) -> int | None:
+    if run_id and text(noted) and text(noted) != run_id:
+        return int(now)
+    return int(since) if int(since) >= 0 else None
+
+
+def observe_some_calls(instance_ids: Sequence[str]) -> list[ScriptCall]:
+    """Give the calls of ``observe_some.lua`` that read the evidence on these instances, some hundreds by each."""
+    names = [keys.INSTANCES, keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS, keys.DEAD, keys.SERVER]
+    parts = [instance_ids[start : start + _OBSERVED_AT_ONCE] for start in range(0, max(len(instance_ids), 1), _OBSERVED_AT_ONCE)]
+    return [(SCRIPTS["observe_some"], names, part) for part in parts]
+
+
+def read_observed_some(instance_ids: Sequence[str], replies: Sequence[Any], run_id: str) -> Iterator[Observation]:
+    """Read the replies to `observe_some_calls`, one after the other, each as `read_observation` does.
+
+    Each is of a moment of its own; `observation.together` puts them together.
+    """
+    for number, reply in enumerate(replies):
+        part = instance_ids[number * _OBSERVED_AT_ONCE : (number + 1) * _OBSERVED_AT_ONCE]
+        if not isinstance(reply, list) or len(reply) != 3 + _PARTS_OF_ONE * len(part):
+            raise _no_answer("observe_some", reply)
+        now, noted, since = reply[:3]
+        found = [dict(zip(part, map(text, reply[3 + at :: _PARTS_OF_ONE]), strict=True)) for at in range(_PARTS_OF_ONE)]
+        instances, connections, gone, watchdogs, dead = ({name: said for name, said in each.items() if said} for each in found)
+        yield Observation(
+            now_ms=int(now),
+            server_since_ms=_server_since_ms(now, noted, since, run_id),
+            run_id=run_id,
+            instances={name: _score(stamp) for name, stamp in instances.items()},
+            connections=connections,
+            gone={name: int(stamp) for name, stamp in gone.items() if _is_moment(stamp)},
+            watchdogs={name: _score(stamp) for name, stamp in watchdogs.items()},
+            dead={name: int(float(_score(stamp))) for name, stamp in dead.items()},
+        )
+
+
 _DIGITS = 16
+
+
+def _is_moment(stamp: str) -> bool:
+    return stamp.isdecimal() and len(stamp) < _DIGITS
 
 
 def _score(stamp: str) -> str:
@@ -157,8 +207,12 @@ def deregister_call(instance_id: str) -> tuple[list[str], list[Argument]]:
 def checked(name: str, reply: Any) -> Any:
     """Give the reply of a script; raises StorageError for what that script never returns."""
     if not is_answer(name, reply):
-        raise StorageError(f"Redis answers the script {name!r} with what it never returns: {reply!r:.100}")
+        raise _no_answer(name, reply)
     return reply
+
+
+def _no_answer(name: str, reply: Any) -> StorageError:
+    return StorageError(f"Redis answers the script {name!r} with what it never returns: {reply!r:.100}")
 
 
 def is_answer(name: str, reply: Any) -> bool:

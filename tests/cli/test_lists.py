@@ -87,6 +87,23 @@ async def test_jobs_are_chosen_by_function_and_by_the_beginning_of_an_instance(c
     assert of_nobody == []
 
 
+async def test_jobs_come_by_the_page_with_how_many_there_are_and_where_the_next_page_begins(cli, redis_client, namespace):
+    async with (
+        working(redis_client, namespace, instance_id="web") as tracker,
+        tracker.track("1", function="a"),
+        tracker.track("2", function="b"),
+        tracker.track("3", function="a"),
+    ):
+        await wait_until(lambda: has_jobs(tracker, 3), description="the jobs are in flight")
+        first = (await cli.within("jobs", "--limit", "2", "--json")).document
+        assert ([job["job_id"] for job in first["jobs"]], first["listed"]) == (["1", "2"], 3)
+        last = (await cli.within("jobs", "--limit", "2", "--after", *first["next"], "--instance", "web", "--json")).document
+        assert ([job["job_id"] for job in last["jobs"]], last["next"]) == (["3"], None)
+        shown = await cli.within("jobs", "--limit", "1", "--function", "a")
+    assert shown.out.startswith("1 job of 3 listed in flight\n")
+    assert shown.err.rstrip().endswith("--after " + " ".join(first["next"][:1]) + " 1")
+
+
 async def has_jobs(tracker, number):
     return len(await tracker.jobs()) == number
 

@@ -53,6 +53,7 @@ async def test_others_are_read_only_where_the_verdict_rests_on_them(queries, red
         every = await records_read(redis_client, queries.instances())
         one = every - len(KINDS) + 1
         assert await records_read(redis_client, queries.instance("fresh")) == one
-        assert await records_read(redis_client, queries.job("gone")) == one
+        with_their_connections = one + 1  # what another instance reports too would be no evidence
+        assert await records_read(redis_client, queries.job("gone")) == with_their_connections
         assert await records_read(redis_client, queries.instance("declared dead")) == one
         assert await records_read(redis_client, queries.instance("silent beside another")) > every

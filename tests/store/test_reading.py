@@ -33,7 +33,7 @@ async def test_a_key_in_place_of_the_jobs_of_an_instance_is_in_the_result(readin
     await redis_client.set(f"{namespace}:jobs:foreign", "no set")
     await redis_client.sadd(f"{namespace}:jobs:good", "42")
     asked, _ = await reading.ask_instances(["foreign", "good"], with_jobs=True)
-    read = await reading.held(asked, ["foreign", "good"])
+    read, _ = await reading.held(asked, ["foreign", "good"])
     assert (read.found, read.corrupt) == ({"good": {"42": None}}, ["jobs:foreign"])
     _, refs = await reading.instances_and_refs(["foreign", "good"])
     assert refs == await reading.refs(["foreign", "good"]) == {"good": ["42"]}

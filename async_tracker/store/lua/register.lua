@@ -1,9 +1,10 @@
 -- Make an instance known, or known again after its registration was lost with the server's data.
--- KEYS: instances, instance:{id}, connections, gone, tombstone:{id}
--- ARGV: id, sequence number, its connections as JSON, then field and value pairs of its hash
+-- KEYS: instances, instance:{id}, connections, gone, tombstone:{id}, queues
+-- ARGV: id, sequence number, its connections as JSON, its queues as JSON or '' for none, lifetime of the queues in s,
+--       then field and value pairs of its hash
 -- Returns: {1, now in ms}; {0, now} when a newer write was seen; {-1, now} when it was declared dead and must take a new id
-local instances, instance, connections, gone, tombstone = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local id, sequence, own_connections = ARGV[1], ARGV[2], ARGV[3]
+local instances, instance, connections, gone, tombstone, queues = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local id, sequence, own_connections, own_queues, queues_seconds = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -15,9 +16,13 @@ if seen and tonumber(seen) >= tonumber(sequence) then
   return {0, now}
 end
 redis.call('ZADD', instances, now, id)
-local first_field = 4
+local first_field = 6
 redis.call('HSET', instance, 'sequence', sequence, unpack(ARGV, first_field))
 redis.call('HSETNX', instance, 'started_at_ms', now)
 redis.call('HSET', connections, id, own_connections)
 redis.call('HDEL', gone, id)
+if own_queues ~= '' then -- another program's key of that name costs this list, and not the registration: hence pcall
+  redis.pcall('ZADD', queues, now, own_queues)
+  redis.call('EXPIRE', queues, queues_seconds)
+end
 return {1, now}

@@ -28,13 +28,12 @@ DESCRIPTION = Description(library="arq", host="h", host_id="0f", pid=7, queue="m
 @pytest.fixture(scope="module")
 def url(server_binary) -> Iterator[str]:
     """A server with the whole fleet in it, of which no test changes anything that another one reads."""
-    with EmbeddedServer(binary=server_binary) as server:
-        with redis.Redis.from_url(server.url, single_connection_client=True) as client:
-            write_fleet(client)
-            yield server.url
+    with EmbeddedServer(binary=server_binary) as server, redis.Redis.from_url(server.url, single_connection_client=True) as client:
+        write_fleet(client)
+        yield server.url
 
 
-def write_fleet(client: redis.Redis) -> None:
+def write_fleet(client: Any) -> None:
     now_ms = client.time()[0] * 1000
     own = Connections(server=client.info("server")["run_id"], ids={client.client_id(): ""}).encode()
     pipe = client.pipeline(transaction=False)

@@ -11,6 +11,7 @@ from async_tracker.web import screens
 from async_tracker.web.answers import Problem, document
 from async_tracker.web.readings import Reading, Readings
 from async_tracker.web.screens import Wanted
+from async_tracker.web.spans import WINDOWS
 
 LISTS = {name: name for name in ("instances", "jobs", "orphans", "queues", "events")} | {"quarantine": "quarantined"}
 """Screens that are lists of records, and what their documents call the rows."""
@@ -55,11 +56,26 @@ class Api:
     async def functions(self, request: Request) -> Response:
         """Give one page of the counters by function, with how many start a minute where that is known."""
         asked = screens.wanted("functions", query_of(request))
-        reading = await self._readings.get("stats")
+        reading = await (self._readings.get("window", asked.window) if asked.window else self._readings.get("stats"))
         found = await screens.page(asked, reading.value)
-        rates = self._readings.minutes.per_minute()
-        rows = [{**item.to_dict(), "per_minute": rates.get((item.function, item.queue))} for item in found.items]
+        rows = [item.to_dict() for item in found.items]
+        if not asked.window:
+            rates = self._readings.rates.per_minute()
+            rows = [{**row, "per_minute": rates.get((row["function"], row["queue"]))} for row in rows]
         return document({**_at(reading), **_paging(asked, found), "functions": rows})
+
+    async def history(self, request: Request) -> Response:
+        """Give what was, in steps: of one function, one queue, or all of them."""
+        given = query_of(request)
+        for name, _ in given:
+            if name not in ("function", "queue", "window"):
+                raise Problem(400, "bad_request", f"history knows no {name!r}: it takes function, queue and window")
+        asked = dict(given)
+        window = asked.get("window") or "1h"
+        if window not in WINDOWS:
+            raise Problem(400, "bad_request", f"window={window}: write one of {', '.join(WINDOWS)}")
+        reading = await self._readings.get("history", window, asked.get("function") or None, asked.get("queue") or None)
+        return document({**_at(reading), **reading.value.to_dict()})
 
     async def instance(self, request: Request, instance_id: str) -> Response:
         """Give one instance and its jobs."""

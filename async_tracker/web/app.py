@@ -172,6 +172,7 @@ class Page:
             *(("GET", rf"/api/v1/{name}", answer, None) for name, answer in lists.items()),
             ("GET", r"/api/v1/snapshot", lambda request, viewer, found: api.snapshot(request), None),
             ("GET", r"/api/v1/functions", lambda request, viewer, found: api.functions(request), None),
+            ("GET", r"/api/v1/history", lambda request, viewer, found: api.history(request), None),
             ("GET", r"/api/v1/doctor", lambda request, viewer, found: api.doctor(request), None),
             ("GET", r"/api/v1/instances/(?P<id>.+)", lambda request, viewer, found: api.instance(request, found["id"]), None),
             ("GET", r"/api/v1/jobs/(?P<id>.+)", lambda request, viewer, found: api.job(request, found["id"]), None),

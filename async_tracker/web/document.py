@@ -9,13 +9,41 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from async_tracker import __version__
 from async_tracker.doctor.findings import Finding
-from async_tracker.records import Event, FunctionStats, Instance, Job, Orphan, Quarantined, QueueDepth, Recovery, Snapshot
+from async_tracker.records import (
+    Event,
+    FunctionStats,
+    History,
+    HistoryPoint,
+    Instance,
+    Job,
+    Orphan,
+    Quarantined,
+    QueueDepth,
+    QueueSample,
+    Recovery,
+    Snapshot,
+)
 from async_tracker.web.answers import DOCUMENT_VERSION
 from async_tracker.web.screens import LIMIT, LIMIT_MOST, SCREENS
+from async_tracker.web.spans import WINDOWS
 
 Schema = dict[str, Any]
 
-_RECORDS = (Instance, Job, Orphan, Quarantined, QueueDepth, Event, FunctionStats, Recovery, Snapshot, Finding)
+_RECORDS = (
+    Instance,
+    Job,
+    Orphan,
+    Quarantined,
+    QueueDepth,
+    Event,
+    FunctionStats,
+    History,
+    HistoryPoint,
+    QueueSample,
+    Recovery,
+    Snapshot,
+    Finding,
+)
 _PLAIN: Mapping[Any, Schema] = {
     str: {"type": "string"},
     int: {"type": "integer"},
@@ -57,6 +85,13 @@ def openapi() -> Schema:
         ),
         "/api/v1/jobs/{id}": _get(
             "job", "The newest run in flight of one job.", _document(job=_ref(Job)), parameters=[_in_path("id")], errors=(404, 409)
+        ),
+        "/api/v1/history": _get(
+            "history",
+            "What was, in steps: of one function, of one queue, or of all of them together.",
+            {"allOf": [_document(at_ms=_AT), _ref(History)]},
+            parameters=[_parameter("function", _PLAIN[str]), _parameter("queue", _PLAIN[str]), _window("1h")],
+            errors=(400,),
         ),
         "/api/v1/live": {"get": _live()},
         "/api/v1/openapi.json": _get("openapi", "This document.", {"type": "object"}, errors=()),
@@ -146,6 +181,8 @@ def _parameters(name: str) -> list[Schema]:
         found = [item for item in found if item["name"] != "since"]
         found.append(_parameter("since", {"type": "string", "format": "date-time"}))
     sorts = [sign + sort for sort in screen.sorts for sign in ("", "-")]
+    if screen.has_windows:
+        found.append(_window(None))
     if sorts:
         found.append(_parameter("sort", {"type": "string", "enum": sorts, "default": screen.sorted_by}))
     found.append(_parameter("limit", {"type": "integer", "minimum": 1, "maximum": LIMIT_MOST, "default": LIMIT}))
@@ -155,6 +192,13 @@ def _parameters(name: str) -> list[Schema]:
 
 def _parameter(name: str, schema: Schema) -> Schema:
     return {"name": name, "in": "query", "required": False, "schema": schema}
+
+
+def _window(default: str | None) -> Schema:
+    schema: Schema = {"type": "string", "enum": list(WINDOWS), "description": "Up to now; without it, of all time."}
+    if default is not None:
+        schema |= {"default": default, "description": "Up to now."}
+    return _parameter("window", schema)
 
 
 def _in_path(name: str) -> Schema:

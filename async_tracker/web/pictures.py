@@ -7,7 +7,7 @@ from typing import Any
 from async_tracker.errors import StorageError
 from async_tracker.policy import InstanceState
 from async_tracker.records import Instance
-from async_tracker.web import screens
+from async_tracker.web import screens, trends
 from async_tracker.web.readings import Reading, Readings, unserved
 from async_tracker.web.screens import Row, Wanted
 
@@ -15,6 +15,7 @@ _ATTENTION_MOST = 12
 _BUSIEST_MOST = 8
 _JOBS_OF_AN_INSTANCE_MOST = 100
 _EVENTS_OF_ONE_MOST = 20
+_SHORT, _LAST_HOUR, _LAST_DAY = "15m", "1h", "24h"
 _STALLED = (InstanceState.STALLED_BLOCKED, InstanceState.STALLED_SILENT)
 
 
@@ -71,19 +72,28 @@ class Pictures:
             return await self._instance(dict(asked.filters)["id"])
         if asked.screen == "job":
             return await self._job(dict(asked.filters)["id"])
+        if asked.screen == "function":
+            return await self._function(**dict(asked.filters), window=asked.window)
         return await self._table(asked)
 
     async def _table(self, asked: Wanted) -> Picture:
         screen = screens.SCREENS[asked.screen]
-        reading = await self._readings.get(screen.reading)
+        reading = await (self._readings.get("window", asked.window) if asked.window else self._readings.get(screen.reading))
         found = await screens.page(asked, reading.value)
         facts: Row = {"total": found.total, "every": found.every, "facets": found.facets, "cut": found.is_cut}
         if asked.screen == "functions":
-            rates = self._readings.minutes.per_minute()
+            rates = self._readings.rates.per_minute()
             rows = [screens.function_row(item, rates) for item in found.items]
         elif asked.screen == "queues":
             instances = (await self._readings.get("instances")).value
-            rows = [screens.queue_row(item, instances, now_ms=reading.at_ms) for item in found.items]
+            now_ms, flow = reading.at_ms, await self._flows()
+            rows = [
+                screens.queue_row(item, instances, now_ms=now_ms) | trends.flow_row(item, flow.get(item.queue), now_ms=now_ms)
+                for item in found.items
+            ]
+        elif asked.screen == "jobs":
+            usual = await self._usual()
+            rows = [{**screen.row(item), "usual": usual.get((item.function, item.queue))} for item in found.items]
         else:
             rows = [screen.row(item) for item in found.items]
         if asked.screen == "doctor":
@@ -114,18 +124,25 @@ class Pictures:
             attention += [{"kind": "quarantined", **screens.quarantined_row(item)} for item in reversed(quarantined.value)]
         facts["attention"], facts["attention_more"] = attention[:_ATTENTION_MOST], max(len(attention) - _ATTENTION_MOST, 0)
         if stats is not None:
-            facts |= self._counted(stats)
+            facts |= await self._counted(stats)
         return Picture(facts=facts)
 
-    def _counted(self, stats: Reading) -> Row:
-        rates = self._readings.minutes.per_minute()
-        functions = sorted(stats.value.functions, key=lambda item: (-rates.get((item.function, item.queue), 0), -item.started))
+    async def _counted(self, stats: Reading) -> Row:
+        """Say how much is going on: just now by the counters of all time, and in the last hour by the history."""
+        rates = self._readings.rates.per_minute()
+        last_hour, last_day = await self._perhaps("window", _LAST_HOUR), await self._perhaps("window", _LAST_DAY)
+        history = await self._perhaps("history", _LAST_HOUR, None, None)
+        known = (last_hour or stats).value.functions
+        functions = sorted(known, key=lambda item: (-rates.get((item.function, item.queue), 0), -item.started))
         names = ("function", "queue", "rate", "started", "failed_share", "run", "run_time_p50", "run_time_p95", "run_time_p99")
         busiest = [screens.function_row(item, rates) for item in functions[:_BUSIEST_MOST]]
+        for row in busiest:
+            row["rate"] = rates.get((row["function"], row["queue"]), row["rate"])
         return {
-            "minutes": self._readings.minutes.shown(),
+            "points": [trends.point_row(point) for point in history.value.points] if history is not None else [],
+            "hour": None if last_hour is None else trends.totals_row(last_hour.value),
+            "day": None if last_day is None else trends.totals_row(last_day.value),
             "rate": round(sum(rates.values()), 1) if rates else None,
-            "totals": {name: getattr(stats.value, name) for name in ("started", "succeeded", "failed", "timed_out", "recovered")},
             "busiest": [{name: row[name] for name in names if name in row} for row in busiest],
         }
 
@@ -166,6 +183,25 @@ class Pictures:
             rows=keyed(rows),
         )
 
+    async def _function(self, function: str, *, window: str, queue: str | None = None) -> Picture:
+        history, stats = await self._readings.get("history", window, function, queue), await self._readings.get("window", window)
+        rows = [item for item in stats.value.functions if item.function == function and queue in (None, item.queue)]
+        events = await self._events("function", function)
+        points = [trends.point_row(point) for point in history.value.points]
+        one = [screens.function_row(item, {}) for item in rows]
+        facts: Row = {"points": points, "step": history.value.step * 1000, "one": one, "events": events}
+        return Picture(facts=facts)
+
+    async def _flows(self) -> dict[str, trends.Flow]:
+        last, history = await self._perhaps("window", _SHORT), await self._perhaps("history", _SHORT, None, None)
+        return trends.flows(last.value, history.value) if last is not None and history is not None else {}
+
+    async def _usual(self) -> dict[tuple[str | None, str | None], float | None]:
+        """Tell within how many seconds nearly all runs of each function have ended in the last hour: the 95th percentile."""
+        last_hour = await self._perhaps("window", _LAST_HOUR)
+        functions = last_hour.value.functions if last_hour is not None else ()
+        return {(item.function, item.queue): trends.rounded(item.run_time_p95) for item in functions if item.run_time_p95 is not None}
+
     async def _events(self, name: str, wanted: str) -> list[Row]:
         found = (await self._readings.get("events")).value
         return [screens.event_row(item) for item in found if getattr(item, name) == wanted][:_EVENTS_OF_ONE_MOST]
@@ -177,12 +213,12 @@ class Pictures:
         found: list[Any] = (await self._readings.get("orphans")).value
         return found
 
-    async def _perhaps(self, kind: str) -> Reading | None:
+    async def _perhaps(self, *kind: str | None) -> Reading | None:
         """Read what a screen can do without: the last that is known where this fails, and None where nothing is."""
         try:
-            return await self._readings.get(kind)
+            return await self._readings.get(*kind)
         except StorageError:
-            return self._readings.last(kind)
+            return self._readings.last(*kind)
 
 
 def _stalled(item: Instance) -> Row:

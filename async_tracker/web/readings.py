@@ -9,10 +9,11 @@ from typing import Any
 from async_tracker.doctor.examination import examine
 from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.policy import InstanceState
-from async_tracker.records import Instance, QueueDepth, Stats
+from async_tracker.records import History, Instance, QueueDepth, Stats
 from async_tracker.tracker import Tracker
-from async_tracker.web.minutes import Minutes
 from async_tracker.web.past import Past
+from async_tracker.web.rates import Rates
+from async_tracker.web.spans import STEPS, WINDOWS
 
 SHARE = 20
 """A reading that took a second is not repeated for this many: so it never takes more than a twentieth of the process."""
@@ -20,8 +21,18 @@ PATIENCE = 10.0
 """Seconds after which a reading is given up: Redis is away, or as good as away."""
 
 _LOOKED_AT_ALL_THE_TIME = ("instances", "snapshot", "orphans", "events")
-_FRESH_FOR = {**dict.fromkeys(_LOOKED_AT_ALL_THE_TIME, 1.0), **dict.fromkeys(("quarantined", "queues", "stats"), 5.0), "doctor": 30.0}
+_FRESH_FOR = {
+    **dict.fromkeys(_LOOKED_AT_ALL_THE_TIME, 1.0),
+    **dict.fromkeys(("quarantined", "queues", "stats"), 5.0),
+    **dict.fromkeys(("window", "history"), 10.0),
+    "doctor": 30.0,
+}
 """How long a reading is fresh at least, in seconds."""
+_KEPT_MOST = 64
+"""Readings of windows and histories that are kept: there is one for each function that is opened."""
+
+Kind = tuple[str | None, ...]
+"""What is read: the question, then what it is asked about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,21 +58,23 @@ class Readings:
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker
         self.outage: Outage | None = None
-        self.minutes = Minutes()
+        self.rates = Rates()
         self._past = Past(tracker)
-        self._found: dict[str, Reading] = {}
-        self._fresh_until: dict[str, float] = {}
-        self._failed: dict[str, StorageError] = {}
-        self._under_way: dict[str, asyncio.Task[Reading]] = {}
+        self._found: dict[Kind, Reading] = {}
+        self._fresh_until: dict[Kind, float] = {}
+        self._failed: dict[Kind, StorageError] = {}
+        self._under_way: dict[Kind, asyncio.Task[Reading]] = {}
         self._ahead_ms = 0.0
         self._number = 0
-        self._ask: Mapping[str, Callable[[], Awaitable[Any]]] = {
+        self._ask: Mapping[str | None, Callable[..., Awaitable[Any]]] = {
             "instances": tracker.instances,
             "snapshot": tracker.snapshot,
             "orphans": tracker.orphans,
             "quarantined": tracker.quarantined,
             "queues": tracker.queues,
             "stats": self._stats,
+            "window": self._window,
+            "history": self._history,
             "events": self._past.read,
             "doctor": lambda: examine(tracker),
         }
@@ -70,17 +83,20 @@ class Readings:
         """Give the server's time, by the last that it told."""
         return int(time.time() * 1000 + self._ahead_ms)
 
-    def last(self, kind: str) -> Reading | None:
+    def last(self, *kind: str | None) -> Reading | None:
         """Give the newest reading that succeeded, however old."""
         return self._found.get(kind)
 
     def forget(self) -> None:
         """Read anew when next asked: something was just changed. The doctor's findings stay: they are of another kind."""
-        for kind in self._fresh_until.keys() - {"doctor"}:
+        for kind in self._fresh_until.keys() - {("doctor",)}:
             self._fresh_until[kind] = 0.0
 
-    async def get(self, kind: str) -> Reading:
-        """Give a fresh reading; all who ask meanwhile are given the same one."""
+    async def get(self, *kind: str | None) -> Reading:
+        """Give a fresh reading; all who ask meanwhile are given the same one.
+
+        ``get("window", "1h")`` is the counters of a window, ``get("history", "1h", function, queue)`` its points.
+        """
         if time.monotonic() < self._fresh_until.get(kind, 0.0):
             if kind in self._failed:
                 raise self._failed[kind]
@@ -91,43 +107,59 @@ class Readings:
             self._under_way[kind].add_done_callback(lambda task: self._ended(kind, task))
         return await asyncio.shield(self._under_way[kind])  # one that gives up waiting must not take it from the others
 
-    def _ended(self, kind: str, task: asyncio.Task[Reading]) -> None:
+    def _ended(self, kind: Kind, task: asyncio.Task[Reading]) -> None:
         del self._under_way[kind]
         if not task.cancelled():
             task.exception()  # those that waited have got it; where none did, it is dropped
 
-    async def _read(self, kind: str) -> Reading:
+    async def _read(self, kind: Kind) -> Reading:
+        question, *about = kind
         began = time.monotonic()
         try:
             async with asyncio.timeout(PATIENCE):
-                value = await self._ask[kind]()
+                value = await self._ask[question](*about)
         except (StorageError, TimeoutError) as exc:
             error = exc if isinstance(exc, StorageError) else StorageUnavailable(f"Redis did not answer within {PATIENCE:g} s")
             self._failed[kind] = error
-            if isinstance(error, StorageUnavailable) and self.outage is None and kind != "queues":  # queues may be in another Redis
+            if isinstance(error, StorageUnavailable) and self.outage is None and question != "queues":  # queues may be in another Redis
                 self.outage = Outage(since_ms=self.now_ms(), why=str(error))
             raise error from exc
         finally:
             took = time.monotonic() - began
-            self._fresh_until[kind] = began + max(_FRESH_FOR[kind], SHARE * took) - 0.05 * _FRESH_FOR[kind]
+            self._fresh_until.pop(kind, None)  # so that it comes last
+            self._fresh_until[kind] = began + max(_FRESH_FOR[str(question)], SHARE * took) - 0.05 * _FRESH_FOR[str(question)]
+            self._let_go_of_old()
         self._failed.pop(kind, None)
-        if kind != "queues":
+        if question != "queues":
             self.outage = None
-        self._tell_the_time(kind, value)
+        self._tell_the_time(question, value)
         self._number += 1
         self._found[kind] = Reading(value=value, at_ms=self.now_ms(), number=self._number)
         return self._found[kind]
 
-    def _tell_the_time(self, kind: str, value: Any) -> None:
-        if kind == "instances" and value:
+    def _tell_the_time(self, question: str | None, value: Any) -> None:
+        if question == "instances" and value:
             self._ahead_ms = server_ms(value[0]) - time.time() * 1000
-        elif kind == "snapshot":
+        elif question == "snapshot":
             self._ahead_ms = (value.taken_at.timestamp() - time.time()) * 1000
 
     async def _stats(self) -> Stats:
         found = await self.tracker.stats()
-        self.minutes.add(found, at_ms=self.now_ms())
+        self.rates.add(found, at_ms=self.now_ms())
         return found
+
+    async def _window(self, window: str) -> Stats:
+        return await self.tracker.stats(window=WINDOWS[window])
+
+    async def _history(self, window: str, function: str | None, queue: str | None) -> History:
+        return await self.tracker.history(function, queue, since=WINDOWS[window], step=STEPS[window])
+
+    def _let_go_of_old(self) -> None:
+        """Forget the readings about single functions that were read longest ago, where there are too many."""
+        about = [kind for kind in self._fresh_until if len(kind) > 1]
+        for kind in about[: max(len(about) - _KEPT_MOST, 0)]:
+            for kept in (self._found, self._fresh_until, self._failed):
+                kept.pop(kind, None)
 
     async def aclose(self) -> None:
         """End what is still being read."""

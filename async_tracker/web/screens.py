@@ -14,9 +14,19 @@ from urllib.parse import parse_qsl, urlencode
 
 from async_tracker.policy import InstanceState
 from async_tracker.queries.wording import blocking_line
-from async_tracker.records import ENDINGS, Event, FunctionStats, Instance, Job, Orphan, Quarantined, QueueDepth
+from async_tracker.records import (
+    ENDINGS,
+    Event,
+    FunctionStats,
+    Instance,
+    Job,
+    Orphan,
+    Quarantined,
+    QueueDepth,
+)
 from async_tracker.web.answers import Problem
 from async_tracker.web.readings import server_ms
+from async_tracker.web.spans import WINDOWS
 
 SORTED_AT_MOST = 10_000
 """Rows that are put in another order than their own; the answer says where there were more."""
@@ -146,13 +156,16 @@ def quarantined_row(item: Quarantined) -> Row:
 _PERCENTILES = tuple(f"{what}_{which}" for what in ("run_time", "queue_wait") for which in ("p50", "p95", "p99", "max"))
 
 
+_SORTED_TIMES = ("run_time_p50", "run_time_p95", "run_time_max", "queue_wait_p95")
+
+
 def function_row(item: FunctionStats, per_minute: Mapping[Any, float]) -> Row:
     """Say what the table tells of a function; a mean is over the runs that have ended."""
     ended = sum(getattr(item, name) for name in ENDINGS)
     return {
         "function": item.function,
         "queue": item.queue,
-        "rate": per_minute.get((item.function, item.queue)),
+        "rate": per_minute.get((item.function, item.queue)) if item.per_minute is None else round(item.per_minute, 1),
         "started": item.started,
         **{name: getattr(item, name) for name in ENDINGS},
         "orphaned": item.orphaned,
@@ -296,6 +309,8 @@ class Screen:
     """The order in which the reading gives the rows, which costs nothing; with a minus where it is descending."""
     facets: tuple[str, ...] = ()
     """Filters whose values are counted over all rows."""
+    has_windows: bool = False
+    """Whether it can be asked of a window of time."""
 
 
 _EVERY = ("function", "queue", "library")
@@ -395,8 +410,11 @@ SCREENS: Mapping[str, Screen] = {
             "failed": _by("failed"),
             "retried": _by("retried"),
             "recovered": _by("recovered"),
+            "rate": _by("per_minute"),
+            **{name: _by(name) for name in _SORTED_TIMES},
         },
         sorted_by="function",
+        has_windows=True,
     ),
     "queues": Screen(
         reading="queues",
@@ -424,8 +442,10 @@ SCREENS: Mapping[str, Screen] = {
     "doctor": Screen(reading="doctor", rows_of=lambda value: value, row=finding_row),
 }
 
-ONE = ("instance", "job")
-"""Screens that are about one thing, named by ``id``."""
+ONE = ("instance", "job", "function")
+"""Screens that are about one thing, named by ``id``; a function by ``function`` and ``queue``."""
+_NAMED_BY = {"instance": ("id",), "job": ("id",), "function": ("function", "queue")}
+_WINDOWED = ("function", *(name for name, screen in SCREENS.items() if screen.has_windows))
 LIVE = ("overview", *SCREENS, *ONE)
 
 
@@ -435,6 +455,8 @@ class Wanted:
 
     screen: str
     filters: tuple[tuple[str, str], ...] = ()
+    window: str = ""
+    """One of `WINDOWS`; empty for all of time."""
     sort: str = ""
     offset: int = 0
     limit: int = LIMIT
@@ -442,7 +464,7 @@ class Wanted:
     @property
     def query(self) -> str:
         """Write it as a query string; equal for equal wishes."""
-        pairs = [*self.filters, ("sort", self.sort), ("cursor", str(self.offset)), ("limit", str(self.limit))]
+        pairs = [*self.filters, ("window", self.window), ("sort", self.sort), ("cursor", str(self.offset)), ("limit", str(self.limit))]
         return urlencode(pairs, errors="surrogatepass")
 
 
@@ -450,10 +472,10 @@ def wanted(screen: str, query: Sequence[tuple[str, str]], *, limit_most: int = L
     """Read what a query string asks of a screen. Raises Problem, which says what could have been asked.
 
     >>> wanted("jobs", [("function", "mail"), ("sort", "-try"), ("cursor", "50")])
-    Wanted(screen='jobs', filters=(('function', 'mail'),), sort='-try', offset=50, limit=50)
+    Wanted(screen='jobs', filters=(('function', 'mail'),), window='', sort='-try', offset=50, limit=50)
     """
     if screen in ONE:
-        known: Mapping[str, Any] = {"id": None}
+        known: Mapping[str, Any] = dict.fromkeys(_NAMED_BY[screen])
         sorts: Mapping[str, Any] = {}
     elif screen == "overview":
         known, sorts = {}, {}
@@ -462,12 +484,17 @@ def wanted(screen: str, query: Sequence[tuple[str, str]], *, limit_most: int = L
     else:
         raise Problem(400, "bad_request", f"there is no screen {screen!r}: write one of {', '.join(LIVE)}")
     filters: dict[str, str] = {}
+    window = "1h" if screen == "function" else ""
     sort, offset, limit = SCREENS[screen].sorted_by if screen in SCREENS else "", 0, min(LIMIT, limit_most)
     for name, value in query:
         if name == "sort" and sorts:
             if value.removeprefix("-") not in sorts:
                 raise Problem(400, "bad_request", f"sort={value}: write one of {', '.join(sorts)}, with a minus before it to descend")
             sort = value
+        elif name == "window" and screen in _WINDOWED:
+            if value and value not in WINDOWS:
+                raise Problem(400, "bad_request", f"window={value}: write one of {', '.join(WINDOWS)}")
+            window = value or window
         elif name == "cursor" and screen in SCREENS:
             offset = _whole(name, value, 0, 10_000_000)
         elif name == "limit" and screen in SCREENS:
@@ -476,11 +503,16 @@ def wanted(screen: str, query: Sequence[tuple[str, str]], *, limit_most: int = L
             if value:
                 filters[name] = value
         else:
-            allowed = [*known, *(("sort",) if sorts else ()), *(("cursor", "limit") if screen in SCREENS else ())]
+            allowed = [
+                *known,
+                *(("window",) if screen in _WINDOWED else ()),
+                *(("sort",) if sorts else ()),
+                *(("cursor", "limit") if screen in SCREENS else ()),
+            ]
             raise Problem(400, "bad_request", f"{screen} knows no {name!r}: it takes {', '.join(allowed) or 'nothing'}")
-    if screen in ONE and "id" not in filters:
-        raise Problem(400, "bad_request", f"{screen} needs an id")
-    found = Wanted(screen=screen, filters=tuple(sorted(filters.items())), sort=sort, offset=offset, limit=limit)
+    if screen in ONE and _NAMED_BY[screen][0] not in filters:
+        raise Problem(400, "bad_request", f"{screen} needs {_NAMED_BY[screen][0]}")
+    found = Wanted(screen=screen, filters=tuple(sorted(filters.items())), window=window, sort=sort, offset=offset, limit=limit)
     tests_of(found)
     return found
 

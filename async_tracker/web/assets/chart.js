@@ -1,57 +1,106 @@
 // @ts-check
 // Charts, made by hand of SVG.
 import { el, svg } from "./dom.js";
-import { clockTime, number } from "./wording.js";
+import { clockTime, duration, number } from "./wording.js";
 
 /**
- * How many have started, succeeded and failed in each minute: a column each; arrows move through them, a pointer does too.
- * @param {number[][]} minutes when it began, then started, succeeded, failed, recovered
+ * One step of a history: when it began; then, unless nothing is known of it, how many started, succeeded, failed and were recovered, jobs in
+ * flight, p50 and p95 of the run time, p95 of the wait, and the oldest wait in a queue; the last five may be null.
+ * @typedef {(number | null)[]} Point
  */
-export function minutes(minutes) {
-  const last = minutes.at(-1)?.[0] ?? 0, first = minutes[0]?.[0] ?? 0, height = 100;
-  const columns = last - first < 15 * 60000 ? 15 : last - first < 30 * 60000 ? 30 : 60;
-  const most = Math.max(...minutes.map(([, started, succeeded, failed]) => Math.max(started, succeeded + failed)), 1);
-  const top = nice(most);
-  const told = el("output", { class: "told" });
+export const BUSY = 5, P50 = 6, P95 = 7, WAIT = 8, OLDEST = 9;
+
+/**
+ * Leave out steps before the first of which something is known: of a young namespace the last quarter or half of the span is shown.
+ * @param {Point[]} points
+ */
+export function shown(points) {
+  const known = points.findIndex((point) => point.length > 1);
+  const least = [4, 2].map((part) => Math.ceil(points.length / part)).find((count) => count >= points.length - known);
+  return known < 0 || least === undefined ? points : points.slice(-least);
+}
+
+/**
+ * A drawing with one column for each step: arrows move through them, a pointer does too.
+ * @param {Point[]} points
+ * @param {{ label: string, height: number, most: string, half: string, spots: (Node[] | null)[], over?: Node[], said: (point: Point) => string }} what
+ */
+function framed(points, { label, height, most, half, spots, over = [], said }) {
+  const told = el("output", { class: "told" }), width = points.length * 10;
+  let at = points.length - 1;
   /** @type {SVGElement[]} */
-  const spots = [];
-  let at = minutes.length - 1;
+  const columns = [];
   const show = (/** @type {number} */ place) => {
-    at = Math.min(Math.max(place, 0), minutes.length - 1);
-    spots.forEach((spot, other) => spot.classList.toggle("on", other === at));
-    const [begun, started, succeeded, failed, recovered] = minutes[at];
-    told.textContent = `${clockTime(begun)} · ${number(started)} started, ${number(succeeded)} succeeded, ${number(failed)} failed`
-      + (recovered ? `, ${number(recovered)} recovered` : "");
+    at = Math.min(Math.max(place, 0), points.length - 1);
+    columns.forEach((column, other) => column.classList.toggle("on", other === at));
+    told.textContent = `${clockTime(Number(points[at][0]))} · ${points[at].length > 1 ? said(points[at]) : "nothing is known"}`;
   };
-  const drawing = svg("svg", { viewBox: `0 0 ${columns * 10} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true", class: "chart" });
-  for (const line of [0, 0.5]) {
-    const y = line * height + 0.5;
-    drawing.append(svg("line", { x1: 0, x2: columns * 10, y1: y, y2: y, class: "grid" }));
-  }
-  minutes.forEach(([begun, , succeeded, failed], place) => {
-    const x = (columns - 1 - (last - begun) / 60000) * 10 + 1;
-    if (x < 0) return;
-    const good = (succeeded / top) * height, bad = (failed / top) * height;
-    const spot = svg("g", {}, svg("rect", { x: x - 1, y: 0, width: 10, height, class: "spot" }));
-    if (succeeded) spot.append(svg("rect", { x, y: height - good, width: 8, height: good, class: "good" }));
-    if (failed) spot.append(svg("rect", { x, y: height - good - bad, width: 8, height: Math.max(bad, 1), class: "bad" }));
+  const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true", class: "chart" });
+  for (const line of [0, 0.5]) drawing.append(svg("line", { x1: 0, x2: width, y1: line * height + 0.5, y2: line * height + 0.5, class: "grid" }));
+  spots.forEach((marks, place) => {
+    const spot = svg("g", {}, svg("rect", { x: place * 10, y: 0, width: 10, height, class: marks ? "spot" : "spot gap" }), ...(marks ?? []));
     spot.addEventListener("pointerenter", () => show(place));
-    spots[place] = spot;
+    columns[place] = spot;
     drawing.append(spot);
   });
+  drawing.append(...over);
   const frame = el("div", {
-    class: "frame", tabindex: "0", role: "group", "aria-label": "Succeeded and failed per minute; the arrow keys move from minute to minute",
+    class: "frame", tabindex: "0", role: "group", "aria-label": `${label}; the arrow keys move from step to step`,
     onkeydown: (/** @type {KeyboardEvent} */ event) => {
       const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
       if (!step) return;
       event.preventDefault();
       show(at + step);
     },
-  }, drawing, el("span", { class: "scale top" }, number(top)), el("span", { class: "scale middle" }, number(top / 2)));
-  const axis = el("div", { class: "axis" }, el("span", {}, clockTime(last - (columns - 1) * 60000)),
-    el("span", {}, first > last - (columns - 1) * 60000 ? `watched since ${clockTime(first)}` : clockTime(last - columns * 30000)), el("span", {}, "now"));
-  if (minutes.length) show(at);
+  }, drawing, el("span", { class: "scale top" }, most), el("span", { class: "scale middle" }, half));
+  const axis = el("div", { class: "axis" }, ...[0, Math.floor(points.length / 2)].map((place) => el("span", {}, clockTime(Number(points[place][0])))), el("span", {}, "now"));
+  if (points.length) show(at);
   return { frame, axis, told };
+}
+
+/**
+ * How many have succeeded and failed in each step.
+ * @param {Point[]} points
+ */
+export function ends(points) {
+  const height = 100;
+  const top = nice(Math.max(...points.map(([, started = 0, succeeded = 0, failed = 0]) => Math.max(started ?? 0, (succeeded ?? 0) + (failed ?? 0))), 1));
+  const spots = points.map((point, place) => {
+    if (point.length < 2) return null;
+    const good = (Number(point[2]) / top) * height, bad = (Number(point[3]) / top) * height, x = place * 10 + 1;
+    return [
+      good > 0 && svg("rect", { x, y: height - good, width: 8, height: good, class: "good" }),
+      bad > 0 && svg("rect", { x, y: height - good - bad, width: 8, height: Math.max(bad, 1), class: "bad" }),
+    ].filter((mark) => mark instanceof Node);
+  });
+  return framed(points, {
+    label: "Succeeded and failed", height, most: number(top), half: number(top / 2), spots,
+    said: ([, started, succeeded, failed, recovered]) => `${number(started)} started, ${number(succeeded)} succeeded, ${number(failed)} failed`
+      + (recovered ? `, ${number(recovered)} recovered` : ""),
+  });
+}
+
+/**
+ * Durations in each step: one line for each place of the points.
+ * @param {Point[]} points
+ * @param {[number, string][]} lines the place of each, and its name
+ */
+export function times(points, lines) {
+  const height = 100, most = Math.max(...points.flatMap((point) => lines.map(([place]) => point[place] ?? 0)), 0.001) * 1.1;
+  const over = lines.map(([place], kind) => {
+    let isOn = false;
+    const path = points.map((point, column) => {
+      const value = point[place] ?? null, before = isOn;
+      isOn = value !== null;
+      return value === null ? "" : `${before ? "L" : "M"}${column * 10 + 5} ${(height - (value / most) * height).toFixed(1)}h.01`;
+    });
+    return svg("path", { d: path.join(""), class: `line k${kind}` });
+  });
+  return framed(points, {
+    label: lines.map(([, name]) => name).join(" and "), height, most: duration(most), half: duration(most / 2), over,
+    spots: points.map((point) => (point.length > 1 ? [] : null)),
+    said: (point) => lines.map(([place, name]) => `${name} ${duration(point[place])}`).join(", "),
+  });
 }
 
 /**
@@ -64,13 +113,21 @@ function nice(value) {
 }
 
 /**
- * A small line, for a card.
- * @param {number[]} values
+ * A small line, for a card: what is not known is a gap.
+ * @param {(number | null)[]} values
  * @param {string} [kind]
  */
 export function spark(values, kind = "") {
-  const most = Math.max(...values, 1), step = 100 / Math.max(values.length - 1, 1);
-  const points = values.map((value, place) => `${(place * step).toFixed(1)},${(24 - (value / most) * 22).toFixed(1)}`).join(" ");
-  return svg("svg", { viewBox: "0 0 100 26", preserveAspectRatio: "none", "aria-hidden": "true", class: `spark ${kind}` },
-    svg("polygon", { points: `0,26 ${points} 100,26` }), svg("polyline", { points }));
+  const most = Math.max(...values.map((value) => value ?? 0), 1), step = 100 / Math.max(values.length - 1, 1);
+  /** @type {string[][]} */
+  const parts = [[]];
+  values.forEach((value, place) => {
+    if (value === null) parts.push([]);
+    else parts[parts.length - 1].push(`${(place * step).toFixed(1)},${(24 - (value / most) * 22).toFixed(1)}`);
+  });
+  const drawn = parts.filter((part) => part.length).flatMap((part) => {
+    const x = (/** @type {string} */ point) => point.split(",")[0];
+    return [svg("polygon", { points: `${x(part[0])},26 ${part.join(" ")} ${x(part[part.length - 1])},26` }), svg("polyline", { points: part.join(" ") })];
+  });
+  return svg("svg", { viewBox: "0 0 100 26", preserveAspectRatio: "none", "aria-hidden": "true", class: `spark ${kind}` }, ...drawn);
 }

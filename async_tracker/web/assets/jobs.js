@@ -15,7 +15,7 @@ export function jobColumns() {
     { title: "Queue", sort: "queue", far: true, uses: ["queue"], cell: (row) => el("span", { class: "dim", title: row.queue ?? "" }, cut(row.queue ?? "—", 24)) },
     { title: "Try", sort: "try", right: true, far: true, uses: ["try"], cell: (row) => number(row.try) },
     { title: "Waited", right: true, far: true, uses: ["enqueued", "started"], cell: (row) => (row.enqueued === null ? "—" : duration(Math.max(row.started - row.enqueued, 0) / 1000)) },
-    { title: "Running for", sort: "started", right: true, flip: true, uses: ["started", "timeout"], cell: running },
+    { title: "Running for", sort: "started", right: true, flip: true, uses: ["started", "timeout", "usual"], cell: running },
     { title: "Timeout", sort: "timeout", right: true, uses: ["timeout"], cell: (row) => duration(row.timeout) },
     { title: "Progress", sort: "progress", uses: ["progress", "message"], cell: progress },
     { title: "Instance", sort: "instance", uses: ["instance", "state"], cell: (row) => [opener(row.instance, 26), row.state !== "alive" && [" ", badge(row.state)]].flat() },
@@ -26,6 +26,10 @@ export function jobColumns() {
 function running(row) {
   const made = since(row.started);
   if (made instanceof HTMLElement && row.timeout !== null) made.dataset.limit = row.timeout;
+  if (made instanceof HTMLElement && row.usual) {
+    made.dataset.usual = row.usual;
+    made.title += ` · 95 % of its runs of the last hour took at most ${duration(row.usual)}`;
+  }
   return made;
 }
 

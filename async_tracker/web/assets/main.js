@@ -240,9 +240,11 @@ begin(base, (changed, at) => {
 setInterval(() => {
   if (document.hidden) return;
   if (!isPaused) countAll();
-  for (const element of document.querySelectorAll("[data-limit]")) {
-    const time = /** @type {HTMLElement} */ (element);
-    time.classList.toggle("bad-text", (now() - Number(time.dataset.since)) / 1000 > Number(time.dataset.limit));
+  for (const element of document.querySelectorAll("[data-limit], [data-usual]")) {
+    const time = /** @type {HTMLElement} */ (element), runs = (now() - Number(time.dataset.since)) / 1000;
+    const isLate = runs > Number(time.dataset.limit ?? Infinity);
+    time.classList.toggle("bad-text", isLate);
+    time.classList.toggle("warn-text", !isLate && runs > Number(time.dataset.usual ?? Infinity));
   }
   for (const element of document.querySelectorAll("[data-beat]")) beat(/** @type {HTMLElement} */ (element));
 }, 1000);

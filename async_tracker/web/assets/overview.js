@@ -1,8 +1,9 @@
 // @ts-check
 // Overview: is anything wrong, since when, what can be done; and how much is going on.
 import { address } from "./address.js";
-import { minutes, spark } from "./chart.js";
+import { BUSY, OLDEST, ends, shown, spark } from "./chart.js";
 import { el, fill } from "./dom.js";
+import { functionAddress } from "./functions.js";
 import { badge, counted, cut, duration, number, percent, since } from "./wording.js";
 
 /** @param {import("./main.js").Settings} settings */
@@ -20,9 +21,9 @@ export function overview(settings) {
     show({ facts }) {
       fill(banner, ...(facts.attention ?? []).filter(isUrgent).slice(0, 3).map(said));
       fill(cards, ...cardsOf(facts));
-      const minutesNow = JSON.stringify(facts.minutes ?? []);
-      if (minutesNow !== drawn && !chart.matches(":hover, :focus-within")) {
-        drawn = minutesNow;
+      const pointsNow = JSON.stringify(facts.points ?? []);
+      if (pointsNow !== drawn && !chart.matches(":hover, :focus-within")) {
+        drawn = pointsNow;
         drawChart(chart, facts);
       }
       fill(busiest, ...busiestOf(facts.busiest));
@@ -66,18 +67,17 @@ function cardsOf(facts) {
   const states = facts.states ?? {};
   const stalled = (states.stalled_blocked ?? 0) + (states.stalled_silent ?? 0);
   const also = [stalled && `${stalled} stalled`, states.draining && `${states.draining} draining`, states.dead && `${states.dead} dead`].filter(Boolean);
-  const series = facts.minutes ?? [], totals = facts.totals ?? {};
-  /** @param {number} place */
-  const line = (place) => (series.length > 2 ? series.map((/** @type {number[]} */ minute) => minute[place]) : null);
-  const ended = (totals.succeeded ?? 0) + (totals.failed ?? 0) + (totals.timed_out ?? 0);
+  const points = shown(facts.points ?? []), hour = facts.hour, day = facts.day;
+  /** The last hour as a line, where there is one. @param {number} place */
+  const line = (place) => (points.filter((/** @type {any[]} */ point) => point.length > 1).length > 2 ? points.map((/** @type {any[]} */ point) => point[place] ?? null) : null);
   return [
     card("Instances", number(states.alive ?? 0), ["alive", ...also].join(", "), address("instances"), stalled ? "warn" : ""),
-    card("In flight", number(facts.busy), facts.slots ? `of ${counted(facts.slots, "slot")}` : "", address("jobs")),
+    card("In flight", number(facts.busy), facts.slots ? `of ${counted(facts.slots, "slot")}` : "", address("jobs"), "", line(BUSY)),
     card("Started per minute", facts.rate === null || facts.rate === undefined ? "…" : number(Math.round(facts.rate)), "", address("functions"), "", line(1)),
     card("Orphans", number(facts.orphans), facts.orphans ? "not yet given back" : "", address("orphans"), facts.orphans ? "bad" : ""),
-    card("Recovered", number(totals.recovered), "in all", address("events", { type: "recovered" }), "", line(4)),
-    card("Oldest wait", facts.oldest ? since(facts.oldest.since) : facts.due === undefined ? "—" : "0 s", facts.oldest ? cut(facts.oldest.queue, 24) : "nothing is due", address("queues")),
-    card("Failed", number((totals.failed ?? 0) + (totals.timed_out ?? 0)), ended ? `of ${number(ended)}` : "", address("functions", { sort: "-failed" }), "", line(3), "bad"),
+    card("Recovered", number(day?.recovered), "in 24 h", address("events", { type: "recovered" }), "", line(4)),
+    card("Oldest wait", facts.oldest ? since(facts.oldest.since) : facts.due === undefined ? "—" : "0 s", facts.oldest ? cut(facts.oldest.queue, 24) : "nothing is due", address("queues"), "", line(OLDEST)),
+    card("Failed", number(hour?.failed), hour ? `of ${number(hour.ended)} in 1 h` : "", address("functions", { sort: "-failed" }), "", line(3), "bad"),
   ];
 }
 
@@ -91,15 +91,15 @@ function card(title, value, beside, href, kind = "", series = null, lineKind = "
 
 /** @param {HTMLElement} panel @param {any} facts */
 function drawChart(panel, facts) {
-  panel.hidden = !facts.minutes?.length;
+  panel.hidden = !facts.points?.some((/** @type {any[]} */ point) => point.length > 1);
   if (panel.hidden) return;
-  const { frame, axis, told } = minutes(facts.minutes);
+  const { frame, axis, told } = ends(shown(facts.points));
   panel.replaceChildren(el("h2", {}, "Jobs per minute ", told), frame, axis);
 }
 
 /** @param {any[] | undefined} rows */
 function busiestOf(rows) {
-  if (!rows?.length) return [el("h2", {}, "Busiest functions"), el("p", { class: "empty" }, "No run has been counted yet.")];
+  if (!rows?.length) return [el("h2", {}, "Busiest functions"), el("p", { class: "empty" }, "No run has been counted in the last hour.")];
   const hasPercentiles = "run_time_p50" in rows[0];
   const times = hasPercentiles ? ["p50", "p95", "p99"] : ["Mean run"];
   return [
@@ -107,7 +107,7 @@ function busiestOf(rows) {
     el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Busiest functions" }, el("table", {},
       el("thead", {}, el("tr", {}, ...["Function", "Queue", "Per min", ...times, "Failed"].map((title, place) => el("th", { scope: "col", class: place > 1 ? "right" : null }, title)))),
       el("tbody", {}, ...rows.map((item) => el("tr", {},
-        el("th", { scope: "row" }, el("a", { class: "id", href: address("jobs", { function: item.function ?? "" }), title: item.function ?? "" }, cut(item.function ?? "(no name)", 36))),
+        el("th", { scope: "row" }, el("a", { class: "id", href: functionAddress(item), title: item.function ?? "" }, cut(item.function ?? "(no name)", 36))),
         el("td", { class: "dim", title: item.queue ?? "" }, cut(item.queue ?? "—", 22)),
         el("td", { class: "right" }, item.rate === null || item.rate === undefined ? "…" : number(Math.round(item.rate))),
         ...(hasPercentiles ? times.map((which) => item[`run_time_${which}`]) : [item.run]).map((value) => el("td", { class: "right" }, duration(value))),

@@ -5,6 +5,9 @@ import { el } from "./dom.js";
 import { filters, Table } from "./table.js";
 import { badge, counted, cut, number, since } from "./wording.js";
 
+/** Jobs a minute, in the last quarter of an hour. @param {number | null} value */
+const figure = (value) => (value === null ? "—" : number(value < 10 ? Math.round(value * 10) / 10 : Math.round(value)));
+
 /** @param {import("./main.js").Settings} settings */
 export function queues(settings) {
   const table = new Table({
@@ -14,6 +17,8 @@ export function queues(settings) {
       { title: "Library", sort: "library", uses: ["library"], cell: (row) => row.library },
       { title: "Depth", sort: "depth", right: true, uses: ["depth"], cell: (row) => number(row.depth) },
       { title: "Due", sort: "due", right: true, uses: ["due"], cell: (row) => number(row.due) },
+      { title: "In per min", right: true, far: true, uses: ["in"], cell: (row) => figure(row.in) },
+      { title: "Out per min", right: true, far: true, uses: ["out", "in"], cell: (row) => el("span", { class: row.out !== null && row.in > row.out * 1.1 + 1 ? "warn-text" : null }, figure(row.out)) },
       { title: "Oldest wait", sort: "oldest", right: true, flip: true, uses: ["oldest"], cell: (row) => (row.oldest === null ? "—" : since(row.oldest)) },
       {
         title: "Workers on it", uses: ["workers", "alive", "unserved", "queue"],

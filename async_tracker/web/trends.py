@@ -1,0 +1,75 @@
+"""What was, as the page shows it: the steps of a history, how runs have ended, how queues move. Pure."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from async_tracker.records import ENDINGS, History, HistoryPoint, QueueDepth, Stats
+from async_tracker.web.screens import Row, ms
+
+_POINT = ("started", "succeeded", "recovered", "busy", "run_time_p50", "run_time_p95", "queue_wait_p95")
+
+
+def point_row(item: HistoryPoint) -> list[Any]:
+    """Say one step of a history: when it began, how many started, succeeded, failed in either way, were recovered, and the times.
+
+    A step of which nothing is known has its moment alone.
+    """
+    if item.is_gap:
+        return [ms(item.at)]
+    started, succeeded, recovered, *rest = (getattr(item, name) for name in _POINT)
+    waits = [one.oldest_wait for one in item.queues if one.oldest_wait is not None]
+    figures = [*rest, max(waits, default=0.0 if item.queues else None)]
+    return [ms(item.at), started, succeeded, item.failed + item.timed_out, recovered, *(rounded(value) for value in figures)]
+
+
+def rounded(seconds: float | None) -> float | None:
+    """Give a number of seconds, or of jobs, as it is worth showing: a percentile is right within 10 %.
+
+    >>> rounded(0.012345), rounded(123.456), rounded(0.0), rounded(None)
+    (0.0123, 123.0, 0.0, None)
+    """
+    return None if seconds is None else float(f"{seconds:.3g}")
+
+
+def totals_row(stats: Stats) -> Row:
+    """Say how runs have ended, of all functions together."""
+    bad = stats.failed + stats.timed_out
+    return {"failed": bad, "ended": sum(getattr(stats, name) for name in ENDINGS), "recovered": stats.recovered}
+
+
+_LEAVING = tuple(name for name in ENDINGS if name not in ("retried", "cancelled"))
+"""With these a job leaves its queue."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flow:
+    """How a queue has moved lately."""
+
+    per_minute: float
+    """Runs that have ended in a minute."""
+    since: datetime
+    depth: int
+    """How full it was then."""
+
+
+def flows(stats: Stats, history: History) -> dict[str, Flow]:
+    """Tell how each queue has moved, where it was sampled: by its runs that have ended, and by how full it was at first."""
+    first: dict[str, tuple[datetime, int]] = {}
+    for point in history.points:
+        for sample in point.queues:
+            first.setdefault(sample.queue, (point.at, sample.depth))
+    minutes = (stats.window or 60.0) / 60
+    ended: dict[str | None, int] = {}
+    for row in stats.functions:
+        ended[row.queue] = ended.get(row.queue, 0) + sum(getattr(row, name) for name in _LEAVING)
+    return {name: Flow(per_minute=ended.get(name, 0) / minutes, since=at, depth=depth) for name, (at, depth) in first.items()}
+
+
+def flow_row(item: QueueDepth, flow: Flow | None, *, now_ms: int) -> Row:
+    """Say how many jobs a minute a queue has been given, and how many have ended: what came is what went, and what it has grown by."""
+    if flow is None:
+        return {"in": None, "out": None}
+    minutes = max((now_ms / 1000 - flow.since.timestamp()) / 60, 1.0)
+    arrived = flow.per_minute + (item.depth - flow.depth) / minutes
+    return {"in": rounded(max(arrived, 0.0)), "out": rounded(flow.per_minute)}

@@ -85,7 +85,7 @@ async def test_a_job_in_flight_knows_how_long_its_function_takes_as_a_rule(make_
         await stack.enter_async_context(tracker.track("now", function="send_email", queue="mail"))
         await stack.enter_async_context(tracker.track("new", function="unknown", queue="mail"))
 
-        async def rows() -> dict:
+        async def rows() -> dict[str, float | None]:
             picture = await Pictures(Readings(tracker)).make(topic("jobs"))
             return {row["id"]: row["usual"] for row in picture.rows.values()}
 

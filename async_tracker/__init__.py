@@ -25,9 +25,11 @@ _HOMES = {
     "StorageUnavailable": "async_tracker.errors",
     "TrackerError": "async_tracker.errors",
     "UnsupportedCommand": "async_tracker.errors",
+    "UnsupportedControl": "async_tracker.errors",
     "Namespace": "async_tracker.namespace",
     "SyncNamespace": "async_tracker.namespace",
     "InstanceState": "async_tracker.policy",
+    "Answer": "async_tracker.records",
     "Deploy": "async_tracker.records",
     "Event": "async_tracker.records",
     "FunctionStats": "async_tracker.records",
@@ -35,6 +37,7 @@ _HOMES = {
     "HistoryPoint": "async_tracker.records",
     "Instance": "async_tracker.records",
     "Job": "async_tracker.records",
+    "OrderOutcome": "async_tracker.records",
     "Orphan": "async_tracker.records",
     "Quarantined": "async_tracker.records",
     "QueueDepth": "async_tracker.records",
@@ -42,6 +45,7 @@ _HOMES = {
     "Recovery": "async_tracker.records",
     "RecoveryAction": "async_tracker.records",
     "Snapshot": "async_tracker.records",
+    "StandingOrder": "async_tracker.records",
     "Stats": "async_tracker.records",
     "CurrentJob": "async_tracker.instance.runs",
     "current_job": "async_tracker.instance.runs",
@@ -49,6 +53,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Answer",
     "ConfigError",
     "CorruptRecord",
     "CurrentJob",
@@ -62,6 +67,7 @@ __all__ = [
     "Job",
     "LeaseLost",
     "Namespace",
+    "OrderOutcome",
     "Orphan",
     "Quarantined",
     "QueueDepth",
@@ -69,6 +75,7 @@ __all__ = [
     "Recovery",
     "RecoveryAction",
     "Snapshot",
+    "StandingOrder",
     "Stats",
     "StorageError",
     "StorageUnavailable",
@@ -76,6 +83,7 @@ __all__ = [
     "Tracker",
     "TrackerError",
     "UnsupportedCommand",
+    "UnsupportedControl",
     "current_job",
 ]
 

@@ -6,11 +6,13 @@ from async_tracker.errors import (
     StorageUnavailable,
     TrackerError,
     UnsupportedCommand,
+    UnsupportedControl,
 )
 from async_tracker.instance.runs import CurrentJob, current_job
 from async_tracker.namespace import Namespace, SyncNamespace
 from async_tracker.policy import InstanceState
 from async_tracker.records import (
+    Answer,
     Deploy,
     Event,
     FunctionStats,
@@ -18,6 +20,7 @@ from async_tracker.records import (
     HistoryPoint,
     Instance,
     Job,
+    OrderOutcome,
     Orphan,
     Quarantined,
     QueueDepth,
@@ -25,6 +28,7 @@ from async_tracker.records import (
     Recovery,
     RecoveryAction,
     Snapshot,
+    StandingOrder,
     Stats,
 )
 from async_tracker.tracker import Tracker
@@ -32,6 +36,7 @@ from async_tracker.tracker import Tracker
 __version__: str
 
 __all__ = [
+    "Answer",
     "ConfigError",
     "CorruptRecord",
     "CurrentJob",
@@ -45,6 +50,7 @@ __all__ = [
     "Job",
     "LeaseLost",
     "Namespace",
+    "OrderOutcome",
     "Orphan",
     "Quarantined",
     "QueueDepth",
@@ -52,6 +58,7 @@ __all__ = [
     "Recovery",
     "RecoveryAction",
     "Snapshot",
+    "StandingOrder",
     "Stats",
     "StorageError",
     "StorageUnavailable",
@@ -59,5 +66,6 @@ __all__ = [
     "Tracker",
     "TrackerError",
     "UnsupportedCommand",
+    "UnsupportedControl",
     "current_job",
 ]

@@ -25,9 +25,8 @@ _SHORTEST = 0.01
 _MOST_RECOVERIES = 1_000_000
 _MOST = 2**31
 _VERSION_LENGTH = 200
-KEPT_TRIES = 20
-"""How many tries of one job are kept within ``recovery_window`` where `keep_tries` is True."""
-_MOST_KEPT = 1_000
+CONTROLS = ("quiet", "resume", "stop")
+"""What people can order an instance to do."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
@@ -52,7 +51,7 @@ class Settings:
     durable: bool = False
     version: str | None = None
     hook_timeout: float = 0.25
-    keep_tries: bool | int = False
+    control: bool | frozenset[str] = True
     recover: bool = True
     max_recoveries: int = 3
     recovery_window: float = 259_200.0
@@ -93,6 +92,7 @@ class Settings:
             self._take_seconds("stall_limit", above=0.0, never=True)
         if self.redact is not None and (not callable(self.redact) or inspect.iscoroutinefunction(self.redact)):
             raise ConfigError(f"redact ({self.redact!r}) must be a plain function from text to text: write redact=lambda text: ...")
+        self._take_control()
         self._check_together()
 
     def _check_together(self) -> None:
@@ -112,7 +112,6 @@ class Settings:
                 "0 quarantines at the first death"
             )
         object.__setattr__(self, "max_recoveries", operator.index(self.max_recoveries))
-        object.__setattr__(self, "keep_tries", _kept_tries(self.keep_tries))
         is_many = isinstance(self.tags, Iterable) and not isinstance(self.tags, str | bytes | Mapping)
         tags: tuple[Any, ...] = tuple(self.tags) if is_many else ()
         if not is_many or not all(isinstance(tag, str) for tag in tags):
@@ -120,6 +119,26 @@ class Settings:
         object.__setattr__(self, "tags", tags)
         for tag in self.tags:
             check_text("tags", tag)
+
+    def _take_control(self) -> None:
+        """Keep which orders an instance takes as a truth, or as a set of their names."""
+        if type(self.control) is bool:
+            return
+        names: Any = self.control
+        is_many = isinstance(names, Iterable) and not isinstance(names, str | bytes | Mapping)
+        if not is_many or not all(isinstance(name, str) for name in names):
+            raise ConfigError(f"control ({_cut(names)}) must be True, False, or the orders to take: write control={{'quiet', 'resume'}}")
+        unknown_names(dict.fromkeys(names), CONTROLS, what="order")
+        object.__setattr__(self, "control", frozenset(names))
+
+    def takes(self, order: str) -> bool:
+        """Tell whether an instance with these settings takes orders of this kind.
+
+        >>> Settings(control={"quiet", "resume"}).takes("stop"), Settings().takes("stop")
+        (False, True)
+        """
+        named = "quiet" if order == "idle" else order  # who may quiet an instance may ask when it is idle
+        return self.control if isinstance(self.control, bool) else named in self.control
 
     def _take_seconds(
         self,
@@ -157,22 +176,6 @@ class Settings:
     def ration(self) -> Ration:
         """Give what the writes of an instance with these settings are rationed by."""
         return Ration(linger=self.linger, gather=self.gather, durable=self.durable)
-
-
-def _kept_tries(value: Any) -> int:
-    """Give the number of tries that may be kept; True is the usual number. Raises ConfigError.
-
-    >>> _kept_tries(False), _kept_tries(True), _kept_tries(5)
-    (0, 20, 5)
-    """
-    if isinstance(value, bool):
-        return KEPT_TRIES if value else 0
-    if not isinstance(value, SupportsIndex) or not 0 <= operator.index(value) <= _MOST_KEPT:
-        raise ConfigError(
-            f"keep_tries ({_cut(value)}) must be True, False or a whole number from 0 to {_MOST_KEPT}: "
-            f"write keep_tries=True for {KEPT_TRIES} tries of one job"
-        )
-    return operator.index(value)
 
 
 SETTING_NAMES = tuple(item.name for item in dataclasses.fields(Settings))
@@ -252,16 +255,15 @@ def _parse(variable: str, text: str, wanted: Any) -> Any:
     text = text.strip()
     if "None" in kind and not text:
         return None
-    if kind == "bool":
+    if "frozenset" in kind and text.lower() not in _TRUE | _FALSE:
+        names = frozenset(part.strip() for part in text.split(",") if part.strip())
+        if not names:
+            raise ConfigError(f"{variable}={text!r} must be a yes, a no, or the orders to take: write {variable}=quiet,resume")
+        return names
+    if kind.startswith("bool"):
         if text.lower() in _TRUE | _FALSE:
             return text.lower() in _TRUE
         raise ConfigError(f"{variable}={text!r} must be a yes or a no: write 1, true, yes, on or 0, false, no, off")
-    if kind == "bool | int":
-        if text.lower() in _TRUE | _FALSE and text not in ("0", "1"):
-            return text.lower() in _TRUE
-        if not text.isdecimal():
-            raise ConfigError(f"{variable}={text!r} must be a yes, a no or a whole number: write yes for {KEPT_TRIES} tries of one job")
-        return int(text)
     if kind == "int" or kind.startswith("float"):
         try:
             return int(text) if kind == "int" else float(text)

@@ -7,6 +7,7 @@
      │    ├── StorageUnavailable              it could not be reached, or not in time
      │    └── CorruptRecord                   it holds something that this version cannot read
      ├── LeaseLost                            what was held was given to another worker
+     ├── UnsupportedControl                   a worker library cannot do what an order asks of its worker
      └── UnsupportedCommand                   the Namespace proxy cannot confine this command
 
 redis-py's own exceptions pass through the Namespace proxy unchanged; everywhere else they are translated into these,
@@ -45,6 +46,10 @@ class CorruptRecord(StorageError):
 
 class LeaseLost(TrackerError):
     """The run, or the sweep, is no longer ours: another worker has it."""
+
+
+class UnsupportedControl(TrackerError):
+    """What an order asks of a worker, its library cannot do, or not in the way in which the worker runs. Nothing was done."""
 
 
 class UnsupportedCommand(TrackerError):

@@ -15,6 +15,8 @@ class InstanceState(StrEnum):
     """What is known of an instance."""
 
     ALIVE = "alive"
+    QUIET = "quiet"
+    """A person has told it to take no more jobs; it beats, sweeps and recovers as ever, and runs what it has."""
     DRAINING = "draining"
     """Shutdown has begun; it beats until its last job has ended."""
     STALLED_BLOCKED = "stalled_blocked"
@@ -60,6 +62,7 @@ class Evidence:
     server_age: float | None = None
     """Since the server was found to be another one (restart, failover), or the judging process was back after an absence; None: neither."""
     draining: bool = False
+    quiet: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +120,9 @@ def judge(evidence: Evidence, limits: Limits) -> Verdict:
 
 
 def _live(evidence: Evidence, reason: str) -> Verdict:
-    return Verdict(state=InstanceState.DRAINING if evidence.draining else InstanceState.ALIVE, reason=reason)
+    if evidence.draining:
+        return Verdict(state=InstanceState.DRAINING, reason=reason)
+    return Verdict(state=InstanceState.QUIET if evidence.quiet else InstanceState.ALIVE, reason=reason)
 
 
 def _disconnected(evidence: Evidence, limits: Limits) -> bool:

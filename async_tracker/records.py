@@ -162,6 +162,22 @@ class Answer:
     to_dict = to_dict
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandingOrder:
+    """An order that stands: instances that register meanwhile, in its scope, begin with it."""
+
+    order: str
+    queue: str | None
+    """Whose workers it is for; None for all."""
+    by: str
+    until: datetime
+    left: float
+    """For how many seconds it stands from now on."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    to_dict = to_dict
+
+
 class RecoveryAction(StrEnum):
     """What became of an orphan."""
 
@@ -357,7 +373,7 @@ class HistoryPoint:
     busy: float | None = None
     """Jobs in flight in the fleet, the mean of the samples; None without one, as for the following."""
     slots: float | None = None
-    """Jobs that the fleet could run at a time; draining instances are no capacity."""
+    """Jobs that the fleet could run at a time; draining and quiet instances are no capacity."""
     queues: tuple[QueueSample, ...] = ()
     """The queues at their fullest in this step."""
 

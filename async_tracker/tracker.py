@@ -21,11 +21,16 @@ from async_tracker.config import (
     unknown_names,
 )
 from async_tracker.connections.access import Access
-from async_tracker.errors import TrackerError, WrongArgument
+from async_tracker.control.aim import Aim
+from async_tracker.control.caller import caller
+from async_tracker.control.control import Control
+from async_tracker.control.orders import BEYOND_SECONDS
+from async_tracker.errors import TrackerError, UnsupportedControl, WrongArgument
 from async_tracker.events.encoding import EVENT_ID, EVENT_TYPES
 from async_tracker.events.listeners import Listener, Listeners
 from async_tracker.events.stream import EventStream
 from async_tracker.history.reader import HistoryReader
+from async_tracker.instance.duty import AskedOnly, Duty
 from async_tracker.instance.runs import CurrentJob, current, handle_of
 from async_tracker.instance.runtime import Runtime
 from async_tracker.integrations.footing import Footing
@@ -34,7 +39,21 @@ from async_tracker.integrations.registry import Ctx, Registry
 from async_tracker.logs import on_one_line
 from async_tracker.namespace import Namespace, SyncNamespace
 from async_tracker.queries.questions import Queries
-from async_tracker.records import Event, History, Instance, Job, Orphan, Quarantined, QueueDepth, Recovery, Snapshot, Stats
+from async_tracker.records import (
+    Answer,
+    Event,
+    History,
+    Instance,
+    Job,
+    OrderOutcome,
+    Orphan,
+    Quarantined,
+    QueueDepth,
+    Recovery,
+    Snapshot,
+    StandingOrder,
+    Stats,
+)
 from async_tracker.recovery.by_hand import RecoveryByHand
 from async_tracker.recovery.quarantine import Quarantine
 from async_tracker.store.commands import Store
@@ -42,6 +61,8 @@ from async_tracker.store.instance_record import Description, StoredInstance
 from async_tracker.store.reading import Reading
 
 T = TypeVar("T")
+Ids = list[str] | tuple[str, ...] | set[str] | frozenset[str]
+"""Several ids of instances."""
 
 
 class Tracker:
@@ -213,7 +234,7 @@ class Tracker:
             raise TrackerError(f"this tracker runs instance {running.instance_id} already: make another Tracker for another instance")
         footing = self.footing
         description = footing.describe(queue=queue or self.settings.queue, concurrency=concurrency, functions=functions or ())
-        runtime = footing.runtime(description, make_adapter=lambda link: None)
+        runtime = footing.runtime(description, make_adapter=lambda link: None, controls=AskedOnly())
         try:
             await runtime.start()
             yield runtime.instance_id
@@ -470,6 +491,173 @@ class Tracker:
         reading = Reading(self._namespaced())
         return Quarantine(store=self._store(), reading=reading, adapter_of=self._registry.adapter, on_event=self._listeners.announce)
 
+    # orders
+
+    @overload
+    async def quiet(self, instance_id: str, *, cron: bool = ..., wait: float | None = ..., by: str | None = ...) -> Answer: ...
+
+    @overload
+    async def quiet(
+        self,
+        instance_id: Ids | None = ...,
+        *,
+        queue: str | None = ...,
+        everywhere: bool = ...,
+        cron: bool = ...,
+        stands_for: float = ...,
+        wait: float | None = ...,
+        by: str | None = ...,
+    ) -> list[Answer]: ...
+
+    async def quiet(
+        self,
+        instance_id: str | Ids | None = None,
+        *,
+        queue: str | None = None,
+        everywhere: bool = False,
+        cron: bool = True,
+        stands_for: float = 3600.0,
+        wait: float | None = None,
+        by: str | None = None,
+    ) -> Answer | list[Answer]:
+        """Have instances take no more jobs and run those that they have: one, several ids, those of a ``queue``, or all ``everywhere``.
+
+        With ``queue`` or ``everywhere`` the order stands for ``stands_for`` seconds, one hour by default: an instance that registers
+        meanwhile begins quiet. Those that are quiet by then stay so until they are resumed. ``cron=False`` has arq workers queue no cron
+        jobs meanwhile. Each instance is given its own heartbeat interval and ``wait`` seconds, by default 2, to answer; an order that is
+        not answered is taken back. ``by`` is who asks, by default the user and host of this process.
+
+        One id gives its `Answer`, and raises UnsupportedControl where its library cannot do it; several give a list of answers.
+        """
+        arguments = {"cron": _truth("quiet", cron=cron)}
+        aim = Aim("quiet", instance_id, queue=queue, everywhere=everywhere)
+        if aim.is_standing:
+            check_argument_seconds("quiet", stands_for=stands_for)
+            await self._control(by).stand("quiet", queue=queue, seconds=stands_for, arguments=arguments)
+        return await self._order(aim, arguments, wait=wait, by=by)
+
+    @overload
+    async def resume(self, instance_id: str, *, wait: float | None = ..., by: str | None = ...) -> Answer: ...
+
+    @overload
+    async def resume(
+        self,
+        instance_id: Ids | None = ...,
+        *,
+        queue: str | None = ...,
+        everywhere: bool = ...,
+        wait: float | None = ...,
+        by: str | None = ...,
+    ) -> list[Answer]: ...
+
+    async def resume(
+        self,
+        instance_id: str | Ids | None = None,
+        *,
+        queue: str | None = None,
+        everywhere: bool = False,
+        wait: float | None = None,
+        by: str | None = None,
+    ) -> Answer | list[Answer]:
+        """Have quiet instances take jobs again; to be called like `quiet`. An instance that is shutting down refuses.
+
+        With ``queue`` the standing order of that queue is withdrawn, with ``everywhere`` every one.
+        """
+        aim = Aim("resume", instance_id, queue=queue, everywhere=everywhere)
+        if aim.is_standing:
+            await self._control(by).withdraw(queue=queue)
+        return await self._order(aim, {}, wait=wait, by=by)
+
+    @overload
+    async def stop(self, instance_id: str, *, group: bool = ..., wait: float | None = ..., by: str | None = ...) -> Answer: ...
+
+    @overload
+    async def stop(
+        self,
+        instance_id: Ids | None = ...,
+        *,
+        queue: str | None = ...,
+        everywhere: bool = ...,
+        group: bool = ...,
+        wait: float | None = ...,
+        by: str | None = ...,
+    ) -> list[Answer]: ...
+
+    async def stop(
+        self,
+        instance_id: str | Ids | None = None,
+        *,
+        queue: str | None = None,
+        everywhere: bool = False,
+        group: bool = False,
+        wait: float | None = None,
+        by: str | None = None,
+    ) -> Answer | list[Answer]:
+        """Have workers end in order, as their library ends them; to be called like `quiet`. The answer says what ends.
+
+        No signal is sent to the process, which may be more than the worker. With ``group`` a dramatiq process ends together with all
+        others of its master; without it, one of several raises UnsupportedControl. The order does not stand.
+        """
+        aim = Aim("stop", instance_id, queue=queue, everywhere=everywhere)
+        return await self._order(aim, {"group": _truth("stop", group=group)}, wait=wait, by=by)
+
+    async def wait_until_idle(self, instance_id: str | Ids, timeout: float = 50.0) -> list[Answer]:
+        """Wait until quiet instances have nothing in hand, for ``timeout`` seconds at most; the answer of each that is not is ``failed``.
+
+        An instance that ends meanwhile is ``gone``.
+        """
+        check_argument_seconds("wait_until_idle", timeout=timeout)
+        names = [instance_id] if isinstance(instance_id, str) else list(instance_id)
+        return await self._control(None).ask(names, "idle", arguments={"seconds": timeout}, beyond=timeout + BEYOND_SECONDS)
+
+    async def standing_orders(self) -> list[StandingOrder]:
+        """Give the orders that stand for instances that register now."""
+        return await self._control(None).standing()
+
+    def _control(self, by: str | None) -> Control:
+        check_argument_texts("control", by=by)
+        return Control(self._store(), by=by or caller(), on_event=self._listeners.announce)
+
+    async def _order(self, aim: Aim, arguments: Mapping[str, Any], *, wait: float | None, by: str | None) -> Answer | list[Answer]:
+        check_argument_seconds(aim.order, wait=wait)
+        names = aim.names if aim.names is not None else aim.among(await self.instances())
+        beyond = BEYOND_SECONDS if wait is None else wait
+        answers = await self._control(by).ask(names, aim.order, arguments=arguments, beyond=beyond)
+        if not aim.is_one:
+            return answers
+        (answer,) = answers
+        if answer.outcome is OrderOutcome.UNSUPPORTED:
+            raise UnsupportedControl(f"{answer.instance_id}: {answer.says}")
+        return answer
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether this process's instance was told to take no more jobs, or to stop. A program of its own asks before it takes one."""
+        return self._runtime is not None and self._runtime.duty.is_quiet
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether this process's instance was told to stop. A program of its own ends then."""
+        return self._runtime is not None and self._runtime.duty.is_stopping
+
+    async def wait_quiet(self) -> None:
+        """Return when this process's instance is told to take no more jobs; at once where it is. Raises TrackerError without one."""
+        await self._duty("wait_quiet").quieted.wait()
+
+    async def wait_resumed(self) -> None:
+        """Return when this process's instance may take jobs; at once where it may. Raises TrackerError without one."""
+        await self._duty("wait_resumed").resumed.wait()
+
+    async def wait_stopping(self) -> None:
+        """Return when this process's instance is told to stop; at once where it was. Raises TrackerError without one."""
+        await self._duty("wait_stopping").stopping.wait()
+
+    def _duty(self, method: str) -> Duty:
+        runtime = self._runtime
+        if runtime is None or not runtime.lives_here:
+            raise TrackerError(f"{method}() needs an instance in this event loop: write it inside `async with tracker.register(...)`")
+        return runtime.duty
+
     # Redis
 
     @asynccontextmanager
@@ -497,3 +685,10 @@ def _check_place(method: str, after: object) -> None:
 def _refuse_page(method: str, limit: object, after: object) -> None:
     if limit is not None or after is not None:
         raise WrongArgument(f"{method}(count=True) counts all: leave out limit and after")
+
+
+def _truth(method: str, **given: Any) -> bool:
+    (name, value), *_ = given.items()
+    if type(value) is not bool:
+        raise WrongArgument(f"{method}({name}={value!r:.80}): write True or False")
+    return value

@@ -170,6 +170,7 @@ def test_no_two_kinds_of_evidence_are_left_without_a_row():
         "host_seen": (False, True),
         "server_age": (None, 1.0, 20.0),
         "draining": (False, True),
+        "quiet": (False, True),
     }
     seen = {judge(Evidence(**dict(zip(steps, values, strict=True))), LIMITS).state for values in itertools.product(*steps.values())}  # type: ignore[arg-type]
     assert seen == set(InstanceState)

@@ -23,7 +23,7 @@ from async_tracker.records import Instance
 from async_tracker.store import keys
 from async_tracker.tracker import Tracker
 
-_THERE = (InstanceState.ALIVE, InstanceState.DRAINING, InstanceState.STALLED_BLOCKED)
+_THERE = (InstanceState.ALIVE, InstanceState.QUIET, InstanceState.DRAINING, InstanceState.STALLED_BLOCKED)
 
 
 async def check(target: Target, *, instance: str | None, blocked_limit: float | None, timeout: float) -> int:

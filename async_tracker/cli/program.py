@@ -273,7 +273,7 @@ def quarantine_drop(target: Target, *, job_ids: tuple[str, ...], yes: bool) -> i
 def check(target: Target, *, instance: str | None, blocked_limit: float | None, timeout: float) -> int:
     """Probe a container: 0 when this host's instance is alive, 1 when it is not, 3 when that cannot be asked.
 
-    A draining instance is alive, and so is one whose loop is blocked while its watchdog reports: a restart would kill their jobs.
+    A quiet or draining instance is alive, and so is one whose loop is blocked while its watchdog reports: a restart would kill their jobs.
     """
     return _do("probe:check", target, instance=instance, blocked_limit=blocked_limit, timeout=timeout)
 

@@ -16,6 +16,7 @@ _STYLES = {
     "alive": "green",
     "ok": "green",
     "recovered": "green",
+    "quiet": "cyan",
     "draining": "cyan",
     "delayed": "yellow",
     "stalled_blocked": "yellow",

@@ -7,9 +7,19 @@ from typing import Any
 
 import anyio
 
-from async_tracker.control.orders import BEYOND_SECONDS, Done, Order, decode_answer, encode_answer, encode_order, event_facts
+from async_tracker.control.orders import (
+    BEYOND_SECONDS,
+    Done,
+    Order,
+    decode_answer,
+    encode_answer,
+    encode_order,
+    event_facts,
+    scope_of,
+    standing_order,
+)
 from async_tracker.events.encoding import encode_event
-from async_tracker.records import Answer, OrderOutcome
+from async_tracker.records import Answer, OrderOutcome, StandingOrder
 from async_tracker.store.commands import Store
 from async_tracker.store.writes import OrderToPlace
 
@@ -68,6 +78,23 @@ class Control:
                     await self._take_back(orders, list(ends), answers, "its caller waits no longer")
         return [answers[name] for name in instance_ids]
 
+    async def stand(self, kind: str, *, queue: str | None, seconds: float, arguments: Mapping[str, Any]) -> None:
+        """Have an order stand for so many seconds, for the workers of a queue or for all: who registers meanwhile begins with it."""
+        order = Order(order_id=secrets.token_hex(8), kind=kind, by=self._by, arguments=arguments)
+        await self._store.stand(scope_of(queue), order.order_id, encode_order(order), for_ms=int(seconds * 1000))
+        whose = "all instances" if queue is None else f"the instances of {queue}"
+        await self._tell(order, None, Done(says=f"stands for {whose} that register in the next {seconds:g} s"))
+
+    async def withdraw(self, *, queue: str | None) -> int:
+        """Withdraw the standing order of a queue, or with None all of them. Returns how many there were."""
+        return await self._store.withdraw("" if queue is None else scope_of(queue))
+
+    async def standing(self) -> list[StandingOrder]:
+        """Give the orders that stand."""
+        now_ms, lines = await self._store.standing()
+        found = [standing_order(scope, line, now_ms=now_ms) for scope, line in sorted(lines.items())]
+        return [order for order in found if order is not None]
+
     async def _wait(self, orders: Mapping[str, Order], ends: dict[str, float], answers: dict[str, Answer]) -> None:
         """Move instances from ``ends`` to ``answers`` until none is left."""
         pause = _FIRST_LOOK_SECONDS
@@ -105,7 +132,7 @@ class Control:
                 self._on_event(event)
                 answers[name] = _answer(order.kind, name, done)
 
-    async def _tell(self, order: Order, name: str, done: Done) -> None:
+    async def _tell(self, order: Order, name: str | None, done: Done) -> None:
         event = encode_event("control", **event_facts(order.kind, order.by, name, done))
         await self._store.publish(event)
         self._on_event(event)

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from async_tracker.records import Answer, OrderOutcome
+from async_tracker.clock import from_ms
+from async_tracker.records import Answer, OrderOutcome, StandingOrder
+from async_tracker.store.instance_record import Description
 
 BEYOND_SECONDS = 2.0
 """How long beyond its own heartbeat interval an instance is given to answer, by default."""
@@ -70,6 +72,45 @@ def decode_orders(lines: str) -> Iterator[Order]:
             continue
 
 
+EVERYWHERE = "*"
+"""The scope of an order that stands for every instance."""
+
+
+def scope_of(queue: str | None) -> str:
+    """Give the scope of an order that stands for the workers of a queue, or for all.
+
+    >>> scope_of("mail"), scope_of(None)
+    ('queue:mail', '*')
+    """
+    return EVERYWHERE if queue is None else f"queue:{queue}"
+
+
+def scopes_of(description: Description) -> list[str]:
+    """Give the scopes of standing orders that an instance is in."""
+    queues = dict.fromkeys((*description.queues, *([description.queue] if description.queue else [])))
+    return [EVERYWHERE, *map(scope_of, queues)]
+
+
+def standing_order(scope: str, line: str, *, now_ms: int) -> StandingOrder | None:
+    """Read an order that stands; None for one that is over, or cannot be read.
+
+    >>> line = '5f 1700000060000 {"kind":"quiet","by":"ann@web-1","arguments":{"cron":false}}'
+    >>> order = standing_order("queue:mail", line, now_ms=1_700_000_000_000)
+    >>> order.queue, order.order, order.by, order.left
+    ('mail', 'quiet', 'ann@web-1', 60.0)
+    >>> standing_order("*", line, now_ms=1_700_000_060_000) is None
+    True
+    """
+    for order in decode_orders(line):
+        if order.until_ms > now_ms:
+            queue = None if scope == EVERYWHERE else scope.partition(":")[2]
+            left = (order.until_ms - now_ms) / 1000.0
+            return StandingOrder(
+                order=order.kind, queue=queue, by=order.by, until=from_ms(order.until_ms), left=left, arguments=order.arguments
+            )
+    return None
+
+
 def encode_answer(instance_id: str, done: Done) -> str:
     """Write what came of an order, and the id that the instance goes by."""
     facts = {"instance_id": instance_id, "outcome": done.outcome, "says": done.says, "details": dict(done.details)}
@@ -95,7 +136,7 @@ def decode_answer(stored: str, *, kind: str) -> Answer:
         return Answer(order=kind, instance_id="?", outcome=OrderOutcome.FAILED, says=f"its answer cannot be read: {exc!r:.100}")
 
 
-def event_facts(kind: str, by: str, answer_of: str, done: Done) -> dict[str, Any]:
+def event_facts(kind: str, by: str, answer_of: str | None, done: Done) -> dict[str, Any]:
     """Give the facts of the event that an order is: who asked what of which instance, and what came of it.
 
     >>> event_facts("quiet", "ann@web-1", "w:1:ab", Done(says="takes no more jobs"))["outcome"]

@@ -14,6 +14,7 @@ from time import monotonic
 from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.history.minutes import read_samples, sample_of, sample_of_hour, spans_of
 from async_tracker.history.packing import Span, entry, pack, spans_in
+from async_tracker.policy import InstanceState
 from async_tracker.records import QueueDepth
 from async_tracker.store.commands import Store
 from async_tracker.store.instance_record import Description
@@ -40,6 +41,8 @@ _LEAST_SECONDS = 3_600
 _SERIES_MINUTES = 31 * 24 * 60
 _STRETCH = 0.1
 """Seconds of packing and rolling up between two sweeps."""
+
+_NO_CAPACITY = (InstanceState.DRAINING, InstanceState.QUIET)
 
 
 class HistoryKeeper:
@@ -103,7 +106,7 @@ class HistoryKeeper:
         read = await self._reading.instances(await self._reading.instance_ids())
         ours = [stored for stored in read.found.values() if stored.description.library == self._library]
         busy = sum(stored.busy for stored in ours)
-        slots = sum(stored.description.concurrency or 0 for stored in ours if stored.state != "draining")
+        slots = sum(stored.description.concurrency or 0 for stored in ours if stored.state not in _NO_CAPACITY)
         queues = await self._queues([stored.description for stored in ours])
         versions = sorted({stored.description.version for stored in ours if stored.description.version is not None})
         return sample_of(busy, slots, queues[:_QUEUES_SAMPLED]), versions[:_VERSIONS_SAMPLED]

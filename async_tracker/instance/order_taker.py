@@ -7,11 +7,12 @@ import asyncio
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from async_tracker.control.orders import Done, Order, decode_orders, encode_answer, event_facts
-from async_tracker.errors import StorageError, StorageUnavailable
+from async_tracker.errors import StorageError, StorageUnavailable, UnsupportedControl
 from async_tracker.events.encoding import encode_event
 from async_tracker.instance.pen import Pen
 from async_tracker.instance.tasks import end_tasks
@@ -59,10 +60,22 @@ class _Answered:
 class OrderTaker:
     """Hears, carries out and answers the orders of one instance. Lives in its event loop; `hear_blocked` is the watchdog's."""
 
-    def __init__(self, *, store: Store, pen: Pen, on_first: Callable[[], None], hurry: Callable[[], None], on_event: Callable[[str], None]):
-        """``on_first`` is called with each order that is new: more may follow. ``hurry`` calls for a beat, with which answers go out."""
+    def __init__(
+        self,
+        *,
+        store: Store,
+        pen: Pen,
+        takes: Callable[[str], bool],
+        on_first: Callable[[], None],
+        hurry: Callable[[], None],
+        on_event: Callable[[str], None],
+    ) -> None:
+        """``takes`` tells whether the settings allow a kind of orders. ``on_first`` is called with each order that is new: more may
+        follow. ``hurry`` calls for a beat, with which answers go out.
+        """
         self._store = store
         self._pen = pen
+        self._takes = takes
         self._on_first = on_first
         self._hurry = hurry
         self._on_event = on_event
@@ -73,8 +86,12 @@ class OrderTaker:
         self._answered: list[_Answered] = []
 
     def handle(self, kind: str, handler: Handler) -> None:
-        """Carry out orders of this kind like that. To be called before the instance registers: it says then what it takes."""
-        self._handlers[kind] = handler
+        """Carry out orders of this kind like that, if the settings have the instance take them.
+
+        To be called before the instance registers: it says then what it takes.
+        """
+        if self._takes(kind):
+            self._handlers[kind] = handler
 
     @property
     def kinds(self) -> Collection[str]:
@@ -91,9 +108,23 @@ class OrderTaker:
         for order in decode_orders(lines):
             if self._begin(order):
                 self._on_first()
-                task = asyncio.get_running_loop().create_task(self._carry_out(order, now_ms, was_for))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._spawn(self._carry_out(order, now_ms, was_for))
+
+    def hear_standing(self, lines: str) -> None:
+        """Begin the orders that stand for instances like this one, and were not begun before. No caller waits for an answer."""
+        for order in decode_orders(lines):
+            handler = self._handlers.get(order.kind)
+            if handler is not None and self._begin(order):
+                logger.info("the order %r of %s stands, and is obeyed from the start", order.kind, order.by)
+                self._spawn(self._obey(handler, order))
+
+    async def _obey(self, handler: Handler, order: Order) -> None:
+        await self._done(handler.carry_out, order)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def hear_blocked(self, lines: str, now_ms: int, store: SyncStore) -> None:
         """Carry out, in the watchdog's thread, the orders that can be while the loop is blocked. Raises StorageError."""
@@ -135,6 +166,8 @@ class OrderTaker:
     async def _done(self, carry_out: CarryOut, order: Order) -> Done:
         try:
             return await carry_out(order)
+        except UnsupportedControl as exc:
+            return Done(OrderOutcome.UNSUPPORTED, str(exc))
         except Exception as exc:  # the edge of a handler: an order must not hurt the worker
             logger.exception(_BROKEN, order.kind, order.by)
             return _failed(exc)

@@ -10,6 +10,7 @@ from async_tracker.clock import ServerClock, monotonic_ms
 from async_tracker.config import Settings
 from async_tracker.connections.calls import is_of_replica
 from async_tracker.connections.link import Link
+from async_tracker.control.orders import scopes_of
 from async_tracker.errors import StorageError
 from async_tracker.events.encoding import encode_event
 from async_tracker.instance.alarms import Alarms
@@ -78,7 +79,9 @@ class Registration:
         self._on_event = on_event
         self._deploy_mark = DeployMark(version=description.version, queue=description.queue, on_event=on_event)
         self._loop = asyncio.get_running_loop()
-        self._state = InstanceState.ALIVE
+        self._is_draining = False
+        self.is_quiet = False
+        """It was told to take no more jobs, and says so."""
         self.is_registered = False
         """Redis knows the instance, as far as is known."""
         self.is_behind = False
@@ -98,9 +101,24 @@ class Registration:
 
     def drain(self) -> bool:
         """Say from the next beat on that shutdown has begun. Returns False when it was said before."""
-        was_alive = self._state is InstanceState.ALIVE
-        self._state = InstanceState.DRAINING
-        return was_alive
+        was_draining, self._is_draining = self._is_draining, True
+        return not was_draining
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether shutdown has begun."""
+        return self._is_draining
+
+    def set_quiet(self, is_quiet: bool) -> None:
+        """Say with a beat that comes at once, and from then on, that the instance takes no more jobs, or that it does."""
+        self.is_quiet = is_quiet
+        self._heartbeat.hurry()
+
+    @property
+    def _state(self) -> InstanceState:
+        if self._is_draining:
+            return InstanceState.DRAINING
+        return InstanceState.QUIET if self.is_quiet else InstanceState.ALIVE
 
     def lost(self) -> None:
         """Redis does not know the instance: its data is gone, or the instance was declared dead and lives."""
@@ -212,7 +230,7 @@ class Registration:
 
     def holder(self) -> LeaseHolder | None:
         """Give what this instance is called as the holder of the sweeper's lease; None unless it is registered and not about to leave."""
-        if not self.is_registered or self._state is not InstanceState.ALIVE or not self._link.is_open:
+        if not self.is_registered or self._is_draining or not self._link.is_open:
             return None
         return lease_holder(self._pen.instance_id, self._connections())
 
@@ -229,10 +247,18 @@ class Registration:
             async with self._pen.lock:
                 sent_at_ms = monotonic_ms()
                 connections, queues = self._connections().encode(), encode_queues(self._description)
-                reply = await self._store.register(self._pen.instance_id, self._pen.next_number(), connections, fields, queues=queues)
+                reply = await self._store.register(
+                    self._pen.instance_id,
+                    self._pen.next_number(),
+                    connections,
+                    fields,
+                    queues=queues,
+                    scopes=scopes_of(self._description),
+                )
             self._clock.correct(reply.now_ms, sent_at_ms=sent_at_ms, received_at_ms=monotonic_ms())
             if reply.status is Status.WRITTEN:
                 self.is_registered = True
+                self._orders.hear_standing(reply.orders)
                 self._journal.resend_counts()  # only now is it sure that they were lost, and not left to an id that was declared dead
                 return
             if reply.status is Status.UNKNOWN:

@@ -22,6 +22,7 @@ from async_tracker.events.encoding import decode_event
 from async_tracker.history.keeper import HistoryKeeper
 from async_tracker.instance.alarms import Alarms
 from async_tracker.instance.batches import Batches
+from async_tracker.instance.duty import Controls, Duty, Uncontrolled
 from async_tracker.instance.heartbeat import Heartbeat
 from async_tracker.instance.host import new_instance_id
 from async_tracker.instance.order_taker import OrderTaker
@@ -76,13 +77,15 @@ class Runtime:
         on_pulse: Callable[[], None] | None = None,
         on_closed: Callable[[], None] | None = None,
         on_renamed: Callable[[], None] | None = None,
+        controls: Controls | None = None,
     ) -> None:
         """Compose the instance in the event loop that it will live in; `start` registers it.
 
         ``client`` is a redis.asyncio client: the instance's own connection is made like those of its pool, and ``make_adapter`` is
         given that connection. When ``main_task`` is done the worker counts as over. ``is_draining`` is asked, and ``on_pulse``
         called, a few times a second; ``on_closed`` is called when the instance takes no more runs, and ``on_renamed`` when it has
-        taken another id, since it was declared dead.
+        taken another id, since it was declared dead. ``controls`` carries out what people order of the worker; without them it
+        cannot be told anything.
         """
         self._settings = settings
         self._main_task = main_task
@@ -131,6 +134,7 @@ class Runtime:
         self.orders = OrderTaker(
             store=self.store,
             pen=self.pen,
+            takes=settings.takes,
             on_first=self.heartbeat.attend,
             hurry=self.heartbeat.hurry,
             on_event=on_event,
@@ -165,6 +169,13 @@ class Runtime:
             alarms=self.alarms,
             on_event=on_event,
         )
+        self.duty = Duty(
+            controls or Uncontrolled(description.library),
+            busy=lambda: self.journal.busy,
+            on_quiet=self.registration.set_quiet,
+            is_leaving=lambda: self._is_stopped or self.registration.is_draining or (is_draining is not None and is_draining()),
+        )
+        self.duty.take_orders(self.orders)
         library = description.library
         depths = self.adapter.queues if self.adapter is not None else None
         history = HistoryKeeper(store=self.store, reading=Reading(self.store.redis), library=library, depths=depths)
@@ -273,11 +284,6 @@ class Runtime:
         """The server has closed our connection: be back with another one before that is taken for our end."""
         if not self._is_stopped:
             self.heartbeat.hurry()
-
-    async def announce(self, event: str) -> None:
-        """Put an event into the stream of which this instance is the cause, and tell the callbacks. Raises StorageError."""
-        self._on_event(event)
-        await self.store.publish(event)
 
     def _swept(self, event: str) -> None:
         """A sweep of ours has done something: what became of a run belongs into the history of its function."""

@@ -19,6 +19,7 @@ _HOMES = {
     "Rights": "async_tracker.integrations.rights",
     "commands_of": "async_tracker.integrations.rights",
     "Runtime": "async_tracker.instance.runtime",
+    "Controls": "async_tracker.instance.duty",
     "host_id": "async_tracker.instance.host",
     "hostname": "async_tracker.instance.host",
     "versions": "async_tracker.instance.host",
@@ -34,6 +35,7 @@ _HOMES = {
 __all__ = [
     "Adapter",
     "Claim",
+    "Controls",
     "Description",
     "Footing",
     "Library",

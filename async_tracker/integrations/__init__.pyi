@@ -1,6 +1,7 @@
 from async_tracker.connections.calls import call, load_script, run_script
 from async_tracker.connections.link import Link
 from async_tracker.connections.replies import text
+from async_tracker.instance.duty import Controls
 from async_tracker.instance.host import host_id, hostname, versions
 from async_tracker.instance.runtime import Runtime
 from async_tracker.integrations.footing import Footing
@@ -13,6 +14,7 @@ from async_tracker.store.run_record import RunRecord
 __all__ = [
     "Adapter",
     "Claim",
+    "Controls",
     "Description",
     "Footing",
     "Library",

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from async_tracker.config import Settings
 from async_tracker.connections.access import Access, describe
 from async_tracker.connections.link import Link
+from async_tracker.instance.duty import Controls
 from async_tracker.instance.host import host_id, hostname, versions
 from async_tracker.instance.runtime import Runtime
 from async_tracker.integrations.registry import Registry
@@ -80,13 +81,15 @@ class Footing:
         on_pulse: Callable[[], None] | None = None,
         on_closed: Callable[[], None] | None = None,
         on_renamed: Callable[[], None] | None = None,
+        controls: Controls | None = None,
     ) -> Runtime:
         """Compose an instance, in the event loop that it will live in; ``await runtime.start()`` registers it.
 
         ``make_adapter`` is given the instance's own connection. When ``main_task`` is done the worker counts as over, and
         ``is_draining`` is asked a few times a second whether shutdown has begun; without it, call ``runtime.drain()``. ``on_pulse``
         is called as often, to see what has become of jobs, ``on_closed`` when no more runs may be started, and ``on_renamed`` when the
-        instance has taken another id, since it was declared dead.
+        instance has taken another id, since it was declared dead. ``controls`` tells the worker what people order: to take no more jobs,
+        to take them again, to end.
         """
         runtime = Runtime(
             settings=self.settings,
@@ -99,6 +102,7 @@ class Footing:
             on_pulse=on_pulse,
             on_closed=on_closed,
             on_renamed=on_renamed,
+            controls=controls,
         )
         self.on_runtime(runtime)
         return runtime

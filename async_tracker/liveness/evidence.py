@@ -124,8 +124,8 @@ def live_hosts(observation: Observation, known: Mapping[str, StoredInstance]) ->
     return hosts
 
 
-def weigh(findings: Findings, stored: StoredInstance, *, gone_since_ms: int | None, hosts: Mapping[str, int], draining: bool) -> Verdict:
-    """Judge one registered instance by all that was found."""
+def weigh(findings: Findings, stored: StoredInstance, *, gone_since_ms: int | None, hosts: Mapping[str, int]) -> Verdict:
+    """Judge one registered instance by all that was found, and by what it said of itself last."""
     observation, name = findings.observation, stored.instance_id
     spoken = observation.watchdogs.get(name)
     age = heartbeat_age(observation, name)
@@ -138,7 +138,8 @@ def weigh(findings: Findings, stored: StoredInstance, *, gone_since_ms: int | No
         watchdog_age=(observation.now_ms - float(spoken)) / 1000.0 if spoken is not None else None,
         host_seen=hosts.get(stored.description.host_id, 0) > itself,
         server_age=(observation.now_ms - since) / 1000.0 if since is not None else None,
-        draining=draining,
+        draining=stored.state == InstanceState.DRAINING,
+        quiet=stored.state == InstanceState.QUIET,
     )
     return judge(evidence, stored.limits)
 
@@ -180,7 +181,6 @@ def verdicts_of(findings: Findings, known: Mapping[str, StoredInstance], *, host
             stored,
             gone_since_ms=gone_since_ms(findings, stored),
             hosts=hosts,
-            draining=stored.state == InstanceState.DRAINING,
         )
         for name, stored in known.items()
         if name in findings.observation.instances

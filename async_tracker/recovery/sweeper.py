@@ -125,7 +125,7 @@ class Sweeper:
         verdicts = {}
         for name in observation.instances:
             gone_since_ms = await self._gone_since(name, findings)
-            verdicts[name] = weigh(findings, self._known[name], gone_since_ms=gone_since_ms, hosts=hosts, draining=False)
+            verdicts[name] = weigh(findings, self._known[name], gone_since_ms=gone_since_ms, hosts=hosts)
         return findings, verdicts
 
     async def _learn(self, names: Sequence[str]) -> None:

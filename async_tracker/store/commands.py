@@ -5,7 +5,7 @@ from typing import Any
 
 from async_tracker.clock import ServerClock
 from async_tracker.connections.calls import ScriptCall, call, call_many, raised, run_script, run_scripts
-from async_tracker.connections.replies import Argument, text
+from async_tracker.connections.replies import Argument, pairs, text
 from async_tracker.store import keys
 from async_tracker.store.counters import CountedBatch
 from async_tracker.store.observation import Observation
@@ -50,14 +50,23 @@ class Store:
         return checked(name, await run_script(self.redis, SCRIPTS[name], names, arguments))
 
     async def register(
-        self, instance_id: str, sequence: int, connections: str, fields: Mapping[str, Argument], *, queues: str = ""
+        self,
+        instance_id: str,
+        sequence: int,
+        connections: str,
+        fields: Mapping[str, Argument],
+        *,
+        queues: str = "",
+        scopes: Sequence[str] = (),
     ) -> Reply:
         """Make an instance known. UNKNOWN means that it was declared dead before: it must take a new id; STALE: try again.
 
-        ``queues`` are those that it works on, as `instance_record.encode_queues` writes them.
+        ``queues`` are those that it works on, as `instance_record.encode_queues` writes them. The orders in the reply are those that
+        stand for one of these ``scopes``.
         """
         names = [keys.INSTANCES, keys.instance(instance_id), keys.CONNECTIONS, keys.GONE, keys.tombstone(instance_id), keys.QUEUES]
-        arguments = (instance_id, sequence, connections, queues, QUEUES_SECONDS)
+        names.append(keys.STANDING)
+        arguments: tuple[Argument, ...] = (instance_id, sequence, connections, queues, QUEUES_SECONDS, len(scopes), *scopes)
         return _reply(await self._run("register", names, *arguments, *flat(fields)))
 
     async def beat(self, instance_id: str, beat: Beat) -> Reply:
@@ -252,6 +261,19 @@ class Store:
             name: (text(answer) if answer is not None else None, score is not None)
             for name, answer, score in zip(names, stored, scores, strict=True)
         }
+
+    async def stand(self, scope: str, order_id: str, order: str, *, for_ms: int) -> int:
+        """Have an order stand for a scope. Returns until when, in ms."""
+        return int(await self._run("stand", [keys.STANDING], scope, order_id, order, for_ms))
+
+    async def withdraw(self, scope: str) -> int:
+        """Withdraw the standing order of a scope, or of all with ''. Returns how many stood."""
+        return int(await self._run("withdraw", [keys.STANDING], scope))
+
+    async def standing(self) -> tuple[int, dict[str, str]]:
+        """Read the standing orders by their scopes, those that are over among them, and the server's time in ms."""
+        (seconds, micros), stored = raised(await call_many(self.redis, [("TIME",), ("HGETALL", keys.STANDING)]))
+        return int(seconds) * 1000 + int(micros) // 1000, pairs(stored)
 
     async def open_orders(self, instance_id: str) -> str:
         """Read the open orders of an instance, one a line, whether it is registered or not."""

@@ -18,6 +18,9 @@ GONE = "gone"
 WATCHDOGS = "watchdogs"
 """zset: instance id -> when its watchdog last spoke, in ms; only while its loop is blocked."""
 
+STANDING = "standing"
+"""hash with a lifetime: scope -> a standing order; who registers in that scope begins with it."""
+
 SERVER = "server"
 """hash: the run id of the server and since when it is this one."""
 
@@ -132,11 +135,6 @@ def quarantined(job_id: str) -> str:
 def receipt(claim: str) -> str:
     """string or hash with a lifetime, in the worker library's Redis: what became of one orphan, so that nothing is done to it twice."""
     return f"receipt:{claim}"
-
-
-def kept(job_id: str) -> str:
-    """hash with a lifetime, in arq's Redis: claim -> when its try was given back to its job, in ms. Their number is what bounds that."""
-    return f"receipt:kept:{job_id}"
 
 
 def marks(instance_id: str) -> str:

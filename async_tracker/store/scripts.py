@@ -15,14 +15,14 @@ from async_tracker.store.writes import Beat, Ended
 _OF_INSTANCES = ("register", "beat", "write", "count", "speak", "deregister")
 _OF_SWEEPS = ("lease", "release_lease", "mark_gone", "declare_dead", "adopt", "announce", "settle", "bury", "unquarantine", "list_queues")
 _OF_EVIDENCE = ("observe", "observe_some")
-_OF_ORDERS = ("order", "answer")
+_OF_ORDERS = ("order", "answer", "stand", "withdraw")
 _OF_HISTORY = ("sample", "roll_up", "close_minute", "close_hour", "mark_deploy")
 
 SCRIPTS: dict[str, Script] = {
     name: load_script(__package__, name) for name in (*_OF_INSTANCES, *_OF_EVIDENCE, *_OF_SWEEPS, *_OF_ORDERS, *_OF_HISTORY)
 }
 
-_LENGTHS = {"register": 2, "beat": 3, "write": 3, "count": 2, "speak": 3, "lease": 3, "observe": 8, "order": 2}
+_LENGTHS = {"register": 3, "beat": 3, "write": 3, "count": 2, "speak": 3, "lease": 3, "observe": 8, "order": 2}
 """How many values these scripts return; the others return one number."""
 _TEXTS = {"answer"}
 """These return a text."""

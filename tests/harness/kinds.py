@@ -33,6 +33,7 @@ class Kind:
 KINDS = {
     "fresh": Kind(state=InstanceState.ALIVE, age=1.0),
     "draining": Kind(state=InstanceState.DRAINING, age=1.0, says="draining"),
+    "quiet": Kind(state=InstanceState.QUIET, age=1.0, says="quiet"),
     "blocked": Kind(state=InstanceState.STALLED_BLOCKED, age=30.0, speaks=True),
     "silent": Kind(state=InstanceState.STALLED_SILENT, age=30.0),
     "silent for long": Kind(state=InstanceState.DEAD, age=100.0),

@@ -74,7 +74,7 @@ def test_a_question_judges_as_a_sweep_that_had_marked_the_connection_when_the_in
     age = (now_ms - float(findings.observation.instances["w"])) / 1000
     since_ms = assumed_gone_since_ms(now_ms=now_ms, heartbeat_age=age, heartbeat_ttl=stored.limits.heartbeat_ttl)
     hosts = live_hosts(findings.observation, {"w": stored})
-    swept = weigh(findings, stored, gone_since_ms=since_ms, hosts=hosts, draining=False)
+    swept = weigh(findings, stored, gone_since_ms=since_ms, hosts=hosts)
     assert asked.reason == swept.reason
     assert as_life_or_death({"w": asked.state}) == as_life_or_death({"w": swept.state})
 

@@ -27,9 +27,9 @@ ROWS = {row["key"]: row for row in table(PAGE, under="Every key")}
 SCRIPTS = ROOT / "async_tracker" / "store" / "lua"
 WRITING = {"SET", "HSET", "HSETNX", "HINCRBY", "SADD", "ZADD", "XADD"}
 DELETING = {"DEL", "UNLINK", "HDEL", "SREM", "ZREM"}
-PASSING = {"orphans:{id}", "settled:{id}", "told:{id}", "marks:{id}", "packed:{span}", "answer:{order}"}
+PASSING = {"orphans:{id}", "settled:{id}", "told:{id}", "marks:{id}", "packed:{span}", "answer:{order}", "standing"}
 """Written and deleted by the same sweep, unless it dies half-way; what is announced; what only dramatiq has; what is written
-when a minute has been over for another; and the answer to an order."""
+when a minute has been over for another; and what people order."""
 
 
 def row_of(key: str) -> str:

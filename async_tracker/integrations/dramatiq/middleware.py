@@ -71,6 +71,12 @@ class TrackerMiddleware(Middleware):
         for tracked in self._workers:
             tracked.describe_anew()
 
+    def after_consumer_thread_boot(self, broker: DramatiqBroker, thread: Any) -> None:
+        """A consumer that begins while its worker is quiet fetches nothing either."""
+        for tracked in self._workers:
+            if tracked.controls.is_quiet and thread.work_queue is tracked.worker.work_queue:
+                tracked.controls.pause(thread)
+
     def before_worker_shutdown(self, broker: DramatiqBroker, worker: Worker) -> None:
         """Say that shutdown has begun; the instance beats until its last message is processed."""
         for tracked in self._workers:

@@ -23,3 +23,8 @@ def queue_key(namespace: str, queue: str) -> str:
 def messages_key(namespace: str, queue: str) -> str:
     """Name the hash of the messages of a queue, waiting or fetched."""
     return f"{namespace}:{queue}.msgs"
+
+
+def heartbeats_key(namespace: str) -> str:
+    """Name the sorted set of the brokers that have spoken, each with when, in ms."""
+    return f"{namespace}:__heartbeats__"

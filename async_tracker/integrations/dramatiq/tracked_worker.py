@@ -16,9 +16,11 @@ from async_tracker.connections.link import Link
 from async_tracker.errors import StorageError
 from async_tracker.instance.runtime import Runtime
 from async_tracker.integrations.dramatiq.adapter import DramatiqAdapter
+from async_tracker.integrations.dramatiq.controls import DramatiqControls
 from async_tracker.integrations.dramatiq.description import broker_of, describe_worker
 from async_tracker.integrations.dramatiq.loop_thread import LoopThread
 from async_tracker.integrations.dramatiq.marks import Marks
+from async_tracker.integrations.dramatiq.presence import BrokerPresence
 from async_tracker.integrations.footing import Footing
 from async_tracker.store.instance_record import Description
 
@@ -34,6 +36,8 @@ class TrackedWorker:
         self.worker = worker
         self.broker = broker_of(broker)
         self.marks: Marks | None = None
+        self.controls = DramatiqControls(worker)
+        self._presence: BrokerPresence | None = None
         self._claims_server: str | None = None
         self._lent: Any = None
         self._claims_link: Link | None = None
@@ -62,15 +66,23 @@ class TrackedWorker:
         runtime = self._footing.runtime(
             self._describe(),
             make_adapter=lambda link: self._adapter(link, apart),
-            on_pulse=self._look_at_marks,
+            on_pulse=self._at_pulse,
             on_renamed=self._rename_marks,
+            controls=self.controls,
         )
+        if isinstance(broker, RedisBroker) and self.broker is not None:
+            client = self._claims_link.client if self._claims_link is not None else runtime.link.client
+            self._presence = BrokerPresence(client, self.broker, timeout=broker.heartbeat_timeout / 1000.0)
         await runtime.start()
         return runtime
 
-    def _look_at_marks(self) -> None:
+    def _at_pulse(self) -> None:
         if self.marks is not None:
             self.marks.look()
+        if self.controls.is_quiet:
+            self.controls.keep_quiet()
+            if self._presence is not None:
+                self._presence.keep()
 
     def _rename_marks(self) -> None:
         if self.marks is not None:

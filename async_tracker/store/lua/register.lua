@@ -1,22 +1,26 @@
 -- Make an instance known, or known again after its registration was lost with the server's data.
--- KEYS: instances, instance:{id}, connections, gone, tombstone:{id}, queues
+-- KEYS: instances, instance:{id}, connections, gone, tombstone:{id}, queues, standing
 -- ARGV: id, sequence number, its connections as JSON, its queues as JSON or '' for none, lifetime of the queues in s,
---       then field and value pairs of its hash
--- Returns: {1, now in ms}; {0, now} when a newer write was seen; {-1, now} when it was declared dead and must take a new id
+--       number of scopes n, n scopes of standing orders that it is in, then field and value pairs of its hash
+-- Returns: {1, now in ms, standing orders for it}; {0, now, ''} when a newer write was seen; {-1, now, ''} when it was declared dead
+--          and must take a new id
 local instances, instance, connections, gone, tombstone, queues = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local standing = KEYS[7]
 local id, sequence, own_connections, own_queues, queues_seconds = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local scopes = tonumber(ARGV[6])
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if redis.call('EXISTS', tombstone) == 1 then
-  return {-1, now}
+  return {-1, now, ''}
 end
 local seen = redis.call('HGET', instance, 'sequence')
 if seen and tonumber(seen) >= tonumber(sequence) then
-  return {0, now}
+  return {0, now, ''}
 end
 redis.call('ZADD', instances, now, id)
-local first_field = 6
+local first_scope = 7
+local first_field = first_scope + scopes
 redis.call('HSET', instance, 'sequence', sequence, unpack(ARGV, first_field))
 redis.call('HSETNX', instance, 'started_at_ms', now)
 redis.call('HSET', connections, id, own_connections)
@@ -25,4 +29,11 @@ if own_queues ~= '' then -- another program's key of that name costs this list, 
   redis.pcall('ZADD', queues, now, own_queues)
   redis.call('EXPIRE', queues, queues_seconds)
 end
-return {1, now}
+local orders = {}
+for i = first_scope, first_field - 1 do
+  local line = redis.pcall('HGET', standing, ARGV[i]) -- of another type, it holds no order
+  if type(line) == 'string' and (tonumber(string.match(line, '^%S+ (%d+) ')) or 0) > now then
+    orders[#orders + 1] = line
+  end
+end
+return {1, now, table.concat(orders, '\n')}

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from async_tracker import RecoveryAction
+from async_tracker import InstanceState, OrderOutcome, RecoveryAction, UnsupportedControl
 from tests.harness.wait import wait_until
 from tests.integrations.conformance.stage import SECONDS, Stage
 
@@ -44,6 +44,29 @@ async def test_a_job_is_seen_from_its_start_to_its_end(stage: Stage):
     stats = {row.function: row for row in (await stage.tracker.stats()).functions}
     assert (stats["hold"].started, stats["hold"].succeeded, stats["hold"].queue) == (1, 1, job.queue)
     assert (stats["fail"].started, stats["fail"].failed) == (1, 1)
+
+
+async def test_a_worker_is_quiet_and_resumes_or_says_that_its_library_cannot(stage: Stage):
+    """A worker of the page's library has no controls."""
+    [instance] = await stage.start_ready()
+    if stage.driver.library == "listq":
+        for order in (stage.tracker.quiet, stage.tracker.resume, stage.tracker.stop):
+            with pytest.raises(UnsupportedControl, match="listq"):
+                await order(instance.instance_id, wait=SECONDS)
+        await stage.close()
+        return
+    job_id = await stage.send("hold", 1.0)
+    await stage.in_flight(job_id)
+    answer = await stage.tracker.quiet(instance.instance_id, wait=SECONDS)
+    assert answer.outcome is OrderOutcome.DONE
+    assert [found.state for found in await stage.tracker.instances()] == [InstanceState.QUIET]
+    [idle] = await stage.tracker.wait_until_idle(instance.instance_id, timeout=SECONDS)
+    assert idle.outcome is OrderOutcome.DONE
+    assert job_id in stage.ledger.read().succeeded()
+    assert (await stage.tracker.resume(instance.instance_id, wait=SECONDS)).outcome is OrderOutcome.DONE
+    await stage.send("hold", 0.0)
+    await stage.succeeded()
+    await stage.close()
 
 
 async def test_a_suspended_worker_keeps_its_job(stage: Stage):

@@ -1,0 +1,164 @@
+"""Whether an instance takes jobs, as people order it: on duty, quiet, or stopping."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from async_tracker.control.orders import Done, Order
+from async_tracker.errors import UnsupportedControl
+from async_tracker.instance.order_taker import Handler, OrderTaker
+from async_tracker.records import OrderOutcome
+
+_LOOK_SECONDS = 0.1
+"""How far looks are apart, whether a worker has nothing in hand, while a caller waits for that."""
+
+
+class Controls(Protocol):
+    """What a worker library can be told. Each gives what came of it, in words for people, and raises UnsupportedControl."""
+
+    async def quiet(self, *, cron: bool) -> str:
+        """Take no more jobs, and return once no claim is under way. With ``cron=False`` queue no cron jobs either. May be called twice."""
+        ...
+
+    async def resume(self) -> str:
+        """Take jobs again."""
+        ...
+
+    async def stop(self, *, group: bool) -> str:
+        """Begin the library's own orderly end of this worker, and return; with ``group``, of all workers that end together."""
+        ...
+
+    def in_hand(self) -> int:
+        """Tell how many jobs the worker has claimed that are not done, as far as the library knows more of them than the tracker."""
+        ...
+
+
+class AskedOnly:
+    """The controls of a worker of one's own: its program looks at the tracker, and does it."""
+
+    async def quiet(self, *, cron: bool) -> str:
+        """Nothing is done here."""
+        return "tracker.is_quiet is True: its program takes no more jobs"
+
+    async def resume(self) -> str:
+        """Nothing is done here."""
+        return "tracker.is_quiet is False: its program takes jobs again"
+
+    async def stop(self, *, group: bool) -> str:
+        """Nothing is done here."""
+        return "tracker.is_stopping is True: its program ends when it is done"
+
+    def in_hand(self) -> int:
+        """The tracker knows them all."""
+        return 0
+
+
+class Uncontrolled:
+    """The controls of a worker whose integration gives none."""
+
+    def __init__(self, library: str) -> None:
+        self._library = library
+
+    async def quiet(self, *, cron: bool) -> str:
+        """Raise UnsupportedControl."""
+        raise self._unsupported("take no more jobs")
+
+    async def resume(self) -> str:
+        """Raise UnsupportedControl."""
+        raise self._unsupported("take jobs again")
+
+    async def stop(self, *, group: bool) -> str:
+        """Raise UnsupportedControl."""
+        raise self._unsupported("end")
+
+    def in_hand(self) -> int:
+        """Raise UnsupportedControl."""
+        raise self._unsupported("say what it has in hand")
+
+    def _unsupported(self, what: str) -> UnsupportedControl:
+        return UnsupportedControl(f"the integration of {self._library} cannot tell its worker to {what}")
+
+
+class Duty:
+    """What people have ordered of one instance, and the events that its program can await. Lives in the instance's event loop."""
+
+    def __init__(
+        self, controls: Controls, *, busy: Callable[[], int], on_quiet: Callable[[bool], None], is_leaving: Callable[[], bool]
+    ) -> None:
+        """``busy`` tells how many runs are in flight, and ``is_leaving`` whether shutdown has begun. ``on_quiet`` is told whenever the
+        instance becomes quiet, or is that no longer.
+        """
+        self._controls = controls
+        self._busy = busy
+        self._on_quiet = on_quiet
+        self._is_leaving = is_leaving
+        self._turn = asyncio.Lock()
+        self._changed_by = ""
+        """Id of the order that has made it quiet, or resumed it, last."""
+        self.is_quiet = False
+        """It takes no more jobs: it was ordered to be quiet, or to stop."""
+        self.is_stopping = False
+        self.quieted, self.resumed, self.stopping = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.resumed.set()
+
+    def take_orders(self, orders: OrderTaker) -> None:
+        """Have the orders carried out that this is about."""
+        orders.handle("quiet", Handler(carry_out=self._quiet, undo=self._undo_quiet))
+        orders.handle("resume", Handler(carry_out=self._resume, undo=self._undo_resume))
+        orders.handle("idle", Handler(carry_out=self._idle))
+        orders.handle("stop", Handler(carry_out=self._stop, goes_over=False))
+
+    def _set_quiet(self, is_quiet: bool) -> None:
+        self.is_quiet = is_quiet
+        (self.quieted if is_quiet else self.resumed).set()
+        (self.resumed if is_quiet else self.quieted).clear()
+        self._on_quiet(is_quiet)
+
+    async def _quiet(self, order: Order) -> Done:
+        async with self._turn:
+            if self._is_leaving():
+                return Done(says="it is shutting down, and takes no more jobs anyway")
+            says = await self._controls.quiet(cron=bool(order.arguments.get("cron", True)))
+            if self.is_quiet:
+                return Done(says=f"it was quiet before; {says}")
+            self._set_quiet(True)
+            self._changed_by = order.order_id
+            return Done(says=says)
+
+    async def _resume(self, order: Order) -> Done:
+        async with self._turn:
+            if self._is_leaving() or self.is_stopping:
+                return Done(OrderOutcome.REFUSED, "it is shutting down, and takes no more jobs")
+            says = await self._controls.resume()
+            if not self.is_quiet:
+                return Done(says=f"it was not quiet; {says}")
+            self._set_quiet(False)
+            self._changed_by = order.order_id
+            return Done(says=says)
+
+    async def _undo_quiet(self, order: Order) -> Done:
+        return await self._resume(order) if self._changed_by == order.order_id else Done()
+
+    async def _undo_resume(self, order: Order) -> Done:
+        return await self._quiet(order) if self._changed_by == order.order_id else Done()
+
+    async def _idle(self, order: Order) -> Done:
+        """Answer when nothing is in hand, or after the seconds that the order gives."""
+        until = time.monotonic() + float(order.arguments.get("seconds", 0.0))
+        while in_hand := max(self._busy(), self._controls.in_hand()):
+            if time.monotonic() >= until:
+                return Done(OrderOutcome.FAILED, f"{in_hand} in hand still", {"in_hand": in_hand})
+            await asyncio.sleep(_LOOK_SECONDS)
+        return Done(says="nothing is in hand")
+
+    async def _stop(self, order: Order) -> Done:
+        async with self._turn:
+            if self.is_stopping:
+                return Done(says="it was told to stop before")
+            says = await self._controls.stop(group=bool(order.arguments.get("group", False)))
+            self.is_stopping = True
+            self.stopping.set()
+            if not self._is_leaving():
+                self._set_quiet(True)  # and not draining before it really shuts down: until then its death counts, and it sweeps
+            return Done(says=says)

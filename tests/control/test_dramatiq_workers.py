@@ -1,0 +1,173 @@
+"""Real dramatiq workers that are told to be quiet, to resume and to stop."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import anyio.to_thread
+import dramatiq
+import pytest
+import redis
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.worker import Worker
+
+from async_tracker import InstanceState, OrderOutcome, Tracker, UnsupportedControl
+from async_tracker.integrations.dramatiq import TrackerMiddleware
+from tests.harness.wait import wait_until
+from tests.integrations.dramatiq.masters import Masters
+
+LONG = 30.0
+"""Seconds that an answer may take on a busy machine."""
+
+HEARTBEAT_TIMEOUT = 2.5
+"""Seconds after which dramatiq takes a broker for dead that has sent nothing."""
+
+MakeBroker = Callable[[], RedisBroker]
+
+
+@pytest.fixture
+def make_broker(redis_url: str, namespace: str) -> Iterator[MakeBroker]:
+    made: list[RedisBroker] = []
+
+    def make() -> RedisBroker:
+        timeout_ms = int(HEARTBEAT_TIMEOUT * 1000)
+        made.append(RedisBroker(url=redis_url, namespace=namespace, heartbeat_timeout=timeout_ms, maintenance_chance=1_000_000))
+        return made[-1]
+
+    yield make
+    for broker in made:
+        broker.close()
+        broker.client.close()
+
+
+class Held:
+    """An actor on one broker that waits until it may end, and notes its runs in a list that several share."""
+
+    def __init__(self, broker: RedisBroker, runs: list[str]) -> None:
+        self.may_end = threading.Event()
+        self.runs = runs
+        self.actor = dramatiq.actor(broker=broker, actor_name="hold", max_retries=0)(self._hold)
+
+    def _hold(self, name: str) -> None:
+        self.runs.append(name)
+        if name.startswith("held"):
+            self.may_end.wait(60)
+
+
+async def the_instance(tracker: Tracker, state: str = "alive") -> str:
+    async def found() -> str | None:
+        return next((item.instance_id for item in await tracker.instances() if item.state == state), None)
+
+    return str(await wait_until(found, timeout=30.0, description=f"an instance is {state}"))
+
+
+async def start(broker: RedisBroker, **options: Any) -> Worker:
+    worker = Worker(broker, worker_threads=2, worker_timeout=50, **options)
+    await anyio.to_thread.run_sync(worker.start)
+    return worker
+
+
+async def test_a_quiet_worker_keeps_its_messages_beside_an_eager_one_for_three_heartbeat_timeouts(
+    make_broker: MakeBroker, namespace: str, observer: Tracker
+):
+    """Each message runs once. The other worker has a maintenance chance of one, and looks for dead brokers with each command."""
+    runs: list[str] = []
+    quiet_broker, eager_broker = make_broker(), make_broker()
+    quiet_broker.add_middleware(TrackerMiddleware(Tracker(namespace=namespace, heartbeat_interval=0.5)))
+    held, eager = Held(quiet_broker, runs), Held(eager_broker, runs)
+    worker = await start(quiet_broker)
+    other: Worker | None = None
+    try:
+        names = ["held-1", "held-2", *(f"prefetched-{number}" for number in range(2)), *(f"queued-{number}" for number in range(4))]
+        for name in names:
+            held.actor.send(name)
+        await wait_until(lambda: worker.work_queue.qsize() == 2, description="it holds two, and has fetched two more")
+        instance_id = await the_instance(observer)
+        answer = await observer.quiet(instance_id, wait=LONG)
+        assert (answer.outcome, answer.says) == (OrderOutcome.DONE, "it fetches no more messages, and runs those that it has")
+        assert (await observer.instances())[0].state is InstanceState.QUIET
+        other = await start(eager_broker)
+        began = time.monotonic()
+        await wait_until(lambda: time.monotonic() - began > 3 * HEARTBEAT_TIMEOUT, description="three timeouts are over")
+        assert sorted(runs) == sorted(["held-1", "held-2", *(f"queued-{number}" for number in range(4))])
+        held.may_end.set()
+        eager.may_end.set()
+        await wait_until(lambda: len(runs) == len(names), description="what it had prefetched has run")
+        assert sorted(runs) == sorted(names)
+        await anyio.to_thread.run_sync(other.stop)
+        other = None
+        held.actor.send("later")
+        await observer.resume(instance_id, wait=LONG)
+        await wait_until(lambda: "later" in runs, description="it fetches again")
+        assert sorted(runs) == sorted([*names, "later"])
+    finally:
+        held.may_end.set()
+        eager.may_end.set()
+        for one in (worker, other):
+            if one is not None:
+                await anyio.to_thread.run_sync(one.stop)
+
+
+async def test_a_worker_begins_quiet_under_a_standing_order_and_so_do_its_new_queues(
+    make_broker: MakeBroker, namespace: str, observer: Tracker
+):
+    runs: list[str] = []
+    broker = make_broker()
+    broker.add_middleware(TrackerMiddleware(Tracker(namespace=namespace, heartbeat_interval=0.5)))
+    held = Held(broker, runs)
+    await observer.quiet(everywhere=True)
+    held.actor.send("first")
+    worker = await start(broker)
+    try:
+        await the_instance(observer, "quiet")
+        broker.declare_queue("another")
+        await wait_until(lambda: len(worker.consumers) == 4, description="each queue has its consumers")
+        assert {thread.paused for thread in worker.consumers.values()} == {True}
+        assert runs == []
+        assert broker.client.llen(f"{namespace}:default") == 1
+        (answer,) = await observer.resume(everywhere=True, wait=LONG)
+        assert answer.outcome is OrderOutcome.DONE
+        assert await observer.standing_orders() == []
+        await wait_until(lambda: runs == ["first"], description="it works")
+    finally:
+        await anyio.to_thread.run_sync(worker.stop)
+
+
+async def test_a_worker_of_a_program_of_its_own_ends_and_the_program_goes_on(make_broker: MakeBroker, namespace: str, observer: Tracker):
+    runs: list[str] = []
+    broker = make_broker()
+    broker.add_middleware(TrackerMiddleware(Tracker(namespace=namespace, heartbeat_interval=0.5)))
+    held = Held(broker, runs)
+    worker = await start(broker)
+    held.actor.send("held")
+    await wait_until(lambda: runs == ["held"], description="it runs")
+    answer = await observer.stop(await the_instance(observer), wait=LONG)
+    assert answer.says == "this worker ends when its messages are done; the process that runs it goes on"
+    held.may_end.set()
+
+    async def has_left() -> bool:
+        return await observer.instances() == []
+
+    await wait_until(has_left, timeout=30.0, description="its instance has left")
+    await wait_until(lambda: not any(thread.is_alive() for thread in worker.workers), timeout=30.0, description="its threads have ended")
+
+
+async def test_one_of_several_processes_cannot_stop_alone_and_with_the_group_its_master_ends(masters: Masters):
+    master = masters.start(processes=2, threads=1)
+    first, _ = await masters.registered(2)
+    with pytest.raises(UnsupportedControl, match="one of 2 processes of a dramatiq master"):
+        await masters.tracker.stop(first.instance_id, wait=LONG)
+    assert len(await masters.registered(2)) == 2
+    answer = await masters.tracker.stop(first.instance_id, group=True, wait=LONG)
+    assert answer.says == f"its dramatiq master (pid {master.pid}) ends, and all 2 processes when their messages are done"
+    assert master.wait(60) == 0
+    assert await masters.tracker.instances() == []
+
+
+def test_the_name_of_the_brokers_heartbeats_is_dramatiqs_own(make_broker: MakeBroker, namespace: str, redis_url: str):
+    broker = make_broker()
+    broker.declare_queue("default")
+    broker.do_qsize("default")
+    with redis.Redis.from_url(redis_url) as client:
+        assert client.zscore(f"{namespace}:__heartbeats__", broker.broker_id) is not None

@@ -92,7 +92,7 @@ def write_results(path: Path, where: dict[str, str], reports: Sequence[Report], 
     ]
     for report in reports:
         parts.append(report.to_markdown())
-        if report.charts:
+        if report.charts or report.heat_maps:
             picture = plots / f"{report.name}.svg"
             draw(report, picture)
             parts.append(f"![{report.title}]({picture.relative_to(path.parent)})")

@@ -1,14 +1,16 @@
 """Plots for people: one picture per benchmark, bars with their intervals. Needs matplotlib, which the extra ``bench`` brings."""
 
 import importlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import Chart, Report
+from benchmarks.report import Chart, HeatMap, Report
 
 _WIDTH_INCHES = 6.4
 _BAR_INCHES = 0.45
+_ROW_INCHES = 0.3
 _HEAD_INCHES = 1.3
 
 
@@ -31,11 +33,14 @@ def draw(report: Report, path: Path) -> None:
     matplotlib, pyplot = plotting()
     matplotlib.rcParams["svg.hashsalt"] = report.name  # the same numbers make the same file
     heights = [_HEAD_INCHES + _BAR_INCHES * len(chart.bars) for chart in report.charts]
+    heights += [_HEAD_INCHES + _ROW_INCHES * len(heat_map.rows) for heat_map in report.heat_maps]
     figure, axes = pyplot.subplots(
         len(heights), 1, figsize=(_WIDTH_INCHES, sum(heights)), squeeze=False, height_ratios=heights, layout="constrained"
     )
-    for axis, chart in zip(axes[:, 0], report.charts, strict=True):
+    for axis, chart in zip(axes[: len(report.charts), 0], report.charts, strict=True):
         _draw_chart(axis, chart)
+    for axis, heat_map in zip(axes[len(report.charts) :, 0], report.heat_maps, strict=True):
+        _draw_heat_map(axis, heat_map)
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     pyplot.close(figure)
 
@@ -55,6 +60,19 @@ def _draw_chart(axis: Any, chart: Chart) -> None:
     for place, bar in zip(places, bars, strict=True):
         axis.annotate(_short(bar.value), (bar.value, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
     axis.margins(x=0.12)
+
+
+def _draw_heat_map(axis: Any, heat_map: HeatMap) -> None:
+    """What is allowed is white, half of it is blue, twice as much is red."""
+    shades = [[math.nan if value is None else math.log2(max(value, 0.25)) for value in row] for row in heat_map.values]
+    axis.imshow(shades, cmap="RdBu_r", vmin=-2.0, vmax=2.0, aspect="auto")
+    axis.set_xticks(range(len(heat_map.columns)), heat_map.columns, fontsize=8)
+    axis.set_yticks(range(len(heat_map.rows)), heat_map.rows, fontsize=8)
+    axis.set_title(heat_map.title, fontsize=10)
+    for y, row in enumerate(heat_map.values):
+        for x, value in enumerate(row):
+            if value is not None:
+                axis.text(x, y, f"{value:.1f}", ha="center", va="center", fontsize=8)
 
 
 def _short(value: float) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from typing import Any
 
+import redis
 from redis.asyncio.connection import Connection, UnixDomainSocketConnection
 
 
@@ -35,3 +36,24 @@ def far(kind: type[Connection] | type[UnixDomainSocketConnection], seconds: floa
 def far_class(url: str, seconds: float) -> type[Any]:
     """Give the class for a url: over TCP, or over a unix socket."""
     return far(UnixDomainSocketConnection if url.startswith("unix:") else Connection, seconds)
+
+
+def far_thread_class(url: str, seconds: float) -> type[Any]:
+    """Give the same for the connections of threads: one waits in its thread, others run on."""
+    plain: Any = redis.UnixDomainSocketConnection if url.startswith("unix:") else redis.Connection
+
+    class Far(plain):  # type: ignore[misc]
+        _arrives_at = 0.0
+
+        def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
+            self._arrives_at = time.monotonic() + seconds
+            super().send_packed_command(*args, **kwargs)
+
+        def read_response(self, *args: Any, **kwargs: Any) -> Any:
+            reply = super().read_response(*args, **kwargs)
+            left = self._arrives_at - time.monotonic()
+            if left > 0:
+                time.sleep(left)
+            return reply
+
+    return Far

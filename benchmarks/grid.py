@@ -1,89 +1,274 @@
-"""What tracking adds to arq's jobs as people have them: of any length, beside a Redis that is near or a millisecond away."""
+"""What tracking adds to jobs as people have them: of any length, many or few, with a Redis that is near or a millisecond away."""
 
+import json
 import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+from async_tracker.embedded import end_with_parent
+from benchmarks import dramatiq_worker
 from benchmarks.ground import Ground
-from benchmarks.medians import estimate
-from benchmarks.processes import NAMESPACE, QUEUE, measure, shuffled
-from benchmarks.report import Table
+from benchmarks.medians import Estimate, estimate
+from benchmarks.processes import NAMESPACE, QUEUE, ROOT, measure, shuffled
+from benchmarks.report import HeatMap, Report, Table
 from benchmarks.size import Size
 from benchmarks.worker import POLL_SECONDS, Load
 
 WAYS = ("untracked", "control", "tracked")
-ALLOWED_SHARE, ALLOWED_US = 0.03, 15.0
+ALLOWED_SHARE = 0.03
+ALLOWED_US = {"arq": 15.0, "dramatiq": 50.0}
 """What tracking may add to the processor time of a job, beside 0.2 % of a core."""
+PACE_GOAL = {"arq": 0.97, "dramatiq": 0.93}
 _ALLOWED_IDLE_US_PER_SECOND = 2_000.0
-
-Cell = tuple[float, float, int]
-"""Length of the jobs and distance of Redis in seconds, and slots."""
-Rounds = dict[str, list[dict[str, Any]]]
-
-
-def run(ground: Ground, size: Size) -> tuple[Table, dict[str, Any]]:
-    """Measure every cell of the grid, in interleaved rounds. Returns the table and the data behind it."""
-    cells = [(job_ms / 1000, far_ms / 1000, slots) for slots in size.slots for far_ms in size.far_ms for job_ms in size.job_ms]
-    found = {cell: _rounds(ground, size, cell) for cell in cells}
-    data = {f"{job * 1000:g} ms, {away * 1000:g} ms away, {slots} slots": rounds for (job, away, slots), rounds in found.items()}
-    return _table(found, size), data
+_OFFERED_JOB_SECONDS = 0.01
+_OFFERED_SLOTS = 10
+_SLOWEST_JOBS = 30
+"""Jobs of a round at the lowest rate."""
 
 
-def _rounds(ground: Ground, size: Size, cell: Cell) -> Rounds:
-    job_seconds, far_seconds, slots = cell
-    a_second = slots / (job_seconds + 8 * far_seconds + 0.0005)  # arq's own six round trips, and some
-    jobs = max(min(int(a_second * size.grid_seconds), size.jobs), slots)
-    rounds: Rounds = {way: [] for way in WAYS}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """What a worker does: the length of its jobs and the distance of Redis in ms; and how many become due a second, 0 for all at once."""
+
+    library: str
+    job_ms: float
+    far_ms: float
+    slots: int
+    per_second: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """What the table calls it."""
+        slots = f"{self.slots} {'threads' if self.library == 'dramatiq' else 'slots'}"
+        offered = f", {self.per_second:g} a second" if self.per_second else ""
+        return f"{self.job_ms:g} ms, Redis {self.far_ms:g} ms away, {slots}{offered}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What was measured of a cell, as estimates over its rounds; processor time in us per job."""
+
+    cell: Cell
+    per_second: float
+    alone_us: float
+    pace: Estimate
+    noise: Estimate
+    added: Estimate
+
+    @property
+    def allowed_us(self) -> float:
+        """How much tracking may add here."""
+        return allowed_us(self.alone_us, self.per_second, library=self.cell.library)
+
+
+def run(ground: Ground, size: Size) -> Report:
+    """Measure every cell of the grid, in interleaved rounds, and a worker that has nothing to do."""
+    full = [Cell(library="arq", job_ms=ms, far_ms=far, slots=slots) for slots in size.slots for far in size.far_ms for ms in size.job_ms]
+    offered = [
+        Cell(library="arq", job_ms=_OFFERED_JOB_SECONDS * 1000, far_ms=far, slots=_OFFERED_SLOTS, per_second=rate)
+        for far in size.far_ms
+        for rate in size.rates
+    ]
+    threads = [
+        Cell(library="dramatiq", job_ms=ms, far_ms=far, slots=count)
+        for count in size.threads
+        for far in size.far_ms
+        for ms in size.message_ms
+    ]
+    rounds = {cell: _rounds(ground, size, cell) for cell in (*full, *offered, *threads)}
+    found = {cell: _found(cell, of_cell) for cell, of_cell in rounds.items()}
+    of_arq, of_dramatiq = [found[cell] for cell in (*full, *offered)], [found[cell] for cell in threads]
+    idle = _idle_rounds(ground, size)
+    return Report(
+        name="jobs",
+        title="what tracking adds to jobs of any length",
+        meaning=_meaning([*of_arq, *of_dramatiq]),
+        tables=[*(_table(name, of, size) for name, of in (("arq", of_arq), ("dramatiq", of_dramatiq)) if of), _idle_table(idle)],
+        heat_maps=[
+            heat_map
+            for heat_map in (
+                _heat_map("arq", [found[cell] for cell in full], size.job_ms),
+                _heat_map("dramatiq", of_dramatiq, size.message_ms),
+            )
+            if heat_map.rows
+        ],
+        data={"cells": {f"{cell.library}: {cell.name}": of_cell for cell, of_cell in rounds.items()}, "idle": idle},
+    )
+
+
+def _rounds(ground: Ground, size: Size, cell: Cell) -> dict[str, list[dict[str, Any]]]:
+    rounds: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
+    make = _dramatiq_load if cell.library == "dramatiq" else _arq_load
     for number in range(size.grid_rounds):
         for way in shuffled(WAYS, number):
-            load = Load(
-                way=way,
-                url=ground.named_url or ground.url,
-                counters_url=ground.url,
-                queue=QUEUE,
-                namespace=NAMESPACE,
-                max_jobs=slots,
-                warmup=min(size.warmup, slots),
-                jobs=jobs,
-                job_seconds=job_seconds,
-                far_seconds=far_seconds,
-            )
-            found = measure(ground, load)
+            found = measure(ground, make(ground, size, cell, way))
             rounds[way].append({name: found[name] for name in ("jobs_per_second", "cpu_us_per_job", "calls_per_job")})
     return rounds
 
 
-def allowed_us(alone_us: float, jobs_per_second: float) -> float:
-    """Tell how much processor time per job tracking may add, in µs.
+def _arq_load(ground: Ground, size: Size, cell: Cell, way: str) -> Load:
+    seconds, far_seconds = cell.job_ms / 1000, cell.far_ms / 1000
+    a_second = cell.per_second or cell.slots / (seconds + 8 * far_seconds + 0.0005)  # arq's own six round trips, and some
+    least = min(_SLOWEST_JOBS, size.jobs) if cell.per_second else cell.slots
+    return Load(
+        way=way,
+        url=ground.named_url or ground.url,
+        counters_url=ground.url,
+        queue=QUEUE,
+        namespace=NAMESPACE,
+        max_jobs=cell.slots,
+        warmup=min(size.warmup, cell.slots),
+        jobs=max(min(int(a_second * size.grid_seconds), size.jobs), least),
+        job_seconds=seconds,
+        far_seconds=far_seconds,
+        per_second=cell.per_second,
+    )
 
-    >>> round(allowed_us(1_000.0, 200.0)), round(allowed_us(300.0, 3_000.0), 1)
-    (55, 24.7)
+
+def _dramatiq_load(ground: Ground, size: Size, cell: Cell, way: str) -> dramatiq_worker.Load:
+    seconds, far_seconds = cell.job_ms / 1000, cell.far_ms / 1000
+    a_second = min(cell.slots / (seconds + 2 * far_seconds + 0.0005), 2_000)
+    return dramatiq_worker.Load(
+        way=way,
+        url=ground.named_url or ground.url,
+        counters_url=ground.url,
+        namespace=NAMESPACE,
+        threads=cell.slots,
+        warmup=min(size.warmup, 4 * cell.slots),
+        jobs=max(min(int(a_second * size.grid_seconds), size.jobs), cell.slots),
+        job_seconds=seconds,
+        far_seconds=far_seconds,
+    )
+
+
+def allowed_us(alone_us: float, jobs_per_second: float, *, library: str = "arq") -> float:
+    """Tell how much processor time per job tracking may add, in us.
+
+    >>> round(allowed_us(1_000.0, 200.0)), round(allowed_us(300.0, 3_000.0), 1), round(allowed_us(400.0, 500.0, library="dramatiq"))
+    (55, 24.7, 66)
     """
-    return alone_us * ALLOWED_SHARE + ALLOWED_US + _ALLOWED_IDLE_US_PER_SECOND / jobs_per_second
+    return alone_us * ALLOWED_SHARE + ALLOWED_US[library] + _ALLOWED_IDLE_US_PER_SECOND / jobs_per_second
 
 
-def _table(found: dict[Cell, Rounds], size: Size) -> Table:
+def _found(cell: Cell, rounds: dict[str, list[dict[str, Any]]]) -> Found:
+    pairs = list(zip(rounds["tracked"], rounds["untracked"], strict=True))
+    twice = zip(rounds["control"], rounds["untracked"], strict=True)
+    return Found(
+        cell=cell,
+        per_second=statistics.median(each["jobs_per_second"] for each in rounds["untracked"]),
+        alone_us=statistics.median(each["cpu_us_per_job"] for each in rounds["untracked"]),
+        pace=estimate([mine["jobs_per_second"] / theirs["jobs_per_second"] for mine, theirs in pairs]),
+        noise=estimate([mine["jobs_per_second"] / theirs["jobs_per_second"] for mine, theirs in twice]),
+        added=estimate([mine["cpu_us_per_job"] - theirs["cpu_us_per_job"] for mine, theirs in pairs]),
+    )
+
+
+def _table(library: str, found: Sequence[Found], size: Size) -> Table:
+    poll = f", poll_delay {POLL_SECONDS * 1000:g} ms" if library == "arq" else ""
+    return Table(
+        title=f"{library}'s jobs, {size.grid_rounds} interleaved rounds{poll}",
+        columns=["jobs", "jobs/s alone", "pace", "alone twice", "CPU us/job alone", "added", "goal"],
+        rows=[
+            [
+                each.cell.name,
+                f"{each.per_second:,.0f}",
+                f"{each.pace.median:.3f} ({each.pace.low:.3f} to {each.pace.high:.3f})",
+                f"{each.noise.median:.3f} ({each.noise.low:.3f} to {each.noise.high:.3f})",
+                f"{each.alone_us:.0f}",
+                f"{each.added.median:+.0f} ({each.added.low:+.0f} to {each.added.high:+.0f})",
+                f"{each.allowed_us:.0f}",
+            ]
+            for each in found
+        ],
+    )
+
+
+def _heat_map(library: str, found: Sequence[Found], lengths: Sequence[float]) -> HeatMap:
+    rows = list(dict.fromkeys((each.cell.slots, each.cell.far_ms) for each in found))
+    by_cell = {(each.cell.slots, each.cell.far_ms, each.cell.job_ms): each.added.median / each.allowed_us for each in found}
+    unit = "threads" if library == "dramatiq" else "slots"
+    return HeatMap(
+        title=f"{library}: processor time added, in parts of what it may be",
+        rows=[f"{slots} {unit}, {far:g} ms away" for slots, far in rows],
+        columns=[f"{length:g} ms" for length in lengths],
+        values=[[by_cell.get((slots, far, length)) for length in lengths] for slots, far in rows],
+    )
+
+
+def _meaning(found: Sequence[Found]) -> list[str]:
+    within = sum(each.added.median <= each.allowed_us for each in found)
+    quick = sum(each.pace.median >= PACE_GOAL[each.cell.library] for each in found)
+    return [
+        f"Tracking adds no more than its goal in {within} of {len(found)} cells, by the medians; the pace is as meant in {quick}.",
+        "The goal is 3 % and 15 us (dramatiq: 50 us) a job and 0.2 % of a core. A distance is made by the clock: each reply is held back.",
+        "What the machine itself varies by is seen in the worker alone against itself, and in the intervals.",
+    ]
+
+
+# a worker that has nothing to do
+
+_IDLE_WAYS = ("untracked", "tracked")
+_OTHERS = 19
+
+
+def _idle_rounds(ground: Ground, size: Size) -> dict[str, dict[str, list[float]]]:
+    """Measure the share of a core that an arq worker takes which has nothing to do: by itself, and as one of twenty."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for name, others in (("alone", 0), ("one of twenty", _OTHERS)):
+        found[name] = {way: [] for way in _IDLE_WAYS}
+        for number in range(max(size.grid_rounds // 2, 1)):
+            for way in shuffled(_IDLE_WAYS, number):
+                ground.empty()
+                with _registered(ground, others):
+                    found[name][way].append(_idle(ground, way, seconds=size.idle_seconds))
+    return found
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "benchmarks.idle", *arguments]
+
+
+def _idle(ground: Ground, way: str, *, seconds: float) -> float:
+    command = _command("worker", ground.named_url or ground.url, way, str(seconds))
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, preexec_fn=end_with_parent(), check=True)
+    return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+@contextmanager
+def _registered(ground: Ground, count: int) -> Iterator[None]:
+    """Have so many instances beat beside, in a process of their own."""
+    if not count:
+        yield
+        return
+    command = _command("others", ground.named_url or ground.url, str(count))
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=end_with_parent()
+    ) as process:
+        try:
+            if process.stdout is not None:
+                process.stdout.readline()
+            yield
+        finally:
+            process.communicate()  # its input ends, and so does it
+
+
+def _idle_table(idle: dict[str, dict[str, list[float]]]) -> Table:
     rows = []
-    for (job_seconds, far_seconds, slots), rounds in found.items():
-        pairs = list(zip(rounds["tracked"], rounds["untracked"], strict=True))
-        pace = estimate([mine["jobs_per_second"] / theirs["jobs_per_second"] for mine, theirs in pairs])
-        twice = zip(rounds["control"], rounds["untracked"], strict=True)
-        noise = estimate([mine["jobs_per_second"] / theirs["jobs_per_second"] for mine, theirs in twice])
-        added = estimate([mine["cpu_us_per_job"] - theirs["cpu_us_per_job"] for mine, theirs in pairs])
-        alone_us = statistics.median(each["cpu_us_per_job"] for each in rounds["untracked"])
-        a_second = statistics.median(each["jobs_per_second"] for each in rounds["untracked"])
+    for name, ways in idle.items():
+        alone, tracked = (estimate(ways[way]) for way in _IDLE_WAYS)
+        added = estimate([mine - theirs for mine, theirs in zip(ways["tracked"], ways["untracked"], strict=True)])
         rows.append(
             [
-                f"{job_seconds * 1000:g} ms, Redis {far_seconds * 1000:g} ms away, {slots} slots",
-                f"{a_second:,.0f}",
-                f"{pace.median:.3f} ({pace.low:.3f} to {pace.high:.3f})",
-                f"{noise.median:.3f}",
-                f"{alone_us:.0f}",
-                f"{added.median:+.0f} ({added.low:+.0f} to {added.high:+.0f})",
-                f"{allowed_us(alone_us, a_second):.0f}",
+                name,
+                f"{alone.median:.2%}",
+                f"{tracked.median:.2%}",
+                f"{added.median:+.2%} ({added.low:+.2%} to {added.high:+.2%})",
+                f"{_ALLOWED_IDLE_US_PER_SECOND / 1e6:.1%}",
             ]
         )
-    return Table(
-        title=f"arq's jobs of any length, all slots full, poll_delay {POLL_SECONDS * 1000:g} ms, {size.grid_rounds} interleaved rounds",
-        columns=["jobs", "jobs/s alone", "pace", "alone twice", "CPU us/job alone", "added", "goal"],
-        rows=rows,
-    )
+    columns = ["an arq worker that has nothing to do", "alone", "tracked", "added", "goal"]
+    return Table(title="Share of a core without a job, arq's own poll_delay", columns=columns, rows=rows)

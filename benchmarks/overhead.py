@@ -42,27 +42,28 @@ def run(ground: Ground, size: Size) -> Report:
     }
     timed = measure(ground, replace(_load(ground, "tracked", slots=size.slots[0], jobs=size.jobs, warmup=size.warmup), times_parts=True))
     paced = _paced_rounds(ground, size)
-    of_any_length, grid_data = grid.run(ground, size)
+    jobs = grid.run(ground, size)
     memory = footprint.run(ground, size)
     return Report(
         name="overhead",
         title="what tracking costs a worker",
-        meaning=[*_meaning(rounds, counted, paced), *memory.meaning],
+        meaning=[*_meaning(rounds, counted, paced), *jobs.meaning, *memory.meaning],
         tables=[
             *(_throughput_table(setting, found) for setting, found in rounds.items()),
-            of_any_length,
+            *jobs.tables,
             _parts_table(timed["parts_us_per_job"]),
             _counts_table(counted),
             _latency_table(paced),
             *memory.tables,
         ],
         charts=[_chart(setting, found) for setting, found in rounds.items()],
+        heat_maps=jobs.heat_maps,
         data={
             "rounds": {f"{over}, {slots}": _kept(found) for (over, slots), found in rounds.items()},
             "parts_us_per_job": timed["parts_us_per_job"],
             "counted": {way: {**found, "service_ms": None} for way, found in counted.items()},
             "service_ms": {way: [_percentiles(found) for found in found_rounds] for way, found_rounds in paced.items()},
-            "grid": grid_data,
+            **jobs.data,
             **memory.data,
         },
     )

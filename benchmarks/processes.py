@@ -13,8 +13,11 @@ from typing import Any
 from arq.constants import job_key_prefix
 from arq.jobs import serialize_job
 from arq.utils import timestamp_ms
+from dramatiq import Message
+from dramatiq.brokers.redis import RedisBroker
 
 from async_tracker.embedded import end_with_parent
+from benchmarks import dramatiq_worker
 from benchmarks.ground import Ground
 from benchmarks.worker import Load
 
@@ -24,6 +27,8 @@ NAMESPACE = "benchmark"
 
 _ROUND_SECONDS = 120.0
 _JOB_MS = 86_400_000
+_SETTLING_MS = 3_000
+"""Until the first job of a rate is due: a worker has started by then, and has worked off its warm-up."""
 _AT_ONCE = 1_000
 
 
@@ -45,11 +50,31 @@ def enqueue(ground: Ground, *, count: int, function: str = "noop", args: tuple[A
     return ids
 
 
-def measure(ground: Ground, load: Load) -> dict[str, Any]:
-    """Have a worker process work off one queue of jobs, and return what it measured."""
+def enqueue_messages(ground: Ground, *, count: int) -> None:
+    """Fill the queue of dramatiq as its own client would."""
+    broker = RedisBroker(client=ground.sync)  # type: ignore[no-untyped-call]
+    broker.declare_queue(dramatiq_worker.QUEUE)
+    for _ in range(count):
+        broker.enqueue(Message(queue_name=dramatiq_worker.QUEUE, actor_name=dramatiq_worker.ACTOR, args=(), kwargs={}, options={}))
+
+
+def measure(ground: Ground, load: Load | dramatiq_worker.Load) -> dict[str, Any]:
+    """Have a worker process work off one queue of jobs, and return what it measured.
+
+    With ``load.per_second`` that many jobs a second become due, after those of the warm-up.
+    """
     ground.empty()
-    enqueue(ground, count=load.warmup + load.jobs)
-    command = [sys.executable, "-m", "benchmarks.worker", json.dumps(dataclasses.asdict(load))]
+    if isinstance(load, Load):
+        module, due_ms = "benchmarks.worker", timestamp_ms()
+        ids = enqueue(ground, count=load.warmup + load.jobs)
+        if load.per_second:
+            first_ms = due_ms + _SETTLING_MS
+            due = enumerate(ids[load.warmup - 1 :], start=-1)  # the last of the warm-up is one of them: time is taken from its end
+            ground.sync.zadd(QUEUE, {name: first_ms + round(place * 1000 / load.per_second) for place, name in due})
+    else:
+        module = "benchmarks.dramatiq_worker"
+        enqueue_messages(ground, count=load.warmup + load.jobs)
+    command = [sys.executable, "-m", module, json.dumps(dataclasses.asdict(load))]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=_ROUND_SECONDS, preexec_fn=end_with_parent(), check=False
     )

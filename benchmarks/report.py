@@ -59,6 +59,16 @@ class Chart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeatMap:
+    """A number for each cell of a grid; 1 is what is allowed. None where nothing was measured."""
+
+    title: str
+    rows: Sequence[str]
+    columns: Sequence[str]
+    values: Sequence[Sequence[float | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """One benchmark's findings. ``meaning`` says in sentences what the numbers mean."""
 
@@ -67,6 +77,7 @@ class Report:
     meaning: Sequence[str]
     tables: Sequence[Table]
     charts: Sequence[Chart] = ()
+    heat_maps: Sequence[HeatMap] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
 
     def to_markdown(self, *, heading: str = "##") -> str:

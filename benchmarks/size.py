@@ -26,6 +26,10 @@ class Size:
     query_rounds: int
     job_ms: tuple[float, ...]
     far_ms: tuple[float, ...]
+    threads: tuple[int, ...]
+    message_ms: tuple[float, ...]
+    rates: tuple[float, ...]
+    idle_seconds: float
     grid_rounds: int
     grid_seconds: float
     kills: int
@@ -50,8 +54,12 @@ FULL = Size(
     query_rounds=15,
     job_ms=(0, 1, 3, 10, 30, 100, 1_000),
     far_ms=(0, 1),
-    grid_rounds=9,
-    grid_seconds=3.0,
+    threads=(1, 8, 32),
+    message_ms=(0, 1, 10, 100),
+    rates=(5, 20, 100),
+    idle_seconds=10.0,
+    grid_rounds=6,
+    grid_seconds=2.0,
     kills=100,
     hardships=True,
 )
@@ -73,6 +81,10 @@ QUICK = Size(
     query_rounds=5,
     job_ms=(0, 10, 100),
     far_ms=(0, 1),
+    threads=(8,),
+    message_ms=(0, 10),
+    rates=(20,),
+    idle_seconds=5.0,
     grid_rounds=2,
     grid_seconds=1.0,
     kills=4,
@@ -94,8 +106,12 @@ ONE_ROUND = Size(
     foreign_keys=1_000,
     instances=(1, 10),
     query_rounds=1,
-    job_ms=(0, 10),
-    far_ms=(0, 1),
+    job_ms=(10,),
+    far_ms=(1,),
+    threads=(2,),
+    message_ms=(0,),
+    rates=(100,),
+    idle_seconds=0.2,
     grid_rounds=1,
     grid_seconds=0.1,
     kills=1,

@@ -57,7 +57,9 @@ def test_throughput_is_measured_by_name_over_tcp_and_over_a_unix_socket(own_grou
 
 
 def test_throughput_is_measured_over_the_given_url_alone(own_ground: Ground):
-    report = overhead.run(replace(own_ground, named_url=None), replace(ONE_ROUND, job_ms=(), runs_in_one_process=50, imports=1))
+    report = overhead.run(
+        replace(own_ground, named_url=None), replace(ONE_ROUND, job_ms=(), rates=(), threads=(), runs_in_one_process=50, imports=1)
+    )
     assert measured_over(report) == ["Throughput over a unix socket"]
 
 

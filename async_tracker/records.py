@@ -332,6 +332,64 @@ class Stats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InFlight:
+    """How many jobs of one function on one queue are in flight, of those that are listed."""
+
+    function: str | None
+    queue: str | None
+    count: int
+
+    to_dict = to_dict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Durations:
+    """How long the runs of one function on one queue took, and how long they waited, of all time.
+
+    Each of the counts is of the durations that are longer than the bound before its own, and not longer than its own; the last one of
+    those beyond all bounds. ``Measures.bounds`` says what the bounds are.
+    """
+
+    function: str | None
+    queue: str | None
+    since: datetime
+    """When the first of them was counted."""
+    run_time_counts: tuple[int, ...]
+    run_time: float
+    """Their sum, in seconds."""
+    queue_wait_counts: tuple[int, ...]
+    queue_wait: float
+
+    to_dict = to_dict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measures:
+    """What can be counted of a namespace, at one moment: what the metrics are made of."""
+
+    taken_at: datetime
+    instances: tuple[Instance, ...]
+    in_flight: tuple[InFlight, ...]
+    orphans: int
+    quarantined: int
+    """How many jobs are in quarantine now."""
+    stats: Stats
+    durations: tuple[Durations, ...]
+    """In the order in which they were first counted."""
+    bounds: tuple[float, ...] = ()
+    """The bounds of durations, in seconds."""
+    stalls: int = 0
+    """How often an instance was found stalled, of all time; likewise the next two."""
+    instances_dead: int = 0
+    quarantines: int = 0
+    queues: tuple[QueueDepth, ...] = ()
+    unread: tuple[str, ...] = ()
+    """The worker libraries of which it is not known how full their queues are: their Redis did not answer."""
+
+    to_dict = to_dict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QueueSample:
     """How full a queue was; ``oldest_wait`` in seconds is None where no job was due."""
 

@@ -1,10 +1,11 @@
 """The facade: settings, connections, hooks, questions, recovery. It composes the rest and decides nothing itself."""
 
 import asyncio
+import dataclasses
 import logging
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from itertools import chain
@@ -25,10 +26,11 @@ from async_tracker.control.aim import Aim
 from async_tracker.control.caller import caller
 from async_tracker.control.control import Control
 from async_tracker.control.orders import BEYOND_SECONDS
-from async_tracker.errors import TrackerError, UnsupportedControl, WrongArgument
+from async_tracker.errors import StorageError, TrackerError, UnsupportedControl, WrongArgument
 from async_tracker.events.encoding import EVENT_ID, EVENT_TYPES
 from async_tracker.events.listeners import Listener, Listeners
 from async_tracker.events.stream import EventStream
+from async_tracker.history.histogram import upper_bound_ms
 from async_tracker.history.reader import HistoryReader
 from async_tracker.instance.duty import AskedOnly, Duty
 from async_tracker.instance.runs import CurrentJob, current, handle_of
@@ -45,6 +47,7 @@ from async_tracker.records import (
     History,
     Instance,
     Job,
+    Measures,
     OrderOutcome,
     Orphan,
     Quarantined,
@@ -57,8 +60,11 @@ from async_tracker.records import (
 from async_tracker.recovery.by_hand import RecoveryByHand
 from async_tracker.recovery.quarantine import Quarantine
 from async_tracker.store.commands import Store
+from async_tracker.store.counters import BOUNDS
 from async_tracker.store.instance_record import Description, StoredInstance
 from async_tracker.store.reading import Reading
+
+logger = logging.getLogger("async_tracker")
 
 T = TypeVar("T")
 Ids = list[str] | tuple[str, ...] | set[str] | frozenset[str]
@@ -429,14 +435,42 @@ class Tracker:
         listed = await Reading(self._namespaced()).queues()
         if listed is None:
             listed = [stored.description for stored in await self.stored_instances()]
-        described: dict[str, list[Description]] = {}
-        for description in listed:
-            described.setdefault(description.library, []).append(description)
         depths: list[QueueDepth] = []
-        for library in sorted(described):
-            adapter = self._registry.adapter(library)
-            depths += await adapter.queues(described[library]) if adapter is not None else []
+        for library, described in _by_library(listed):
+            depths += await self._depths(library, described)
         return depths
+
+    async def _depths(self, library: str, described: Sequence[Description]) -> list[QueueDepth]:
+        adapter = self._registry.adapter(library)
+        return await adapter.queues(described) if adapter is not None else []
+
+    async def measures(self, *, queues_within: float = 1.0) -> Measures:
+        """Count everything there is, in three round trips, and two for the queues of each worker library: what metrics are made of.
+
+        The queues of a library whose Redis does not answer within ``queues_within`` seconds are left out, and it is named in ``unread``.
+        Raises StorageError when the tracker's own Redis refuses or is away.
+        """
+        measures, stored = await self._queries().measures()
+        depths: list[QueueDepth] = []
+        unread: list[str] = []
+        for library, described in _by_library(item.description for item in stored):
+            try:
+                async with asyncio.timeout(queues_within):
+                    depths += await self._depths(library, described)
+            except (StorageError, TimeoutError) as exc:
+                logger.debug("it is not known how full the queues of %s are: %s", library, exc)
+                unread.append(library)
+        bounds = tuple(upper_bound_ms(bucket) / 1000.0 for bucket in BOUNDS)
+        return dataclasses.replace(measures, queues=tuple(depths), unread=tuple(unread), bounds=bounds)
+
+    @asynccontextmanager
+    async def elsewhere(self) -> AsyncIterator[Self]:
+        """Let the running event loop ask too, while the block runs: with clients of its own, which are closed at the end.
+
+        A client that was given to the tracker, and those of workers in this process, belong to the loops that use them.
+        """
+        async with self._registry.elsewhere():
+            yield self
 
     def on(self, *event_types: str) -> Callable[[Listener], Listener]:
         """Have a function, or coroutine function, called with every such event of which this process is the cause.
@@ -692,3 +726,10 @@ def _truth(method: str, **given: Any) -> bool:
     if type(value) is not bool:
         raise WrongArgument(f"{method}({name}={value!r:.80}): write True or False")
     return value
+
+
+def _by_library(descriptions: Iterable[Description]) -> list[tuple[str, list[Description]]]:
+    described: dict[str, list[Description]] = {}
+    for description in descriptions:
+        described.setdefault(description.library, []).append(description)
+    return sorted(described.items())

@@ -290,6 +290,31 @@ def doctor(target: Target, *, user: str | None) -> int:
     return _do("doctor:doctor", target, user=user)
 
 
+@program.command(short_help="Serve metrics for Prometheus.")
+@click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="Where to listen; there is no password.")
+@click.option("--port", metavar="PORT", type=click.IntRange(0, 65_535), default=9465, show_default=True, help="0 takes a free one.")
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=_Seconds(min=0.05, max=60),
+    default=3.0,
+    show_default=True,
+    help="How long Redis may take for a scrape.",
+)
+@click.option(
+    "--names-most",
+    metavar="N",
+    type=click.IntRange(1, 1_000),
+    default=100,
+    show_default=True,
+    help="How many functions, and queues, have a label of their own; the others share one.",
+)
+@_reaching
+def metrics(target: Target, *, host: str, port: int, timeout: float, names_most: int) -> int:
+    """Serve metrics for Prometheus at /metrics. SIGTERM or Ctrl-C ends it."""
+    return _do("metrics:metrics", target, host=host, port=port, timeout=timeout, names_most=names_most)
+
+
 @program.command(short_help="Show all this in a browser.")
 @click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="Where to listen; another needs --token-file.")
 @click.option("--port", metavar="PORT", type=click.IntRange(0, 65_535), default=8686, show_default=True, help="0 takes a free one.")

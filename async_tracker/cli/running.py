@@ -14,7 +14,7 @@ from async_tracker.errors import ConfigError, StorageUnavailable, TrackerError
 
 PROBE = "probe:check"
 
-_EXTRAS = {"arq": "demo", "rich": "cli", "click": "cli", "starlette": "web", "uvicorn": "web"}
+_EXTRAS = {"arq": "demo", "rich": "cli", "click": "cli", "starlette": "web", "uvicorn": "web", "prometheus_client": "prometheus"}
 
 
 def run(where: str, target: Target, options: Mapping[str, Any]) -> int:

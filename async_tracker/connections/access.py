@@ -4,7 +4,8 @@ The connection that speaks for an instance is made of such a client, in `async_t
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -95,6 +96,8 @@ class Access:
         self._lent: list[tuple[asyncio.AbstractEventLoop, Any]] = []
         """The clients of the workers in this process, each in its worker's loop; the newest last."""
         self._own: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
+        self._elsewhere: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[int, tuple[Any, Any]]] = WeakKeyDictionary()
+        """The loops in which no client is used that another loop uses, and in each of them what stands for such clients."""
 
     def share(self, client: Any) -> None:
         """Use this client of a worker in the running event loop from now on, as no other Redis was asked for."""
@@ -114,7 +117,7 @@ class Access:
     def client(self) -> Any:
         """Give the client for the running loop."""
         if self._given is not None:
-            return self._given
+            return self.fit(self._given)
         loop = asyncio.get_running_loop()
         for lent_to, client in reversed(self._lent):
             if lent_to is loop:
@@ -122,6 +125,30 @@ class Access:
         if loop not in self._own:
             self._own[loop] = self._make_one()
         return self._own[loop]
+
+    def fit(self, client: Any) -> Any:
+        """Give a client that may be used in the running loop for one that another loop may be using: itself, unless `elsewhere`."""
+        if not self._elsewhere:
+            return client
+        standing = self._elsewhere.get(asyncio.get_running_loop())
+        if standing is None:
+            return client
+        if id(client) not in standing:
+            standing[id(client)] = client, async_counterpart(sync_counterpart(client))
+        return standing[id(client)][1]
+
+    @asynccontextmanager
+    async def elsewhere(self) -> AsyncIterator[None]:
+        """Use no client in the running loop that belongs to another one, while the block runs; then close those that were made here."""
+        loop = asyncio.get_running_loop()
+        self._elsewhere[loop] = {}
+        try:
+            yield
+        finally:
+            made = [client for _, client in self._elsewhere.pop(loop).values()]
+            own = self._own.pop(loop, None)
+            for client in (*made, *((own,) if own is not None else ())):
+                await client.aclose()
 
     def _make_one(self) -> Any:
         """Make a client of our own; of the Redis of a worker in another loop, where there is one."""

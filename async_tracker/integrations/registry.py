@@ -4,7 +4,8 @@ Nothing here imports a worker library: an adapter needs a client and names.
 """
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -181,8 +182,20 @@ class Registry:
         library = self._libraries.get(name)
         if library is None:
             return None
-        client = self.client_apart(name) if self.is_apart(name) else library.own_client() or self._access.client()
+        client = self.client_apart(name) if self.is_apart(name) else self._own_client(library) or self._access.client()
         return library.make_adapter(client, Namespace(client, self._namespace).full_key)
+
+    def _own_client(self, library: Library) -> Any:
+        own = library.own_client()
+        return self._access.fit(own) if own is not None else None
+
+    @asynccontextmanager
+    async def elsewhere(self) -> AsyncIterator[None]:
+        """Use no client in the running loop that belongs to another one, while the block runs."""
+        async with AsyncExitStack() as stack:
+            for access in (self._access, *self._given.values()):
+                await stack.enter_async_context(access.elsewhere())
+            yield
 
     async def check(self, adapter: Adapter, instances: Iterable[StoredInstance]) -> None:
         """Raise StorageError when the library's jobs are in a Redis that this process was not told of."""

@@ -26,10 +26,11 @@ from async_tracker.queries.answers import (
     unlisted_in,
     with_older_runs,
 )
+from async_tracker.queries.measuring import InFlightCount, measures_of
 from async_tracker.queries.picture import Picture
 from async_tracker.queries.turns import in_turns, sorted_in_turns
 from async_tracker.queries.under_way import under_way
-from async_tracker.records import Instance, Job, Orphan, Quarantined, Snapshot, Stats
+from async_tracker.records import Instance, Job, Measures, Orphan, Quarantined, Snapshot, Stats
 from async_tracker.store import keys
 from async_tracker.store.instance_record import StoredInstance
 from async_tracker.store.observation import Connections, Observation, together
@@ -217,6 +218,22 @@ class Queries:
         """Read the counters, of one function or queue or of all."""
         return stats_of(await self._reading.stats(), function, queue)
 
+    async def measures(self) -> tuple[Measures, list[StoredInstance]]:
+        """Count everything, in three round trips; beside it, what every instance said of itself."""
+        reading, counting = self._reading, InFlightCount()
+        names, index = await reading.names_and_totals()
+        asked, of_totals = await self._ask_beside(names, reading.totals_calls(index), with_jobs=True)
+        every = [name for name in asked.instances.jobs if asked.observation.knows(name)]
+        calls = connections_calls(asked.registered.values(), run_id=asked.observation.run_id)
+        read, connections = await reading.held(asked.instances, every, beside=calls)
+        picture = await self._judged(asked, connections)
+        picture.add(read.found, corrupt=read.corrupt)
+        async for part in in_turns(counting.counted(picture, every), self._jobs_in_a_turn):
+            counting.add(part)
+        instances = await self._instances_in(picture)
+        measures = measures_of(picture, instances, counting, index=index, totals=reading.read_totals(index, of_totals))
+        return measures, list(picture.instances.values())
+
     async def quarantined(self) -> list[Quarantined]:
         """List the poison pills, the longest quarantined first."""
         return [quarantined_of(ref, fields) for ref, fields in (await self._reading.quarantined()).items()]
@@ -321,9 +338,14 @@ class Queries:
 
     async def _ask(self, names: Sequence[str], *, with_jobs: bool = False) -> _Asked:
         """Ask for the evidence on these instances, what they say of themselves, and which jobs are in flight on them: one round trip."""
-        asked, (info, replication, *evidence) = await self._reading.ask_instances(
-            names, with_jobs=with_jobs, beside=[("INFO", "server"), ("INFO", "replication")], first=observe_some_calls(names)
+        return (await self._ask_beside(names, (), with_jobs=with_jobs))[0]
+
+    async def _ask_beside(self, names: Sequence[str], others: Sequence[Sequence[Any]], *, with_jobs: bool) -> tuple[_Asked, Sequence[Any]]:
+        """Do what `_ask` does, and run other commands in the same round trip."""
+        asked, (info, replication, *replies) = await self._reading.ask_instances(
+            names, with_jobs=with_jobs, beside=[("INFO", "server"), ("INFO", "replication"), *others], first=observe_some_calls(names)
         )
+        of_others, evidence = replies[: len(others)], replies[len(others) :]
         # Connections of instances are those to the primary, and the note is of the primary: a replica knows of heartbeats alone.
         role = role_of(replication)
         run_id = "" if role == REPLICA else run_id_of(info)
@@ -332,7 +354,7 @@ class Queries:
         registered: dict[str, Connections] = {}
         async for some in in_turns(observation.instances, self._instances_in_a_turn):
             registered |= {name: Connections.decode(observation.connections.get(name, "")) for name in some}
-        return _Asked(observation, registered, asked)
+        return _Asked(observation, registered, asked), of_others
 
     async def _ask_connections(self, asked: _Asked) -> Sequence[Any]:
         """Ask which of the connections of the instances the server still has."""

@@ -22,7 +22,7 @@ from async_tracker.recovery.leftovers import Leftovers
 from async_tracker.recovery.orphans import FoundOrphan
 from async_tracker.recovery.quarantine import quarantine_error, quarantined_fields
 from async_tracker.store.commands import Store
-from async_tracker.store.counters import field_name
+from async_tracker.store.counters import QUARANTINES, field_name
 from async_tracker.store.reading import Reading
 from async_tracker.store.writes import Settled, Settlement
 
@@ -224,11 +224,12 @@ class Recoverer:
         counters = ["orphaned"] if acted or result.action is RecoveryAction.LEFT else []
         if result.action in (RecoveryAction.RECOVERED, RecoveryAction.DELAYED):
             counters.append("recovered")
+        beside = (QUARANTINES,) if kept is not None else ()
         settlement = Settlement(
             record=orphan.record,
             counts=acted and orphan.counts,
             events=_events(orphan, result) if counters else (),
-            counters=tuple(field_name(result.function, result.queue, counter) for counter in counters),
+            counters=(*(field_name(result.function, result.queue, counter) for counter in counters), *beside),
             quarantined=quarantined_fields(result, kept) if kept is not None else None,
         )
         window_ms = int(self._limits.recovery_window * 1000)

@@ -18,6 +18,7 @@ from async_tracker.recovery.adapter import Adapter
 from async_tracker.recovery.leftovers import Leftovers
 from async_tracker.recovery.recoverer import Recovered, Recoverer, RecoveryLimits
 from async_tracker.store.commands import Store
+from async_tracker.store.counters import STALLS
 from async_tracker.store.instance_record import Description, StoredInstance, encode_queues, of_another_schema
 from async_tracker.store.reading import Reading
 from async_tracker.store.writes import Judged
@@ -176,7 +177,7 @@ class Sweeper:
             self._stalled.add(name)
             logger.warning("instance %s is stalled: %s", name, verdict.reason, extra={"instance_id": name})
             event = encode_event("stalled", instance_id=name, state=str(verdict.state), reason=verdict.reason)
-            await self._store.publish(event)
+            await self._store.publish(event, counter=STALLS)
             self._on_event(event)
 
     async def _recover(self, died_at_ms: Mapping[str, int], living: Sequence[str], *, now_ms: int, within: float | None) -> Recovered:

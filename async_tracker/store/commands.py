@@ -7,7 +7,7 @@ from async_tracker.clock import ServerClock
 from async_tracker.connections.calls import ScriptCall, call, call_many, raised, run_script, run_scripts
 from async_tracker.connections.replies import Argument, pairs, text
 from async_tracker.store import keys
-from async_tracker.store.counters import CountedBatch
+from async_tracker.store.counters import DEATHS, CountedBatch
 from async_tracker.store.observation import Observation
 from async_tracker.store.run_record import ANY_MARK, RunRecord, encode_run, instance_mark, run_mark
 from async_tracker.store.scripts import (
@@ -146,9 +146,9 @@ class Store:
         """Declare an instance dead unless its evidence has changed since it was judged."""
         instance_id = judged.instance_id
         names = [keys.INSTANCES, keys.instance(instance_id), keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS, keys.DEAD]
-        names += [keys.tombstone(instance_id), keys.EVENTS]
+        names += [keys.tombstone(instance_id), keys.EVENTS, keys.STATS]
         evidence = (judged.heartbeat, judged.connections, judged.watchdog)
-        arguments = (instance_id, *evidence, judged.reason, TOMBSTONE_MS, EVENTS_KEPT, EVENTS_SECONDS, event)
+        arguments = (instance_id, *evidence, judged.reason, TOMBSTONE_MS, EVENTS_KEPT, EVENTS_SECONDS, event, DEATHS, STATS_SECONDS)
         return int(await self._run("declare_dead", names, *arguments)) == 1
 
     async def adopt(self, instance_id: str, orphans: Sequence[RunRecord]) -> bool:
@@ -279,10 +279,11 @@ class Store:
         """Read the open orders of an instance, one a line, whether it is registered or not."""
         return text(await call(self.redis, "HGET", keys.instance(instance_id), "orders") or "")
 
-    async def publish(self, event: str) -> None:
-        """Put one event into the stream."""
+    async def publish(self, event: str, *, counter: str | None = None) -> None:
+        """Put one event into the stream, and add one to a counter of all time."""
         add = ("XADD", keys.EVENTS, "MAXLEN", "~", EVENTS_KEPT, "*", "event", event)
-        await call_many(self.redis, [add, ("EXPIRE", keys.EVENTS, EVENTS_SECONDS)])
+        count = [("HINCRBY", keys.STATS, counter, 1), ("EXPIRE", keys.STATS, STATS_SECONDS)] if counter is not None else []
+        await call_many(self.redis, [add, ("EXPIRE", keys.EVENTS, EVENTS_SECONDS), *count])
 
     async def is_registered(self, instance_id: str) -> bool:
         """Tell whether this instance is still one: not deregistered, not declared dead."""

@@ -22,6 +22,15 @@ RUN, WAIT = "r", "w"
 
 COUNTERS = ("started", *OUTCOMES, "run_ms", "wait_ms")
 
+BOUNDS = (8, 11, 16, 20, 23, 28, 31, 34, 39, 46, 51, 58, 66, 75)
+"""The buckets at whose upper ends the histograms of all time are cut: from 5 ms to 57 minutes."""
+
+BEYOND = "inf"
+"""What stands in the place of a bound for all that took longer: ``rinf``."""
+
+STALLS, DEATHS, QUARANTINES = "stalls", "instances_dead", "quarantined"
+"""Counters of all time that stand in ``stats`` beside those of functions."""
+
 
 @functools.lru_cache(maxsize=PAIRS_KEPT * len(COUNTERS))
 def field_name(function: str | None, queue: str | None, counter: str) -> str:
@@ -76,10 +85,11 @@ def counted_name(function: str | None, queue: str | None) -> str:
     >>> counted_name("send_email", None), len(counted_name("x" * 10_000, "mail"))
     ('["send_email",null]', 131)
     """
-    return json.dumps([_short(function), _short(queue)], separators=(",", ":"))
+    return json.dumps([short_name(function), short_name(queue)], separators=(",", ":"))
 
 
-def _short(name: str | None) -> str | None:
+def short_name(name: str | None) -> str | None:
+    """Give a name as it stands in the history: a long one is cut, and told apart by a digest at its end."""
     if name is None or len(name) <= NAME_LENGTH:
         return name
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
@@ -97,6 +107,51 @@ def read_counted_name(pair: str) -> tuple[str | None, str | None]:
     if not all(name is None or isinstance(name, str) for name in (function, queue)):
         raise ValueError(f"{pair!r} names no function and queue")
     return function, queue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Total:
+    """How long the runs of one function on one queue took and waited, of all time. Counts are one for each bound, and one beyond them."""
+
+    function: str | None
+    queue: str | None
+    since_ms: int
+    run_counts: tuple[int, ...]
+    run_ms: int
+    wait_counts: tuple[int, ...]
+    wait_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class TotalsIndex:
+    """The counters of all time as they are stored, the pairs of which there are durations, and how many jobs are quarantined."""
+
+    stats: dict[str, str]
+    series: list[str]
+    quarantined: int
+
+
+def read_total(pair: str, fields: Mapping[str, str]) -> Total:
+    """Read one total; what is none of ours is left out. Raises ValueError where the pair names no function and queue.
+
+    >>> total = read_total('["send",null]', {"since_ms": "5", "r8": "2", "rinf": "1", "run_ms": "4000", "rubbish": "x"})
+    >>> total.function, total.since_ms, total.run_counts[0], total.run_counts[-1], sum(total.wait_counts), total.run_ms
+    ('send', 5, 2, 1, 0, 4000)
+    """
+    function, queue = read_counted_name(pair)
+    counted = {name: int(value) for name, value in fields.items() if value.isdecimal() and len(value) < _DIGITS}
+    return Total(
+        function=function,
+        queue=queue,
+        since_ms=counted.get("since_ms", 0),
+        run_counts=tuple(counted.get(f"{RUN}{bound}", 0) for bound in (*BOUNDS, BEYOND)),
+        run_ms=counted.get("run_ms", 0),
+        wait_counts=tuple(counted.get(f"{WAIT}{bound}", 0) for bound in (*BOUNDS, BEYOND)),
+        wait_ms=counted.get("wait_ms", 0),
+    )
+
+
+_DIGITS = 16
 
 
 def in_parts(counted: Iterable[Counted], *, size: int) -> Iterator[tuple[Counted, ...]]:

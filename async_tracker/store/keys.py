@@ -67,6 +67,11 @@ def packed(span: str) -> str:
     return f"packed:{span}"
 
 
+def total(pair: str) -> str:
+    """hash: how long the runs of one function on one queue took and waited, of all time, in a few buckets. ``pair`` is JSON."""
+    return f"total:{pair}"
+
+
 def samples(span: str) -> str:
     """hash -> JSON, how the fleet and its queues stood: of an hour by minute and library, of a day by hour. ``span`` is as above."""
     return f"samples:{span}"

@@ -11,6 +11,7 @@ from async_tracker.connections.calls import ScriptCall, call, call_many, load_sc
 from async_tracker.connections.replies import Argument, hash_of, members_of, pairs, scores_of, text
 from async_tracker.errors import CorruptRecord
 from async_tracker.store import keys
+from async_tracker.store.counters import Total, TotalsIndex, read_total
 from async_tracker.store.instance_record import Description, StoredInstance, decode_instance, decode_queues
 from async_tracker.store.run_record import RunRecord, StoredRun, decode_run, read_run, run_record
 
@@ -287,6 +288,44 @@ class Reading:
     async def stats(self) -> dict[str, str]:
         """Read the counters of all time."""
         return pairs(await call(self._redis, "HGETALL", keys.STATS))
+
+    async def names_and_totals(self) -> tuple[list[str], TotalsIndex]:
+        """Give the ids of all instances, and the counters of all time with the names of those that are kept elsewhere.
+
+        A key of another type holds nothing. Raises StorageError for what is refused otherwise.
+        """
+        registered, dead, *index = await self._ask(
+            [
+                ("ZRANGE", keys.INSTANCES, 0, -1),
+                ("ZRANGE", keys.DEAD, 0, -1),
+                ("HGETALL", keys.STATS),
+                ("ZRANGE", keys.SERIES, 0, -1),
+                ("ZCARD", keys.QUARANTINE),
+            ]
+        )
+        names = dict.fromkeys(map(text, chain(*raised([registered, dead]))))
+        raised([reply for reply in index if not (refused(reply) and "WRONGTYPE" in str(reply))])
+        stats, series, quarantined = (reply if not refused(reply) else None for reply in index)
+        return list(names), TotalsIndex(
+            stats=pairs(stats) if stats is not None else {},
+            series=[text(name) for name in series or ()],
+            quarantined=int(quarantined or 0),
+        )
+
+    def totals_calls(self, index: TotalsIndex) -> list[Command]:
+        """Give the commands that ask for the durations of all time."""
+        return [("HGETALL", keys.total(pair)) for pair in index.series]
+
+    def read_totals(self, index: TotalsIndex, replies: Sequence[Any]) -> list[Total]:
+        """Read what was answered to `totals_calls`; what counts nothing is left out."""
+        found = []
+        for pair, reply in zip(index.series, replies, strict=True):
+            if _is_sound(reply) and reply:
+                try:
+                    found.append(read_total(pair, pairs(reply)))
+                except (ValueError, TypeError):
+                    continue  # another program has put it into the list
+        return found
 
     async def instance_ids(self) -> list[str]:
         """Give the ids of all registered instances."""

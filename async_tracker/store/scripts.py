@@ -7,7 +7,7 @@ from async_tracker.connections.calls import Script, ScriptCall, load_script
 from async_tracker.connections.replies import Argument, pairs, text
 from async_tracker.errors import StorageError
 from async_tracker.store import keys
-from async_tracker.store.counters import OTHER, PAIRS_KEPT, CountedBatch, counted_name
+from async_tracker.store.counters import BOUNDS, OTHER, PAIRS_KEPT, CountedBatch, counted_name
 from async_tracker.store.observation import Observation
 from async_tracker.store.run_record import BEFORE_START, LAST_MOMENT_MS, RunRecord, encode_run, instance_mark, run_mark
 from async_tracker.store.writes import Beat, Ended
@@ -74,6 +74,8 @@ SERVER_SECONDS = 30 * 86_400
 SERVER_RENEWED_MS = 86_400_000
 """After how long that memory is renewed: not at each observation, most of which write nothing."""
 
+
+_OTHER_PAIR = counted_name(OTHER, None)
 
 _CLOCK_ERROR_MS = 2_000.0
 """By how much the server may be behind the time that a process takes it to have."""
@@ -184,8 +186,9 @@ def count_call(instance_id: str, batch: CountedBatch, *, now_ms: float, since_ms
     """Give keys and arguments of ``count.lua``; both times are the server's, the first as it is estimated."""
     minute = int((now_ms - _CLOCK_ERROR_MS) // MINUTE_MS)
     names = [keys.INSTANCES, keys.instance(instance_id), keys.MINUTES, keys.SERIES, keys.minute(minute), keys.minute(minute + 1)]
+    names += [keys.total(pair) for pair in (*(item.pair for item in batch.counted), _OTHER_PAIR)]
     arguments: list[Argument] = [instance_id, batch.number, minute, int(since_ms), HOURS_SECONDS, HOURS_SECONDS]
-    arguments += [SERIES_KEPT, counted_name(OTHER, None), len(batch.counted)]
+    arguments += [SERIES_KEPT, _OTHER_PAIR, ",".join(map(str, BOUNDS)), len(batch.counted)]
     for item in batch.counted:
         arguments += [item.pair, len(item.counters), *flat(item.counters)]
     return names, arguments

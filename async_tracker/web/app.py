@@ -17,6 +17,7 @@ from async_tracker.web.answers import Problem, compact, refusal, refusal_for_peo
 from async_tracker.web.api import Api, live_topics, storage_problem
 from async_tracker.web.document import openapi
 from async_tracker.web.door import Door, MountedDoor
+from async_tracker.web.exposition import Exposition
 from async_tracker.web.live import MOUNTED_FOR, TOPICS_MOST, Live
 from async_tracker.web.pages import SCREEN_NAMES, Pages
 from async_tracker.web.readings import Readings
@@ -66,6 +67,7 @@ class Page:
         self._pages = Pages()
         self._live = Live(self._readings, ends_after=streams_end_after, version=self._pages.version)
         self._openapi = compact(openapi())
+        self._exposition = Exposition(tracker)
         self._routes = self._make_routes()
 
     def stop(self) -> None:
@@ -167,6 +169,7 @@ class Page:
         made: list[tuple[str, str, Answer, str | None]] = [
             ("GET", rf"/(?:(?!overview)(?:{'|'.join(SCREEN_NAMES)}))?", self._document, None),
             ("GET", r"/assets/(?P<version>[0-9a-f]+)/(?P<name>[\w.-]+)", self._asset, None),
+            ("GET", r"/metrics", lambda request, viewer, found: self._exposition.answer(request), None),
             ("GET", r"/api/v1/openapi\.json", self._describe, None),
             ("GET", r"/api/v1/live", _live_takes_get, None),
             *(("GET", rf"/api/v1/{name}", answer, None) for name, answer in lists.items()),

@@ -61,7 +61,8 @@ def performed(commands: set[str]) -> dict[str, set[str]]:
         for command, arguments in re.findall(r"redis\.p?call\('(\w+)', ([^()]*)", text):
             if command in commands:
                 for local in re.findall(r"\w+", arguments) if command == "DEL" else [arguments.split(",")[0]]:
-                    found[named[locals_of(text).index(local)] if local != "key" else named[-1]].add(path.stem)  # a loop's: the last
+                    of_loops = [name for name in named if name.startswith(f"{local}:")] or named[-1:]  # called so, or the last
+                    found[named[locals_of(text).index(local)] if local in locals_of(text) else of_loops[0]].add(path.stem)
     return found
 
 

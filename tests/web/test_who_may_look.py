@@ -19,7 +19,7 @@ from async_tracker.web.app import Page
 from async_tracker.web.door import ServedDoor
 from tests.web.conftest import lets_act, lets_read
 
-PATHS = ("/", "/instances", "/api/v1/snapshot", "/api/v1/live", "/api/v1/openapi.json", "/assets/0/main.js", "/nothing")
+PATHS = ("/", "/instances", "/api/v1/snapshot", "/api/v1/live", "/api/v1/openapi.json", "/metrics", "/assets/0/main.js", "/nothing")
 
 
 async def test_mounted_without_authorize_everybody_is_refused_with_the_line_to_write(mount, caplog):

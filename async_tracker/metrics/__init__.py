@@ -1,0 +1,1 @@
+"""What is counted, as metrics: for Prometheus, with the extra ``prometheus``."""

@@ -1,14 +1,14 @@
 """``ps``, ``jobs``, ``orphans``, ``stats``: what there is."""
 
-import re
 import shlex
 from collections.abc import Iterable, Mapping
 
 from anyio import fail_after
 
-from async_tracker.cli.endings import Ending, Misused
+from async_tracker.cli.endings import Ending
 from async_tracker.cli.instances import blocked_remark, instance_remark
 from async_tracker.cli.reach import reach, redis_of
+from async_tracker.cli.spans import seconds_of
 from async_tracker.cli.tables import Table, show
 from async_tracker.cli.target import Target
 from async_tracker.cli.wording import megabytes, remark, say_document, shown
@@ -232,7 +232,7 @@ def orphans_table(found: Iterable[Orphan]) -> Table:
 
 async def stats(target: Target, *, function: str | None, queue: str | None, window: str | None) -> int:
     """Show the counters: the totals, or those of a window with percentiles."""
-    seconds = seconds_of(window) if window is not None else None
+    seconds = seconds_of("--window", window) if window is not None else None
     async with reach(target) as tracker:
         found = await tracker.stats(function, queue, seconds)
     if target.as_json:
@@ -240,22 +240,6 @@ async def stats(target: Target, *, function: str | None, queue: str | None, wind
         return Ending.OK
     show(stats_table(found.functions) if seconds is None else window_table(found.functions, seconds))
     return Ending.OK
-
-
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
-_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-
-
-def seconds_of(span: str) -> float:
-    """Read a span of time.
-
-    >>> seconds_of("90s"), seconds_of("1.5h")
-    (90.0, 5400.0)
-    """
-    found = _SPAN.fullmatch(span)
-    if found is None:
-        raise Misused(f"--window {shown(span)!r} is no span of time: write 10m, 1h or 7d; hours are kept for 30 days")
-    return float(found[1]) * _SECONDS[found[2]]
 
 
 def window_table(functions: Iterable[FunctionStats], window: float) -> Table:

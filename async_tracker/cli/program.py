@@ -186,6 +186,21 @@ def stats(target: Target, *, function: str | None, queue: str | None, window: st
     return _do("lists:stats", target, function=function, queue=queue, window=window)
 
 
+@program.command(short_help="Show how often and how long, in small charts.")
+@click.argument("function", required=False)
+@click.option("--queue", metavar="NAME", help="Only of this queue.")
+@click.option("--since", metavar="SPAN", default="6h", show_default=True, help="How far back: 30m, 6h, 7d; 30d at most.")
+@click.option("--step", metavar="SPAN", help="What one point covers: 1m, 5m, 1h. [so that they fit on 80 columns]")
+@click.option("--ascii", "ascii_only", is_flag=True, help="Draw with ASCII alone. [where the terminal's encoding has no more]")
+@_reaching
+def history(target: Target, *, function: str | None, queue: str | None, since: str, step: str | None, ascii_only: bool) -> int:
+    """Show what was, of one FUNCTION or of all: runs, outcomes, run times and waits, queues, deploys.
+
+    On a terminal in small charts, elsewhere as a table. Minutes are kept for 24 hours and hours for 30 days.
+    """
+    return _do("history:history", target, function=function, queue=queue, since=since, step=step, ascii_only=ascii_only)
+
+
 @program.command(short_help="Show what happened.")
 @click.option("--since", metavar="WHEN", help="Only events since then: 10m, 2h, 1d, a date and time, or the id of an event.")
 @click.option("--follow", "-f", is_flag=True, help="Then show new events as they happen; Ctrl-C ends it.")

@@ -81,13 +81,13 @@ class Cli:
         self._started.append(process)
         return process
 
-    def on_terminal(self, columns: int, *arguments: str, typed: str = "") -> str:
+    def on_terminal(self, columns: int, *arguments: str, typed: str = "", env: Mapping[str, str] | None = None) -> str:
         """Run a command on a terminal of that width, with this typed ahead; returns what it showed, without colours."""
         ours, theirs = os.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         os.write(ours, typed.encode())
-        env = environment({"TERM": "xterm-256color"})
-        with subprocess.Popen(self._command(arguments), env=env, stdin=theirs, stdout=theirs, stderr=theirs):
+        given = environment({"TERM": "xterm-256color", **(env or {})})
+        with subprocess.Popen(self._command(arguments), env=given, stdin=theirs, stdout=theirs, stderr=theirs):
             os.close(theirs)
             shown = b"".join(iter(lambda: _read(ours), b""))
         os.close(ours)

@@ -204,6 +204,16 @@ def check_namespace(namespace: object) -> str:
     return namespace
 
 
+def hash_tag(namespace: str) -> str | None:
+    """Give what keeps all keys of a namespace in one slot of a cluster; None where nothing does.
+
+    >>> hash_tag("{my_app}"), hash_tag("eu{my_app}:x"), hash_tag("my_app"), hash_tag("{}my{app}")
+    ('my_app', 'my_app', None, None)
+    """
+    tag, closed, _ = namespace.partition("{")[2].partition("}")
+    return tag if tag and closed else None
+
+
 def check_text(name: str, text: str) -> None:
     """Raise ConfigError for what cannot be written as UTF-8. Bytes that were none in a file's name or a variable can, as Python keeps them.
 

@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from itertools import chain
@@ -98,7 +98,8 @@ class Tracker:
         tracker_url = os.environ.get("TRACKER_REDIS_URL") or None
         if redis is None and redis_options is None and tracker_url is not None:
             redis_options = {"url": tracker_url}
-        self._access = Access(client=redis, options=redis_options, fallback_url=os.environ.get("REDIS_URL") or None)
+        fallback_url = os.environ.get("REDIS_URL") or None
+        self._access = Access(client=redis, options=redis_options, fallback_url=fallback_url, namespace=self.namespace)
         self._listeners = Listeners()
         self._runtimes: list[Runtime] = []
         """The instances of this process; the newest last."""
@@ -290,9 +291,14 @@ class Tracker:
     def _queries(self) -> Queries:
         return Queries(self._namespaced(), scopes=self._registry.scopes)
 
+    async def _ask(self, question: Callable[[Queries], Awaitable[T]]) -> T:
+        """Ask a question; once more where Redis says that another server is to be asked."""
+        scopes = self._registry.scopes
+        return await self._access.asked(lambda client: question(Queries(Namespace(client, self.namespace), scopes=scopes)))
+
     async def snapshot(self) -> Snapshot:
         """Read instances, jobs and orphans, in at most four round trips; in six when instances have very many jobs each."""
-        return await self._queries().snapshot()
+        return await self._ask(lambda queries: queries.snapshot())
 
     @overload
     async def instances(self, *, limit: int | None = ..., after: str | None = ..., count: Literal[False] = ...) -> list[Instance]: ...
@@ -310,12 +316,12 @@ class Tracker:
         check_argument_texts("instances", after=after)
         if count:
             _refuse_page("instances", limit, after)
-            return await self._queries().count_instances()
-        return await self._queries().instances(limit=limit, after=after)
+            return await self._ask(lambda queries: queries.count_instances())
+        return await self._ask(lambda queries: queries.instances(limit=limit, after=after))
 
     async def instance(self, instance_id: str) -> Instance | None:
         """Give one instance, or None."""
-        return await self._queries().instance(instance_id)
+        return await self._ask(lambda queries: queries.instance(instance_id))
 
     @overload
     async def jobs(
@@ -348,17 +354,18 @@ class Tracker:
         """
         check_argument_whole("jobs", least=1, limit=limit)
         _check_place("jobs", after)
-        queries = self._queries()
         if count:
             _refuse_page("jobs", limit, after)
-            return len(await queries.jobs(instance_id, function)) if function is not None else await queries.count_jobs(instance_id)
+            if function is None:
+                return await self._ask(lambda queries: queries.count_jobs(instance_id))
+            return len(await self._ask(lambda queries: queries.jobs(instance_id, function)))
         if limit is None and after is None:
-            return await queries.jobs(instance_id, function)
-        return await queries.page_of_jobs(instance_id, function, limit=limit, after=after)
+            return await self._ask(lambda queries: queries.jobs(instance_id, function))
+        return await self._ask(lambda queries: queries.page_of_jobs(instance_id, function, limit=limit, after=after))
 
     async def job(self, job_id: str) -> Job | None:
         """Give the newest run in flight of one job, or None. Raises CorruptRecord when its record cannot be read."""
-        return await self._queries().job(job_id)
+        return await self._ask(lambda queries: queries.job(job_id))
 
     @overload
     async def orphans(
@@ -378,12 +385,12 @@ class Tracker:
         _check_place("orphans", after)
         if count:
             _refuse_page("orphans", limit, after)
-            return await self._queries().count_orphans()
-        return await self._queries().orphans(limit=limit, after=after)
+            return await self._ask(lambda queries: queries.count_orphans())
+        return await self._ask(lambda queries: queries.orphans(limit=limit, after=after))
 
     async def quarantined(self) -> list[Quarantined]:
         """List the poison pills, the longest quarantined first."""
-        return await self._queries().quarantined()
+        return await self._ask(lambda queries: queries.quarantined())
 
     async def stats(self, function: str | None = None, queue: str | None = None, window: float | None = None) -> Stats:
         """Read the counters, of one function or queue or of all: the totals, or those of the last ``window`` seconds with percentiles.
@@ -392,8 +399,9 @@ class Tracker:
         that is not more than 0 or is longer than what is kept, 30 days.
         """
         if window is not None:
-            return await self._history().window(window, function=function, queue=queue)
-        return await self._queries().stats(function, queue)
+            seconds = window
+            return await self._ask_history(lambda reader: reader.window(seconds, function=function, queue=queue))
+        return await self._ask(lambda queries: queries.stats(function, queue))
 
     async def history(self, function: str | None = None, queue: str | None = None, since: float = 3600.0, step: float = 60.0) -> History:
         """Tell what was in the last ``since`` seconds, one point for each ``step`` of whole minutes; the last step is not over.
@@ -402,10 +410,10 @@ class Tracker:
         percentiles are those of the functions and queues that were asked for; ``busy`` and ``slots`` are the fleet's.
         Raises ConfigError for a ``since`` or a ``step`` that is not more than 0 or is longer than what is kept, 30 days.
         """
-        return await self._history().history(since=since, step=step, function=function, queue=queue)
+        return await self._ask_history(lambda reader: reader.history(since=since, step=step, function=function, queue=queue))
 
-    def _history(self) -> HistoryReader:
-        return HistoryReader(Reading(self._namespaced()))
+    async def _ask_history(self, question: Callable[[HistoryReader], Awaitable[T]]) -> T:
+        return await self._access.asked(lambda client: question(HistoryReader(Reading(Namespace(client, self.namespace)))))
 
     def events(self, since: str | datetime | None = None) -> AsyncIterator[Event]:
         """Follow what happens, for ever: ``async for event in tracker.events()``.
@@ -421,18 +429,18 @@ class Tracker:
     async def recent_events(self, count: int = 100) -> list[Event]:
         """Give the newest ``count`` events, the oldest of them first; the stream keeps about 10,000."""
         check_argument_whole("recent_events", least=1, count=count)
-        return await EventStream(self._namespaced()).newest(count)
+        return await self._access.asked(lambda client: EventStream(Namespace(client, self.namespace)).newest(count))
 
     async def stored_instances(self) -> list[StoredInstance]:
         """Give what every instance says of itself, as it is stored: for integrations, and for programs that examine a set-up.
 
         `instances` gives the same instances judged, and is what most callers want.
         """
-        return await self._queries().stored_instances()
+        return await self._ask(lambda queries: queries.stored_instances())
 
     async def queues(self) -> list[QueueDepth]:
         """Tell how full the queues are that instances work on, of every library whose Redis this process can reach."""
-        listed = await Reading(self._namespaced()).queues()
+        listed = await self._access.asked(lambda client: Reading(Namespace(client, self.namespace)).queues())
         if listed is None:
             listed = [stored.description for stored in await self.stored_instances()]
         depths: list[QueueDepth] = []
@@ -450,7 +458,7 @@ class Tracker:
         The queues of a library whose Redis does not answer within ``queues_within`` seconds are left out, and it is named in ``unread``.
         Raises StorageError when the tracker's own Redis refuses or is away.
         """
-        measures, stored = await self._queries().measures()
+        measures, stored = await self._ask(lambda queries: queries.measures())
         depths: list[QueueDepth] = []
         unread: list[str] = []
         for library, described in _by_library(item.description for item in stored):
@@ -497,10 +505,10 @@ class Tracker:
         Takes ``disconnect_grace`` seconds longer when the connection of an instance is gone and no sweep has noted it before.
         Raises StorageError when the Redis of the worker library is not the one that the workers use, and where a replica is asked.
         """
+        await self._ask(lambda queries: queries.server_run_id())
+        stored = await self.stored_instances()
         queries = self._queries()
-        await queries.server_run_id()
         by_hand = RecoveryByHand(settings=self.settings, store=self._store(), queries=queries, on_event=self._listeners.announce)
-        stored = await queries.stored_instances()
         done: list[Recovery] = []
         for library in sorted({item.description.library for item in stored}):
             adapter = self._registry.adapter(library)

@@ -12,6 +12,7 @@ from redis.asyncio.cluster import ClusterNode
 
 from async_tracker import ConfigError, Tracker, TrackerError
 from async_tracker.config import SETTING_NAMES, Settings, settings_from_env
+from async_tracker.connections.access import describe
 
 
 @pytest.mark.parametrize(
@@ -99,10 +100,14 @@ async def test_a_synchronous_client_is_refused():
         Tracker(redis=redis.Redis())
 
 
-async def test_a_cluster_is_refused_for_the_time_being():
+async def test_a_cluster_needs_a_namespace_that_is_in_one_slot_and_serves_no_worker_library():
     cluster = redis.asyncio.RedisCluster(startup_nodes=[ClusterNode("127.0.0.1", 7000)])
-    with pytest.raises(ConfigError, match="does not run on a cluster yet"):
-        Tracker(redis=cluster)
+    with pytest.raises(ConfigError, match=r"namespace 'app' may be in several slots of the cluster: write namespace='\{app\}'"):
+        Tracker(namespace="app", redis=cluster)
+    with pytest.raises(ConfigError, match="arq_redis: a worker library keeps its jobs in a single Redis"):
+        Tracker(namespace="{app}", arq_redis=cluster)
+    async with Tracker(namespace="{app}", redis=cluster).redis() as namespaced:
+        assert describe(namespaced.redis) == "redis+cluster://127.0.0.1:7000"
 
 
 async def test_a_pipeline_is_no_client():

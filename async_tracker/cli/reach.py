@@ -25,7 +25,8 @@ def make_tracker(target: Target, *, timeout: float | None = None) -> Tracker:
     if url is None:
         url = os.environ.get("TRACKER_REDIS_URL") or os.environ.get("REDIS_URL") or DEFAULT_REDIS_URL
     limits = {"socket_timeout": timeout or SOCKET_TIMEOUT, "socket_connect_timeout": timeout or CONNECT_TIMEOUT}
-    options = {**limits, **redis_options({"url": url})}
+    given_options = redis_options({"url": url})
+    options = {"url": url, **{name: seconds for name, seconds in limits.items() if name not in given_options}}
     given: dict[str, Any] = {} if target.namespace is None else {"namespace": target.namespace}
     return Tracker.from_env(redis_options=options, **by_argument(target.library_urls), **given)
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, TypeVar
 
-from redis.exceptions import AuthenticationError, ConnectionError, NoScriptError, ReadOnlyError, RedisError, ResponseError, TimeoutError
+from redis.exceptions import AuthenticationError, ConnectionError, NoScriptError, RedisError, ResponseError, TimeoutError
 
+from async_tracker.connections.locator import is_elsewhere
 from async_tracker.connections.replies import Argument, packed
 from async_tracker.errors import StorageError, StorageUnavailable, TrackerError
 
@@ -169,14 +170,13 @@ def _hide_arguments(exc: Exception) -> None:
 
 
 def refused(reply: Any) -> bool:
-    """Tell whether a reply of `call_many` is the server's refusal."""
-    return isinstance(reply, ResponseError)
+    """Tell whether a reply of `call_many` is the server's refusal. That another server is to be asked is none: it is raised by `raised`."""
+    return isinstance(reply, ResponseError) and not is_elsewhere(reply)
 
 
-def is_of_replica(exc: StorageError) -> bool:
-    """Tell whether a refusal is that of a server that takes no writes, as a primary does that was demoted."""
-    cause = exc.__cause__
-    return isinstance(cause, ReadOnlyError) or (isinstance(cause, ResponseError) and "READONLY" in str(cause))  # the latter before Redis 7
+def leads_elsewhere(exc: StorageError) -> bool:
+    """Tell whether another server is to be asked, as where a primary was demoted or a slot moved; nothing was done then."""
+    return is_elsewhere(exc.__cause__)
 
 
 def is_of_wrong_type(exc: BaseException) -> bool:

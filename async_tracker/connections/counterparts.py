@@ -16,9 +16,9 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel as SyncSentinel
 from redis.sentinel import SentinelConnectionPool as SyncSentinelConnectionPool
 
+from async_tracker.connections.locator import located_client, locator_of
+from async_tracker.connections.urls import KNOWN_OPTIONS
 from async_tracker.errors import ConfigError
-
-KNOWN_OPTIONS = set(inspect.signature(async_redis.Redis.__init__).parameters) - {"self", "connection_pool", "event_dispatcher"}
 
 _SYNC_OPTIONS = set(inspect.signature(sync_redis.Redis.__init__).parameters) - {"self", "connection_pool", "event_dispatcher"}
 
@@ -28,10 +28,16 @@ _ONE_KIND_ONLY = {"redis_connect_func", "connection_pool"}
 def sync_counterpart(client: Any, *, address: tuple[str, int] | None = None, **overrides: Any) -> sync_redis.Redis:
     """Make a synchronous client with the options of an asynchronous one.
 
-    ``address`` is where a Sentinel-managed connection is connected to at present, when that is known.
+    ``address`` is where a connection is connected to at present whose server is asked for, by Sentinel or in a cluster, when that is
+    known: without it the other client asks as well.
     """
-    pool = client.connection_pool
+    pool, locator = client.connection_pool, locator_of(client)
     options = _options_of(pool, SSLConnection)
+    if locator is not None:
+        if address is None:
+            located: sync_redis.Redis = located_client(locator, {**sync_options(options), **overrides}, sync=True)
+            return located
+        options["host"], options["port"] = address
     if isinstance(pool, SentinelConnectionPool):
         if address is None:
             return _sync_master(pool, overrides)
@@ -41,8 +47,10 @@ def sync_counterpart(client: Any, *, address: tuple[str, int] | None = None, **o
 
 def async_counterpart(client: sync_redis.Redis) -> Any:
     """Make an asynchronous client with the options of a synchronous one. Raises ConfigError for one that would change what TLS checks."""
-    pool = client.connection_pool
+    pool, locator = client.connection_pool, locator_of(client)
     options = _async_options(_options_of(pool, SyncSSLConnection))
+    if locator is not None:
+        return located_client(locator, options)
     if not isinstance(pool, SyncSentinelConnectionPool):
         return async_redis.Redis(**options)
     watchers = [watcher.connection_pool for watcher in pool.sentinel_manager.sentinels]

@@ -18,10 +18,11 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 from redis.retry import Retry as SyncRetry
 
-from async_tracker.connections.access import SOCKET_TIMEOUT
+from async_tracker.connections.access import SOCKET_TIMEOUT, check_mode
 from async_tracker.connections.calls import call, translated
 from async_tracker.connections.counterparts import sync_counterpart
 from async_tracker.connections.replies import info_of
+from async_tracker.errors import StorageError
 from async_tracker.forks import on_fork
 from async_tracker.namespace import Namespace
 
@@ -109,6 +110,10 @@ class Link:
         named = await self._ask(connection, "CLIENT", "SETNAME", self.name)
         identity = await self._ask(connection, "CLIENT", "ID")
         info = info_of(await self._ask(connection, "INFO", "server"))
+        try:
+            check_mode(self._template, info)
+        except StorageError as exc:  # the driver closes a connection that is not wanted if the error is one of its own
+            raise ResponseError(str(exc)) from exc
         shown = await self._ask(connection, "CLIENT", "LIST", "ID", str(identity))
         self.is_evidence = named is not None and isinstance(identity, int) and _shows(shown, self.name)
         self.connection_id = identity if self.is_evidence else None
@@ -173,14 +178,15 @@ class Link:
 
     @property
     def address(self) -> tuple[str, int] | None:
-        """Where the connection leads to at present; behind Sentinel only the connection itself knows."""
+        """Where the connection leads to at present; where the server is asked for, only the connection itself knows."""
         host, port = getattr(self._connection, "host", None), getattr(self._connection, "port", None)
         return (host, int(port)) if isinstance(host, str) and port is not None else None
 
-    def sync_client(self, *, name: str, patience: float | None = None) -> Any:
+    def sync_client(self, *, name: str, patience: float | None = None, anew: bool = False) -> Any:
         """Make a synchronous client of the same Redis with one connection, for a thread; named where that is evidence.
 
-        With ``patience`` it tries once, and gives up after as many seconds for connecting and for each answer.
+        With ``patience`` it tries once, and gives up after as many seconds for connecting and for each answer. It goes where the
+        connection leads to at present; ``anew``: by itself, since that may be the wrong server by now.
         """
         overrides: dict[str, Any] = {
             "client_name": name if self.is_evidence else None,
@@ -191,7 +197,7 @@ class Link:
         }
         if patience is not None:
             overrides |= {"socket_timeout": patience, "socket_connect_timeout": patience, "retry": SyncRetry(NoBackoff(), 0)}
-        return sync_counterpart(self._template, address=self.address, **overrides)
+        return sync_counterpart(self._template, address=None if anew else self.address, **overrides)
 
     def socket_fileno(self) -> int | None:
         """The descriptor of the connection; None while there is none."""

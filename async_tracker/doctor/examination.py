@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from async_tracker.connections.access import describe
+from async_tracker.connections.access import check_mode, describe
 from async_tracker.connections.calls import bounded, call
 from async_tracker.connections.replies import info_of, run_id_of, text
 from async_tracker.doctor.findings import Finding, Status
@@ -117,11 +117,12 @@ class Examination:
         kind, oldest = ("Valkey", _OLDEST_VALKEY) if "valkey_version" in info else ("Redis", _OLDEST_REDIS)
         version = info.get("valkey_version") or info.get("redis_version", "?")
         says = f"{kind} {version}, {info.get('redis_mode') or info.get('server_mode', 'standalone')}, {info.get('role', '?')}"
-        if info.get("cluster_enabled") == "1":
-            self._problem(
-                "server", says, "the tracker does not run on a cluster yet: give it a single Redis of its own with TRACKER_REDIS_URL"
-            )
-        elif info.get("role") == "slave":
+        try:
+            check_mode(self._client, info)
+        except StorageError as exc:
+            self._problem("server", says, str(exc))
+            return
+        if info.get("role") == "slave":
             self._problem("server", says, "a replica refuses writes: give the url of its master")
         elif version_of(version) < oldest:
             self._problem("server", says, f"{kind} {'.'.join(map(str, oldest))} or newer is needed")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from async_tracker.clock import ServerClock, monotonic_ms
 from async_tracker.config import Settings
-from async_tracker.connections.calls import is_of_replica
+from async_tracker.connections.calls import leads_elsewhere
 from async_tracker.connections.link import Link
 from async_tracker.control.orders import scopes_of
 from async_tracker.errors import StorageError
@@ -35,6 +35,7 @@ logger = logging.getLogger("async_tracker")
 _REGISTER_TRIES = 3
 """Once with a new id, when the old one was declared dead, and once with a higher number, when the watchdog wrote meanwhile."""
 _BACK_SECONDS = 0.4
+_LEAVE_SECONDS = 1.0
 _BEHIND = "no heartbeat reaches Redis, jobs keep running: %s"
 _CAUGHT_UP = "heartbeats reach Redis again"
 _DECLARED_DEAD = "instance %s was declared dead although it runs: it goes on as %s, and its %d jobs belong to other workers now"
@@ -88,7 +89,7 @@ class Registration:
         """The last beat did not reach Redis, or was refused."""
         self.has_tried = asyncio.Event()
         """Set when the first beat has been answered, or has failed."""
-        self._left_replica_at = float("-inf")
+        self._left_at = float("-inf")
         self._server = ""
         """Which server Redis was at the last beat; '' before the first one."""
         self._sent_generation = self._beating_generation = self._beating_spoken = 0
@@ -145,8 +146,8 @@ class Registration:
                 await self._batches.send(self._store, self._pen.instance_id)
         except StorageError as exc:
             self._failed(exc)
-            if is_of_replica(exc):
-                await self._leave_replica()
+            if leads_elsewhere(exc):
+                await self._leave_server()
             return
         finally:
             self.has_tried.set()
@@ -195,11 +196,14 @@ class Registration:
         # Well within disconnect_grace: when the server comes back, so must we, before the lost connection is taken for our end.
         self._alarms.set(random.uniform(0.5, 1.0) * min(self._settings.heartbeat_interval, _BACK_SECONDS), self._heartbeat.hurry)
 
-    async def _leave_replica(self) -> None:
-        """A primary that was demoted keeps its connections: only a new one is led to its successor. Once per beat, not per try."""
+    async def _leave_server(self) -> None:
+        """A primary that was demoted keeps its connections, and so does a node whose slot moved: only a new one is led to the successor.
+
+        Once per beat, or in a second, and not per try.
+        """
         now = self._loop.time()
-        if now - self._left_replica_at >= self._settings.heartbeat_interval:
-            self._left_replica_at = now
+        if now - self._left_at >= min(self._settings.heartbeat_interval, _LEAVE_SECONDS):
+            self._left_at = now
             await self._link.aclose()
 
     def _succeeded(self) -> None:

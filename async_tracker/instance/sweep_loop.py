@@ -5,6 +5,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
+from async_tracker.connections.calls import leads_elsewhere
 from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.instance.alarms import Alarms
 from async_tracker.policy import standby_interval
@@ -132,7 +133,7 @@ class SweepLoop:
 
     def _put_off(self, exc: StorageError) -> None:
         """Log a refusal once: it lasts until a person changes something. That Redis is away is logged by the heartbeat."""
-        if isinstance(exc, StorageUnavailable) or self.refusal:
+        if isinstance(exc, StorageUnavailable) or leads_elsewhere(exc) or self.refusal:
             logger.debug("this sweep failed, the next one is tried in its time: %s", exc)
         else:
             self.refusal = str(exc)

@@ -8,9 +8,11 @@ import logging
 import select
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 from async_tracker.clock import ServerClock, monotonic_ms
 from async_tracker.connections.link import Link, silence
+from async_tracker.connections.replies import run_id_of
 from async_tracker.errors import StorageError
 from async_tracker.forks import on_fork
 from async_tracker.instance.journal import BATCH, Journal
@@ -59,6 +61,10 @@ class Voice:
         self._is_ended = False
         self._store: SyncStore | None = None
         self._connection_id: int | None = None
+        self._server = ""
+        """Which server the connection leads to."""
+        self._is_led_astray = False
+        """It was not heard where the loop's connection leads to: that may be the wrong server by now."""
         self._may_hang_up = threading.Event()
         self.spoken = 0
         """How many messages it has begun to send."""
@@ -112,11 +118,18 @@ class Voice:
 
     def speak(self, silent_for: float) -> None:
         """Say that the process lives although its loop has not run for ``silent_for`` seconds. Raises StorageError."""
+        try:
+            self._speak(silent_for)
+        except StorageError:
+            self._is_led_astray = True
+            raise
+
+    def _speak(self, silent_for: float) -> None:
         store = self._connect()
         ids = {self._connection_id: self._name} if self._connection_id is not None else {}
-        if self._link.connection_id is not None and not self.is_link_cut_off:
+        if self._link.connection_id is not None and self._link.server_run_id == self._server and not self.is_link_cut_off:
             ids[self._link.connection_id] = self._link.name
-        connections = Connections(server=self._link.server_run_id, ids=ids).encode()
+        connections = Connections(server=self._server, ids=ids).encode()
         stack = blocking_stack(self._loop_thread)
         number = self._next_number()  # before the message is counted: a beat that knows of the message has a higher number
         if number is None:
@@ -151,24 +164,29 @@ class Voice:
 
     def hang_up(self) -> None:
         """Close the connection, if there is one."""
-        self._may_hang_up.clear()
+        if self._may_hang_up.is_set():
+            self._may_hang_up.clear()
+            self._is_led_astray = False
         store, self._store, self._connection_id = self._store, None, None
         if store is not None:
             store.redis.redis.close()
 
     def _connect(self) -> SyncStore:
         if self._store is None:
-            self._store = SyncStore(SyncNamespace(self._link.sync_client(name=self._name), self._namespace))
+            client = self._link.sync_client(name=self._name, anew=self._is_led_astray or self.is_link_cut_off)
+            self._store = SyncStore(SyncNamespace(client, self._namespace))
             self._connection_id = None
+            self._server = run_id_of(self._ask(self._store, "INFO", "server")) or self._link.server_run_id
         if self._connection_id is None and self._link.is_evidence:
-            self._connection_id = self._ask_id(self._store)
+            identity = self._ask(self._store, "CLIENT", "ID")
+            self._connection_id = identity if isinstance(identity, int) else None
         return self._store
 
-    def _ask_id(self, store: SyncStore) -> int | None:
+    def _ask(self, store: SyncStore, *command: str) -> Any:
         try:
-            return int(store.redis.redis.execute_command("CLIENT", "ID"))
+            return store.redis.redis.execute_command(*command)
         except Exception as exc:  # whatever the driver raises here, the message itself is worth trying
-            logger.debug("the watchdog's connection has no id: %s", exc)
+            logger.debug("the watchdog's connection does not tell its %s: %s", command[-1], exc)
             return None
 
     def _fileno(self) -> int | None:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 
 from async_tracker.clock import ServerClock, monotonic_ms
+from async_tracker.connections.calls import leads_elsewhere
 from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.instance.alarms import Alarms
 from async_tracker.instance.journal import BATCH, Batch, Journal
@@ -244,7 +245,7 @@ class Writer:
             await self._written.wait_for(is_written)
 
     def _failed(self, exc: StorageError) -> None:
-        self.refusal = "" if isinstance(exc, StorageUnavailable) else str(exc)
+        self.refusal = "" if isinstance(exc, StorageUnavailable) or leads_elsewhere(exc) else str(exc)
         if not self.is_behind:
             self.is_behind = True
             logger.warning(_BEHIND, exc, extra={"instance_id": self._pen.instance_id})

@@ -239,9 +239,7 @@ def _process(stored: StoredInstance) -> tuple[str, int]:
 
 
 def _access_of(name: str, given: Any) -> Access:
-    if isinstance(given, str):
-        return Access(options={"url": given})
     try:
-        return Access(client=given)
+        return Access(options={"url": given}) if isinstance(given, str) else Access(client=given)
     except ConfigError as exc:
         raise ConfigError(f"{redis_argument(name)}: {exc}") from exc

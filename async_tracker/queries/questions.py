@@ -7,8 +7,9 @@ from functools import partial
 from typing import Any, TypeVar
 
 from async_tracker.clock import from_ms
+from async_tracker.connections.access import check_mode
 from async_tracker.connections.calls import call_many
-from async_tracker.connections.replies import REPLICA, role_of, run_id_of
+from async_tracker.connections.replies import REPLICA, info_of, role_of, run_id_of
 from async_tracker.errors import CorruptRecord, StorageError
 from async_tracker.liveness.evidence import findings_of, judged_with_all, live_hosts, rests_on_others, verdicts_of
 from async_tracker.liveness.lookup import connections_calls, read_connections
@@ -346,6 +347,7 @@ class Queries:
             names, with_jobs=with_jobs, beside=[("INFO", "server"), ("INFO", "replication"), *others], first=observe_some_calls(names)
         )
         of_others, evidence = replies[: len(others)], replies[len(others) :]
+        check_mode(self._redis.redis, info_of(info))
         # Connections of instances are those to the primary, and the note is of the primary: a replica knows of heartbeats alone.
         role = role_of(replication)
         run_id = "" if role == REPLICA else run_id_of(info)

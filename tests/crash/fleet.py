@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import redis.asyncio
 from arq import create_pool
 from arq.connections import ArqRedis, RedisSettings
 from arq.constants import default_queue_name
@@ -177,10 +176,10 @@ class Fleet:
         """Wait until the fleet itself has cleared away what the dead have left, where any worker of it is to do that."""
         if not any(worker.exit_code is None and worker.pid in self.recovering for worker in self.started):
             return
-        async with redis.asyncio.Redis.from_url(self.tracker_url) as client:
+        async with self.tracker.redis() as namespaced:
 
             async def clear() -> bool:
-                return await leaked_keys(client, self.namespace) == []
+                return await leaked_keys(namespaced.redis, self.namespace) == []
 
             await wait_until(clear, timeout=START_SECONDS, description="the fleet has cleared away after the dead", poll_interval=0.1)
 
@@ -197,8 +196,8 @@ class Fleet:
         assert len(account.doubled()) <= doubled, f"doubled: {sorted(account.doubled())}"
         assert len(account.overlapping()) <= overlapping, f"robbed: {account.overlapping()}"
         await assert_no_leaks(self.pool, self.namespace, allowed=allowed_keys)
-        async with redis.asyncio.Redis.from_url(self.tracker_url) as client:
-            await assert_no_leaks(client, self.namespace, allowed=allowed_keys)
+        async with self.tracker.redis() as namespaced:
+            await assert_no_leaks(namespaced.redis, self.namespace, allowed=allowed_keys)
         return account
 
     async def aclose(self) -> None:

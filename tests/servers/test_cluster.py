@@ -1,0 +1,105 @@
+"""Redis that is a cluster: the tracker in one slot of it, arq beside it on a single server, and the slot's owner changes."""
+
+from contextlib import AsyncExitStack
+
+import anyio.to_thread
+import pytest
+import redis.asyncio
+
+from async_tracker import InstanceState, StorageError, Tracker, UnsupportedCommand
+from async_tracker.connections.access import describe
+from tests.cli.conftest import Cli
+from tests.crash.fleet import open_fleet
+from tests.harness.ledger import Ledger
+from tests.harness.wait import wait_until
+from tests.harness.ways import Cluster, free_port
+from tests.harness.workers import Workers
+from tests.servers.sequel import BEATING, counts_whole, right_again
+
+
+async def is_behind(tracker: Tracker) -> None:
+    await wait_until(lambda: tracker.is_behind, description="a worker that is led to a node says so")
+
+
+async def test_its_url_and_its_client_are_taken_everywhere_and_what_is_shown_can_be_given_back(cluster: Cluster, namespace: str):
+    tagged = f"{{app}}{namespace}"
+    seemingly = cluster.url.replace("redis+cluster://", f"redis+cluster://127.0.0.1:{free_port()},")
+    given = redis.asyncio.RedisCluster(host="127.0.0.1", port=cluster.primaries[0].port or 0)
+    cli = Cli(url=cluster.url, namespace=tagged)
+    async with AsyncExitStack() as stack:
+        tracker = await stack.enter_async_context(Tracker(namespace=tagged, redis_options={"url": cluster.url}, **BEATING))
+        instance_id = await stack.enter_async_context(tracker.register())
+        await stack.enter_async_context(tracker.track("42", function="send"))
+        await wait_until(tracker.jobs, description="the job is listed")
+        for arguments in ({"redis_options": {"url": seemingly}}, {"redis": given}):
+            async with Tracker(namespace=tagged, **arguments) as other:
+                assert [job.instance_id for job in await other.jobs()] == [instance_id]
+                (found,) = await other.instances()
+                assert (found.state, found.connection_ids) == (InstanceState.ALIVE, found.connection_ids)
+                assert len(found.connection_ids) == 1
+                with other.redis_sync() as r:
+                    assert r.hlen("connections") == 1
+                async with other.redis() as namespaced:
+                    with pytest.raises(UnsupportedCommand):
+                        namespaced.flushall()
+        for command in (("ps",), ("check", "--timeout", "30"), ("doctor",), ("recover", "--dry-run"), ("jobs",)):
+            answer = await cli.within(*command, "--json")
+            assert answer.code in (0, 1 if command == ("doctor",) else 0), answer
+            if command in (("ps",), ("doctor",)):
+                assert answer.document["redis"] == cluster.url
+                assert "single Redis" not in answer.out
+    async with Tracker(namespace=tagged, redis=given).redis() as namespaced:
+        assert describe(namespaced.redis) == f"redis+cluster://127.0.0.1:{cluster.primaries[0].port}"
+    await given.aclose()
+
+
+async def test_the_url_of_one_node_or_of_a_server_that_is_no_node_is_refused_with_what_to_write(
+    cluster: Cluster, namespace: str, make_server
+):
+    tagged = f"{{app}}{namespace}"
+    for node in (cluster.owner(), next(node for node in cluster.primaries if node is not cluster.owner())):
+        right = f"is a node of a cluster: write redis+cluster://127.0.0.1:{node.port}"
+        async with Tracker(namespace=tagged, redis_options={"url": node.tcp_url}) as lost:
+            with pytest.raises(StorageError, match=right.replace("+", r"\+")):
+                await lost.instances()
+            async with lost.register():
+                await is_behind(lost)
+        answer = await Cli(url=node.tcp_url, namespace=tagged).within("doctor", "--json")
+        assert right in answer.out
+    alone = make_server(tcp=True)
+    async with Tracker(namespace=tagged, redis_options={"url": f"redis+cluster://127.0.0.1:{alone.port}"}) as lost:
+        with pytest.raises(StorageError, match=f"it is no node of a cluster: write redis://127.0.0.1:{alone.port}/0"):
+            await lost.instances()
+    answer = await Cli(url=cluster.url, namespace=namespace).within("ps")
+    assert (answer.code, "in YAML" in answer.err) == (2, True), answer
+
+
+async def test_a_slot_that_moves_and_a_primary_that_dies_lose_nothing_rob_no_worker_and_leave_no_ghost(
+    cluster: Cluster, namespace: str, redis_url: str, workers: Workers, ledger: Ledger
+):
+    tagged = f"{{app}}{namespace}"
+    fleet = await open_fleet(workers, ledger, redis_url, tagged, tracker_url=cluster.url, arq_redis=redis_url)
+    started = await fleet.start_ready(3, tracker=BEATING, tracker_url=cluster.url, worker={"max_jobs": 4})
+    ids = {(await fleet.registered(worker)).instance_id for worker in started}
+    home = cluster.owner()
+    other = next(node for node in cluster.primaries if node is not home)
+    for to in (other, home):
+        await fleet.enqueue_many(3, "hold", 3.0)
+        await anyio.to_thread.run_sync(lambda to=to: cluster.move_slot(to, half_way=1.5))
+        await right_again(fleet, ids)
+    await fleet.succeeded()
+
+    long = await fleet.enqueue_many(4, "hold", 12.0)
+    blocking = await fleet.enqueue("block", 15.0)
+    for job_id in (*long, blocking):
+        await fleet.in_flight(job_id)
+    home.kill()
+    await anyio.to_thread.run_sync(
+        lambda: cluster.wait(lambda: cluster.owner() is cluster.replica and cluster.is_well(cluster.replica), "the replica is promoted")
+    )
+    await fleet.succeeded()
+    await right_again(fleet, ids)
+    await counts_whole(fleet, 11)
+    await fleet.close()
+    await fleet.aclose()
+    home.start()

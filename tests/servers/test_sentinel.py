@@ -1,0 +1,90 @@
+"""Redis behind three sentinels: found by its url everywhere, and found again after a failover."""
+
+import anyio.to_thread
+import pytest
+from redis.asyncio.sentinel import Sentinel
+
+from async_tracker import StorageError, Tracker
+from async_tracker.connections.access import describe
+from tests.cli.conftest import Cli
+from tests.crash.fleet import open_fleet
+from tests.harness.ledger import Ledger
+from tests.harness.wait import wait_until
+from tests.harness.ways import PASSWORD, SENTINEL_PASSWORD, Sentinels, free_port
+from tests.harness.workers import Workers
+from tests.servers.sequel import BEATING, counts_whole, right_again
+
+
+async def test_its_url_is_taken_everywhere_and_what_is_shown_can_be_given_back(sentinels: Sentinels, namespace: str):
+    first = sentinels.ports[0]
+    seemingly = sentinels.url.replace(f"@127.0.0.1:{first}", f"@127.0.0.1:{free_port()},127.0.0.1:{first}")
+    manager = Sentinel(
+        [("127.0.0.1", port) for port in sentinels.ports], sentinel_kwargs={"password": SENTINEL_PASSWORD}, password=PASSWORD
+    )
+    given = manager.master_for("main")
+    cli = Cli(url=sentinels.url, namespace=namespace)
+    async with Tracker(namespace=namespace, redis_options={"url": sentinels.url}, **BEATING) as tracker, tracker.register() as instance_id:
+        for arguments in ({"redis_options": {"url": seemingly}}, {"redis": given}):
+            async with Tracker(namespace=namespace, **arguments) as other:
+                assert [item.instance_id for item in await other.instances()] == [instance_id]
+                with other.redis_sync() as r:
+                    assert r.hlen("connections") == 1
+        assert describe(given) == sentinels.shown
+        for command in (("ps",), ("check", "--timeout", "30"), ("doctor",), ("recover", "--dry-run"), ("jobs",)):
+            answer = await cli.within(*command, "--json")
+            assert answer.code in (0, 1 if command == ("doctor",) else 0), answer
+            assert "s3nt" not in answer.out + answer.err
+            assert "m@st" not in answer.out + answer.err
+            if command in (("ps",), ("doctor",)):
+                assert answer.document["redis"] == sentinels.shown
+            if command == ("ps",):
+                assert [item["redis"] for item in answer.document["instances"]] == [sentinels.shown]
+    await given.aclose()
+    for watcher in manager.sentinels:
+        await watcher.aclose()
+
+    right = f"write redis+sentinel://127.0.0.1:{first}/mymaster/0"
+    plain = f"redis://:{SENTINEL_PASSWORD.replace('?', '%3F')}@127.0.0.1:{first}/0"
+    no_sentinel = f"redis+sentinel://127.0.0.1:{sentinels.primary}/main?sentinel_password={PASSWORD.replace('@', '%40')}"
+    for url, said in (
+        (plain, right),
+        (no_sentinel, f"it is no sentinel: write redis://127.0.0.1:{sentinels.primary}/0"),
+        (sentinels.url.replace("/main/", "/other/"), "it watches over no service 'other'"),
+    ):
+        async with Tracker(namespace=namespace, redis_options={"url": url}) as lost:
+            for question in (lost.instances, lost.stats, lost.recover):
+                with pytest.raises(StorageError) as refused:
+                    await question()
+                assert said in str(refused.value)
+                assert "s3nt" not in str(refused.value)
+    answer = await Cli(url=plain, namespace=namespace).within("doctor", "--json")
+    assert right in answer.out
+    async with Tracker(namespace=namespace, redis_options={"url": plain}) as lost, lost.register():
+        await wait_until(lambda: lost.is_behind, description="a worker that is led to a sentinel says so")
+
+
+async def test_failovers_lose_nothing_rob_no_worker_and_leave_no_ghost(
+    sentinels: Sentinels, namespace: str, redis_url: str, workers: Workers, ledger: Ledger
+):
+    """One that was asked for, then one after the death of the primary, over the whole of which the loop of a worker is blocked."""
+    fleet = await open_fleet(workers, ledger, redis_url, namespace, tracker_url=sentinels.url, arq_redis=redis_url)
+    started = await fleet.start_ready(3, tracker=BEATING, tracker_url=sentinels.url, worker={"max_jobs": 4})
+    ids = {(await fleet.registered(worker)).instance_id for worker in started}
+    before = sentinels.primary
+    await fleet.enqueue_many(6, "hold", 3.0)
+    await anyio.to_thread.run_sync(sentinels.fail_over)
+    second = await anyio.to_thread.run_sync(lambda: sentinels.promoted(instead_of=before))
+    await right_again(fleet, ids)
+    await fleet.succeeded()
+
+    long = await fleet.enqueue_many(4, "hold", 12.0)
+    blocking = await fleet.enqueue("block", 15.0)
+    for job_id in (*long, blocking):
+        await fleet.in_flight(job_id)
+    await anyio.to_thread.run_sync(sentinels.kill_primary)
+    await anyio.to_thread.run_sync(lambda: sentinels.promoted(instead_of=second))
+    await fleet.succeeded()
+    await right_again(fleet, ids)
+    await counts_whole(fleet, 11)
+    await fleet.close()
+    await fleet.aclose()

@@ -27,6 +27,9 @@ _MOST = 2**31
 _VERSION_LENGTH = 200
 CONTROLS = ("quiet", "resume", "stop")
 """What people can order an instance to do."""
+KEPT_TRIES = 20
+"""How many tries of one job are kept within ``recovery_window`` where `keep_tries` is True."""
+_MOST_KEPT = 1_000
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
@@ -52,6 +55,7 @@ class Settings:
     version: str | None = None
     hook_timeout: float = 0.25
     control: bool | frozenset[str] = True
+    keep_tries: bool | int = False
     recover: bool = True
     max_recoveries: int = 3
     recovery_window: float = 259_200.0
@@ -112,6 +116,7 @@ class Settings:
                 "0 quarantines at the first death"
             )
         object.__setattr__(self, "max_recoveries", operator.index(self.max_recoveries))
+        object.__setattr__(self, "keep_tries", _kept_tries(self.keep_tries))
         is_many = isinstance(self.tags, Iterable) and not isinstance(self.tags, str | bytes | Mapping)
         tags: tuple[Any, ...] = tuple(self.tags) if is_many else ()
         if not is_many or not all(isinstance(tag, str) for tag in tags):
@@ -176,6 +181,22 @@ class Settings:
     def ration(self) -> Ration:
         """Give what the writes of an instance with these settings are rationed by."""
         return Ration(linger=self.linger, gather=self.gather, durable=self.durable)
+
+
+def _kept_tries(value: Any) -> int:
+    """Give the number of tries that may be kept; True is the usual number. Raises ConfigError.
+
+    >>> _kept_tries(False), _kept_tries(True), _kept_tries(5)
+    (0, 20, 5)
+    """
+    if isinstance(value, bool):
+        return KEPT_TRIES if value else 0
+    if not isinstance(value, SupportsIndex) or not 0 <= operator.index(value) <= _MOST_KEPT:
+        raise ConfigError(
+            f"keep_tries ({_cut(value)}) must be True, False or a whole number from 0 to {_MOST_KEPT}: "
+            f"write keep_tries=True for {KEPT_TRIES} tries of one job"
+        )
+    return operator.index(value)
 
 
 SETTING_NAMES = tuple(item.name for item in dataclasses.fields(Settings))
@@ -270,6 +291,12 @@ def _parse(variable: str, text: str, wanted: Any) -> Any:
         if not names:
             raise ConfigError(f"{variable}={text!r} must be a yes, a no, or the orders to take: write {variable}=quiet,resume")
         return names
+    if kind == "bool | int":
+        if text.lower() in _TRUE | _FALSE and text not in ("0", "1"):
+            return text.lower() in _TRUE
+        if not text.isdecimal():
+            raise ConfigError(f"{variable}={text!r} must be a yes, a no or a whole number: write yes for {KEPT_TRIES} tries of one job")
+        return int(text)
     if kind.startswith("bool"):
         if text.lower() in _TRUE | _FALSE:
             return text.lower() in _TRUE

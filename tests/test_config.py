@@ -52,6 +52,8 @@ from async_tracker.connections.access import describe
         ({"durable": 0}, "write durable=False"),
         ({"record_args": None}, "write record_args=False"),
         ({"max_recoveries": True}, "must be a whole number, 0 or more"),
+        ({"keep_tries": -1}, "must be True, False or a whole number from 0 to 1000"),
+        ({"keep_tries": "yes"}, "write keep_tries=True for 20 tries of one job"),
         ({"max_recoveries": 10**30}, "must be a whole number, 0 or more"),
         ({"max_recoveries": "3"}, "must be a whole number, 0 or more"),
         ({"instance_id": 7}, "a pod name for example"),
@@ -134,6 +136,7 @@ async def test_the_defaults_are_those_that_the_contract_names():
         "version": None,
         "hook_timeout": 0.25,
         "control": True,
+        "keep_tries": 0,
         "recover": True,
         "max_recoveries": 3,
         "recovery_window": 259_200.0,
@@ -162,6 +165,7 @@ async def test_every_setting_that_a_string_can_hold_has_a_variable(monkeypatch):
         "VERSION": "2026-07-29.1",
         "HOOK_TIMEOUT": "1",
         "CONTROL": "quiet, resume",
+        "KEEP_TRIES": "7",
         "RECOVER": "0",
         "MAX_RECOVERIES": "7",
         "RECOVERY_WINDOW": "60",
@@ -188,6 +192,7 @@ async def test_every_setting_that_a_string_can_hold_has_a_variable(monkeypatch):
         version="2026-07-29.1",
         hook_timeout=1.0,
         control=frozenset({"quiet", "resume"}),
+        keep_tries=7,
         recover=False,
         max_recoveries=7,
         recovery_window=60.0,
@@ -242,3 +247,13 @@ async def test_construction_connects_to_nothing():
         await tracker.aclose()
         with pytest.raises(BlockingIOError):
             listener.accept()
+
+
+@pytest.mark.parametrize(("text", "tries"), [("yes", 20), ("1", 1), ("0", 0), ("off", 0), ("35", 35)])
+def test_how_many_tries_are_kept_may_be_a_yes_or_a_number_in_its_variable(text, tries):
+    assert Settings(**settings_from_env({"TRACKER_KEEP_TRIES": text})).keep_tries == tries
+
+
+def test_a_number_of_kept_tries_that_cannot_be_read_is_refused():
+    with pytest.raises(ConfigError, match=r"TRACKER_KEEP_TRIES='often' must be a yes, a no or a whole number: write yes for 20 tries"):
+        settings_from_env({"TRACKER_KEEP_TRIES": "often"})

@@ -18,6 +18,7 @@ EVENT_TYPES = (
     "instance_dead",
     "ownership_lost",
     "unquarantined",
+    "tries_count",
     "action",
     "control",
     "deployed",
@@ -74,3 +75,8 @@ def facts_of(record: RunRecord) -> dict[str, Any]:
 def orphaned_event(record: RunRecord, *, reason: str) -> str:
     """Write that a dead instance has left this run."""
     return encode_event("orphaned", **facts_of(record), reason=reason, job_try=record.job_try)
+
+
+def tries_count_event(record: RunRecord) -> str:
+    """Write that the try of this run counts, as the worker library counts it: too many tries of its job were kept before."""
+    return encode_event("tries_count", **facts_of(record), job_try=record.job_try, max_tries=record.max_tries, kept=record.keep_tries)

@@ -285,6 +285,11 @@ class Runtime:
         if not self._is_stopped:
             self.heartbeat.hurry()
 
+    async def announce(self, event: str) -> None:
+        """Put an event into the stream of which this instance is the cause, and tell the callbacks. Raises StorageError."""
+        self._on_event(event)
+        await self.store.publish(event)
+
     def _swept(self, event: str) -> None:
         """A sweep of ours has done something: what became of a run belongs into the history of its function."""
         told = decode_event("0-0", event)

@@ -32,6 +32,8 @@ class Released(StrEnum):
     """How a release ended."""
 
     RELEASED = "released"
+    COUNTED = "counted"
+    """Released, and the library counts the try that died: its worker keeps tries, and too many of this job were kept."""
     QUARANTINED = "quarantined"
     """An earlier sweep quarantined it and died before it recorded that: ``quarantine`` returns what it kept."""
     ENDED = "ended"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from async_tracker.connections.calls import is_of_wrong_type
 from async_tracker.errors import StorageError, StorageUnavailable
-from async_tracker.events.encoding import encode_event, facts_of, orphaned_event
+from async_tracker.events.encoding import encode_event, facts_of, orphaned_event, tries_count_event
 from async_tracker.policy import apart, is_poison, recovery_delay
 from async_tracker.records import Recovery, RecoveryAction
 from async_tracker.recovery.adapter import Adapter, Claim, QuarantinedPayload, Released
@@ -208,18 +208,21 @@ class Recoverer:
     async def _carry_out(self, orphan: FoundOrphan, plan: Recovery) -> Recovery | None:
         """Recover one orphan as planned. Returns what was done; None when another sweeper has settled it meanwhile."""
         kept: QuarantinedPayload | None = None
+        is_counted = False
         result = plan
         if plan.action is RecoveryAction.QUARANTINED:
             kept = await self._adapter.quarantine(orphan.record, error=quarantine_error(plan))
         if kept is None and plan.action is not RecoveryAction.TAKEN:  # an earlier sweep may have released what this one would quarantine
             released = await self._adapter.release(orphan.record, delay=plan.delay)
+            is_counted = released is Released.COUNTED
+            released = Released.RELEASED if is_counted else released
             if released is not Released.RELEASED or plan.action is RecoveryAction.QUARANTINED:
                 result = _replaced(plan, _ACTIONS[released])
             if released is Released.QUARANTINED:
                 kept = await self._adapter.quarantine(orphan.record, error=quarantine_error(plan))
-        return result if await self._settle(orphan, result, kept) else None
+        return result if await self._settle(orphan, result, kept, is_counted=is_counted) else None
 
-    async def _settle(self, orphan: FoundOrphan, result: Recovery, kept: QuarantinedPayload | None) -> bool:
+    async def _settle(self, orphan: FoundOrphan, result: Recovery, kept: QuarantinedPayload | None, *, is_counted: bool) -> bool:
         acted = result.action in (RecoveryAction.RECOVERED, RecoveryAction.DELAYED, RecoveryAction.QUARANTINED)
         counters = ["orphaned"] if acted or result.action is RecoveryAction.LEFT else []
         if result.action in (RecoveryAction.RECOVERED, RecoveryAction.DELAYED):
@@ -228,7 +231,7 @@ class Recoverer:
         settlement = Settlement(
             record=orphan.record,
             counts=acted and orphan.counts,
-            events=_events(orphan, result) if counters else (),
+            events=(*_events(orphan, result), *_counted(orphan, is_counted)) if counters else (),
             counters=(*(field_name(result.function, result.queue, counter) for counter in counters), *beside),
             quarantined=quarantined_fields(result, kept) if kept is not None else None,
         )
@@ -268,3 +271,7 @@ def _events(orphan: FoundOrphan, result: Recovery) -> tuple[str, ...]:
         return (orphaned,)
     kind = "quarantined" if result.action is RecoveryAction.QUARANTINED else "recovered"
     return (orphaned, encode_event(kind, **facts_of(orphan.record), deaths=result.deaths, delay=result.delay))
+
+
+def _counted(orphan: FoundOrphan, is_counted: bool) -> tuple[str, ...]:
+    return (tries_count_event(orphan.record),) if is_counted else ()

@@ -142,6 +142,11 @@ def receipt(claim: str) -> str:
     return f"receipt:{claim}"
 
 
+def kept(job_id: str) -> str:
+    """hash with a lifetime, in arq's Redis: claim -> when its try was given back to its job, in ms. Their number is what bounds that."""
+    return f"receipt:kept:{job_id}"
+
+
 def marks(instance_id: str) -> str:
     """hash with a lifetime, in dramatiq's Redis: thread -> id of the message that it has begun last, and a sign that all are marked."""
     return f"marks:{instance_id}"

@@ -46,6 +46,10 @@ class RunRecord:
     superseded: int = 0
     scope: str = ""
     """What is put before the job's id in keys and sets, where its library's ids could be another library's too."""
+    max_tries: int | None = None
+    """How often the library tries the job at most, where its worker keeps tries."""
+    keep_tries: int = 0
+    """How many tries its worker gives back to one job, of runs that did not end by themselves; 0: none."""
     hold: str | None = None
     """Where the library notes that this run has the job, in its adapter's words; None where the job's id says it."""
 
@@ -58,6 +62,17 @@ class RunRecord:
     def claim(self) -> str:
         """What the fence holds while this run has the job: the instance and the token of the run."""
         return f"{self.instance_id}:{self.token}"
+
+    @property
+    def tries_to_keep(self) -> int:
+        """How many tries of its job may be given back; a job that is to run once never has one back.
+
+        >>> RunRecord(job_id="42", instance_id="w", token="r", started_at_ms=5, keep_tries=20, max_tries=5).tries_to_keep
+        20
+        >>> RunRecord(job_id="42", instance_id="w", token="r", started_at_ms=5, keep_tries=20, max_tries=1).tries_to_keep
+        0
+        """
+        return self.keep_tries if self.max_tries is not None and self.max_tries > 1 else 0
 
 
 _TEXT, _NUMBER, _WHOLE = frozenset({str}), frozenset({int, float}), frozenset({int})
@@ -81,6 +96,8 @@ _STORED: tuple[tuple[str, str, frozenset[type]], ...] = (
     ("superseded", "superseded", _WHOLE),
     ("scope", "scope", _TEXT),
     ("hold", "hold", _TEXT),
+    ("max_tries", "max_tries", _WHOLE),
+    ("keep_tries", "keep_tries", _WHOLE),
 )
 """Name in the JSON, attribute of the record, types that it may have."""
 
@@ -88,7 +105,20 @@ _KINDS = {name: kinds for name, _, kinds in _STORED} | {"schema": _WHOLE}
 
 _JSON = frozenset({str, int, float, bool, type(None), list, dict})
 
-_OPTIONAL = {"function", "queue", "enqueued_at_ms", "timeout", "progress", "message", "args", "superseded", "scope", "hold"}
+_OPTIONAL = {
+    "function",
+    "queue",
+    "enqueued_at_ms",
+    "timeout",
+    "progress",
+    "message",
+    "args",
+    "superseded",
+    "scope",
+    "hold",
+    "max_tries",
+    "keep_tries",
+}
 
 StoredRun = Mapping[str, Any]
 """The JSON of a run, found sound: what is known in it has the right type, and nothing that must be there is missing."""

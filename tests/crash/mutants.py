@@ -140,7 +140,7 @@ MUTANTS = (
     Mutant(
         name="the receipt: a release is known to whoever carries on",
         path="async_tracker/integrations/arq/lua/release.lua",
-        line="if kept ~= 'none' then",
+        line="if there ~= 'none' then",
         without="if false then",
         tests=(KILLS + "test_a_sweeper_that_dies_half_way_is_carried_on_by_the_next",),
     ),

@@ -261,3 +261,19 @@ async def _sweeper_at_work(
         for job_id in jobs:
             await fleet.in_flight(job_id)
     return jobs, sweeper
+
+
+async def test_a_kill_is_not_counted_as_a_try_where_tries_are_kept(fleet: Fleet, tmp_path: Path):
+    """The record of the run tells its try and what its function is allowed. Allowed: lost 0, doubled 0."""
+    keeping = {**SWIFT, "keep_tries": True}
+    (first,) = await fleet.start_ready(tracker=keeping)
+    job_id = await fleet.enqueue("until_told", str(tmp_path / "end"))
+    await fleet.running(job_id)
+    await fleet.in_flight(job_id)
+    first.kill()
+    await fleet.start_ready(tracker=keeping)
+    await fleet.running(job_id, runs=2)
+    (tmp_path / "end").touch()
+    await fleet.succeeded()
+    assert [run.attempt for run in fleet.ledger.read().runs_of(job_id)] == [1, 1]
+    await fleet.close()

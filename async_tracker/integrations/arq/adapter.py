@@ -21,9 +21,13 @@ logger = logging.getLogger("async_tracker")
 _RELEASE = load_script(__package__, "release")
 _QUARANTINE = load_script(__package__, "quarantine")
 _RETRY = load_script(__package__, "retry")
+_KEEP_TRY = load_script(__package__, "keep_try")
 
 _IDS_AT_ONCE = 500
 """Ids of a queue that are looked at in one round trip: well under a millisecond of the server's time."""
+
+RECOVERY_SECONDS = 259_200.0
+"""Within which kept tries of a job are counted, where the adapter is not told another time: the default of ``recovery_window``."""
 
 RECEIPT_MS = 86_400_000
 """For how long a release is remembered, so that a sweeper that died after it is not asked to do it twice."""
@@ -65,11 +69,13 @@ class ArqAdapter:
         receipt_key: Callable[[str], bytes],
         serializer: Serializer | None = None,
         serializer_of: SerializerOf = lambda queue: None,
+        recovery_window: float = RECOVERY_SECONDS,
     ) -> None:
         self._client = client
         self._receipt_key = receipt_key
         self._serializer = serializer
         self._serializer_of = serializer_of
+        self._window_ms = int(recovery_window * 1000)
 
     async def claims_of(self, dead: Mapping[str, Description | None]) -> AsyncIterator[Claim]:
         """Find the claims that carry the names of these instances, in the order of their queues.
@@ -114,8 +120,16 @@ class ArqAdapter:
     async def release(self, orphan: RunRecord, *, delay: float) -> Released:
         """Delete the claim if it is still that run's, and put the job off by ``delay`` seconds through its score."""
         job_id, queue = orphan.job_id, _queue_of(orphan)
-        names: list[str | bytes] = [IN_PROGRESS + job_id, queue, JOB + job_id, self._receipt(orphan.claim)]
-        return Released(text(await run_script(self._client, _RELEASE, names, (job_id, orphan.claim, int(delay * 1000), RECEIPT_MS))))
+        names: list[str | bytes] = [IN_PROGRESS + job_id, queue, JOB + job_id, self._receipt(orphan.claim), RETRY + job_id]
+        names.append(self._kept(job_id))
+        lifetimes = (int(delay * 1000), RECEIPT_MS)
+        arguments = (job_id, orphan.claim, *lifetimes, orphan.job_try, orphan.tries_to_keep, self._window_ms)
+        return Released(text(await run_script(self._client, _RELEASE, names, arguments)))
+
+    async def keep_try(self, run: RunRecord) -> bool:
+        """Note that the try of this run is about to be given back to its job; False where too many of it were."""
+        arguments = (run.claim, run.tries_to_keep, self._window_ms)
+        return int(await run_script(self._client, _KEEP_TRY, [self._kept(run.job_id)], arguments)) == 1
 
     async def quarantine(self, orphan: RunRecord, *, error: str) -> QuarantinedPayload | None:
         """Take the job out of arq; the caller who awaits it gets arq's own JobExecutionFailed."""
@@ -189,6 +203,9 @@ class ArqAdapter:
             if refused(reply) and "permission" in str(reply).lower():  # else a queue that may not be looked at would pass for an empty one
                 raise StorageError(f"Redis refuses to tell how full the queues are: {reply}")
         return [_depth(name, replies[3 * i : 3 * i + 3], now_ms) for i, name in enumerate(names)]
+
+    def _kept(self, job_id: str) -> bytes:
+        return self._receipt_key(keys.kept(job_id))
 
     def _receipt(self, token: str) -> bytes:
         return self._receipt_key(keys.receipt(token))

@@ -29,11 +29,15 @@ class Claims:
     Not all of them are held any more: another worker was quicker, or arq has given up the job before its start. Redis knows.
     """
 
-    def __init__(self, pen: Pen, *, find_run: Callable[[str], ArqRun | None], hears_ends: bool = True) -> None:
+    def __init__(self, pen: Pen, *, find_run: Callable[[str], ArqRun | None], hears_ends: bool = True, keeps_tries: bool = False) -> None:
         self.pen = pen
         """Whose name the claims carry."""
         self.hears_ends = hears_ends
         """Whether a run is to be told that arq is done with it: where functions are wrapped, more is known without."""
+        self.keeps_tries = keeps_tries
+        """Whether tries may be given back with the claims, which takes a look at what every job ends with."""
+        self._given_back: set[str] = set()
+        """Jobs whose claims arq is about to give back, and their tries with them."""
         self.find_run = find_run
         """Gives the run of a job that arq is done with, where it does not say so in the context in which it started the job."""
         self.held: dict[str, str] = {}
@@ -62,6 +66,17 @@ class Claims:
     def take(self, job_id: str) -> str:
         """A job starts: give its claim, be it one under an earlier id of ours, or else one that stands in no key."""
         return self.held.pop(job_id, None) or self._stale.pop(job_id, None) or self.prefix + tokens.new()
+
+    def give_try_back(self, job_id: str) -> None:
+        """arq is about to give the claim of this job back: it is to count the try as if it had not been."""
+        self._given_back.add(job_id)
+
+    def takes_back(self, job_id: str) -> bool:
+        """Tell, once, whether the try of this job is to be given back with its claim."""
+        if job_id in self._given_back:
+            self._given_back.discard(job_id)
+            return True
+        return False
 
     def unstarted(self) -> list[tuple[str, str, str]]:
         """Give the claims whose jobs have not started, as far as this process knows: job id, instance id, run."""
@@ -228,7 +243,35 @@ def _subclass(kind: Any, psetex: Callable[..., Any], claims: Sequence[Claims]) -
         return plain_delete(self, *names)
 
     changed = {"psetex": psetex, "delete": delete} if hearing else {"psetex": psetex}
+    keeping = [one for one in claims if one.keeps_tries]
+    if keeping:
+        changed |= _giving_back(kind, changed.get("delete", plain_delete), keeping)
     return type(kind.__name__, (kind,), {**changed, "__module__": kind.__module__})
+
+
+def _giving_back(kind: Any, plain_delete: Callable[..., Any], keeping: Sequence[Claims]) -> dict[str, Callable[..., Any]]:
+    """Make the commands with which arq gives a claim back: with it, in the same transaction, goes a try that is kept.
+
+    arq deletes the claim alone where the job is to run again, or with a cron job lets it expire.
+    """
+    plain_pexpire = kind.pexpire
+
+    def give_back(self: Any, name: Any) -> None:
+        if type(name) is str and name.startswith(IN_PROGRESS):
+            job_id = name.removeprefix(IN_PROGRESS)
+            if any(claims.takes_back(job_id) for claims in keeping):
+                self.incrby(RETRY + job_id, -1)
+
+    def delete(self: Any, *names: Any) -> Any:
+        if len(names) == 1:
+            give_back(self, names[0])
+        return plain_delete(self, *names)
+
+    def pexpire(self: Any, name: Any, *rest: Any, **options: Any) -> Any:
+        give_back(self, name)
+        return plain_pexpire(self, name, *rest, **options)
+
+    return {"delete": delete, "pexpire": pexpire}
 
 
 def _tell_finished(job_id: str, hearing: Sequence[Claims]) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from async_tracker.clock import monotonic_ms
+from async_tracker.config import Settings
 from async_tracker.integrations.arq.adapter import Serializer
 from async_tracker.integrations.arq.choice import Choice
 from async_tracker.integrations.arq.jobs import Ctx, Hook
@@ -189,6 +190,11 @@ class ArqHooks:
         workers = self.workers
         here = [tracked for tracked in workers if tracked.runtime is not None and tracked.runtime.lives_here]
         return (here or workers)[-1].pool if workers else None
+
+    @property
+    def settings(self) -> Settings:
+        """Those of the tracker."""
+        return self._settings
 
     def knows(self, settings: Any) -> None:
         """Remember what was installed into: the serializer of a queue is asked for where a job of it is quarantined."""

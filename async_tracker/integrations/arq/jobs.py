@@ -22,6 +22,7 @@ from async_tracker.instance.writer import Writer
 from async_tracker.integrations.arq.claims import Claims
 from async_tracker.integrations.arq.job_run import ArqRun
 from async_tracker.integrations.arq.outcomes import Circumstances, outcome
+from async_tracker.integrations.arq.tries import Tries
 from async_tracker.integrations.arq.wrapping import Wrapping
 from async_tracker.integrations.hook_failures import HookFailures
 
@@ -47,7 +48,8 @@ class _Tallies(dict[str | None, Tally]):
 class Jobs:
     """The jobs of one worker, and the three hooks that each of them passes. Closed, it lets every job pass untracked.
 
-    ``on_strangers`` is told the functions in the worker's table that are not wrapped, when a job has come to its end uncalled by us.
+    ``keep_try`` is awaited where a run was cancelled, if the worker keeps tries. ``on_strangers`` is told the functions in the worker's
+    table that are not wrapped, when a job has come to its end uncalled by us.
     """
 
     _runtime: Runtime
@@ -61,12 +63,21 @@ class Jobs:
     """None where nothing is wrapped: then neither names nor outcomes are known."""
     _queue: str
     _hold: str | None
+    _tries: Tries
     _tasks: Mapping[str, asyncio.Task[Any]] | None
     """arq's own: job id -> the task of its run. None where the worker is not known."""
 
-    def __init__(self, *, ctx_key: str, is_durable: bool, on_strangers: Callable[[Sequence[str]], None]) -> None:
+    def __init__(
+        self,
+        *,
+        ctx_key: str,
+        is_durable: bool,
+        on_strangers: Callable[[Sequence[str]], None],
+        keep_try: Callable[[ArqRun], Awaitable[None]],
+    ) -> None:
         self._ctx_key = ctx_key
         self._on_strangers = on_strangers
+        self._keep_try = keep_try
         self._is_durable = is_durable
         self._failed = HookFailures().note
         self._learn = self.learn
@@ -87,6 +98,7 @@ class Jobs:
         claims: Claims,
         worker: Any,
         wrapping: Wrapping | None,
+        tries: Tries,
         queue: str,
         hold: str | None,
     ) -> None:
@@ -94,7 +106,7 @@ class Jobs:
         tasks = worker.tasks if worker is not None else None
         self._runtime, self._claims, self._worker, self._wrapping = runtime, claims, worker, wrapping
         self._clock, self._writer, self._journal = runtime.clock, runtime.writer, runtime.journal
-        self._queue, self._hold, self._tasks = queue, hold, tasks
+        self._queue, self._hold, self._tasks, self._tries = queue, hold, tasks, tries
         self._held = claims.held if tasks is not None else {}
         self._new = runtime.journal.new
         self._tallies = _Tallies(runtime.journal.counts, queue)
@@ -135,7 +147,12 @@ class Jobs:
             if is_entered:
                 current.set(ctx.get(ctx_key))
             if user is not None:
-                await user(ctx)
+                try:
+                    await user(ctx)
+                except asyncio.CancelledError:
+                    if (left := ctx.get(ctx_key)) is not None and self._tries.most:
+                        self._tries.note(left)
+                    raise
 
         return hook
 
@@ -158,6 +175,8 @@ class Jobs:
                                 self._ended_in_sight(run)
                         else:
                             self._ended_otherwise(run)
+                            if self._tries.most and run.outcome == "cancelled":
+                                await self._keep_try(run)
                 except Exception as exc:  # the edge of a hook
                     self._failed(exc)
 
@@ -229,6 +248,7 @@ class Jobs:
         run.enqueued_at, run.due_at_ms = ctx.get("enqueue_time"), ctx.get("score")
         run.expects_name = self._wrapping is not None
         run.keeper = self._runtime
+        run.tries = self._tries if self._tries.most else None
         if self._tasks is not None:
             run.task = self._tasks.get(job_id)
         self._unfinished[run] = None

@@ -24,7 +24,13 @@ def arq_library(hooks: ArqHooks) -> Library:
     def make_adapter(client: Any, full_key: Callable[[str], bytes]) -> ArqAdapter:
         workers = hooks.workers
         own = workers[-1].serializer if workers else None
-        return ArqAdapter(client, receipt_key=full_key, serializer=own, serializer_of=hooks.serializer_of)
+        return ArqAdapter(
+            client,
+            receipt_key=full_key,
+            serializer=own,
+            serializer_of=hooks.serializer_of,
+            recovery_window=hooks.settings.recovery_window,
+        )
 
     return Library(
         name=LIBRARY,

@@ -11,13 +11,16 @@ from async_tracker.connections.access import describe
 from async_tracker.connections.calls import bounded
 from async_tracker.connections.link import Link
 from async_tracker.errors import StorageError
+from async_tracker.events.encoding import tries_count_event
 from async_tracker.instance.runtime import Runtime
 from async_tracker.integrations.arq.adapter import ArqAdapter, Serializer, SerializerOf
 from async_tracker.integrations.arq.choice import Choice
 from async_tracker.integrations.arq.claims import Claims, name_claims, stop_naming
 from async_tracker.integrations.arq.controls import ArqControls
+from async_tracker.integrations.arq.job_run import ArqRun
 from async_tracker.integrations.arq.jobs import Ctx, Hook, Jobs
 from async_tracker.integrations.arq.names import DEFAULT_QUEUE, LIBRARY
+from async_tracker.integrations.arq.tries import Tries
 from async_tracker.integrations.arq.wrapping import Wrapping, plain_text
 from async_tracker.integrations.footing import Footing
 from async_tracker.store.instance_record import Description, Note
@@ -66,7 +69,8 @@ class TrackedWorker:
         """The queue as arq knows it, where the tracker was told to call it something else: there its jobs are recovered."""
         self._serializer_of = serializer_of
         self._on_ended = on_ended
-        self.jobs = Jobs(ctx_key=ctx_key, is_durable=self._settings.durable, on_strangers=self._found_strangers)
+        self.tries = Tries(worker, most=int(self._settings.keep_tries) if worker is not None and choice is not None else 0)
+        self.jobs = Jobs(ctx_key=ctx_key, is_durable=self._settings.durable, on_strangers=self._found_strangers, keep_try=self._keep_try)
         self.wrapping: Wrapping | None = None
         if worker is not None and choice is not None:
             self.wrapping = Wrapping(
@@ -134,10 +138,20 @@ class TrackedWorker:
             on_renamed=self._renamed,
             controls=self.controls,
         )
-        claims = self.claims = Claims(runtime.pen, hears_ends=self.wrapping is None, find_run=self.jobs.find)
+        claims = self.claims = Claims(
+            runtime.pen, hears_ends=self.wrapping is None, keeps_tries=self.tries.most > 0, find_run=self.jobs.find
+        )
         if self.wrapping is not None:
             self.wrapping.put_in()
-        self.jobs.open(runtime=runtime, claims=claims, worker=self.worker, wrapping=self.wrapping, queue=self.queue, hold=self.hold)
+        self.jobs.open(
+            runtime=runtime,
+            claims=claims,
+            worker=self.worker,
+            wrapping=self.wrapping,
+            tries=self.tries,
+            queue=self.queue,
+            hold=self.hold,
+        )
         name_claims(self.pool, claims, main_task=self.main_task)
         if self.main_task is not None:
             self.main_task.add_done_callback(self._polling_ended)
@@ -185,7 +199,13 @@ class TrackedWorker:
         if self._is_apart():
             self._claims_link = Link(self.pool, namespace=self._settings.namespace, name=f"{link.name}:claims")
         client = self._claims_link.client if self._claims_link is not None else link.client
-        self.adapter = ArqAdapter(client, receipt_key=link.redis.full_key, serializer=self.serializer, serializer_of=self._serializer_of)
+        self.adapter = ArqAdapter(
+            client,
+            receipt_key=link.redis.full_key,
+            serializer=self.serializer,
+            serializer_of=self._serializer_of,
+            recovery_window=self._settings.recovery_window,
+        )
         return self.adapter
 
     # hooks
@@ -208,9 +228,35 @@ class TrackedWorker:
         self._replaced.append((kind, getattr(self.worker, kind), hook))
         setattr(self.worker, kind, hook)
 
+    # tries
+
+    async def _keep_try(self, run: ArqRun) -> None:
+        """A run was cancelled because the worker is told to stop: arq is about to give its claim back. Have it not count the try.
+
+        Where that cannot be noted, or too many of the job were, arq's count stands. Raises nothing but a cancellation.
+        """
+        claims, adapter, runtime = self.claims, self.adapter, self.runtime
+        if claims is None or adapter is None or runtime is None or not self.tries.may_keep(run, asyncio.current_task()):
+            return
+        record = run.record()
+        try:
+            if await bounded(adapter.keep_try(record), self._settings.hook_timeout):
+                claims.give_try_back(run.job_id)
+            else:
+                await bounded(runtime.announce(tries_count_event(record)), self._settings.hook_timeout)
+        except (StorageError, TimeoutError) as exc:
+            logger.warning(
+                "a try of job %s is counted although the worker was told to stop: %s", run.job_id, str(exc) or "Redis takes too long"
+            )
+
     # what is not as it was meant
 
     def _note_what_is_wrong(self) -> None:
+        if self._settings.keep_tries and not self.tries.most:
+            self._note(
+                "keep_tries is set, and tries are counted all the same: what a job was allowed is not known to hooks alone",
+                "write @tracker.install over the settings of the worker",
+            )
         fault = self.wrapping.fault if self.wrapping is not None else None
         if fault is not None:
             self._note(

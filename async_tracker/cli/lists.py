@@ -26,7 +26,7 @@ async def ps(target: Target) -> int:
     """Show instances and queues."""
     async with reach(target) as tracker:
         snapshot = await tracker.snapshot()
-        queues, why_not = await _queues(tracker)
+        queues, why_not = await known_queues(tracker)
         url = await redis_of(tracker)
         namespace = tracker.namespace
     if target.as_json:
@@ -54,7 +54,7 @@ async def ps(target: Target) -> int:
     return Ending.OK
 
 
-async def _queues(tracker: Tracker) -> tuple[list[QueueDepth], str | None]:
+async def known_queues(tracker: Tracker) -> tuple[list[QueueDepth], str | None]:
     """Read the queues, and tell why that cannot be done for some; the instances are worth showing all the same."""
     workers = [item.description for item in await tracker.stored_instances() if item.description.claims_server is not None]
     registry = tracker.footing.registry

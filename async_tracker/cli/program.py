@@ -201,6 +201,25 @@ def history(target: Target, *, function: str | None, queue: str | None, since: s
     return _do("history:history", target, function=function, queue=queue, since=since, step=step, ascii_only=ascii_only)
 
 
+@program.command(short_help="Watch it live in the terminal.")
+@click.option(
+    "--interval",
+    metavar="SECONDS",
+    type=_Seconds(min=0.2, max=3_600),
+    default=2.0,
+    show_default=True,
+    help="How long after one look the next one comes.",
+)
+@_reaching
+def top(target: Target, *, interval: float) -> int:
+    """Watch instances, jobs, functions and queues with their rates, live.
+
+    Keys: 1 to 4 or Tab choose what is shown, < and > the column that it is sorted by, r the direction, / what rows must have in them, the
+    space bar pauses, q ends it.
+    """
+    return _do("top.show:top", target, interval=interval)
+
+
 @program.command(short_help="Show what happened.")
 @click.option("--since", metavar="WHEN", help="Only events since then: 10m, 2h, 1d, a date and time, or the id of an event.")
 @click.option("--follow", "-f", is_flag=True, help="Then show new events as they happen; Ctrl-C ends it.")

@@ -10,7 +10,22 @@ import pytest
 import async_tracker
 from tests.cli.conftest import Cli
 
-COMMANDS = ["demo", "ps", "jobs", "orphans", "stats", "history", "events", "recover", "quarantine", "check", "doctor", "metrics", "serve"]
+COMMANDS = [
+    "demo",
+    "ps",
+    "jobs",
+    "orphans",
+    "stats",
+    "history",
+    "top",
+    "events",
+    "recover",
+    "quarantine",
+    "check",
+    "doctor",
+    "metrics",
+    "serve",
+]
 DEEPER = ["quarantine list", "quarantine show", "quarantine retry", "quarantine drop"]
 
 SAY_WHAT_HELP_LOADS = """

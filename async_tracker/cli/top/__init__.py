@@ -1,0 +1,1 @@
+"""``top``: instances, jobs, functions and queues, live in a terminal."""

@@ -2,6 +2,7 @@ from async_tracker.errors import (
     ConfigError,
     CorruptRecord,
     LeaseLost,
+    OrderFailed,
     StorageError,
     StorageUnavailable,
     TrackerError,
@@ -13,6 +14,7 @@ from async_tracker.namespace import Namespace, SyncNamespace
 from async_tracker.policy import InstanceState
 from async_tracker.records import (
     Answer,
+    Chain,
     Deploy,
     Durations,
     Event,
@@ -31,8 +33,11 @@ from async_tracker.records import (
     Recovery,
     RecoveryAction,
     Snapshot,
+    Stacks,
     StandingOrder,
     Stats,
+    ThreadStack,
+    WaitingJobs,
 )
 from async_tracker.tracker import Tracker
 
@@ -65,6 +70,10 @@ __all__ = [
     "RecoveryAction",
     "Snapshot",
     "StandingOrder",
+    "Stacks",
+    "WaitingJobs",
+    "ThreadStack",
+    "Chain",
     "Stats",
     "StorageError",
     "StorageUnavailable",
@@ -72,6 +81,7 @@ __all__ = [
     "Tracker",
     "TrackerError",
     "UnsupportedCommand",
+    "OrderFailed",
     "UnsupportedControl",
     "current_job",
 ]

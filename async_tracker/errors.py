@@ -7,6 +7,7 @@
      │    ├── StorageUnavailable              it could not be reached, or not in time
      │    └── CorruptRecord                   it holds something that this version cannot read
      ├── LeaseLost                            what was held was given to another worker
+     ├── OrderFailed                          an order to a worker came to nothing; it has the answer
      ├── UnsupportedControl                   a worker library cannot do what an order asks of its worker
      └── UnsupportedCommand                   the Namespace proxy cannot confine this command
 
@@ -50,6 +51,14 @@ class LeaseLost(TrackerError):
 
 class UnsupportedControl(TrackerError):
     """What an order asks of a worker, its library cannot do, or not in the way in which the worker runs. Nothing was done."""
+
+
+class OrderFailed(TrackerError):
+    """A worker did not do what it was asked, or did not answer; the text says why. ``outcome`` is an `OrderOutcome`."""
+
+    def __init__(self, text: str, outcome: str) -> None:
+        super().__init__(text)
+        self.outcome = outcome
 
 
 class UnsupportedCommand(TrackerError):

@@ -26,7 +26,7 @@ from async_tracker.control.aim import Aim
 from async_tracker.control.caller import caller
 from async_tracker.control.control import Control
 from async_tracker.control.orders import BEYOND_SECONDS
-from async_tracker.errors import StorageError, TrackerError, UnsupportedControl, WrongArgument
+from async_tracker.errors import OrderFailed, StorageError, TrackerError, UnsupportedControl, WrongArgument
 from async_tracker.events.encoding import EVENT_ID, EVENT_TYPES
 from async_tracker.events.listeners import Listener, Listeners
 from async_tracker.events.stream import EventStream
@@ -54,6 +54,7 @@ from async_tracker.records import (
     QueueDepth,
     Recovery,
     Snapshot,
+    Stacks,
     StandingOrder,
     Stats,
 )
@@ -63,6 +64,7 @@ from async_tracker.store.commands import Store
 from async_tracker.store.counters import BOUNDS
 from async_tracker.store.instance_record import Description, StoredInstance
 from async_tracker.store.reading import Reading
+from async_tracker.store.stacks_record import read_stacks
 
 logger = logging.getLogger("async_tracker")
 
@@ -651,6 +653,23 @@ class Tracker:
         check_argument_seconds("wait_until_idle", timeout=timeout)
         names = [instance_id] if isinstance(instance_id, str) else list(instance_id)
         return await self._control(None).ask(names, "idle", arguments={"seconds": timeout}, beyond=timeout + BEYOND_SECONDS)
+
+    async def stacks(self, instance_id: str, job_id: str | None = None, *, wait: float | None = None, by: str | None = None) -> Stacks:
+        """Tell what every thread of an instance does, and at which line each of its jobs in flight waits; no values of variables.
+
+        With ``job_id``, the runs of that job alone. The instance is given its own heartbeat interval and ``wait`` seconds, by default 2;
+        one whose event loop is blocked answers by its watchdog. ``by`` is who asks, by default the user and host of this process.
+
+        Raises OrderFailed where no such instance is registered, or it does not answer, or takes no such order.
+        """
+        check_argument_texts("stacks", instance_id=instance_id, job_id=job_id)
+        check_argument_seconds("stacks", wait=wait)
+        beyond = BEYOND_SECONDS if wait is None else wait
+        arguments = {"job_id": job_id} if job_id is not None else {}
+        (answer,) = await self._control(by).ask([instance_id], "stacks", arguments=arguments, beyond=beyond)
+        if answer.outcome is not OrderOutcome.DONE:
+            raise OrderFailed(f"{instance_id}: {answer.says}", answer.outcome)
+        return read_stacks(f"the answer of {instance_id}", answer.details)
 
     async def standing_orders(self) -> list[StandingOrder]:
         """Give the orders that stand for instances that register now."""

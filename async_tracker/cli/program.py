@@ -169,6 +169,18 @@ def jobs(target: Target, *, instance: str | None, function: str | None, limit: i
     return _do("lists:jobs", target, instance=instance, function=function, limit=limit, after=after)
 
 
+@program.command(short_help="Show the line at which each job of an instance waits.")
+@click.argument("instance")
+@click.option("--job", "job_id", metavar="ID", help="Only the runs of this job.")
+@_reaching
+def stacks(target: Target, *, instance: str, job_id: str | None) -> int:
+    """Show the line at which each job of an instance waits, equal ones once, and what its threads do; no values of variables.
+
+    INSTANCE is its id, its label, or the beginning of either. One whose event loop is blocked answers with its next word.
+    """
+    return _do("stacks:stacks", target, instance=instance, job_id=job_id)
+
+
 @program.command(short_help="Show the jobs of dead instances.")
 @_reaching
 def orphans(target: Target) -> int:

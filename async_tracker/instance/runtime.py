@@ -31,6 +31,7 @@ from async_tracker.instance.pulse import Pulse
 from async_tracker.instance.registration import Registration
 from async_tracker.instance.reporter import Reporter
 from async_tracker.instance.runs import Run
+from async_tracker.instance.stack_orders import StackOrders
 from async_tracker.instance.stacks import Observer
 from async_tracker.instance.sweep_loop import SweepLoop
 from async_tracker.instance.tasks import Failures, end_tasks, keep_running
@@ -176,6 +177,7 @@ class Runtime:
             is_leaving=lambda: self._is_stopped or self.registration.is_draining or (is_draining is not None and is_draining()),
         )
         self.duty.take_orders(self.orders)
+        StackOrders(self.observer).take_orders(self.orders)
         library = description.library
         depths = self.adapter.queues if self.adapter is not None else None
         history = HistoryKeeper(store=self.store, reading=Reading(self.store.redis), library=library, depths=depths)

@@ -97,6 +97,14 @@ def decode_stacks(key: str, raw: str | bytes) -> Stacks:
     """Read what `encode_stacks` wrote. Raises CorruptRecord for anything else."""
     try:
         stored = json.loads(raw)
+    except (ValueError, RecursionError) as exc:
+        raise CorruptRecord(key, f"no stacks that this version can read: {exc}") from exc
+    return read_stacks(key, stored)
+
+
+def read_stacks(key: str, stored: Any) -> Stacks:
+    """Read the JSON of what `encode_stacks` wrote. Raises CorruptRecord for anything else."""
+    try:
         return Stacks(
             instance_id=_text(stored["instance_id"]),
             taken_at=datetime.fromisoformat(stored["taken_at"]),
@@ -108,7 +116,7 @@ def decode_stacks(key: str, raw: str | bytes) -> Stacks:
                     count=int(item["count"]),
                     job_ids=_texts(item["job_ids"]),
                     function=None if item["function"] is None else _text(item["function"]),
-                    chain=_chain(item["chain"]),
+                    chain=read_chain(item["chain"]),
                 )
                 for item in stored["jobs"]
             ),
@@ -118,12 +126,13 @@ def decode_stacks(key: str, raw: str | bytes) -> Stacks:
         raise CorruptRecord(key, f"no stacks that this version can read: {exc}") from exc
 
 
-def _chain(stored: Mapping[str, Any]) -> Chain:
+def read_chain(stored: Mapping[str, Any]) -> Chain:
+    """Read the JSON of a chain. Raises KeyError, ValueError or TypeError for anything else."""
     return Chain(
         frames=_texts(stored["frames"]),
         ends=_text(stored["ends"]),
         thread=None if stored["thread"] is None else _text(stored["thread"]),
-        branches=tuple(map(_chain, stored["branches"])),
+        branches=tuple(map(read_chain, stored["branches"])),
         times=int(stored["times"]),
         left_out=int(stored["left_out"]),
     )

@@ -13,11 +13,15 @@ from async_tracker.instance.journal import Journal
 from async_tracker.instance.pen import Pen
 from async_tracker.instance.pulse import Pulse
 from async_tracker.policy import InstanceState, next_beat
+from async_tracker.store.counters import counters_in_parts
 from async_tracker.store.writes import Beat
 
 _ATTENTIVE_SECONDS = 60.0
 """For how long an instance that was given an order beats oftener: another one may follow, and answers go with beats."""
 _ATTENTIVE_INTERVAL = 0.5
+
+COUNTERS_IN_A_BEAT = 100
+"""What the server adds in well under a millisecond."""
 
 
 class Heartbeat:
@@ -39,27 +43,25 @@ class Heartbeat:
         self._acknowledged_state: InstanceState | None = None
         """The state in the last beat that Redis has taken."""
 
-    def beat(self, *, state: InstanceState, connections: str) -> Beat:
+    def beats(self, *, state: InstanceState, connections: str) -> list[Beat]:
         """Make the next beat, with what has changed since the last one that was taken. Only the holder of the pen's lock may send it.
 
-        ``connections`` is '' where they have not changed. It must be read before this call takes the beat's number, so that what the
-        watchdog says in between has a higher one.
+        Where more counters have changed than one beat may carry, there are further ones with counters alone. ``connections`` is ''
+        where they have not changed. It must be read before this call takes the beat's number, so that what the watchdog says in between
+        has a higher one.
         """
-        return Beat(
-            sequence=self._pen.next_number(),
-            connections=connections,
-            fields=self._fields(state),
-            counters=self._journal.unsent_counts(),
-        )
+        first, *others = list(counters_in_parts(self._journal.unsent_counts(), size=COUNTERS_IN_A_BEAT)) or [{}]
+        beats = [Beat(sequence=self._pen.next_number(), connections=connections, fields=self._fields(state), counters=first)]
+        return beats + [Beat(sequence=self._pen.next_number(), connections="", fields={}, counters=part) for part in others]
 
-    def last_beat(self, *, state: InstanceState) -> Beat | None:
-        """Make the beat for the end of the process, whose loop sends no more; None where Redis has all that it would say."""
+    def last_beats(self, *, state: InstanceState) -> list[Beat]:
+        """Make the beats for the end of the process, whose loop sends no more; none where Redis has all that they would say."""
         if state in (InstanceState.ALIVE, self._acknowledged_state) and not self._journal.unsent_counts():
-            return None
-        return self.beat(state=state, connections="")  # as they were registered: they end with the process
+            return []
+        return self.beats(state=state, connections="")  # as they were registered: they end with the process
 
     def was_taken(self, beat: Beat) -> None:
-        """Redis has taken this beat."""
+        """Redis has taken the first of some beats."""
         self._said_failing = str(beat.fields.get("failing", ""))
         self._acknowledged_state = InstanceState(str(beat.fields["state"]))
         self._journal.acknowledge_counts(beat.counters)

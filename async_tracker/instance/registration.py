@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from async_tracker.clock import ServerClock, monotonic_ms
 from async_tracker.config import Settings
@@ -173,21 +174,34 @@ class Registration:
     async def _send(self) -> Reply:
         async with self._pen.lock:
             sent_at_ms = monotonic_ms()
-            beat = self.next_beat()
+            beat, *others = self.next_beats()
             reply = await self._store.beat(self._pen.instance_id, beat)
         if reply.status is Status.WRITTEN:
             self._clock.correct(reply.now_ms, sent_at_ms=sent_at_ms, received_at_ms=monotonic_ms())
             self._heartbeat.was_taken(beat)
+            await self._send_counters(others)
         return reply
 
-    def next_beat(self) -> Beat:
-        """Make the next beat; only the holder of the pen's lock may send it."""
-        connections = self._changed_connections()
-        return self._heartbeat.beat(state=self._state, connections=connections)
+    async def _send_counters(self, beats: Sequence[Beat]) -> None:
+        """Send what the heartbeat had no room for, one message each: the server has a turn for others between two, and so has the writer.
 
-    def last_beat(self) -> Beat | None:
-        """Make the beat for the end of the process; None where Redis has all that it would say, or never knew the instance."""
-        return self._heartbeat.last_beat(state=self._state) if self.is_registered else None
+        What is not taken goes with the next heartbeat.
+        """
+        for beat in beats:
+            async with self._pen.lock:
+                numbered = replace(beat, sequence=self._pen.next_number())
+                if (await self._store.beat(self._pen.instance_id, numbered)).status is not Status.WRITTEN:
+                    return
+            self._journal.acknowledge_counts(beat.counters)
+
+    def next_beats(self) -> list[Beat]:
+        """Make the next beat, and those for the counters that it has no room for; only the holder of the pen's lock may send it."""
+        connections = self._changed_connections()
+        return self._heartbeat.beats(state=self._state, connections=connections)
+
+    def last_beats(self) -> list[Beat]:
+        """Make the beats for the end of the process; none where Redis has all that they would say, or never knew the instance."""
+        return self._heartbeat.last_beats(state=self._state) if self.is_registered else []
 
     def _failed(self, exc: StorageError) -> None:
         if not self.is_behind:

@@ -375,7 +375,7 @@ class Runtime:
             await self.store.leave(
                 self.instance_id,
                 writes=self.writer.last_writes(),
-                beat=self.registration.next_beat(),
+                beats=self.registration.next_beats(),
                 batches=self.batches.take(),
                 clock=self.clock,
                 lease=self.lease.resign(),
@@ -391,9 +391,9 @@ class Runtime:
             return
         if self._on_pulse is not None:
             self._on_pulse()
-        beat = self.registration.last_beat()
-        if beat is not None:
-            self.voice.say_last(beat, self.batches.take(), self.clock)
+        beats = self.registration.last_beats()
+        if beats:
+            self.voice.say_last(beats, self.batches.take(), self.clock)
 
 
 def _at_exit() -> None:

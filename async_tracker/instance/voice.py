@@ -199,12 +199,13 @@ class Voice:
 
     # for the end of the process
 
-    def say_last(self, beat: Beat, batches: Sequence[CountedBatch], clock: ServerClock) -> None:
-        """Send a beat and what was counted, where the loop did not live to, on a connection made for it; failing that, log and go on."""
+    def say_last(self, beats: Sequence[Beat], batches: Sequence[CountedBatch], clock: ServerClock) -> None:
+        """Send the last beats and batches, where the loop did not live to, on a connection made for it; failing that, log and go on."""
         client = self._link.sync_client(name=self._name, patience=_AT_EXIT_SECONDS)
         try:
             store = SyncStore(SyncNamespace(client, self._namespace))
-            store.beat(self._pen.instance_id, beat)
+            for beat in beats:
+                store.beat(self._pen.instance_id, beat)
             for batch in batches:
                 store.count(self._pen.instance_id, batch, clock=clock)
         except StorageError as exc:

@@ -101,7 +101,7 @@ class Store:
         instance_id: str,
         *,
         writes: Sequence[Write],
-        beat: Beat,
+        beats: Sequence[Beat],
         batches: Sequence[CountedBatch],
         clock: ServerClock,
         lease: tuple[str, str] | None,
@@ -114,7 +114,7 @@ class Store:
         calls: list[ScriptCall] = [
             (SCRIPTS["write"], *write_call(instance_id, each.sequence, started=each.started, ended=each.ended)) for each in writes
         ]
-        calls.append((SCRIPTS["beat"], *beat_call(instance_id, beat)))
+        calls += [(SCRIPTS["beat"], *beat_call(instance_id, beat)) for beat in beats]
         calls += [(SCRIPTS["count"], *_count_call(instance_id, batch, clock)) for batch in batches]
         if lease is not None:
             library, holder = lease

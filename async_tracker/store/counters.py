@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from async_tracker.records import OUTCOMES
 
@@ -152,6 +153,17 @@ def read_total(pair: str, fields: Mapping[str, str]) -> Total:
 
 
 _DIGITS = 16
+
+
+def counters_in_parts(counters: Mapping[str, int], *, size: int) -> Iterator[dict[str, int]]:
+    """Cut totals into parts of at most ``size``.
+
+    >>> list(counters_in_parts({"a": 1, "b": 2, "c": 3}, size=2))
+    [{'a': 1, 'b': 2}, {'c': 3}]
+    """
+    left = iter(counters.items())
+    while part := dict(islice(left, size)):
+        yield part
 
 
 def in_parts(counted: Iterable[Counted], *, size: int) -> Iterator[tuple[Counted, ...]]:

@@ -13,6 +13,9 @@ from async_tracker.integrations.dramatiq.tracked_worker import TrackedWorker
 from async_tracker.store.fitting import fit_whole
 from async_tracker.store.run_record import job_ref
 
+DUE_AT = "async_tracker_due_at"
+"""The option of a message that was delayed: when it was due, in ms."""
+
 
 class DramatiqRun(Run):
     """One run between its hooks, all of which run in the same thread.
@@ -54,7 +57,7 @@ class DramatiqRun(Run):
         self.function = message.actor_name
         self.queue = message.queue_name
         self.enqueued_at_ms = message.message_timestamp
-        self.due_at_ms = fit_whole(message.options.get("eta", message.message_timestamp))
+        self.due_at_ms = fit_whole(message.options.get(DUE_AT, message.message_timestamp))
         self.timeout = time_limit(tracked.worker.broker, message)
         if tracked.broker is not None:
             self.hold = tracked.broker.hold(message.queue_name, self.redis_message_id).encode()

@@ -18,7 +18,7 @@ from dramatiq.worker import Worker
 
 from async_tracker.connections.counterparts import async_counterpart
 from async_tracker.instance.runs import current
-from async_tracker.integrations.dramatiq.message_run import DramatiqRun
+from async_tracker.integrations.dramatiq.message_run import DUE_AT, DramatiqRun
 from async_tracker.integrations.dramatiq.outcomes import outcome
 from async_tracker.integrations.dramatiq.tracked_worker import TrackedWorker
 from async_tracker.integrations.footing import HasFooting
@@ -99,6 +99,10 @@ class TrackerMiddleware(Middleware):
                 logger.exception("tracking did not end in order; the sweep will find out")
 
     # messages
+
+    def before_delay_message(self, broker: DramatiqBroker, message: MessageProxy) -> None:
+        """Note in a message that this worker holds until it is due when that is: dramatiq drops it when it hands the message on."""
+        message.options[DUE_AT] = message.options.get("eta")
 
     def before_process_message(self, broker: DramatiqBroker, message: MessageProxy) -> None:
         """Put the run in flight. With ``durable``, wait until it is written, for ``hook_timeout`` seconds at most."""

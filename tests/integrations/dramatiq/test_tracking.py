@@ -1,8 +1,9 @@
 """What is known of dramatiq's processes and messages while all goes well."""
 
 import asyncio
+import time
 
-from async_tracker import Job, Tracker
+from async_tracker import FunctionStats, Job, Tracker
 from tests.harness.wait import wait_until
 from tests.integrations.dramatiq.masters import DONE_SECONDS, Masters
 
@@ -148,6 +149,28 @@ async def test_a_master_that_is_asked_to_leave_drains_and_leaves_nothing(masters
     assert await masters.tracker.instances() == []
     account = await masters.close()
     assert len(account.runs_of(message_id)) == 1
+
+
+async def test_the_wait_of_a_message_is_counted_from_when_it_was_due(masters: Masters):
+    for _ in range(3):
+        masters.send("hold", 0.0)
+    await asyncio.sleep(1.0)
+    masters.start(processes=1)
+    await masters.registered(1)
+    sent_at = time.time()
+    delayed = masters.send("report", 0.5, 0.0, delay_ms=5_000)
+    account = await masters.succeeded()
+    (run,) = account.runs_of(delayed)
+
+    async def waits() -> dict[str | None, FunctionStats]:
+        rows = {row.function: row for row in (await masters.tracker.stats(window=600)).functions}
+        return rows if set(rows) >= {"hold", "report"} and rows["hold"].started == 3 else {}
+
+    rows: dict[str | None, FunctionStats] = await wait_until(waits, timeout=DONE_SECONDS, description="the history has them")
+    assert (rows["hold"].queue_wait_p50 or 0.0) >= 0.9
+    late = run.started_at_ns / 1e9 - sent_at - 5.0
+    assert (rows["report"].queue_wait_max or 0.0) <= max(late, 0.0) * 1.1 + 2.0, "the five seconds of its delay are no wait"
+    await masters.close()
 
 
 async def test_queues_tell_what_waits_and_for_how_long(masters: Masters):

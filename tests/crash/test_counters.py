@@ -27,4 +27,7 @@ async def test_a_kill_takes_no_count_that_a_heartbeat_has_carried_and_counts_not
     stats = await fleet.tracker.stats()
     assert TOLD <= stats.succeeded <= TOLD + UNTOLD
     assert TOLD <= stats.started <= TOLD + UNTOLD
+    history = await fleet.tracker.stats(window=600)
+    assert TOLD <= history.succeeded <= TOLD + UNTOLD
+    assert TOLD <= history.started <= TOLD + UNTOLD
     await fleet.close()

@@ -105,6 +105,17 @@ def raised(replies: list[Any]) -> list[Any]:
     return replies
 
 
+def refusal(reply: Any) -> StorageError | None:
+    """Give the refusal that one reply of `run_scripts` is, as our own exception; None for an answer. Raises StorageUnavailable."""
+    try:
+        raised([reply])
+    except StorageUnavailable:
+        raise
+    except StorageError as exc:
+        return exc
+    return None
+
+
 def run_script_sync(client: Any, script: Script, keys: Sequence[str | bytes], arguments: Sequence[Argument]) -> Any:
     """Run a script on a synchronous client or proxy, as `run_script` does; for threads."""
     rest = [len(keys), *map(packed, keys), *map(packed, arguments)]

@@ -16,13 +16,17 @@ Contract:
   in the adapter's own words: a sweeper in another process, or the command line, has nothing else.
 * No method unpickles anything. Each works in batches that keep the server busy for a few milliseconds at most.
 * They raise StorageError when Redis refuses or is away; the sweep then tries again.
+* ``claims_of`` may give None between two parts of a long search: there its caller may stop, and go on later.
+* An adapter may have ``release_many`` as well (`ReleasesMany`): then the orphans of a mass death take a round trip for fifty and not
+  for one.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from async_tracker.errors import StorageError
 from async_tracker.records import QueueDepth
 from async_tracker.store.instance_record import Description
 from async_tracker.store.run_record import RunRecord, job_ref
@@ -87,7 +91,7 @@ class Adapter(Protocol):
         """What is put before its job ids in keys and sets; '' for the library whose ids are used as they are."""
         ...
 
-    def claims_of(self, dead: Mapping[str, Description | None]) -> AsyncIterator[Claim]:
+    def claims_of(self, dead: Mapping[str, Description | None]) -> AsyncIterator[Claim | None]:
         """Find what these dead instances hold; the description of an instance is None when it cannot be read."""
         ...
 
@@ -121,4 +125,13 @@ class Adapter(Protocol):
 
     async def queues(self, described: Sequence[Description]) -> list[QueueDepth]:
         """Tell how full the queues are that these instances work on."""
+        ...
+
+
+@runtime_checkable
+class ReleasesMany(Protocol):
+    """What an adapter may have in addition: many releases in one round trip."""
+
+    async def release_many(self, orphans: Sequence[tuple[RunRecord, float]]) -> list[Released | StorageError]:
+        """Do what ``release`` does for each of these orphans, with its delay, each in a step of its own; a refusal is an answer."""
         ...

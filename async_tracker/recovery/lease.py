@@ -5,6 +5,7 @@ the sweeper delays the next sweep by one turn of another instance, and not by th
 """
 
 import contextlib
+import time
 from dataclasses import dataclass
 
 from async_tracker.errors import StorageError
@@ -58,6 +59,7 @@ class Lease:
         self._name = name
         self._ttl_ms = int(ttl * 1000)
         self._held_by = ""
+        self._renewed_at = 0.0
 
     @property
     def is_held(self) -> bool:
@@ -70,7 +72,14 @@ class Lease:
         if not is_ours and await self._is_gone(standing, run_id=holder.run_id):
             is_ours, _, _ = await self._store.lease(self._name, holder.text, ttl_ms=self._ttl_ms, replacing=standing)
         self._held_by = holder.text if is_ours else ""
+        self._renewed_at = time.monotonic()
         return Election(is_ours=is_ours, instances=instances)
+
+    async def renew(self, holder: LeaseHolder) -> bool:
+        """Renew the lease in the middle of a long sweep, when a third of its time is over. Returns whether it is still ours."""
+        if time.monotonic() - self._renewed_at >= self._ttl_ms / 3000.0:
+            await self.elect(holder)
+        return self.is_held
 
     async def _is_gone(self, holder_text: str, *, run_id: str) -> bool:
         registered = connections_in(holder_text)

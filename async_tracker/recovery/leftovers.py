@@ -62,13 +62,36 @@ class Leftovers:
 
     async def find(self, instance_ids: Sequence[str], *, now_ms: int, adopt: bool) -> Left:
         """Find what these instances left: by our records, and by the claims that carry their names. ``adopt`` keeps the orphans."""
+        claims, unread = await self._claims(await self._described(instance_ids)) if self.adapter is not None else ({}, set())
+        return await self.sort(instance_ids, claims, unread, now_ms=now_ms, adopt=adopt)
+
+    async def search(self, instance_ids: Sequence[str]) -> "ClaimSearch":
+        """Begin to search the queues of these instances for their claims."""
+        return ClaimSearch(self, await self._described(instance_ids))
+
+    async def _described(self, instance_ids: Sequence[str]) -> dict[str, Description | None]:
+        read = await self._reading.instances(instance_ids)
+        return {name: read.found[name].description if name in read.found else None for name in instance_ids}
+
+    async def sort(
+        self,
+        instance_ids: Sequence[str],
+        claims: Mapping[str, Sequence[Claim]],
+        unread: set[str],
+        *,
+        now_ms: int,
+        adopt: bool,
+        is_whole: bool = True,
+    ) -> Left:
+        """Give what these instances left, where these are their claims, as far as is found. ``unread``: those whose claims cannot be read.
+
+        While the search goes on it is not ``is_whole``: then what rests on there being no other claim is left out.
+        """
         read, listed = await self._reading.instances_and_refs(instance_ids)
-        described = {name: read.found[name].description if name in read.found else None for name in instance_ids}
-        claims, unread = await self._claims(described)
         refs = {ref for of_one in listed.values() for ref in of_one} | {claim.ref for of_one in claims.values() for claim in of_one}
         # What was adopted is read after the claims. Another sweeper that is at work here adopts an orphan before it releases it: so an
         # orphan whose claim is gone already is found among the adopted, and is not taken for one of which nothing is known.
-        adopted, runs = await self._reading.adopted_and_runs(instance_ids, sorted(refs))
+        adopted, runs, have_run = await self._reading.adopted_and_runs(instance_ids, sorted(refs))
         dead = [
             Dead(
                 instance_id=name,
@@ -76,10 +99,11 @@ class Leftovers:
                 refs=listed.get(name, ()),
                 claims=claims.get(name, ()),
                 adopted=adopted[name],
+                had_run=name in have_run,
             )
             for name in instance_ids
         ]
-        left = sort_out(dead, runs, library=self._library, now_ms=now_ms)
+        left = sort_out(dead, runs, library=self._library, now_ms=now_ms, is_whole=is_whole)
         for name in instance_ids if adopt else ():
             found = [orphan.record for orphan in left.orphans if orphan.stands and orphan.record.instance_id == name]
             try:
@@ -91,6 +115,10 @@ class Leftovers:
                 unread.add(name)
         return _without(left, unread) if unread else left
 
+    async def claims_one_by_one(self, described: Mapping[str, Description | None]) -> tuple[dict[str, list[Claim]], set[str]]:
+        """Give the claims of these instances where a search for those of all has failed, and those of which they cannot be read."""
+        return await self._claims(described)
+
     async def _claims(self, described: Mapping[str, Description | None]) -> tuple[dict[str, list[Claim]], set[str]]:
         """Give the claims of these instances, and those of which they cannot be read.
 
@@ -101,7 +129,8 @@ class Leftovers:
             return claims, set()
         try:
             async for claim in self.adapter.claims_of(described):
-                claims.setdefault(claim.instance_id, []).append(claim)
+                if claim is not None:
+                    claims.setdefault(claim.instance_id, []).append(claim)
         except Exception as exc:  # an adapter may be of any library; what Redis refuses to all is no matter of one instance
             if isinstance(exc, StorageError) and not is_of_wrong_type(exc):
                 raise
@@ -201,3 +230,40 @@ def _without(left: Left, unread: set[str]) -> Left:
         fetched=tuple(claim for claim in left.fetched if claim.instance_id not in unread),
         unread=frozenset(unread),
     )
+
+
+class ClaimSearch:
+    """A search for the claims of some dead instances, in parts: a queue may have a million ids."""
+
+    def __init__(self, leftovers: Leftovers, described: Mapping[str, Description | None]) -> None:
+        self._leftovers = leftovers
+        self._described = described
+        self._going = leftovers.adapter.claims_of(described) if leftovers.adapter is not None else None
+        self.claims: dict[str, list[Claim]] = {}
+        """What was found so far, by instance."""
+        self.unread: set[str] = set()
+        self.is_over = False
+
+    @property
+    def instance_ids(self) -> list[str]:
+        """The instances whose claims are searched for."""
+        return list(self._described)
+
+    async def step(self) -> bool:
+        """Go through the next part; tells whether claims were found there. Raises StorageError."""
+        found = False
+        try:
+            while self._going is not None:
+                claim = await anext(self._going)
+                if claim is None:
+                    return found
+                self.claims.setdefault(claim.instance_id, []).append(claim)
+                found = True
+        except StopAsyncIteration:
+            pass
+        except Exception as exc:  # an adapter may be of any library: then each instance is looked at alone, as bad data may be in the way
+            if isinstance(exc, StorageError) and not is_of_wrong_type(exc):
+                raise
+            self.claims, self.unread = await self._leftovers.claims_one_by_one(self._described)
+        self.is_over = True
+        return found

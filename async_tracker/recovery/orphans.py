@@ -48,10 +48,14 @@ class Dead:
     refs: Sequence[str]
     claims: Sequence[Claim]
     adopted: Mapping[str, RunRecord] = field(default_factory=dict)
+    had_run: bool = False
+    """An earlier sweep has settled runs of it."""
 
 
-def sort_out(dead: Sequence[Dead], runs: Mapping[str, RunRecord], *, library: str, now_ms: int) -> Left:
+def sort_out(dead: Sequence[Dead], runs: Mapping[str, RunRecord], *, library: str, now_ms: int, is_whole: bool = True) -> Left:
     """Give the orphans, the oldest first, and what was only fetched. ``runs``: the record that stands in Redis for each ref.
+
+    While not all claims are found, it is not ``is_whole``: then what rests on there being no other claim is left out.
 
     Where the library does not say which of its claims were started, our records do. If an instance held claims but never recorded a
     run, it died right after fetching. Any of these jobs may have killed it, so all count as orphans.
@@ -68,7 +72,7 @@ def sort_out(dead: Sequence[Dead], runs: Mapping[str, RunRecord], *, library: st
     orphans: list[FoundOrphan] = []
     fetched: list[Claim] = []
     for one in dead:
-        sorter = _Sorter(one, runs, library=library, now_ms=now_ms)
+        sorter = _Sorter(one, runs, library=library, now_ms=now_ms, is_whole=is_whole)
         orphans += sorter.listed()
         more, rest = sorter.unlisted()
         orphans += more
@@ -79,7 +83,8 @@ def sort_out(dead: Sequence[Dead], runs: Mapping[str, RunRecord], *, library: st
 class _Sorter:
     """Sorts out what one instance left."""
 
-    def __init__(self, dead: Dead, runs: Mapping[str, RunRecord], *, library: str, now_ms: int) -> None:
+    def __init__(self, dead: Dead, runs: Mapping[str, RunRecord], *, library: str, now_ms: int, is_whole: bool) -> None:
+        self._is_whole = is_whole
         self._dead = dead
         self._library = library
         self._now_ms = now_ms
@@ -92,14 +97,15 @@ class _Sorter:
 
     def listed(self) -> list[FoundOrphan]:
         """Give the orphans that our records list, each with the claim that belongs to it: a run with a record has started."""
-        return [self._found(ref, self._own.get(ref), self._take_claim(ref, self._own.get(ref))) for ref in self._dead.refs]
+        found = [(ref, self._own.get(ref), self._take_claim(ref, self._own.get(ref))) for ref in self._dead.refs]
+        return [self._found(*one) for one in found if self._is_whole or one[1] is not None]
 
     def unlisted(self) -> tuple[list[FoundOrphan], list[Claim]]:
         """Give what is known by the library's claims alone: orphans, and what was only fetched."""
-        is_known = bool(self._own) or any(claim.started for claim in self._dead.claims)
+        is_known = self._dead.had_run or bool(self._own) or any(claim.started for claim in self._dead.claims)
         any_may_have_started = not is_known and not self._is_draining
         orphans, fetched = [], []
-        for claim in [claim for claims in self._claims.values() for claim in claims]:
+        for claim in [claim for claims in self._claims.values() for claim in claims if self._is_whole or claim.started is not None]:
             if claim.started or (claim.started is None and any_may_have_started):
                 orphans.append(self._found(claim.ref, None, claim))
             else:

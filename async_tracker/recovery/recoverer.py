@@ -9,7 +9,8 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from async_tracker.connections.calls import is_of_wrong_type
@@ -17,9 +18,9 @@ from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.events.encoding import encode_event, facts_of, orphaned_event, tries_count_event
 from async_tracker.policy import apart, is_poison, recovery_delay
 from async_tracker.records import Recovery, RecoveryAction
-from async_tracker.recovery.adapter import Adapter, Claim, QuarantinedPayload, Released
-from async_tracker.recovery.leftovers import Leftovers
-from async_tracker.recovery.orphans import FoundOrphan
+from async_tracker.recovery.adapter import Adapter, Claim, QuarantinedPayload, Released, ReleasesMany
+from async_tracker.recovery.leftovers import ClaimSearch, Leftovers
+from async_tracker.recovery.orphans import FoundOrphan, Left
 from async_tracker.recovery.quarantine import quarantine_error, quarantined_fields
 from async_tracker.store.commands import Store
 from async_tracker.store.counters import QUARANTINES, field_name
@@ -35,6 +36,11 @@ _ACTIONS = {
     Released.TAKEN: RecoveryAction.TAKEN,
     Released.NOTHING: RecoveryAction.LEFT,
 }
+
+_RELEASES = (RecoveryAction.RECOVERED, RecoveryAction.DELAYED)
+
+_INSTANCES_AT_ONCE = 5
+"""How many dead instances are sorted out at a time: some hundred orphans, which is what the loop is held for."""
 
 _NOT_RECOVERED = "job %s of dead instance %s cannot be recovered yet, the next sweep tries again: %s"
 
@@ -90,10 +96,45 @@ class _Death:
     position: int
 
 
+class _Backlog:
+    """What was found of dead instances and is not done yet."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[_Death] = deque()
+        self.begun: set[str] = set()
+        """The instances whose recorded orphans were found."""
+        self.search: ClaimSearch | None = None
+        self.searched: set[str] = set()
+        """The instances whose queues were gone through."""
+        self.tried: set[tuple[str, str, str]] = set()
+        """The orphans that were in line: each is tried once, until all is looked at anew."""
+        self.given_back: set[Claim] = set()
+        self.together: dict[str, _DiedTogether] = {}
+        self.unread: set[str] = set()
+        """Bad data is in the way at these."""
+
+    def keep_only(self, instance_ids: Sequence[str]) -> None:
+        """Forget what belongs to other instances: they are not dead any more, or another sweeper has buried them."""
+        wanted = set(instance_ids)
+        self.waiting = deque(death for death in self.waiting if death.orphan.record.instance_id in wanted)
+        self.begun &= wanted
+        self.searched &= wanted
+        self.unread &= wanted
+
+    def take(self, count: int) -> list[_Death]:
+        """Take the next orphans."""
+        return [self.waiting.popleft() for _ in range(min(count, len(self.waiting)))]
+
+    def is_done(self, instance_ids: Sequence[str]) -> bool:
+        """Tell whether nothing is left to do for these instances, except to bury them."""
+        return not self.waiting and self.search is None and self.searched.issuperset(instance_ids)
+
+
 class Recoverer:
     """Recovers the orphans of instances that were declared dead. Raises StorageError when Redis refuses or is away.
 
-    ``on_event`` is called with each event of which a recovery is the cause, as JSON.
+    ``on_event`` is called with each event of which a recovery is the cause, as JSON. ``at_once`` orphans are released, and settled, in
+    one round trip, each by a script of its own.
     """
 
     def __init__(
@@ -105,7 +146,10 @@ class Recoverer:
         leftovers: Leftovers,
         limits: RecoveryLimits,
         on_event: Callable[[str], None],
+        at_once: int = 50,
     ) -> None:
+        self._at_once = at_once
+        self._backlog = _Backlog()
         self._store = store
         self._reading = reading
         self._adapter = adapter
@@ -114,46 +158,162 @@ class Recoverer:
         self._on_event = on_event
         self._logged_failures: set[str] = set()
 
-    async def recover(self, instance_ids: Sequence[str], *, now_ms: int, dry_run: bool = False, within: float | None = None) -> Recovered:
-        """Recover what these dead instances left, the oldest first, and bury those that have nothing left.
+    async def recover(
+        self,
+        instance_ids: Sequence[str],
+        *,
+        now_ms: int,
+        dry_run: bool = False,
+        within: float | None = None,
+        on_the_way: Callable[[], Awaitable[bool]] | None = None,
+    ) -> Recovered:
+        """Recover what these dead instances left, and bury those that have nothing left: recorded orphans first, the oldest of them first.
 
-        After ``within`` seconds no further orphan is begun; an instance with orphans left stays among the dead, for the next time.
+        Then the queues are searched for claims that no record knows, in parts. After ``within`` seconds no further part is begun; what
+        was found and not done by then is kept for the next call, and an instance with orphans left stays among the dead. Where
+        ``on_the_way``, which is called now and then, returns False, nothing further is done either.
         With ``dry_run`` nothing is changed, and what is returned is what would be done.
         """
-        left = await self._leftovers.find(instance_ids, now_ms=now_ms, adopt=not dry_run)
+        if dry_run:
+            left = await self._leftovers.find(instance_ids, now_ms=now_ms, adopt=False)
+            return Recovered(done=tuple([self._plan(death, dry_run=True) for death in await self._deaths(left.orphans, {}, now_ms=now_ms)]))
+        backlog, self._backlog = self._backlog, _Backlog()  # what raises in between leaves none: the next call looks at all anew
+        backlog.keep_only(instance_ids)
         until = time.monotonic() + within if within is not None else math.inf
         done: list[Recovery] = []
         hindered = False
-        for number, death in enumerate(await self._deaths(left.orphans, now_ms=now_ms)):
-            if number and time.monotonic() >= until:
+        while backlog.waiting or await self._find_more(backlog, instance_ids, now_ms=now_ms):
+            part = backlog.take(self._at_once)
+            results = await self._recover_some(part)
+            done += [result for result in results if isinstance(result, Recovery)]
+            hindered = hindered or True in results
+            is_ours = on_the_way is None or await on_the_way()
+            if not is_ours or (time.monotonic() >= until and not backlog.is_done(instance_ids)):
+                self._backlog = backlog
                 return Recovered(done=tuple(done), ran_out=True, hindered=hindered)
-            plan = self._plan(death, dry_run=dry_run)
-            try:
-                result = plan if dry_run else await self._carry_out(death.orphan, plan)
-            except StorageUnavailable:
-                raise
-            except Exception as exc:  # the edge of the loop: an adapter may be of any library, and one orphan must not hold up the others
-                hindered = hindered or not is_of_wrong_type(exc)  # no other instance is less hindered by bad data
-                self._log_failure(death.orphan, exc)
-                continue
-            if result is not None:
-                done.append(result)
-        if not dry_run:
-            await self._give_back(left.fetched)
-            for instance_id in instance_ids:
-                if instance_id not in left.unread:
-                    await self._leftovers.bury(instance_id)
+        for instance_id in instance_ids:
+            if instance_id not in backlog.unread:
+                await self._leftovers.bury(instance_id)
         return Recovered(done=tuple(done), hindered=hindered)
 
-    async def _deaths(self, orphans: Sequence[FoundOrphan], *, now_ms: int) -> list[_Death]:
+    async def _find_more(self, backlog: "_Backlog", instance_ids: Sequence[str], *, now_ms: int) -> bool:
+        """Find the next orphans of these instances, if there may be any: first what is recorded, then what the queues hold.
+
+        What rests on all claims being known waits until they are: a job that would be quarantined, of which it counts what died with it.
+        """
+        new = [name for name in instance_ids if name not in backlog.begun][:_INSTANCES_AT_ONCE]
+        if new:
+            left = await self._leftovers.sort(new, {}, set(), now_ms=now_ms, adopt=True, is_whole=False)
+            backlog.begun.update(new)
+            backlog.unread |= left.unread
+            await self._wait_in_line(backlog, left, now_ms=now_ms, is_whole=False)
+            return True
+        if backlog.search is None:
+            unsearched = [name for name in instance_ids if name not in backlog.searched]
+            if not unsearched:
+                return False
+            backlog.search = await self._leftovers.search(unsearched)
+        search = backlog.search
+        has_found = await search.step()
+        if has_found or search.is_over:
+            names = [name for name in search.instance_ids if search.is_over or name in search.claims]
+            await self._sort_searched(backlog, search, names, now_ms=now_ms)
+        if search.is_over:
+            backlog.searched.update(search.instance_ids)
+            backlog.search = None
+        return True
+
+    async def _sort_searched(self, backlog: "_Backlog", search: ClaimSearch, names: Sequence[str], *, now_ms: int) -> None:
+        for start in range(0, len(names), _INSTANCES_AT_ONCE):
+            part = names[start : start + _INSTANCES_AT_ONCE]
+            unread = {name for name in part if name in search.unread}
+            left = await self._leftovers.sort(part, search.claims, unread, now_ms=now_ms, adopt=True, is_whole=search.is_over)
+            backlog.unread |= left.unread
+            await self._give_back([claim for claim in left.fetched if claim not in backlog.given_back])
+            backlog.given_back.update(left.fetched)
+            await self._wait_in_line(backlog, left, now_ms=now_ms, is_whole=search.is_over)
+
+    async def _wait_in_line(self, backlog: "_Backlog", left: Left, *, now_ms: int, is_whole: bool) -> None:
+        new = [orphan for orphan in left.orphans if _named(orphan) not in backlog.tried]
+        most = math.inf if is_whole else self._limits.max_recoveries
+        for death in await self._deaths(new, backlog.together, now_ms=now_ms, most=most):
+            backlog.tried.add(_named(death.orphan))
+            backlog.waiting.append(death)
+
+    async def _recover_some(self, deaths: Sequence[_Death]) -> list[Recovery | bool]:
+        """Recover some orphans, most of them in two round trips for all. Gives of each what was done; True where it was hindered."""
+        plans = [(death.orphan, self._plan(death, dry_run=False)) for death in deaths]
+        at_once = [pair for pair in plans if pair[1].action in _RELEASES] if isinstance(self._adapter, ReleasesMany) else []
+        results: list[Recovery | bool] = []
+        if len(at_once) > 1 and isinstance(self._adapter, ReleasesMany):
+            try:
+                released = await self._adapter.release_many([(orphan.record, plan.delay) for orphan, plan in at_once])
+            except StorageUnavailable:
+                raise
+            except Exception as exc:  # the edge of an adapter, which may be of any library: then one after the other
+                logger.debug("orphans are released one after the other: %r", exc)
+                at_once = []
+            else:
+                results += await self._settle_some(at_once, released)
+        else:
+            at_once = []
+        for orphan, plan in plans:
+            if not any(orphan is done for done, _ in at_once):
+                results.append(await self._recover_one(orphan, plan))
+        return results
+
+    async def _settle_some(
+        self, planned: Sequence[tuple[FoundOrphan, Recovery]], released: Sequence[Released | StorageError]
+    ) -> list[Recovery | bool]:
+        results: list[Recovery | bool] = []
+        acted: list[tuple[FoundOrphan, Recovery]] = []
+        settlements: list[Settlement] = []
+        for (orphan, plan), how in zip(planned, released, strict=True):
+            if isinstance(how, StorageError):
+                results.append(self._failed(orphan, how))
+            elif how is Released.QUARANTINED:
+                results.append(await self._recover_one(orphan, plan))
+            else:
+                is_released = how in (Released.RELEASED, Released.COUNTED)
+                result = plan if is_released else _replaced(plan, _ACTIONS[how])
+                acted.append((orphan, result))
+                settlements.append(self._settlement(orphan, result, None, is_counted=how is Released.COUNTED))
+        window_ms = int(self._limits.recovery_window * 1000)
+        for (orphan, result), settlement, settled in zip(
+            acted, settlements, await self._store.settle_many(settlements, window_ms=window_ms), strict=True
+        ):
+            if isinstance(settled, StorageError):
+                results.append(self._failed(orphan, settled))
+            else:
+                self._announce(result, settlement, settled)
+                results += [result] if settled else []
+        return results
+
+    async def _recover_one(self, orphan: FoundOrphan, plan: Recovery) -> Recovery | bool:
+        try:
+            return await self._carry_out(orphan, plan) or False
+        except StorageUnavailable:
+            raise
+        except Exception as exc:  # the edge of the loop: an adapter may be of any library, and one orphan must not hold up the others
+            return self._failed(orphan, exc)
+
+    def _failed(self, orphan: FoundOrphan, exc: Exception) -> bool:
+        """Log that an orphan could not be recovered. Returns whether another instance may be less hindered: not by bad data."""
+        self._log_failure(orphan, exc)
+        return not is_of_wrong_type(exc)
+
+    async def _deaths(
+        self, orphans: Sequence[FoundOrphan], by_instance: dict[str, _DiedTogether], *, now_ms: int, most: float = math.inf
+    ) -> list[_Death]:
+        """Count the deaths of each job, and put it beside those that died with it; those that count more than ``most`` are left out."""
         since_ms = now_ms - int(self._limits.recovery_window * 1000)
         before = await self._reading.deaths(sorted({orphan.record.ref for orphan in orphans}), since_ms=since_ms)
-        by_instance: dict[str, _DiedTogether] = {}
         deaths = []
         for orphan in orphans:
-            together = by_instance.setdefault(orphan.record.instance_id, _DiedTogether())
             times = _deaths_of(orphan, before[orphan.record.ref])
-            deaths.append(_Death(orphan, times, together, together.add(orphan, times)))
+            if times <= most or not orphan.counts:
+                together = by_instance.setdefault(orphan.record.instance_id, _DiedTogether())
+                deaths.append(_Death(orphan, times, together, together.add(orphan, times)))
         return deaths
 
     async def _give_back(self, fetched: Sequence[Claim]) -> None:
@@ -223,26 +383,37 @@ class Recoverer:
         return result if await self._settle(orphan, result, kept, is_counted=is_counted) else None
 
     async def _settle(self, orphan: FoundOrphan, result: Recovery, kept: QuarantinedPayload | None, *, is_counted: bool) -> bool:
+        settlement = self._settlement(orphan, result, kept, is_counted=is_counted)
+        settled = await self._store.settle(settlement, window_ms=int(self._limits.recovery_window * 1000))
+        self._announce(result, settlement, settled)
+        return settled is not Settled.BEFORE
+
+    def _settlement(self, orphan: FoundOrphan, result: Recovery, kept: QuarantinedPayload | None, *, is_counted: bool) -> Settlement:
         acted = result.action in (RecoveryAction.RECOVERED, RecoveryAction.DELAYED, RecoveryAction.QUARANTINED)
         counters = ["orphaned"] if acted or result.action is RecoveryAction.LEFT else []
         if result.action in (RecoveryAction.RECOVERED, RecoveryAction.DELAYED):
             counters.append("recovered")
         beside = (QUARANTINES,) if kept is not None else ()
-        settlement = Settlement(
+        return Settlement(
             record=orphan.record,
             counts=acted and orphan.counts,
             events=(*_events(orphan, result), *_counted(orphan, is_counted)) if counters else (),
             counters=(*(field_name(result.function, result.queue, counter) for counter in counters), *beside),
             quarantined=quarantined_fields(result, kept) if kept is not None else None,
         )
-        window_ms = int(self._limits.recovery_window * 1000)
-        settled = await self._store.settle(settlement, window_ms=window_ms)
+
+    def _announce(self, result: Recovery, settlement: Settlement, settled: Settled) -> None:
+        """Say what was done, in the log and to the callbacks; nothing where another sweeper had settled it."""
         if settled:
             facts = {"job_id": result.job_id, "instance_id": result.instance_id, "action": str(result.action), "delay": result.delay}
             logger.warning("job %s was left by dead instance %s: %s", result.job_id, result.instance_id, result.action, extra=facts)
             for event in settlement.events[1 if settled is Settled.ANNOUNCED else 0 :]:
                 self._on_event(event)
-        return settled is not Settled.BEFORE
+
+
+def _named(orphan: FoundOrphan) -> tuple[str, str, str]:
+    record = orphan.record
+    return record.instance_id, record.ref, record.token
 
 
 def _deaths_of(orphan: FoundOrphan, runs: Sequence[str]) -> int:

@@ -4,7 +4,7 @@ Which instance sweeps is decided by the lease, and how often by the loop of the 
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from async_tracker.config import Settings
@@ -86,10 +86,11 @@ class Sweeper:
         """Whether it recovers orphans; otherwise it announces them, and they stay listed until another process recovers them."""
         return self._recoverer is not None
 
-    async def sweep(self, run_id: str, *, within: float | None = None) -> Swept:
+    async def sweep(self, run_id: str, *, within: float | None = None, on_the_way: Callable[[], Awaitable[bool]] | None = None) -> Swept:
         """Judge every instance of our library, declare the dead ones dead, recover their orphans.
 
-        ``run_id`` is the server's. After ``within`` seconds of recovering, the other orphans are left to the next sweep.
+        ``run_id`` is the server's. After ``within`` seconds of recovering, or where ``on_the_way`` returns False, the other orphans are
+        left to the next sweep.
         """
         findings, verdicts = await self.judge_all(run_id)
         observation = findings.observation
@@ -100,7 +101,7 @@ class Sweeper:
                 died_at_ms[name] = observation.now_ms
             await self._note_stall(name, verdict)
         living = [name for name in verdicts if name not in died_at_ms]
-        recovered = await self._recover(died_at_ms, living, now_ms=observation.now_ms, within=within)
+        recovered = await self._recover(died_at_ms, living, now_ms=observation.now_ms, within=within, on_the_way=on_the_way)
         return Swept(
             done=recovered.done,
             ran_out=recovered.ran_out,
@@ -180,7 +181,15 @@ class Sweeper:
             await self._store.publish(event, counter=STALLS)
             self._on_event(event)
 
-    async def _recover(self, died_at_ms: Mapping[str, int], living: Sequence[str], *, now_ms: int, within: float | None) -> Recovered:
+    async def _recover(
+        self,
+        died_at_ms: Mapping[str, int],
+        living: Sequence[str],
+        *,
+        now_ms: int,
+        within: float | None,
+        on_the_way: Callable[[], Awaitable[bool]] | None,
+    ) -> Recovered:
         """Recover what these dead instances left, or only announce it; what cannot be distinguished from others' claims is left."""
         if not died_at_ms:
             return Recovered()
@@ -189,7 +198,7 @@ class Sweeper:
             self._note_indistinct(indistinct)
             await self._leftovers.forget({name: died_at_ms[name] for name in indistinct}, now_ms=now_ms)
         if distinct and self._recoverer is not None:
-            return await self._recoverer.recover(distinct, now_ms=now_ms, within=within)
+            return await self._recoverer.recover(distinct, now_ms=now_ms, within=within, on_the_way=on_the_way)
         if distinct:
             await self._leftovers.announce({name: died_at_ms[name] for name in distinct}, now_ms=now_ms)
         return Recovered()
@@ -228,10 +237,12 @@ def make_sweeper(
     library: str,
     on_event: Callable[[str], None],
     presence: Presence | None = None,
+    at_once: int = 50,
 ) -> Sweeper:
     """Compose a sweeper; without an adapter, or with ``recover=False``, it only watches.
 
-    ``presence`` is by default that of a process that is never taken to be out of reach.
+    ``presence`` is by default that of a process that is never taken to be out of reach. ``at_once`` orphans are recovered in one round
+    trip.
     """
     reading = Reading(store.redis)
     window = settings.recovery_window
@@ -239,7 +250,9 @@ def make_sweeper(
     recoverer = None
     if adapter is not None and settings.recover:
         limits = RecoveryLimits(max_recoveries=settings.max_recoveries, recovery_window=window)
-        recoverer = Recoverer(store=store, reading=reading, adapter=adapter, leftovers=leftovers, limits=limits, on_event=on_event)
+        recoverer = Recoverer(
+            store=store, reading=reading, adapter=adapter, leftovers=leftovers, limits=limits, on_event=on_event, at_once=at_once
+        )
     return Sweeper(
         store=store,
         reading=reading,

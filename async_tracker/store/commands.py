@@ -4,8 +4,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from async_tracker.clock import ServerClock
-from async_tracker.connections.calls import ScriptCall, call, call_many, raised, run_script, run_scripts
+from async_tracker.connections.calls import ScriptCall, call, call_many, raised, refusal, run_script, run_scripts
 from async_tracker.connections.replies import Argument, pairs, text
+from async_tracker.errors import StorageError
 from async_tracker.store import keys
 from async_tracker.store.counters import DEATHS, CountedBatch
 from async_tracker.store.observation import Observation
@@ -166,21 +167,14 @@ class Store:
 
     async def settle(self, settlement: Settlement, *, window_ms: int) -> Settled:
         """Settle one orphan, once: forget its record, count its death, announce what became of it."""
-        record = settlement.record
-        names = [keys.DEAD, keys.jobs(record.instance_id), keys.job(record.ref), keys.recoveries(record.ref), keys.EVENTS]
-        names += [keys.STATS, keys.QUARANTINE, keys.quarantined(record.ref)]
-        names += [keys.orphans(record.instance_id), keys.settled(record.instance_id), keys.told(record.instance_id)]
-        arguments: list[Argument] = [
-            record.instance_id,
-            record.ref,
-            record.token,
-            run_mark(record.token),
-            int(settlement.counts),
-            window_ms,
-        ]
-        arguments += [EVENTS_KEPT, EVENTS_SECONDS, STATS_SECONDS, len(settlement.events), len(settlement.counters)]
-        arguments += [*settlement.events, *settlement.counters, *flat(settlement.quarantined or {})]
+        names, arguments = _settle_call(settlement, window_ms)
         return Settled(int(await self._run("settle", names, *arguments)))
+
+    async def settle_many(self, settlements: Sequence[Settlement], *, window_ms: int) -> list[Settled | StorageError]:
+        """Do what `settle` does for each of these, each a step of its own, in one round trip; a refusal is an answer."""
+        calls: list[ScriptCall] = [(SCRIPTS["settle"], *_settle_call(each, window_ms)) for each in settlements]
+        replies = await run_scripts(self.redis, calls)
+        return [refusal(reply) or Settled(int(checked("settle", reply))) for reply in replies]
 
     async def bury(self, instance_id: str) -> bool:
         """Forget a dead instance that has no orphan left."""
@@ -313,3 +307,21 @@ def _reply(reply: Any) -> Reply:
 
 def _two(reply: Any) -> tuple[int, int]:
     return int(reply[0]), int(reply[1])
+
+
+def _settle_call(settlement: Settlement, window_ms: int) -> tuple[list[str], list[Argument]]:
+    record = settlement.record
+    names = [keys.DEAD, keys.jobs(record.instance_id), keys.job(record.ref), keys.recoveries(record.ref), keys.EVENTS]
+    names += [keys.STATS, keys.QUARANTINE, keys.quarantined(record.ref)]
+    names += [keys.orphans(record.instance_id), keys.settled(record.instance_id), keys.told(record.instance_id)]
+    arguments: list[Argument] = [
+        record.instance_id,
+        record.ref,
+        record.token,
+        run_mark(record.token),
+        int(settlement.counts),
+        window_ms,
+    ]
+    arguments += [EVENTS_KEPT, EVENTS_SECONDS, STATS_SECONDS, len(settlement.events), len(settlement.counters)]
+    arguments += [*settlement.events, *settlement.counters, *flat(settlement.quarantined or {})]
+    return names, arguments

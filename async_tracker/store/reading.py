@@ -265,16 +265,21 @@ class Reading:
 
     async def adopted_and_runs(
         self, instance_ids: Sequence[str], job_ids: Sequence[str]
-    ) -> tuple[dict[str, dict[str, RunRecord]], dict[str, RunRecord]]:
-        """Read the orphans that an earlier sweep adopted of these dead instances and has not settled, then the newest run of each job."""
+    ) -> tuple[dict[str, dict[str, RunRecord]], dict[str, RunRecord], set[str]]:
+        """Read the orphans that an earlier sweep adopted of these dead instances and has not settled, then the newest run of each job.
+
+        The last set has those of the instances of which a sweep has settled runs.
+        """
+        count = len(instance_ids)
         adopted_calls: list[Command] = [("HGETALL", keys.orphans(name)) for name in instance_ids]
-        replies = await self._ask([*adopted_calls, *self._runs_calls(job_ids)])
-        of_instances, of_jobs = replies[: len(adopted_calls)], replies[len(adopted_calls) :]
-        adopted = {
-            name: _decode_adopted(hash_of(reply)) if _is_sound(reply) else {}
-            for name, reply in zip(instance_ids, of_instances, strict=True)
-        }
-        return adopted, _decode_runs(_read_raw(job_ids, raised(of_jobs)))
+        settled_calls: list[Command] = [("EXISTS", keys.settled(name)) for name in instance_ids]
+        replies = await self._ask([*adopted_calls, *settled_calls, *self._runs_calls(job_ids)])
+        adopted: dict[str, dict[str, RunRecord]] = {}
+        for name, reply in zip(instance_ids, replies[:count], strict=True):
+            adopted[name] = _decode_adopted(hash_of(reply)) if _is_sound(reply) else {}
+            await asyncio.sleep(0)
+        have_run = {name for name, reply in zip(instance_ids, replies[count : 2 * count], strict=True) if reply == 1}
+        return adopted, _decode_runs(_read_raw(job_ids, raised(replies[2 * count :]))), have_run
 
     async def deaths(self, job_ids: Sequence[str], *, since_ms: int) -> dict[str, list[str]]:
         """Give the runs of each of these jobs under which a worker has died since then."""

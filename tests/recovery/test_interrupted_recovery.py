@@ -3,7 +3,7 @@
 import contextlib
 import json
 import pickle
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ from arq.connections import ArqRedis
 from arq.jobs import Job, SerializationError
 from redis.asyncio import Redis
 
-from async_tracker import StorageUnavailable, Tracker
+from async_tracker import StorageError, StorageUnavailable, Tracker
 from async_tracker.config import Settings
 from async_tracker.instance.alarms import Alarms
 from async_tracker.instance.sweep_loop import SweepLoop, Turn
@@ -118,6 +118,11 @@ class FailsAt42(ArqAdapter):
         if orphan.job_id == "42":
             raise KeyError("what was not thought of")
         return await super().release(orphan, delay=delay)
+
+    async def release_many(self, orphans: Sequence[tuple[RunRecord, float]]) -> list[Released | StorageError]:
+        if any(orphan.job_id == "42" for orphan, _ in orphans):
+            raise KeyError("what was not thought of")
+        return await super().release_many(orphans)
 
 
 async def test_an_orphan_at_which_an_adapter_fails_keeps_no_other_from_being_recovered(pool, store, adapter, make_recoverer, die, caplog):

@@ -46,10 +46,10 @@ class Scene:
             if recorded:
                 await self.store.write(name, 2 + number, started=[record], ended=[])
 
-    def sweeper(self, *, recover: bool) -> Sweeper:
+    def sweeper(self, *, recover: bool, at_once: int = 50) -> Sweeper:
         settings = Tracker(namespace="any", recover=recover).settings
         adapter = ArqAdapter(self.pool, receipt_key=self.store.redis.full_key)
-        return make_sweeper(settings, self.store, adapter, library="arq", on_event=self.told.append)
+        return make_sweeper(settings, self.store, adapter, library="arq", on_event=self.told.append, at_once=at_once)
 
     async def claimed(self, *jobs: str) -> list[str]:
         """Give those of these jobs that are still claimed."""
@@ -69,14 +69,17 @@ def types(told: list[str]) -> list[str]:
 async def test_a_sweep_that_runs_out_of_time_leaves_the_rest_to_the_next_and_judges_in_between(scene: Scene):
     """The older death's orphans first, and the later death is noted before they are through."""
     await scene.holds("first", ["a", "b", "c"], recorded=True)
-    sweeper = scene.sweeper(recover=True)
+    sweeper = scene.sweeper(recover=True, at_once=1)
     swept = await sweeper.sweep(scene.run_id, within=0.0)
     assert ([done.job_id for done in swept.done], swept.ran_out) == (["a"], True)
     await scene.holds("second", ["d"])
     assert len((await sweeper.sweep(scene.run_id, within=0.0)).done) == 1
     assert sorted((await scene.store.observe("")).dead) == ["first", "second"]
     assert types(scene.told).count("instance_dead") == 2
-    assert [(await sweeper.sweep(scene.run_id, within=0.0)).ran_out for _ in range(2)] == [True, False]
+    sweeps = 0
+    while (await sweeper.sweep(scene.run_id, within=0.0)).ran_out:
+        sweeps += 1
+        assert sweeps < 20
     assert await scene.claimed("a", "b", "c", "d") == []
     assert (await scene.store.observe("")).dead == {}
 

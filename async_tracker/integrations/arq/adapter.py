@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from async_tracker.clock import ServerClock
-from async_tracker.connections.calls import call, call_many, load_script, refused, run_script
+from async_tracker.connections.calls import ScriptCall, call, call_many, load_script, refusal, refused, run_script, run_scripts
 from async_tracker.connections.replies import members_of, run_id_of, scores_of, text
 from async_tracker.errors import StorageError
 from async_tracker.integrations.arq.names import ABORT, DEFAULT_QUEUE, IN_PROGRESS, JOB, LIBRARY, RESULT, RETRY
@@ -25,6 +25,9 @@ _KEEP_TRY = load_script(__package__, "keep_try")
 
 _IDS_AT_ONCE = 500
 """Ids of a queue that are looked at in one round trip: well under a millisecond of the server's time."""
+
+_MOST_AT_ONE_SCORE = 2_000
+"""How many ids of one score are remembered while a queue is read in order."""
 
 RECOVERY_SECONDS = 259_200.0
 """Within which kept tries of a job are counted, where the adapter is not told another time: the default of ``recovery_window``."""
@@ -77,16 +80,21 @@ class ArqAdapter:
         self._serializer_of = serializer_of
         self._window_ms = int(recovery_window * 1000)
 
-    async def claims_of(self, dead: Mapping[str, Description | None]) -> AsyncIterator[Claim]:
-        """Find the claims that carry the names of these instances, in the order of their queues.
+    async def claims_of(self, dead: Mapping[str, Description | None]) -> AsyncIterator[Claim | None]:
+        """Find the claims that carry the names of these instances, queue by queue, in the order in which jobs are due.
 
         The whole queue is looked at, not only what is due by the server's clock: arq claims by its worker's. The first thing that
         arq does with a job that it has claimed is to count the try: one whose tries were not counted since was not started.
+        Gives None between two parts of a queue.
         """
         owners = tuple(f"{instance_id}:" for instance_id in dead)
         for queue in _queues_of(dead.values()) or [DEFAULT_QUEUE]:
             found: set[str] = set()
+            is_first = True
             async for job_ids in self._scan(queue):
+                if not is_first:
+                    yield None
+                is_first = False
                 tokens = await call(self._client, "MGET", *(IN_PROGRESS.encode() + job_id for job_id in job_ids))
                 held = {
                     job_id: text(token)
@@ -104,10 +112,27 @@ class ArqAdapter:
                     yield _claim(text(job_id), token, queue, started=started)
 
     async def _scan(self, queue: str) -> AsyncIterator[Sequence[bytes]]:
-        """Give every id that is queued all the while, some of them twice.
+        """Give every id that is queued all the while, some of them twice, in the order in which they are due: claims are at the beginning.
 
-        Reading the queue by rank would pass over an id for each job that ends meanwhile before it.
+        Reading the queue by rank would pass over an id for each job that ends meanwhile before it. So it is read on from the last score,
+        which several jobs may have; where very many have it, the rest is read in no order.
         """
+        score, seen = "-inf", set[bytes]()
+        while len(seen) <= _MOST_AT_ONE_SCORE:
+            wanted = _IDS_AT_ONCE + len(seen)
+            reply = await call(self._client, "ZRANGE", queue, score, "+inf", "BYSCORE", "LIMIT", 0, wanted, "WITHSCORES")
+            job_ids, scores = members_of(reply), scores_of(reply)
+            new = [job_id for job_id in job_ids if job_id not in seen]
+            if new:
+                yield new
+            if len(job_ids) < wanted:
+                return
+            seen = {job_id for job_id, of_it in zip(job_ids, scores, strict=True) if of_it == scores[-1]}
+            score = repr(scores[-1])
+        async for some in self._scan_in_no_order(queue):
+            yield some
+
+    async def _scan_in_no_order(self, queue: str) -> AsyncIterator[Sequence[bytes]]:
         cursor = b"0"
         while True:
             cursor, members = await call(self._client, "ZSCAN", queue, cursor, "COUNT", _IDS_AT_ONCE)
@@ -119,17 +144,24 @@ class ArqAdapter:
 
     async def release(self, orphan: RunRecord, *, delay: float) -> Released:
         """Delete the claim if it is still that run's, and put the job off by ``delay`` seconds through its score."""
+        return Released(text(await run_script(self._client, *self._release_call(orphan, delay))))
+
+    def _release_call(self, orphan: RunRecord, delay: float) -> ScriptCall:
         job_id, queue = orphan.job_id, _queue_of(orphan)
         names: list[str | bytes] = [IN_PROGRESS + job_id, queue, JOB + job_id, self._receipt(orphan.claim), RETRY + job_id]
         names.append(self._kept(job_id))
         lifetimes = (int(delay * 1000), RECEIPT_MS)
-        arguments = (job_id, orphan.claim, *lifetimes, orphan.job_try, orphan.tries_to_keep, self._window_ms)
-        return Released(text(await run_script(self._client, _RELEASE, names, arguments)))
+        return _RELEASE, names, (job_id, orphan.claim, *lifetimes, orphan.job_try, orphan.tries_to_keep, self._window_ms)
 
     async def keep_try(self, run: RunRecord) -> bool:
         """Note that the try of this run is about to be given back to its job; False where too many of it were."""
         arguments = (run.claim, run.tries_to_keep, self._window_ms)
         return int(await run_script(self._client, _KEEP_TRY, [self._kept(run.job_id)], arguments)) == 1
+
+    async def release_many(self, orphans: Sequence[tuple[RunRecord, float]]) -> list[Released | StorageError]:
+        """Do what `release` does for each of these, each in a script of its own, in one round trip."""
+        calls = [self._release_call(orphan, delay) for orphan, delay in orphans]
+        return [refusal(reply) or Released(text(reply)) for reply in await run_scripts(self._client, calls)]
 
     async def quarantine(self, orphan: RunRecord, *, error: str) -> QuarantinedPayload | None:
         """Take the job out of arq; the caller who awaits it gets arq's own JobExecutionFailed."""

@@ -7,8 +7,9 @@ messages itself: then there is nothing to recover.
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
-from async_tracker.connections.calls import call, call_many, load_script, run_script
+from async_tracker.connections.calls import ScriptCall, call, call_many, load_script, refusal, run_script, run_scripts
 from async_tracker.connections.replies import run_id_of, text
+from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.integrations.dramatiq.holds import Broker, Hold, queues_of
 from async_tracker.integrations.dramatiq.marks import ALL_MARKED
 from async_tracker.integrations.dramatiq.messages import put_off, read_message, with_all_tries
@@ -99,10 +100,36 @@ class DramatiqAdapter:
             return Released.NOTHING
         hold, queue = Hold.of(orphan.hold), orphan.queue
         later = await self._put_off(hold, queue, delay) if delay else None
+        names = self._release_names(orphan, hold, queue)
+        return Released(text(await run_script(self._client, _RELEASE, names, (hold.redis_message_id, later or b"", RECEIPT_MS))))
+
+    async def release_many(self, orphans: Sequence[tuple[RunRecord, float]]) -> list[Released | StorageError]:
+        """Do what `release` does for each of these; those that are not put off are released in one round trip, each in its own script."""
+        found: list[Released | StorageError] = [Released.NOTHING] * len(orphans)
+        at_once: list[int] = []
+        calls: list[ScriptCall] = []
+        for number, (orphan, delay) in enumerate(orphans):
+            if orphan.hold is None or orphan.queue is None:
+                continue
+            if delay:
+                try:
+                    found[number] = await self.release(orphan, delay=delay)
+                except StorageUnavailable:
+                    raise
+                except StorageError as exc:
+                    found[number] = exc
+                continue
+            hold = Hold.of(orphan.hold)
+            at_once.append(number)
+            calls.append((_RELEASE, self._release_names(orphan, hold, orphan.queue), (hold.redis_message_id, b"", RECEIPT_MS)))
+        for number, reply in zip(at_once, await run_scripts(self._client, calls), strict=True):
+            found[number] = refusal(reply) or Released(text(reply))
+        return found
+
+    def _release_names(self, orphan: RunRecord, hold: Hold, queue: str) -> list[str | bytes]:
         delayed = queue.removesuffix(DELAYED) + DELAYED
         names: list[str | bytes] = [hold.acks, hold.queue(queue), hold.messages(queue)]
-        names += [hold.queue(delayed), hold.messages(delayed), self._receipt(orphan.claim)]
-        return Released(text(await run_script(self._client, _RELEASE, names, (hold.redis_message_id, later or b"", RECEIPT_MS))))
+        return [*names, hold.queue(delayed), hold.messages(delayed), self._receipt(orphan.claim)]
 
     async def _put_off(self, hold: Hold, queue: str, delay: float) -> bytes | None:
         time_reply, raw = await call_many(self._client, [("TIME",), ("HGET", hold.messages(queue), hold.redis_message_id)])

@@ -218,12 +218,13 @@ def apart(position: int, among: int, *, jitter: float) -> float:
 def standby_interval(sweep_interval: float, instances: int) -> float:
     """Tell every how many seconds one of many instances should check whether the sweeper is still there.
 
-    Eight checks per ``sweep_interval`` for the whole fleet are enough, so the cost does not grow with the fleet.
+    Eight checks per ``sweep_interval`` for the whole fleet are enough, at any size: so the cost does not grow with the fleet. Where it
+    shrinks, each plans anew at its next beat, which tells it how many there are.
 
-    >>> standby_interval(0.5, 3), standby_interval(0.5, 80), standby_interval(0.5, 100_000)
-    (0.5, 5.0, 5.0)
+    >>> standby_interval(0.5, 3), standby_interval(0.5, 80), standby_interval(0.5, 1_000)
+    (0.5, 5.0, 62.5)
     """
-    return max(sweep_interval, min(sweep_interval * instances / 8.0, 5.0))
+    return max(sweep_interval, sweep_interval * instances / 8.0)
 
 
 def next_beat(heartbeat_interval: float, *, jitter: float) -> float:

@@ -211,5 +211,7 @@ def test_a_beat_is_never_later_than_its_interval(interval: float, jitter: float)
 
 
 @given(st.floats(min_value=0.05, max_value=5.0), st.integers(min_value=1, max_value=100_000))
-def test_a_stand_by_looks_at_least_every_few_seconds(interval: float, instances: int):
-    assert interval <= standby_interval(interval, instances) <= max(interval, 5.0)
+def test_the_looks_of_all_stand_bys_do_not_grow_with_the_fleet(interval: float, instances: int):
+    looks = instances / standby_interval(interval, instances)
+    assert looks <= 8.0 / interval * 1.000_001
+    assert standby_interval(interval, instances) == interval or looks >= 8.0 / interval * 0.999_999

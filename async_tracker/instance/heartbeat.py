@@ -28,10 +28,12 @@ class Heartbeat:
     """Makes the beats, and calls for one at the given interval. Sending them is the registration's part."""
 
     def __init__(
-        self, *, pen: Pen, journal: Journal, clock: ServerClock, pulse: Pulse, failing: Callable[[], str], interval: float
+        self, *, pen: Pen, journal: Journal, clock: ServerClock, pulse: Pulse, failing: Callable[[], str], interval: float, lease: str
     ) -> None:
-        """``interval`` is in seconds. ``failing`` says which loops of the instance fail, '' for none."""
+        """``interval`` is in seconds. ``failing`` says which loops of the instance fail, '' for none. ``lease`` is the name of the lease
+        that it would hold."""
         self._failing = failing
+        self._lease = lease
         self._said_failing = ""
         self._pen = pen
         self._journal = journal
@@ -51,8 +53,9 @@ class Heartbeat:
         has a higher one.
         """
         first, *others = list(counters_in_parts(self._journal.unsent_counts(), size=COUNTERS_IN_A_BEAT)) or [{}]
-        beats = [Beat(sequence=self._pen.next_number(), connections=connections, fields=self._fields(state), counters=first)]
-        return beats + [Beat(sequence=self._pen.next_number(), connections="", fields={}, counters=part) for part in others]
+        numbers = self._pen.next_number
+        beats = [Beat(sequence=numbers(), connections=connections, fields=self._fields(state), counters=first, lease=self._lease)]
+        return beats + [Beat(sequence=numbers(), connections="", fields={}, counters=part, lease=self._lease) for part in others]
 
     def last_beats(self, *, state: InstanceState) -> list[Beat]:
         """Make the beats for the end of the process, whose loop sends no more; none where Redis has all that they would say."""

@@ -62,8 +62,10 @@ class Registration:
         presence: Presence,
         alarms: Alarms,
         on_event: Callable[[str], None],
+        on_fleet: Callable[[int, bool], None],
     ) -> None:
-        """``on_event`` is given each event, encoded, of which this instance is the cause."""
+        """``on_event`` is given each event, encoded, of which this instance is the cause. ``on_fleet`` is told with every beat how many
+        instances there are, and whether one of them holds the lease."""
         self._settings = settings
         self._description = description
         self._link = link
@@ -79,6 +81,7 @@ class Registration:
         self._presence = presence
         self._alarms = alarms
         self._on_event = on_event
+        self._on_fleet = on_fleet
         self._deploy_mark = DeployMark(version=description.version, queue=description.queue, on_event=on_event)
         self._loop = asyncio.get_running_loop()
         self._is_draining = False
@@ -179,6 +182,7 @@ class Registration:
         if reply.status is Status.WRITTEN:
             self._clock.correct(reply.now_ms, sent_at_ms=sent_at_ms, received_at_ms=monotonic_ms())
             self._heartbeat.was_taken(beat)
+            self._on_fleet(reply.instances, reply.is_led)
             await self._send_counters(others)
         return reply
 

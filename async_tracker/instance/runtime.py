@@ -40,7 +40,7 @@ from async_tracker.instance.watchdog import Watchdog
 from async_tracker.instance.writer import Writer
 from async_tracker.liveness.presence import Presence
 from async_tracker.recovery.adapter import Adapter
-from async_tracker.recovery.lease import make_lease
+from async_tracker.recovery.lease import lease_name, make_lease
 from async_tracker.recovery.sweeper import make_sweeper
 from async_tracker.store.commands import Store
 from async_tracker.store.instance_record import Description
@@ -131,6 +131,7 @@ class Runtime:
             pulse=self.pulse,
             failing=self._failing,
             interval=settings.heartbeat_interval,
+            lease=lease_name(description.library, recovers=self.adapter is not None and settings.recover),
         )
         self.orders = OrderTaker(
             store=self.store,
@@ -169,6 +170,7 @@ class Runtime:
             presence=presence,
             alarms=self.alarms,
             on_event=on_event,
+            on_fleet=lambda instances, is_led: self.sweep_loop.hear(instances, is_led),
         )
         self.duty = Duty(
             controls or Uncontrolled(description.library),

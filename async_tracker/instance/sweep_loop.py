@@ -1,5 +1,6 @@
 """The loop that sweeps: a step, then a wait whose length follows from what the step did."""
 
+import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -7,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from async_tracker.connections.calls import leads_elsewhere
 from async_tracker.errors import StorageError, StorageUnavailable
-from async_tracker.instance.alarms import Alarms
+from async_tracker.instance.alarms import Alarm, Alarms
 from async_tracker.policy import standby_interval
 from async_tracker.recovery.lease import Lease, LeaseHolder
 from async_tracker.recovery.sweeper import Sweeper, Swept
@@ -78,6 +79,10 @@ class SweepLoop:
         self._keep_history = keep_history
         self._alarms = alarms
         self._sweep_interval = sweep_interval
+        self._wake = asyncio.Event()
+        self._alarm: Alarm | None = None
+        self._planned_for = 1
+        """For how many instances the next look is planned."""
         self.refusal = ""
         """Why Redis refused the last sweep, and the log says so; '' where it did not."""
 
@@ -85,7 +90,7 @@ class SweepLoop:
         """Wait, and sweep where it is our turn."""
         turn = Turn()
         while True:
-            await self._alarms.sleep(pause_after(turn, sweep_interval=self._sweep_interval, jitter=random.random()))
+            await self._wait(turn)
             holder = self._holder()
             if holder is None:
                 turn = replace(turn, swept=None)
@@ -96,6 +101,36 @@ class SweepLoop:
             except StorageError as exc:
                 turn = replace(turn, is_sweeper=self._lease.is_held, swept=None, is_alone=False)
                 self._put_off(exc)
+
+    def hear(self, instances: int, is_led: bool) -> None:
+        """A beat was told how many instances there are, and whether one of them holds the lease.
+
+        A stand-by whose next look was planned for a larger fleet plans it anew, and where no instance sweeps it looks at once.
+        """
+        if self._lease.is_held or self._alarm is None:
+            return
+        if not is_led:
+            self._wake.set()
+        elif instances < self._planned_for:
+            self._plan(Turn(instances=instances))
+
+    async def _wait(self, turn: Turn) -> None:
+        """Wait for the next turn."""
+        self._wake.clear()
+        self._plan(turn)
+        try:
+            await self._wake.wait()
+        finally:
+            if self._alarm is not None:
+                self._alarms.cancel(self._alarm)
+            self._alarm = None
+
+    def _plan(self, turn: Turn) -> None:
+        if self._alarm is not None:
+            self._alarms.cancel(self._alarm)
+        self._planned_for = turn.instances
+        pause = pause_after(turn, sweep_interval=self._sweep_interval, jitter=random.random())
+        self._alarm = self._alarms.set(pause, self._wake.set)
 
     async def step(self, holder: LeaseHolder, *, before: Turn) -> Turn:
         """Sweep if it is our turn. Raises StorageError.

@@ -99,6 +99,15 @@ class Lease:
                 await self._store.release_lease(*lease)
 
 
+def lease_name(library: str, *, recovers: bool) -> str:
+    """Name the lease on the sweeps of a library that recover, or on those that only watch.
+
+    >>> lease_name("arq", recovers=True), lease_name("arq", recovers=False)
+    ('arq', 'arq-watch')
+    """
+    return library if recovers else f"{library}-watch"
+
+
 def make_lease(store: Store, *, library: str, recovers: bool, sweep_interval: float) -> Lease:
     """Make the lease on sweeps every ``sweep_interval`` seconds: one on those that recover, another one on those that only watch."""
-    return Lease(store=store, name=library if recovers else f"{library}-watch", ttl=max(6 * sweep_interval, _SHORTEST_TTL))
+    return Lease(store=store, name=lease_name(library, recovers=recovers), ttl=max(6 * sweep_interval, _SHORTEST_TTL))

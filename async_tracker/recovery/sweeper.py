@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from async_tracker.config import Settings
 from async_tracker.events.encoding import encode_event
 from async_tracker.liveness.evidence import Findings, live_hosts, weigh
+from async_tracker.liveness.lookout import Lookout, nameless
 from async_tracker.liveness.lookup import find_connections
 from async_tracker.liveness.presence import Presence
-from async_tracker.policy import Connection, InstanceState, Limits, Verdict
+from async_tracker.policy import Connection, InstanceState, Verdict
 from async_tracker.records import Recovery
 from async_tracker.recovery.adapter import Adapter
 from async_tracker.recovery.leftovers import Leftovers
 from async_tracker.recovery.recoverer import Recovered, Recoverer, RecoveryLimits
 from async_tracker.store.commands import Store
 from async_tracker.store.counters import STALLS
-from async_tracker.store.instance_record import Description, StoredInstance, encode_queues, of_another_schema
+from async_tracker.store.instance_record import StoredInstance, of_another_schema
 from async_tracker.store.reading import Reading
 from async_tracker.store.writes import Judged
 
@@ -67,6 +68,7 @@ class Sweeper:
         recoverer: Recoverer | None,
         presence: Presence,
         on_event: Callable[[str], None],
+        sweep_interval: float = 0.5,
     ) -> None:
         self._store = store
         self._reading = reading
@@ -74,6 +76,7 @@ class Sweeper:
         self._leftovers = leftovers
         self._recoverer = recoverer
         self._presence = presence
+        self._lookout = Lookout(redis=store.redis, reading=reading, presence=presence, library=library, sweep_interval=sweep_interval)
         self._on_event = on_event
         self._known: dict[str, StoredInstance] = {}
         self._stalled: set[str] = set()
@@ -92,21 +95,27 @@ class Sweeper:
         ``run_id`` is the server's. After ``within`` seconds of recovering, or where ``on_the_way`` returns False, the other orphans are
         left to the next sweep.
         """
-        findings, verdicts = await self.judge_all(run_id)
-        observation = findings.observation
+        sighting = await self._lookout.look(run_id, also=self._stalled)
+        findings, roll = sighting.findings, self._lookout.roll
+        observation, self._known = findings.observation, roll.known
         await self._list_queues(now_ms=observation.now_ms)
+        verdicts = {}
+        for name in observation.instances:
+            gone_since_ms = await self._gone_since(name, findings)
+            verdicts[name] = weigh(findings, self._known[name], gone_since_ms=gone_since_ms, hosts=sighting.hosts)
         died_at_ms = {name: at_ms for name, at_ms in observation.dead.items() if self._is_ours(name)}
         for name, verdict in verdicts.items():
             if verdict.state is InstanceState.DEAD and self._is_ours(name) and await self._declare_dead(name, verdict, findings):
                 died_at_ms[name] = observation.now_ms
             await self._note_stall(name, verdict)
-        living = [name for name in verdicts if name not in died_at_ms]
+        self._stalled.intersection_update(roll.connections)
+        living = [name for name in roll.connections if name not in died_at_ms] if died_at_ms else []
         recovered = await self._recover(died_at_ms, living, now_ms=observation.now_ms, within=within, on_the_way=on_the_way)
         return Swept(
             done=recovered.done,
             ran_out=recovered.ran_out,
             hindered=recovered.hindered,
-            was_alone=len(verdicts) == 1 and not observation.dead and not died_at_ms,
+            was_alone=sighting.instances == 1 and not observation.dead and not died_at_ms,
         )
 
     async def plan(self, dead: Sequence[str], living: Sequence[str]) -> list[Recovery]:
@@ -134,15 +143,17 @@ class Sweeper:
         """Read what new instances said of themselves, once; forget those that are no longer there."""
         read = await self._reading.instances([name for name in names if name not in self._known])
         new = {**read.found, **{name: of_another_schema(name, fields) for name, fields in read.unreadable.items()}}
-        self._known = {name: self._known.get(name) or new.get(name) or _nameless(name, self._library) for name in names}
+        self._known = {name: self._known.get(name) or new.get(name) or nameless(name, self._library) for name in names}
 
     async def _list_queues(self, *, now_ms: int) -> None:
         """List the queues that instances work on, for those who ask: when they have changed, and once a minute."""
-        if now_ms < self._list_again_ms and queues_of(self._known) == self._listed:
+        roll = self._lookout.roll
+        if now_ms < self._list_again_ms and roll.queues == self._listed:
             return
-        said_anew = (await self._reading.instances(list(self._known))).found  # an instance may have registered again with other queues
-        self._known |= said_anew
-        self._listed, self._list_again_ms = queues_of(self._known), now_ms + _LIST_QUEUES_EVERY_MS
+        said_anew = await self._reading.instances(list(roll.known))  # one of an older version may have registered again, with other queues
+        for name, stored in said_anew.found.items():
+            roll.learn(name, stored)
+        self._listed, self._list_again_ms = roll.queues, now_ms + _LIST_QUEUES_EVERY_MS
         await self._store.list_queues(self._listed, at_ms=now_ms)
 
     def _is_ours(self, name: str) -> bool:
@@ -218,17 +229,6 @@ class Sweeper:
         return [name for name in dead if not any(adapter.shares_claims(self._known[name].description, other) for other in others)]
 
 
-def queues_of(known: Mapping[str, StoredInstance]) -> frozenset[str]:
-    """Give the queues that these instances work on, as they are listed."""
-    return frozenset(encode_queues(stored.description) for stored in known.values()) - {""}
-
-
-def _nameless(name: str, library: str) -> StoredInstance:
-    """Stand in for an instance whose record is missing or no hash: it is judged by the defaults, so that it goes some day."""
-    description = Description(library=library, host="?", host_id=f"?{name}", pid=0)
-    return StoredInstance(instance_id=name, description=description, limits=Limits(), started_at_ms=0)
-
-
 def make_sweeper(
     settings: Settings,
     store: Store,
@@ -261,4 +261,5 @@ def make_sweeper(
         recoverer=recoverer,
         presence=presence if presence is not None else Presence(),
         on_event=on_event,
+        sweep_interval=settings.sweep_interval,
     )

@@ -12,6 +12,7 @@ from async_tracker.store.counters import DEATHS, CountedBatch
 from async_tracker.store.observation import Observation
 from async_tracker.store.run_record import ANY_MARK, RunRecord, encode_run, instance_mark, run_mark
 from async_tracker.store.scripts import (
+    CHANGED_SECONDS,
     DEPLOYS_KEPT,
     EVENTS_KEPT,
     EVENTS_SECONDS,
@@ -66,8 +67,17 @@ class Store:
         stand for one of these ``scopes``.
         """
         names = [keys.INSTANCES, keys.instance(instance_id), keys.CONNECTIONS, keys.GONE, keys.tombstone(instance_id), keys.QUEUES]
-        names.append(keys.STANDING)
-        arguments: tuple[Argument, ...] = (instance_id, sequence, connections, queues, QUEUES_SECONDS, len(scopes), *scopes)
+        names += [keys.STANDING, keys.CHANGED]
+        arguments: tuple[Argument, ...] = (
+            instance_id,
+            sequence,
+            connections,
+            queues,
+            QUEUES_SECONDS,
+            CHANGED_SECONDS,
+            len(scopes),
+            *scopes,
+        )
         return _reply(await self._run("register", names, *arguments, *flat(fields)))
 
     async def beat(self, instance_id: str, beat: Beat) -> Reply:
@@ -147,9 +157,10 @@ class Store:
         """Declare an instance dead unless its evidence has changed since it was judged."""
         instance_id = judged.instance_id
         names = [keys.INSTANCES, keys.instance(instance_id), keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS, keys.DEAD]
-        names += [keys.tombstone(instance_id), keys.EVENTS, keys.STATS]
+        names += [keys.tombstone(instance_id), keys.EVENTS, keys.STATS, keys.CHANGED]
         evidence = (judged.heartbeat, judged.connections, judged.watchdog)
-        arguments = (instance_id, *evidence, judged.reason, TOMBSTONE_MS, EVENTS_KEPT, EVENTS_SECONDS, event, DEATHS, STATS_SECONDS)
+        lifetimes = (DEATHS, STATS_SECONDS, CHANGED_SECONDS)
+        arguments = (instance_id, *evidence, judged.reason, TOMBSTONE_MS, EVENTS_KEPT, EVENTS_SECONDS, event, *lifetimes)
         return int(await self._run("declare_dead", names, *arguments)) == 1
 
     async def adopt(self, instance_id: str, orphans: Sequence[RunRecord]) -> bool:
@@ -302,7 +313,9 @@ def _count_call(instance_id: str, batch: CountedBatch, clock: ServerClock) -> tu
 
 
 def _reply(reply: Any) -> Reply:
-    return Reply(Status(int(reply[0])), int(reply[1]), text(reply[2]) if len(reply) > 2 else "")
+    orders = text(reply[2]) if len(reply) > 2 else ""
+    instances, is_led = (int(reply[3]), int(reply[4]) == 1) if len(reply) > 4 else (0, True)
+    return Reply(Status(int(reply[0])), int(reply[1]), orders, instances, is_led)
 
 
 def _two(reply: Any) -> tuple[int, int]:

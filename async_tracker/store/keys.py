@@ -12,6 +12,9 @@ DEAD = "dead"
 CONNECTIONS = "connections"
 """hash: instance id -> JSON, the connections that it has registered and on which server."""
 
+CHANGED = "changed"
+"""zset with a lifetime: instance id -> when it last registered, changed its connections or left, in ms; those of the last minute."""
+
 GONE = "gone"
 """hash: instance id -> since when all its registered connections are gone from the server."""
 

@@ -50,6 +50,23 @@ class Observation:
         return instance_id in self.instances or instance_id in self.dead
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What has changed since a sweeper last looked."""
+
+    now_ms: int
+    server_since_ms: int | None
+    instances: int
+    """How many are registered."""
+    are_known: bool
+    """False where changes may be missing: the sweeper must begin with everything."""
+    changed: frozenset[str]
+    """The instances that have registered, changed their connections or left."""
+    doubtful: frozenset[str]
+    """Those that are late, marked as gone, or whose watchdog has spoken."""
+    dead: Mapping[str, int]
+
+
 def together(parts: Sequence[Observation]) -> Observation:
     """Put observations of different instances together. The moment is that of the first, so that nothing is taken to be older than it was.
 

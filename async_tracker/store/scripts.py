@@ -8,13 +8,13 @@ from async_tracker.connections.replies import Argument, pairs, text
 from async_tracker.errors import StorageError
 from async_tracker.store import keys
 from async_tracker.store.counters import BOUNDS, OTHER, PAIRS_KEPT, CountedBatch, counted_name
-from async_tracker.store.observation import Observation
+from async_tracker.store.observation import Changes, Observation
 from async_tracker.store.run_record import BEFORE_START, LAST_MOMENT_MS, RunRecord, encode_run, instance_mark, run_mark
 from async_tracker.store.writes import Beat, Ended
 
 _OF_INSTANCES = ("register", "beat", "write", "count", "speak", "deregister")
 _OF_SWEEPS = ("lease", "release_lease", "mark_gone", "declare_dead", "adopt", "announce", "settle", "bury", "unquarantine", "list_queues")
-_OF_EVIDENCE = ("observe", "observe_some")
+_OF_EVIDENCE = ("observe", "observe_some", "observe_changes")
 _OF_ORDERS = ("order", "answer", "stand", "withdraw")
 _OF_HISTORY = ("sample", "roll_up", "close_minute", "close_hour", "mark_deploy")
 
@@ -22,7 +22,7 @@ SCRIPTS: dict[str, Script] = {
     name: load_script(__package__, name) for name in (*_OF_INSTANCES, *_OF_EVIDENCE, *_OF_SWEEPS, *_OF_ORDERS, *_OF_HISTORY)
 }
 
-_LENGTHS = {"register": 3, "beat": 3, "write": 3, "count": 2, "speak": 3, "lease": 3, "observe": 8, "order": 2}
+_LENGTHS = {"register": 3, "beat": 5, "write": 3, "count": 2, "speak": 3, "lease": 3, "observe": 8, "observe_changes": 10, "order": 2}
 """How many values these scripts return; the others return one number."""
 _TEXTS = {"answer"}
 """These return a text."""
@@ -68,6 +68,12 @@ SERIES_KEPT = PAIRS_KEPT
 QUEUES_SECONDS = 86_400
 """For how long the list of queues is kept after it was last written."""
 
+CHANGED_MS = 60_000
+"""For how long it is kept that an instance registered, changed its connections or left: a sweeper that looked longer ago reads all."""
+
+CHANGED_SECONDS = 2 * CHANGED_MS // 1000
+"""For how long the list of changes is kept after the last of them."""
+
 SERVER_SECONDS = 30 * 86_400
 """For how long it is remembered which server it was, after it was last observed."""
 
@@ -101,6 +107,26 @@ def read_observation(reply: Sequence[Any], run_id: str) -> Observation:
         connections=pairs(connections),
         gone={name: int(stamp) for name, stamp in pairs(gone).items() if _is_moment(stamp)},
         watchdogs={name: _score(stamp) for name, stamp in pairs(watchdogs).items()},
+        dead={name: int(float(_score(stamp))) for name, stamp in pairs(dead).items()},
+    )
+
+
+def observe_changes_call(run_id: str, *, since_ms: int, late_ms: int) -> ScriptCall:
+    """Give the call of ``observe_changes.lua``."""
+    names = [keys.INSTANCES, keys.CHANGED, keys.GONE, keys.WATCHDOGS, keys.DEAD, keys.SERVER]
+    return SCRIPTS["observe_changes"], names, [run_id, SERVER_SECONDS, SERVER_RENEWED_MS, since_ms, late_ms, CHANGED_MS]
+
+
+def read_changes(reply: Sequence[Any], run_id: str) -> Changes:
+    """Read the reply of ``observe_changes.lua``."""
+    now, noted, since, instances, are_known, changed, late, gone, watchdogs, dead = checked("observe_changes", reply)
+    return Changes(
+        now_ms=int(now),
+        server_since_ms=_server_since_ms(now, noted, since, run_id),
+        instances=int(instances),
+        are_known=int(are_known) == 1,
+        changed=frozenset(map(text, changed)),
+        doubtful=frozenset(map(text, [*late, *gone, *watchdogs])),
         dead={name: int(float(_score(stamp))) for name, stamp in pairs(dead).items()},
     )
 
@@ -177,8 +203,8 @@ def write_call(
 def beat_call(instance_id: str, beat: Beat) -> tuple[list[str], list[Argument]]:
     """Give keys and arguments of ``beat.lua``; the watchdog sends them where the process ends before its loop could."""
     names = [keys.INSTANCES, keys.instance(instance_id), keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS]
-    names += [keys.counters(instance_id), keys.STATS]
-    arguments: list[Argument] = [instance_id, beat.sequence, beat.connections, STATS_SECONDS, len(beat.fields)]
+    names += [keys.counters(instance_id), keys.STATS, keys.CHANGED, keys.lease(beat.lease)]
+    arguments: list[Argument] = [instance_id, beat.sequence, beat.connections, STATS_SECONDS, CHANGED_SECONDS, len(beat.fields)]
     return names, [*arguments, *flat(beat.fields), *flat(beat.counters)]
 
 
@@ -203,8 +229,8 @@ def answer_call(instance_id: str, order_id: str, answer: str, event: str) -> tup
 def deregister_call(instance_id: str) -> tuple[list[str], list[Argument]]:
     """Give keys and arguments of ``deregister.lua``."""
     names = [keys.INSTANCES, keys.instance(instance_id), keys.jobs(instance_id), keys.counters(instance_id)]
-    names += [keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS, keys.DEAD, keys.tombstone(instance_id)]
-    return names, [instance_id, TOMBSTONE_MS]
+    names += [keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS, keys.DEAD, keys.tombstone(instance_id), keys.CHANGED]
+    return names, [instance_id, TOMBSTONE_MS, CHANGED_SECONDS]
 
 
 def checked(name: str, reply: Any) -> Any:

@@ -10,7 +10,7 @@ from async_tracker.connections.replies import Argument, text
 from async_tracker.store import keys
 from async_tracker.store.counters import CountedBatch
 from async_tracker.store.run_record import RunRecord
-from async_tracker.store.scripts import SCRIPTS, answer_call, beat_call, checked, count_call, write_call
+from async_tracker.store.scripts import CHANGED_SECONDS, SCRIPTS, answer_call, beat_call, checked, count_call, write_call
 from async_tracker.store.writes import Beat, Reply, Status
 
 
@@ -26,8 +26,8 @@ class SyncStore:
 
     def speak(self, instance_id: str, sequence: int, connections: str, *, stack: Sequence[str], silent_ms: int) -> Reply:
         """Say that the process lives although its event loop does not run, and which line blocks it."""
-        names = [keys.INSTANCES, keys.instance(instance_id), keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS]
-        return self._run("speak", names, (instance_id, sequence, connections, json.dumps(list(stack)), silent_ms))
+        names = [keys.INSTANCES, keys.instance(instance_id), keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS, keys.CHANGED]
+        return self._run("speak", names, (instance_id, sequence, connections, json.dumps(list(stack)), silent_ms, CHANGED_SECONDS))
 
     def beat(self, instance_id: str, beat: Beat) -> Reply:
         """Renew the heartbeat, and what it carries."""

@@ -38,6 +38,10 @@ class Reply:
     now_ms: int
     orders: str = ""
     """The open orders of the instance, one a line; '' nearly always."""
+    instances: int = 0
+    """How many are registered, where a beat asked."""
+    is_led: bool = True
+    """False where a beat found that no instance holds the lease: none sweeps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +73,8 @@ class Beat:
     connections: str
     fields: Mapping[str, Argument]
     counters: Mapping[str, int]
+    lease: str = "?"
+    """The name of the lease that this instance would hold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

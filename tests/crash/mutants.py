@@ -36,6 +36,7 @@ SERVERS = "tests/crash/test_servers_that_fail.py::"
 STORE = "tests/store/test_transitions.py::"
 QUARANTINE = "tests/integrations/arq/test_quarantine.py::"
 WATCHING = "tests/recovery/test_orphans_kept_and_recovered.py::"
+LOOKOUT = "tests/liveness/test_lookout.py::"
 MODEL = "tests/model/test_store_model.py::test_whatever_happens_in_whatever_order_the_store_holds_what_a_dict_would"
 
 SEQUENCE = "if seen and tonumber(seen) >= tonumber(sequence) then"
@@ -157,6 +158,20 @@ MUTANTS = (
         line="if not redis.call('HGET', settled, token) then",
         without="if true then",
         tests=(STORE + "test_what_is_settled_stays_settled_for_a_sweeper_that_comes_late",),
+    ),
+    Mutant(
+        name="the counter of disconnects: changed, and not only grown",
+        path="async_tracker/liveness/disconnects.py",
+        line="return now.closed != before.closed",
+        without="return now.closed > before.closed",
+        tests=(LOOKOUT + "test_a_death_that_hides_behind_a_reset_of_the_statistics_is_seen_in_the_same_look",),
+    ),
+    Mutant(
+        name="the rotating check: what no counter tells is found all the same",
+        path="async_tracker/liveness/roll.py",
+        line="least = max(LEAST_SHARE, math.ceil(len(self) / LOOKS_A_ROUND))",
+        without="least = 0",
+        tests=(LOOKOUT + "test_a_death_that_no_counter_tells_of_is_found_within_six_looks",),
     ),
     Mutant(
         name="the absence: who comes back gives the others time to return",

@@ -220,7 +220,7 @@ async def test_a_heartbeat_is_no_larger_with_many_jobs_in_flight(wire: WireProxy
 
 async def test_a_sweeper_without_company_seldom_judges_anybody_and_judges_at_once_whoever_comes(wire: WireProxy, namespace: str):
     def turns() -> tuple[int, int]:
-        return len(sent(wire, "lease")), len(sent(wire, "observe"))
+        return len(sent(wire, "lease")), len(sent(wire, "observe_changes"))
 
     settings: dict[str, Any] = {**QUIET, "redis_options": {"url": wire.url}, "sweep_interval": 0.02}
     async with Tracker(namespace=namespace, **settings) as tracker, tracker.register():

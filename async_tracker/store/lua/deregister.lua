@@ -1,10 +1,10 @@
 -- An orderly end. Runs that are left are orphans at once; without any, nothing of the instance stays.
--- KEYS: instances, instance:{id}, jobs:{id}, counters:{id}, connections, gone, watchdogs, dead, tombstone:{id}
--- ARGV: id, lifetime of the tombstone in ms
+-- KEYS: instances, instance:{id}, jobs:{id}, counters:{id}, connections, gone, watchdogs, dead, tombstone:{id}, changed
+-- ARGV: id, lifetime of the tombstone in ms, lifetime of the changes in s
 -- Returns: number of runs left; -1 when it was not registered
 local instances, instance, jobs, counters, connections = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local gone, watchdogs, dead, tombstone = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
-local id, tombstone_ms = ARGV[1], ARGV[2]
+local gone, watchdogs, dead, tombstone, changed = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+local id, tombstone_ms, changed_seconds = ARGV[1], ARGV[2], ARGV[3]
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -15,6 +15,8 @@ redis.call('ZREM', instances, id)
 redis.call('HDEL', connections, id)
 redis.call('HDEL', gone, id)
 redis.call('ZREM', watchdogs, id)
+redis.pcall('ZADD', changed, now, id) -- another program's key costs sweepers the list of changes, and nothing else
+redis.pcall('EXPIRE', changed, changed_seconds)
 redis.call('SET', tombstone, now, 'PX', tombstone_ms)
 local left = redis.pcall('SCARD', jobs)
 if type(left) == 'table' then -- of another type: what is left there a sweep must find out

@@ -27,10 +27,11 @@ end
 -- When the server's clock is set back, stamps of the future are left. They are set to now: with them no instance would be found
 -- missing until the clock has caught up.
 local future = '(' .. whole(now)
-for _, key in ipairs({instances, watchdogs}) do
-  for _, id in ipairs(redis.call('ZRANGE', key, future, '+inf', 'BYSCORE')) do
-    redis.call('ZADD', key, now, id)
-  end
+for _, id in ipairs(redis.call('ZRANGE', instances, future, '+inf', 'BYSCORE')) do
+  redis.call('ZADD', instances, now, id)
+end
+for _, id in ipairs(redis.call('ZRANGE', watchdogs, future, '+inf', 'BYSCORE')) do
+  redis.call('ZADD', watchdogs, now, id)
 end
 local marked = {}
 local stamps = redis.call('HGETALL', gone)

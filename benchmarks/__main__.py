@@ -4,12 +4,13 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import redis
 
 from async_tracker.errors import ConfigError
-from benchmarks import connections, overhead, queries, recovery, web
+from benchmarks import connections, overhead, queries, recovery, scale, web
 from benchmarks.charts import NoPlots, draw, picture_path, plotting
 from benchmarks.environment import environment, header
 from benchmarks.ground import DatabaseInUse, Ground, ground
@@ -18,6 +19,8 @@ from benchmarks.report import Report, write_json
 from benchmarks.size import FULL, QUICK, Size
 
 USAGE, UNREACHABLE, INTERRUPTED = 2, 3, 130
+
+_LARGEST_FLEET = 10_000
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "RESULTS.md"
@@ -28,6 +31,7 @@ BENCHMARKS: dict[str, Callable[[Ground, Size], Report]] = {
     "queries": queries.run,
     "namespace": namespace,
     "recovery": recovery.run,
+    "scale": scale.run,
     "web": web.run,
 }
 
@@ -37,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     names = list(BENCHMARKS) if asked.what == "all" else [asked.what]
     size = QUICK if asked.quick else FULL
+    if asked.full:
+        size = replace(size, fleet=(*size.fleet, _LARGEST_FLEET))
     try:
         if asked.results or asked.plot is not None:
             plotting()  # said before half an hour of measuring, not after it
@@ -66,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What tracking costs, and what it brings.")
     parser.add_argument("what", nargs="?", choices=[*BENCHMARKS, "all"], default="all", help="which benchmark (default: all)")
     parser.add_argument("--quick", action="store_true", help="a minute's worth: fewer rounds, wide intervals")
+    parser.add_argument("--full", action="store_true", help=f"scale: a fleet of {_LARGEST_FLEET:,} as well")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it (.svg, .png, .pdf); with several benchmarks, a file for each")
     parser.add_argument("--results", action="store_true", help=f"write {RESULTS.name} and its pictures")

@@ -33,6 +33,9 @@ class Size:
     grid_rounds: int
     grid_seconds: float
     kills: int
+    fleet: tuple[int, ...]
+    scale_seconds: float
+    queue_ids: int
     hardships: bool
     """Whether live workers are stopped, blocked and lost as well, which takes minutes at default settings."""
 
@@ -61,6 +64,9 @@ FULL = Size(
     grid_rounds=6,
     grid_seconds=2.0,
     kills=100,
+    fleet=(10, 100, 1_000, 3_000),
+    scale_seconds=10.0,
+    queue_ids=1_000_000,
     hardships=True,
 )
 
@@ -88,6 +94,9 @@ QUICK = Size(
     grid_rounds=2,
     grid_seconds=1.0,
     kills=4,
+    fleet=(10, 100),
+    scale_seconds=3.0,
+    queue_ids=20_000,
     hardships=False,
 )
 
@@ -115,5 +124,8 @@ ONE_ROUND = Size(
     grid_rounds=1,
     grid_seconds=0.1,
     kills=1,
+    fleet=(5,),
+    scale_seconds=0.3,
+    queue_ids=2_000,
     hardships=False,
 )

@@ -45,7 +45,9 @@ async def test_what_is_adopted_and_what_runs_are_read_together(reading, redis_cl
     await redis_client.hset(f"{namespace}:orphans:dead", mapping={"42": encode_run(adopted), "43": "not JSON"})
     await redis_client.set(f"{namespace}:orphans:foreign", "no hash")
     await redis_client.set(f"{namespace}:job:42", encode_run(running))
-    assert await reading.adopted_and_runs(["dead", "foreign"], ["42", "43"]) == ({"dead": {"42": adopted}, "foreign": {}}, {"42": running})
+    await redis_client.hset(f"{namespace}:settled:dead", "c", 5)
+    found = await reading.adopted_and_runs(["dead", "foreign"], ["42", "43"])
+    assert found == ({"dead": {"42": adopted}, "foreign": {}}, {"42": running}, {"dead"})
 
 
 async def test_a_server_that_refuses_to_read_records_is_told_as_such(make_server, namespace):

@@ -76,8 +76,9 @@ class Histogram:
 
     def merge(self, other: "Histogram") -> None:
         """Add what another histogram counted."""
+        buckets = self.buckets
         for bucket, count in other.buckets.items():
-            self.buckets[bucket] = self.buckets.get(bucket, 0) + count
+            buckets[bucket] = buckets.get(bucket, 0) + count
         self.max_ms = max(self.max_ms, other.max_ms)
 
     @property

@@ -82,25 +82,37 @@ def unpack(record: bytes) -> Span:
     """
     if not record or record[0] != SCHEMA:
         raise ValueError(f"a record of schema {record[0] if record else None}, this version reads {SCHEMA}")
+    span = Span()
     try:
-        span, at = Span(late=bool(record[1])), 2
-        present, at = _read_number(record, at)
+        span.late = bool(record[1])
+        present, at = _read_number(record, 2)
         for place, counter in enumerate(COUNTERS):
             if present >> place & 1:
                 span.counters[counter], at = _read_number(record, at)
         for histogram in (span.run, span.wait):
-            length, low = record[at], record[at + 1]
-            at += 2
-            for bucket in range(low, low + length):
-                value, at = _read_number(record, at)
-                if value:
-                    histogram.buckets[bucket] = value
-            histogram.max_ms, at = _read_number(record, at)
+            at = _read_histogram(histogram, record, at)
     except IndexError:
         raise ValueError("a record that ends too soon") from None
     if at != len(record):
         raise ValueError("a record that goes on after its end")
     return span
+
+
+def _read_histogram(histogram: Histogram, record: bytes, at: int) -> int:
+    """Read a histogram. A question reads tens of thousands: most numbers are below 128, and take no call."""
+    length, low = record[at], record[at + 1]
+    at += 2
+    buckets = histogram.buckets
+    for bucket in range(low, low + length):
+        value = record[at]
+        if value > 127:
+            value, at = _read_number(record, at)
+        else:
+            at += 1
+        if value:
+            buckets[bucket] = value
+    histogram.max_ms, at = _read_number(record, at)
+    return at
 
 
 def entry(place: int, record: bytes) -> bytes:

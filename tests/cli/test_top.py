@@ -1,5 +1,6 @@
 """``top``: keys, pictures of any size, and a real terminal while Redis goes and comes back."""
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -257,7 +258,7 @@ async def test_it_lives_through_keys_a_resize_and_a_redis_that_goes_and_comes_ba
         await _shown(program, "PAUSED", "pod:")
         program.resize(120, 40)
         await _shown(program, "PAUSED", "UP QUEUE")
-        assert program.screen.lines[39].startswith("1-4 view")
+        await wait_until(lambda: program.look()[39].startswith("1-4 view"), timeout=30, description="the keys stand on the last line")
         program.type(" ")
         server.kill()
         await _shown(program, "old, trying again", "pod:")
@@ -278,6 +279,29 @@ async def test_without_colours_and_with_ascii_alone_it_is_legible(redis_url: str
     assert await _ended(plain) == 130
     assert plain.mode == plain.mode_before
     assert not plain.screen.is_alternate
+
+
+async def test_the_terminal_is_given_back_by_a_signal_also_while_a_filter_is_typed_and_for_the_time_of_a_ctrl_z(
+    redis_url: str, on_terminal: Callable[..., ProgramOnTerminal]
+):
+    program = on_terminal(redis_url)
+    await _shown(program, "[1 instances]")
+    program.type("\x1a")
+    await wait_until(lambda: _has_given_back(program), timeout=30, description="the shell has its terminal")
+    assert program.process.poll() is None
+    program.process.send_signal(signal.SIGCONT)
+    await _shown(program, "[1 instances]", "q quit")
+    assert program.screen.is_alternate
+    program.type("/qqq")
+    await _shown(program, "/ qqq_")
+    program.process.terminate()
+    assert await _ended(program) == 0
+    assert _has_given_back(program)
+
+
+def _has_given_back(program: ProgramOnTerminal) -> bool:
+    program.look()
+    return not program.screen.is_alternate and program.mode == program.mode_before
 
 
 @pytest.mark.parametrize(("arguments", "says"), [([], "top needs a terminal"), (["--json"], "top is for people")])

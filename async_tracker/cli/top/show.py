@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from time import monotonic
 
 from async_tracker.cli.charts import BLOCKS, glyphs_for
@@ -53,7 +54,7 @@ class Session:
 
     async def run(self) -> None:
         """Show it until the state says that it is over."""
-        with Terminal(on_keys=self._press, on_resize=self._must_draw.set) as self._terminal:
+        with Terminal(on_keys=self._press, on_resize=self._must_draw.set, on_end=self._end) as self._terminal:
             self._marks = UNICODE if glyphs_for(self._terminal.console.encoding) is BLOCKS else ASCII
             looking = asyncio.create_task(self._keep_looking())
             try:
@@ -91,6 +92,10 @@ class Session:
             self._state = pressed(before, key, bounds_of(self._reading, before, self._size()))
             if self._state.view is not before.view or (before.is_paused and not self._state.is_paused):
                 self._must_look.set()
+        self._must_draw.set()
+
+    def _end(self) -> None:
+        self._state = replace(self._state, is_over=True)
         self._must_draw.set()
 
     async def _keep_looking(self) -> None:

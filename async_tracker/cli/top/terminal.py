@@ -8,6 +8,7 @@ import sys
 import termios
 import tty
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -17,6 +18,9 @@ from rich.text import Text
 
 from async_tracker.cli.top.state import keys_in
 
+_ENDS = (signal.SIGTERM, signal.SIGHUP)
+"""They end the view as q does, so that the terminal is given back."""
+
 _ESCAPE_SECONDS = 0.05
 """How long a lone ESC may be the beginning of a longer sequence, as over a slow line."""
 
@@ -24,11 +28,14 @@ _ESCAPE_SECONDS = 0.05
 class Terminal:
     """The terminal of this process. Used in an event loop, as a context."""
 
-    def __init__(self, *, on_keys: Callable[[Sequence[str]], None], on_resize: Callable[[], None]) -> None:
-        """``on_keys`` is given the names of the keys that were pressed; ``on_resize`` is called when the terminal has another size."""
+    def __init__(self, *, on_keys: Callable[[Sequence[str]], None], on_resize: Callable[[], None], on_end: Callable[[], None]) -> None:
+        """``on_keys`` is given the names of the keys that were pressed; ``on_resize`` is called when the terminal has another size, and
+        ``on_end`` when the process is asked to end, or the terminal is gone.
+        """
         self.console = Console(highlight=False)
         self._on_keys = on_keys
         self._on_resize = on_resize
+        self._on_end = on_end
         self._live = Live(console=self.console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
         self._descriptor = sys.stdin.fileno()
         self._mode = termios.tcgetattr(self._descriptor)
@@ -38,14 +45,15 @@ class Terminal:
         self._escape: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
-        for number, handle in ((signal.SIGWINCH, self._on_resize), (signal.SIGTSTP, self._suspend)):
+        self._handlers = {signal.SIGWINCH: self._on_resize, signal.SIGTSTP: self._suspend, **dict.fromkeys(_ENDS, self._on_end)}
+        for number, handle in self._handlers.items():
             self._loop.add_signal_handler(number, handle)
         self._take()
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None) -> None:
         self._give_back()
-        for number in (signal.SIGWINCH, signal.SIGTSTP):
+        for number in self._handlers:
             self._loop.remove_signal_handler(number)
 
     def draw(self, lines: Sequence[Text]) -> None:
@@ -61,8 +69,11 @@ class Terminal:
         if self._escape is not None:
             self._escape.cancel()
         self._loop.remove_reader(self._descriptor)
-        self._live.stop()
-        termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._mode)
+        try:
+            self._live.stop()
+        finally:
+            with suppress(termios.error):  # of a terminal that is gone there is nothing to give back
+                termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._mode)
 
     def _suspend(self) -> None:
         """Ctrl-Z: the shell has its terminal back until the process is continued."""
@@ -78,7 +89,7 @@ class Terminal:
             raw = b""
         if not raw:  # the terminal is gone
             self._loop.remove_reader(self._descriptor)
-            self._on_keys(["q"])
+            self._on_end()
             return
         self._typed += self._decoder.decode(raw)
         if self._escape is not None:

@@ -13,6 +13,8 @@ class Ending(IntEnum):
     UNREACHABLE = 3
     """Redis could not be reached, or not in time."""
     NOT_FOUND = 4
+    SOME_FAILED = 5
+    """Of many that were meant, some did it and some did not."""
     INTERRUPTED = 130
 
 

@@ -15,7 +15,7 @@ from async_tracker.cli.wording import megabytes, remark, say_document, shown
 from async_tracker.connections.replies import REPLICA
 from async_tracker.errors import StorageError
 from async_tracker.integrations.known import redis_option
-from async_tracker.queries.wording import counted, duration, matching
+from async_tracker.queries.wording import counted, duration, matching, standing_remark
 from async_tracker.records import ENDINGS, OUTCOMES, FunctionStats, Instance, Job, Orphan, QueueDepth
 from async_tracker.tracker import Tracker
 
@@ -27,6 +27,7 @@ async def ps(target: Target) -> int:
     async with reach(target) as tracker:
         snapshot = await tracker.snapshot()
         queues, why_not = await known_queues(tracker)
+        standing = await tracker.standing_orders()
         url = await redis_of(tracker)
         namespace = tracker.namespace
     if target.as_json:
@@ -39,6 +40,7 @@ async def ps(target: Target) -> int:
                 "instances": snapshot.instances,
                 "queues": queues,
                 "queues_error": why_not,
+                "standing": standing,
                 "corrupt": snapshot.corrupt,
             }
         )
@@ -47,6 +49,8 @@ async def ps(target: Target) -> int:
     show(queues_table(queues))
     if why_not is not None:
         remark(f"The depth of queues is not known: {why_not}")
+    for order in standing:
+        remark(shown(standing_remark(order)))
     _warn_of_replica(snapshot.role)
     _warn_of_corrupt(snapshot.corrupt)
     if snapshot.orphans:

@@ -21,7 +21,7 @@ _LONGEST = 315_360_000
 
 _EPILOG = (
     "Exit codes: 0 ok, 1 the answer is bad or cannot be written, or Redis refuses, 2 usage, 3 Redis cannot be reached, 4 not found, "
-    "130 interrupted. "
+    "5 some of many failed, 130 interrupted. "
     "Without options the Redis is TRACKER_REDIS_URL, then REDIS_URL, then redis://localhost:6379/0."
 )
 
@@ -297,6 +297,64 @@ def quarantine_retry(target: Target, *, job_ids: tuple[str, ...]) -> int:
 def quarantine_drop(target: Target, *, job_ids: tuple[str, ...], yes: bool) -> int:
     """Delete jobs for good, with their payloads."""
     return _do("remedies:quarantine_drop", target, job_ids=job_ids, yes=yes)
+
+
+def _meaning(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the ways of saying which instances are meant, as its ``meant``."""
+
+    @click.argument("instances", metavar="[INSTANCE]...", nargs=-1)
+    @click.option("--here", is_flag=True, help="The instances of this host: in a container, of the container.")
+    @click.option("--label", metavar="NAME", help="The instances with this label, TRACKER_INSTANCE_ID: a pod's name.")
+    @click.option("--queue", metavar="NAME", help="All instances that work on this queue.")
+    @click.option("--all", "everywhere", is_flag=True, help="All instances of the namespace.")
+    @click.option("--yes", "-y", is_flag=True, help="Do not ask where many are meant.")
+    @functools.wraps(command)
+    def with_meant(*arguments: Any, **given: Any) -> Any:
+        names = ("instances", "here", "label", "queue", "everywhere")
+        return command(*arguments, meant={name: given.pop(name) for name in names}, **given)
+
+    return with_meant
+
+
+@program.command(short_help="Have workers take no more jobs.")
+@_meaning
+@click.option("--for", "stands_for", metavar="SPAN", default="1h", show_default=True, help="With --queue or --all: how long it stands.")
+@click.option("--no-cron", is_flag=True, help="Have arq workers queue no cron jobs meanwhile; those of that time are skipped.")
+@click.option("--wait", type=click.Choice(["idle"]), help="Then wait until nothing is in hand.")
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=_Seconds(min=0, max=_LONGEST),
+    default=50.0,
+    show_default=True,
+    help="With --wait: how long at most.",
+)
+@_reaching
+def quiet(target: Target, *, meant: dict[str, Any], stands_for: str, no_cron: bool, wait: str | None, timeout: float, yes: bool) -> int:
+    """Have workers take no more jobs, and run those that they have: before a deploy, or in an incident.
+
+    INSTANCE is an id, a label, or the beginning of either. With --queue or --all the order stands: who registers meanwhile begins
+    quiet. Those that are quiet stay so until they are resumed.
+    """
+    options = {"stands_for": stands_for, "cron": not no_cron, "wait": wait, "timeout": timeout, "yes": yes}
+    return _do("orders:quiet", target, meant=meant, **options)
+
+
+@program.command(short_help="Have quiet workers take jobs again.")
+@_meaning
+@_reaching
+def resume(target: Target, *, meant: dict[str, Any], yes: bool) -> int:
+    """Have quiet workers take jobs again. With --queue or --all the standing order is withdrawn."""
+    return _do("orders:resume", target, meant=meant, yes=yes)
+
+
+@program.command(short_help="Have workers end in order.")
+@_meaning
+@click.option("--group", is_flag=True, help="A dramatiq process ends with its master and all other processes of that.")
+@_reaching
+def stop(target: Target, *, meant: dict[str, Any], group: bool, yes: bool) -> int:
+    """Have workers end in order, as their library ends them; no signal goes to a process that is more than its worker."""
+    return _do("orders:stop", target, meant=meant, group=group, yes=yes)
 
 
 @program.command(short_help="Probe a container: is its instance alive?")

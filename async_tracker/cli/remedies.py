@@ -1,12 +1,9 @@
 """``recover`` and ``quarantine``: what a person can do about orphans and poison pills."""
 
-import signal
-import sys
 from collections.abc import Iterable, Sequence
 
-import click
-
-from async_tracker.cli.endings import Ending, Misused, NotFound
+from async_tracker.cli.asking import agreed, must_be_able_to_ask
+from async_tracker.cli.endings import Ending, NotFound
 from async_tracker.cli.reach import reach
 from async_tracker.cli.tables import Table, show
 from async_tracker.cli.target import Target
@@ -20,10 +17,10 @@ async def recover(target: Target, *, dry_run: bool, yes: bool) -> int:
     """Recover orphans; without ``yes`` a person is shown what would be done, and asked."""
     async with reach(target) as tracker:
         if not dry_run and not yes:
-            _must_be_able_to_ask("recover", target)
+            must_be_able_to_ask("recover", target)
             planned = await tracker.recover(dry_run=True)
             show(recoveries_table(planned, dry_run=True))
-            if not _agreed("Look for dead instances now and recover what they left?"):
+            if not agreed("Look for dead instances now and recover what they left?"):
                 return Ending.OK
         done = await tracker.recover(dry_run=dry_run)
     if target.as_json:
@@ -51,22 +48,6 @@ def recoveries_table(found: Iterable[Recovery], *, dry_run: bool) -> Table:
     columns = ("JOB", "ACTION", "FUNCTION", "QUEUE", "DEATHS", "DELAY", "DEAD INSTANCE", "WHY")
     title = f"{counted(len(rows), 'orphan')}; nothing was changed, this is what would be done" if dry_run else counted(len(rows), "orphan")
     return Table(title=title, columns=columns, rows=rows)
-
-
-def _must_be_able_to_ask(command: str, target: Target) -> None:
-    if target.as_json or not sys.stdin.isatty():
-        raise Misused(f"there is no terminal to ask on: write async-tracker {command} --yes")
-
-
-def _agreed(question: str) -> bool:
-    # The event loop would keep the first Ctrl-C for itself while a person is thinking.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        return click.confirm(question)
-    except click.Abort:
-        raise KeyboardInterrupt from None
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 async def quarantine_list(target: Target) -> int:
@@ -152,9 +133,9 @@ async def quarantine_drop(target: Target, *, job_ids: tuple[str, ...], yes: bool
     async with reach(target) as tracker:
         found = await _those(tracker, job_ids)
         if not yes:
-            _must_be_able_to_ask("quarantine drop", target)
+            must_be_able_to_ask("quarantine drop", target)
             show(quarantined_table(found))
-            if not _agreed(f"Forget {counted(len(found), 'job')} for good, with payload?"):
+            if not agreed(f"Forget {counted(len(found), 'job')} for good, with payload?"):
                 return Ending.OK
         dropped = [item.job_id for item in found if await tracker.drop_quarantined(item.job_id)]
     if target.as_json:

@@ -16,7 +16,7 @@ from async_tracker.integrations.known import is_presumed, redis_argument, redis_
 from async_tracker.integrations.registry import Library, Registry, has_claims
 from async_tracker.namespace import Namespace
 from async_tracker.policy import InstanceState
-from async_tracker.queries.wording import blocking_line, counted, duration
+from async_tracker.queries.wording import blocking_line, counted, duration, standing_remark
 from async_tracker.records import Instance, Snapshot
 from async_tracker.store import keys
 from async_tracker.store.instance_record import Description, StoredInstance
@@ -74,6 +74,7 @@ class Examination:
         snapshot = await self.tracker.snapshot()
         await self._namespace(snapshot)
         self._instances(snapshot.instances)
+        await self._standing()
         self._notes(stored)
         self._whose_redis(stored, snapshot.instances)
         await self._sweeper(snapshot.instances)
@@ -222,6 +223,8 @@ class Examination:
                 self._warn(item.instance_id, says + where, "move what blocks the loop into asyncio.to_thread or a process pool")
             elif item.state is InstanceState.STALLED_SILENT:
                 self._warn(item.instance_id, says, "check its host: the process may be stopped, out of memory, or cut off from the network")
+            elif item.state is InstanceState.QUIET:
+                self._warn(item.instance_id, says, "it takes no more jobs, by an order: async-tracker resume when that is over")
             elif item.failing:
                 self._warn(item.instance_id, f"a loop of its tracker fails: {item.failing}", "see the log of its worker; its jobs run on")
             elif item.dropped:
@@ -234,6 +237,11 @@ class Examination:
         if len(versions) > 1:
             says = ", ".join(f"{version} on {counted(number, 'instance')}" for version, number in sorted(versions.items()))
             self._ok("versions", f"{says}: normal during a roll-out")
+
+    async def _standing(self) -> None:
+        for order in await self.tracker.standing_orders():
+            whom = "--all" if order.queue is None else f"--queue {order.queue}"
+            self._warn("orders", standing_remark(order), f"if that is over: async-tracker resume {whom}")
 
     def _notes(self, stored: list[StoredInstance]) -> None:
         """What the instances themselves have to say of their set-up."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from async_tracker.records import Instance
+from async_tracker.records import Instance, StandingOrder
 
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
 _NOT_THE_USERS_CODE = ("/lib/python", "/site-packages/", "/dist-packages/", "<frozen ")
@@ -50,6 +50,12 @@ def blocking_line(frames: Sequence[str]) -> str:
     """
     own = next((frame for frame in frames if not any(part in frame for part in _NOT_THE_USERS_CODE)), frames[0])
     return own if own == frames[0] else f"{own}, in {frames[0].rsplit('/', 1)[-1]}"
+
+
+def standing_remark(order: StandingOrder) -> str:
+    """Say which order stands, for whom and for how long."""
+    whose = "every instance" if order.queue is None else f"each instance of {order.queue}"
+    return f"{order.order} stands for {whose} that registers within {duration(order.left)}, by {order.by}"
 
 
 def matching(instances: Iterable[Instance], wanted: str) -> list[Instance]:

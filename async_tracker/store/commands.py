@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from async_tracker.clock import ServerClock
-from async_tracker.connections.calls import ScriptCall, call, call_many, raised, refusal, run_script, run_scripts
+from async_tracker.connections.calls import ScriptCall, call, call_many, raised, refusal, refused, run_script, run_scripts
 from async_tracker.connections.replies import Argument, pairs, text
 from async_tracker.errors import StorageError
 from async_tracker.store import keys
@@ -277,7 +277,10 @@ class Store:
 
     async def standing(self) -> tuple[int, dict[str, str]]:
         """Read the standing orders by their scopes, those that are over among them, and the server's time in ms."""
-        (seconds, micros), stored = raised(await call_many(self.redis, [("TIME",), ("HGETALL", keys.STANDING)]))
+        now, stored = await call_many(self.redis, [("TIME",), ("HGETALL", keys.STANDING)])
+        if refused(stored) and "WRONGTYPE" in str(stored):  # another program's key of that name holds no order
+            stored = None
+        (seconds, micros), stored = raised([now, stored])
         return int(seconds) * 1000 + int(micros) // 1000, pairs(stored)
 
     async def open_orders(self, instance_id: str) -> str:

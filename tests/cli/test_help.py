@@ -21,6 +21,9 @@ COMMANDS = [
     "events",
     "recover",
     "quarantine",
+    "quiet",
+    "resume",
+    "stop",
     "check",
     "doctor",
     "metrics",
@@ -50,7 +53,9 @@ def test_the_help_names_every_command_and_every_exit_code(make_cli):
     answer = make_cli()("--help")
     assert answer.code == 0
     assert [command for command in COMMANDS if f"\n  {command} " not in answer.out] == []
-    assert [code for code in ("0 ok", "1 the", "2 usage", "3 Redis", "4 not", "130") if code not in " ".join(answer.out.split())] == []
+    assert [
+        code for code in ("0 ok", "1 the", "2 usage", "3 Redis", "4 not", "5 some", "130") if code not in " ".join(answer.out.split())
+    ] == []
 
 
 @pytest.mark.parametrize("arguments", [["nonsense"], ["ps", "--nonsense"], ["quarantine", "show"], ["check", "--timeout", "soon"], []])

@@ -57,13 +57,13 @@ async def history(target: Target, *, function: str | None, queue: str | None, si
 
 
 def fitting_step(since: float) -> float:
-    """Choose the step for a span of time, so that its points fit on a terminal of 80 columns.
+    """Choose the step for a span of time, so that its points fit on a terminal of 80 columns; from a day on, hours, which are read soonest.
 
     >>> [fitting_step(hours * 3_600.0) for hours in (1, 6, 24, 168, 720)]
-    [60.0, 300.0, 1800.0, 10800.0, 43200.0]
+    [60.0, 300.0, 3600.0, 10800.0, 43200.0]
     """
     least = since / _COLUMNS
-    return float(next(step for step in _STEPS if step >= least and (since <= _DAY or step >= 3_600)))
+    return float(next(step for step in _STEPS if step >= least and (since < _DAY or step >= 3_600)))
 
 
 def _remark_on(found: History) -> None:

@@ -1,6 +1,7 @@
 """What it costs to ask who is alive and what runs, in a Redis full of other people's keys; ours and the gem's way."""
 
 import asyncio
+import itertools
 import json
 import resource
 import secrets
@@ -170,7 +171,8 @@ async def write_namespace(client: Any, namespace: str, *, connections: dict[int,
     ids = [secrets.token_hex(16) for _ in range(jobs_each)]
     async with tracker.register(queue="mail", concurrency=jobs_each, functions=_FUNCTIONS) as instance_id:
         over = asyncio.Event()
-        tasks = [asyncio.create_task(_in_flight(tracker, job_id, over)) for job_id in ids]
+        functions = itertools.cycle(_FUNCTIONS)
+        tasks = [asyncio.create_task(_in_flight(tracker, job_id, function, over)) for job_id, function in zip(ids, functions, strict=False)]
         try:
             await _wait_written(client, f"{namespace}:jobs:{instance_id}", jobs_each)
             copies = await _copies(client, namespace, instance_id, ids, connections)
@@ -184,8 +186,8 @@ async def write_namespace(client: Any, namespace: str, *, connections: dict[int,
             await pipe.execute()
 
 
-async def _in_flight(tracker: Tracker, job_id: str, over: asyncio.Event) -> None:
-    async with tracker.track(job_id, function=_FUNCTIONS[int(job_id[0], 16) % len(_FUNCTIONS)], queue="mail", timeout=300.0):
+async def _in_flight(tracker: Tracker, job_id: str, function: str, over: asyncio.Event) -> None:
+    async with tracker.track(job_id, function=function, queue="mail", timeout=300.0):
         await over.wait()
 
 

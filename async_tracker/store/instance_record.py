@@ -82,7 +82,7 @@ def encode_description(description: Description, limits: Limits) -> dict[str, st
 
 
 def encode_queues(description: Description) -> str:
-    """Write which queues an instance works on, as it stands in the list of all of them; '' for none.
+    """Write which queues an instance works on, as it stands in the list of all of them; '' for none and no broker that could tell.
 
     >>> encode_queues(Description(library="arq", host="h", host_id="0f", pid=7, queue="mail"))
     '["arq",null,["mail"]]'
@@ -90,7 +90,9 @@ def encode_queues(description: Description) -> str:
     ''
     """
     names = [name for name in map(fit_text, description.queues or (description.queue,)) if name]
-    return json.dumps([description.library, description.broker, names], separators=(",", ":")) if names else ""
+    if not names and description.broker is None:
+        return ""
+    return json.dumps([description.library, description.broker, names], separators=(",", ":"))
 
 
 def decode_queues(stored: str) -> Description | None:

@@ -18,6 +18,8 @@ import async_tracker
 from async_tracker import ConfigError, Tracker
 from async_tracker.integrations.known import KNOWN
 from tests.harness.copies import copy_package, edit
+from tests.harness.inside import runtime_of
+from tests.harness.wait import wait_until
 from tests.story.snippets import snippets
 
 PACKAGE = Path(async_tracker.__file__).parent
@@ -86,11 +88,16 @@ def house(tmp_path: Path) -> House:
 
 
 @asynccontextmanager
-async def listq_worker(client: redis.asyncio.Redis, namespace: str, **said: str) -> AsyncIterator[None]:
+async def listq_worker(client: redis.asyncio.Redis, namespace: str, claims_server: str | None = None) -> AsyncIterator[None]:
     """An instance that says that it is one of listq's."""
     async with Tracker(namespace=namespace, redis=client) as tracker, tracker.register():
-        key = f"{namespace}:instance:{tracker.instance_id}"
-        await client.hset(key, mapping={"library": "listq", "broker": "redis://lists:6379/1", **said})
+        runtime = runtime_of(tracker)
+        runtime.describe_anew(tracker.footing.describe("listq", broker="redis://lists:6379/1", claims_server=claims_server))
+
+        async def is_known() -> bool:
+            return bool(await client.hget(f"{namespace}:instance:{runtime.instance_id}", "library") == b"listq")
+
+        await wait_until(is_known, description="it is registered as one of listq's")
         yield
 
 

@@ -93,7 +93,7 @@ async def test_a_viewer_is_given_the_whole_and_then_what_changes(serve, tracker)
         assert sorted(heard.whole) == ["head", "instances", "jobs", "overview"]
         instance_id = await with_jobs(stack, tracker, "one", "two")
         await wait_until(lambda: len(heard.rows("jobs")) == 2, description="both jobs are told")
-        assert [row["id"] for row in heard.rows("instances")] == [instance_id]
+        await wait_until(lambda: [row["id"] for row in heard.rows("instances")] == [instance_id], description="so is the instance")
         assert {row["instance"] for row in heard.rows("jobs")} == {instance_id}
         await wait_until(lambda: heard.pictures["head"]["facts"]["jobs"] == 2, description="the head counts them")
         assert sorted(heard.whole) == ["head", "instances", "jobs", "overview"]

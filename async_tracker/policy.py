@@ -4,7 +4,7 @@ Values in, value out. Nothing here waits, reads a clock or talks to Redis; the r
 failure detector, in the order in which they are tried.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 NO_LIBRARY = "asyncio"
@@ -23,6 +23,8 @@ class InstanceState(StrEnum):
     """The process is alive and its event loop is blocked: the watchdog reports."""
     STALLED_SILENT = "stalled_silent"
     """A stopped process or a lost host: its connection is open, and neither its loop nor its watchdog reports."""
+    RETURNING = "returning"
+    """Redis is another server since a moment ago, by a restart or a failover, and it has not come back there yet."""
     DEAD = "dead"
 
 
@@ -60,7 +62,11 @@ class Evidence:
     host_seen: bool = False
     """Another instance of that host beats, so the host is there."""
     server_age: float | None = None
-    """Since the server was found to be another one (restart, failover), or the judging process was back after an absence; None: neither."""
+    """Since the server was found to be another one (restart, failover, moved slot); None: it is the first."""
+    has_returned: bool = False
+    """It has come to the present server; means something only where ``server_age`` is known."""
+    absence_age: float | None = None
+    """Since the judging process itself was back after an absence; None: it was not away."""
     draining: bool = False
     quiet: bool = False
 
@@ -71,6 +77,8 @@ class Verdict:
 
     state: InstanceState
     reason: str
+    is_blameless: bool = False
+    """Dead with a change of the server, which is no fault of the jobs."""
 
 
 HOST_SEEN_FACTOR = 10
@@ -100,16 +108,35 @@ def judge(evidence: Evidence, limits: Limits) -> Verdict:
     >>> judge(Evidence(heartbeat_age=60.0, connection=Connection.OPEN, host_seen=True), limits).state
     <InstanceState.STALLED_SILENT: 'stalled_silent'>
 
-    After a restart of the server no instance is dead before all had time to register again.
+    After a restart of the server no instance is dead before it had time to come back. One that has is judged as ever.
 
-    >>> judge(Evidence(heartbeat_age=900.0, connection=Connection.GONE, gone_for=9.0, server_age=9.0), limits).state
+    >>> judge(Evidence(heartbeat_age=900.0, connection=Connection.UNKNOWN, server_age=9.0), limits).state
+    <InstanceState.RETURNING: 'returning'>
+    >>> judge(Evidence(heartbeat_age=0.5, connection=Connection.OPEN, server_age=9.0, has_returned=True), limits).state
     <InstanceState.ALIVE: 'alive'>
     """
-    if evidence.server_age is not None and evidence.server_age < limits.heartbeat_ttl:
-        return _live(
-            evidence,
-            f"Redis restarted, failed over or was unreachable {evidence.server_age:.1f} s ago; waiting for instances to register again",
-        )
+    verdict = _judged(evidence, limits)
+    return replace(verdict, is_blameless=is_blameless(evidence, limits)) if verdict.state is InstanceState.DEAD else verdict
+
+
+def is_blameless(evidence: Evidence, limits: Limits) -> bool:
+    """Tell whether a death counts against no job: of an instance that did not outlive a change of the server, or not for long.
+
+    >>> limits = Limits()
+    >>> is_blameless(Evidence(heartbeat_age=99.0, server_age=20.0), limits), is_blameless(Evidence(heartbeat_age=99.0), limits)
+    (True, False)
+    >>> [is_blameless(Evidence(heartbeat_age=2.0, server_age=age, has_returned=True), limits) for age in (14.9, 15.0)]
+    [True, False]
+    """
+    return evidence.server_age is not None and (not evidence.has_returned or evidence.server_age < limits.heartbeat_ttl)
+
+
+def _judged(evidence: Evidence, limits: Limits) -> Verdict:
+    if evidence.absence_age is not None and evidence.absence_age < limits.heartbeat_ttl:
+        return _live(evidence, f"Redis was out of reach from here until {evidence.absence_age:.1f} s ago; waiting for heartbeats")
+    if evidence.server_age is not None and evidence.server_age < limits.heartbeat_ttl and not evidence.has_returned:
+        reason = f"Redis restarted or failed over {evidence.server_age:.1f} s ago, and it has not come back yet"
+        return Verdict(state=InstanceState.RETURNING, reason=reason)
     if _disconnected(evidence, limits):
         return Verdict(state=InstanceState.DEAD, reason=f"its connection to Redis has been closed for {evidence.gone_for:.1f} s")
     if evidence.heartbeat_age < limits.heartbeat_ttl:
@@ -147,6 +174,10 @@ def _blocked(evidence: Evidence, limits: Limits) -> Verdict:
 
 def _silent(evidence: Evidence, limits: Limits) -> Verdict:
     age = evidence.heartbeat_age
+    if evidence.connection is Connection.UNKNOWN and evidence.server_age is not None and not evidence.has_returned:
+        return Verdict(
+            state=InstanceState.DEAD, reason=f"it has not come back since Redis restarted or failed over {evidence.server_age:.1f} s ago"
+        )
     if evidence.connection is Connection.UNKNOWN:
         return Verdict(
             state=InstanceState.DEAD, reason=f"no heartbeat for {age:.1f} s, and Redis does not tell whether its connection is open"

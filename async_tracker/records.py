@@ -261,6 +261,8 @@ class Snapshot:
     role: str = ""
     """``primary``, or ``replica``: what that holds may be of a while ago, and instances are judged there by their heartbeats alone. Empty
     where Redis does not tell."""
+    returning: int = 0
+    """How many of ``instances`` are ``returning``: Redis is another server since a moment ago, and they have not come back there yet."""
 
     to_dict = to_dict
 

@@ -47,6 +47,8 @@ evidences = st.builds(
     watchdog_age=ages,
     host_seen=st.booleans(),
     server_age=ages,
+    has_returned=st.booleans(),
+    absence_age=ages,
     draining=st.booleans(),
 )
 
@@ -57,7 +59,7 @@ def evidence(**facts: object) -> Evidence:
 
 def deadness(found: Evidence, by: Limits) -> int:
     state = judge(found, by).state
-    return DEATH.index(InstanceState.ALIVE if state is InstanceState.DRAINING else state)
+    return DEATH.index(InstanceState.ALIVE if state in (InstanceState.DRAINING, InstanceState.RETURNING) else state)
 
 
 def speaks(found: Evidence, by: Limits) -> bool:
@@ -74,7 +76,12 @@ def changed(found: Evidence, **facts: object) -> Evidence:
 
 def test_the_rows_are_tried_in_the_order_of_the_contract():
     rows = [
-        (evidence(heartbeat_age=900.0, connection=Connection.GONE, gone_for=900.0, server_age=14.9), InstanceState.ALIVE),
+        (evidence(heartbeat_age=900.0, connection=Connection.GONE, gone_for=900.0, absence_age=14.9), InstanceState.ALIVE),
+        (evidence(heartbeat_age=900.0, connection=Connection.GONE, gone_for=900.0, server_age=14.9), InstanceState.RETURNING),
+        (evidence(heartbeat_age=0.1, connection=Connection.UNKNOWN, server_age=14.9), InstanceState.RETURNING),
+        (evidence(heartbeat_age=0.1, connection=Connection.OPEN, server_age=1.0, has_returned=True), InstanceState.ALIVE),
+        (evidence(heartbeat_age=0.1, connection=Connection.GONE, gone_for=1.0, server_age=1.5, has_returned=True), InstanceState.DEAD),
+        (evidence(heartbeat_age=900.0, connection=Connection.UNKNOWN, server_age=15.0), InstanceState.DEAD),
         (evidence(heartbeat_age=0.1, connection=Connection.GONE, gone_for=1.0), InstanceState.DEAD),
         (evidence(heartbeat_age=900.0, connection=Connection.GONE, gone_for=1.0), InstanceState.DEAD),
         (evidence(heartbeat_age=900.0, connection=Connection.GONE, gone_for=2.0, watchdog_age=3.0), InstanceState.DEAD),
@@ -116,9 +123,25 @@ def test_a_fresh_heartbeat_is_only_outweighed_by_connections_that_are_gone_for_t
 
 
 @given(evidences, limits())
-def test_nobody_is_dead_before_everybody_had_time_to_return_to_another_server(found: Evidence, by: Limits):
-    if found.server_age is not None and found.server_age < by.heartbeat_ttl:
+def test_nobody_is_dead_or_called_alive_before_it_had_time_to_return_to_another_server(found: Evidence, by: Limits):
+    is_away = found.absence_age is not None and found.absence_age < by.heartbeat_ttl
+    if found.server_age is not None and found.server_age < by.heartbeat_ttl and not found.has_returned and not is_away:
+        assert judge(found, by).state is InstanceState.RETURNING
+
+
+@given(evidences, limits())
+def test_nobody_is_dead_while_the_one_who_judges_is_only_just_back(found: Evidence, by: Limits):
+    if found.absence_age is not None and found.absence_age < by.heartbeat_ttl:
         assert judge(found, by).state in (InstanceState.ALIVE, InstanceState.DRAINING)
+
+
+@given(evidences, limits())
+def test_only_the_dead_are_blameless_and_only_where_the_server_has_changed(found: Evidence, by: Limits):
+    verdict = judge(found, by)
+    if verdict.is_blameless:
+        assert verdict.state is InstanceState.DEAD
+        assert found.server_age is not None
+        assert not found.has_returned or found.server_age < by.heartbeat_ttl
 
 
 @given(evidences, limits(), seconds)
@@ -135,6 +158,7 @@ def test_a_longer_absence_of_the_connections_never_makes_a_verdict_less_dead(fou
         gone_for=found.gone_for + longer,
         watchdog_age=None if found.watchdog_age is None else found.watchdog_age + longer,
         server_age=None if found.server_age is None else found.server_age + longer,
+        absence_age=None if found.absence_age is None else found.absence_age + longer,
     )
     assert deadness(later, by) >= deadness(found, by)
 
@@ -157,7 +181,7 @@ def test_a_host_that_nobody_sees_never_makes_a_verdict_less_dead(found: Evidence
 
 @given(evidences, limits())
 def test_silence_never_lasts_for_ever(found: Evidence, by: Limits):
-    silent = changed(found, watchdog_age=None, server_age=None, heartbeat_age=HOST_SEEN_FACTOR * by.silence_limit)
+    silent = changed(found, watchdog_age=None, server_age=None, absence_age=None, heartbeat_age=HOST_SEEN_FACTOR * by.silence_limit)
     assert judge(silent, by).state is InstanceState.DEAD
 
 
@@ -169,6 +193,8 @@ def test_no_two_kinds_of_evidence_are_left_without_a_row():
         "watchdog_age": (None, 0.5, 10.0, 30.0),
         "host_seen": (False, True),
         "server_age": (None, 1.0, 20.0),
+        "has_returned": (False, True),
+        "absence_age": (None, 1.0),
         "draining": (False, True),
         "quiet": (False, True),
     }

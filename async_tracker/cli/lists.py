@@ -37,6 +37,7 @@ async def ps(target: Target) -> int:
                 "redis": url,
                 "taken_at": snapshot.taken_at,
                 "role": snapshot.role,
+                "returning": snapshot.returning,
                 "instances": snapshot.instances,
                 "queues": queues,
                 "queues_error": why_not,
@@ -51,6 +52,8 @@ async def ps(target: Target) -> int:
         remark(f"The depth of queues is not known: {why_not}")
     for order in standing:
         remark(shown(standing_remark(order)))
+    if snapshot.returning:
+        remark(f"Redis has just become another server: {counted(snapshot.returning, 'instance')} of these may live, and may be dead")
     _warn_of_replica(snapshot.role)
     _warn_of_corrupt(snapshot.corrupt)
     if snapshot.orphans:

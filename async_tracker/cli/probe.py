@@ -35,6 +35,7 @@ async def check(target: Target, *, instance: str | None, blocked_limit: float | 
             meant = matching(asked, instance) if instance is not None else [item for item in asked if item.host_id == host_id()]
             if not meant:
                 why_not = await _unread(tracker)
+            why_not = why_not or _unknown(meant)
     except TimeoutError:
         why_not = f"Redis did not answer within {timeout:g} s"
     except Exception as exc:  # the edge of the probe: what it does not know of must not restart a worker
@@ -74,6 +75,12 @@ async def _unread(tracker: Tracker) -> str | None:
     snapshot = await tracker.snapshot()
     unread = [key for key in snapshot.corrupt if key.startswith(keys.instance(""))]
     return f"{shown(unread[0])} cannot be read: another version or another program wrote it" if unread else None
+
+
+def _unknown(meant: Sequence[Instance]) -> str | None:
+    """Tell which instance is not known to be alive or dead, as Redis has just become another server; None where each is known."""
+    found = next((item for item in meant if item.state is InstanceState.RETURNING), None)
+    return f"{shown(found.instance_id)} is {found.state}: {shown(found.reason)}" if found is not None else None
 
 
 def verdict(meant: Sequence[Instance], *, blocked_limit: float | None, whose: str) -> tuple[bool, str]:

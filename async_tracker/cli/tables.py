@@ -21,6 +21,7 @@ _STYLES = {
     "delayed": "yellow",
     "stalled_blocked": "yellow",
     "stalled_silent": "yellow",
+    "returning": "yellow",
     "warning": "yellow",
     "dead": "bold red",
     "problem": "bold red",

@@ -221,6 +221,8 @@ class Examination:
             elif item.state is InstanceState.STALLED_BLOCKED:
                 where = f", at {blocking_line(item.blocked_at)}" if item.blocked_at else ""
                 self._warn(item.instance_id, says + where, "move what blocks the loop into asyncio.to_thread or a process pool")
+            elif item.state is InstanceState.RETURNING:
+                self._warn(item.instance_id, says, "ask again in a few seconds: an instance that lives comes back with its next beat")
             elif item.state is InstanceState.STALLED_SILENT:
                 self._warn(item.instance_id, says, "check its host: the process may be stopped, out of memory, or cut off from the network")
             elif item.state is InstanceState.QUIET:

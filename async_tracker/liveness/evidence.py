@@ -130,7 +130,7 @@ def weigh(findings: Findings, stored: StoredInstance, *, gone_since_ms: int | No
     spoken = observation.watchdogs.get(name)
     age = heartbeat_age(observation, name)
     itself = 1 if age < stored.limits.heartbeat_ttl else 0
-    since = observation.server_since_ms
+    since, back = observation.server_since_ms, observation.back_at_ms
     evidence = Evidence(
         heartbeat_age=age,
         connection=findings.states[name],
@@ -138,10 +138,39 @@ def weigh(findings: Findings, stored: StoredInstance, *, gone_since_ms: int | No
         watchdog_age=(observation.now_ms - float(spoken)) / 1000.0 if spoken is not None else None,
         host_seen=hosts.get(stored.description.host_id, 0) > itself,
         server_age=(observation.now_ms - since) / 1000.0 if since is not None else None,
+        has_returned=has_returned(observation, name, findings.registered.get(name, Connections())),
+        absence_age=(observation.now_ms - back) / 1000.0 if back is not None else None,
         draining=stored.state == InstanceState.DRAINING,
         quiet=stored.state == InstanceState.QUIET,
     )
     return judge(evidence, stored.limits)
+
+
+def has_returned(observation: Observation, instance_id: str, registered: Connections) -> bool:
+    """Tell whether an instance has come to the present server: it has registered its connections there, or beaten since."""
+    is_here = registered.server != "" and registered.server == observation.run_id
+    return is_here or float(observation.instances[instance_id]) > (observation.server_since_ms or 0)
+
+
+UNNOTED_SECONDS = 60.0
+"""For how long a change of the server that no sweep has noted is taken to be new, although no instance beats."""
+
+
+def unnoted_since_ms(observation: Observation, *, uptime: float) -> int:
+    """Tell since when Redis is this server, where no sweep has noted it: just now, unless no instance is left to sweep.
+
+    ``uptime`` is that of the server, in seconds: after a long outage all heartbeats are old.
+
+    >>> def since(beat_ms, uptime):
+    ...     seen = Observation(now_ms=200_000, server_since_ms=200_000, run_id="5f", instances={"w": beat_ms}, connections={},
+    ...         gone={}, watchdogs={}, dead={})
+    ...     return unnoted_since_ms(seen, uptime=uptime)
+    >>> since("199000", 9_000.0), since("100000", 9_000.0), since("100000", 3.0)
+    (200000, 160000, 200000)
+    """
+    newest_ms = max(map(float, observation.instances.values()), default=0.0)
+    idle_ms = min(observation.now_ms - newest_ms, 1000.0 * uptime)
+    return int(observation.now_ms - max(idle_ms - 1000.0 * UNNOTED_SECONDS, 0.0))
 
 
 def rests_on_others(observation: Observation, stored: StoredInstance) -> bool:

@@ -32,8 +32,6 @@ class Presence:
             self.back_at_ms = now_ms
 
     def seen_from_here(self, observation: Observation) -> Observation:
-        """Give the observation without the evidence from before this process was back, as after a change of the server."""
+        """Give the observation with the moment at which this process was back, if it was away: older evidence says nothing then."""
         self.note(observation.now_ms)
-        if self.back_at_ms is None or self.back_at_ms <= (observation.server_since_ms or 0):
-            return observation
-        return replace(observation, server_since_ms=self.back_at_ms)
+        return observation if self.back_at_ms is None else replace(observation, back_at_ms=self.back_at_ms)

@@ -11,9 +11,9 @@ from async_tracker.connections.access import check_mode
 from async_tracker.connections.calls import call_many
 from async_tracker.connections.replies import REPLICA, info_of, role_of, run_id_of
 from async_tracker.errors import CorruptRecord, StorageError
-from async_tracker.liveness.evidence import findings_of, judged_with_all, live_hosts, rests_on_others, verdicts_of
+from async_tracker.liveness.evidence import findings_of, judged_with_all, live_hosts, rests_on_others, unnoted_since_ms, verdicts_of
 from async_tracker.liveness.lookup import connections_calls, read_connections
-from async_tracker.policy import Connection, Verdict
+from async_tracker.policy import Connection, InstanceState, Verdict
 from async_tracker.queries.answers import (
     by_start,
     instance_of,
@@ -95,6 +95,7 @@ class Queries:
             corrupt=tuple(sorted(set(picture.corrupt))),
             unlisted=sum([unlisted_in(picture, part) async for part in in_turns(list(picture.instances), self._instances_in_a_turn)]),
             role=picture.findings.observation.role,
+            returning=sum(verdict.state is InstanceState.RETURNING for verdict in picture.verdicts.values()),
         )
 
     async def instances(self, *, limit: int | None = None, after: str | None = None) -> list[Instance]:
@@ -347,12 +348,16 @@ class Queries:
             names, with_jobs=with_jobs, beside=[("INFO", "server"), ("INFO", "replication"), *others], first=observe_some_calls(names)
         )
         of_others, evidence = replies[: len(others)], replies[len(others) :]
-        check_mode(self._redis.redis, info_of(info))
+        server = info_of(info)
+        check_mode(self._redis.redis, server)
         # Connections of instances are those to the primary, and the note is of the primary: a replica knows of heartbeats alone.
         role = role_of(replication)
         run_id = "" if role == REPLICA else run_id_of(info)
         parts = [part async for some in in_turns(read_observed_some(names, evidence, run_id), 1) for part in some]
         observation = replace(together(parts), role=role)
+        if observation.server_since_ms == observation.now_ms:
+            uptime = float(server.get("uptime_in_seconds", 0))
+            observation = replace(observation, server_since_ms=unnoted_since_ms(observation, uptime=uptime))
         registered: dict[str, Connections] = {}
         async for some in in_turns(observation.instances, self._instances_in_a_turn):
             registered |= {name: Connections.decode(observation.connections.get(name, "")) for name in some}

@@ -124,7 +124,7 @@ class _Sorter:
         return candidates[0]
 
     def _found(self, ref: str, record: RunRecord | None, claim: Claim | None) -> FoundOrphan:
-        counts = not self._is_draining
+        counts = not self._is_draining and not (self._dead.instance is not None and self._dead.instance.is_blameless)
         if record is not None and (claim is None or claim.run in (None, record.token)):
             return FoundOrphan(record=record, instance=self._dead.instance, counts=counts)
         died_at_ms = self._dead.instance.died_at_ms if self._dead.instance is not None else None

@@ -174,6 +174,7 @@ class Sweeper:
             connections=observation.connections.get(name, ""),
             watchdog=observation.watchdogs.get(name, ""),
             reason=verdict.reason,
+            is_blameless=verdict.is_blameless,
         )
         event = encode_event("instance_dead", instance_id=name, queue=self._known[name].description.queue, reason=verdict.reason)
         is_declared = await self._store.declare_dead(judged, event)

@@ -159,8 +159,9 @@ class Store:
         names = [keys.INSTANCES, keys.instance(instance_id), keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS, keys.DEAD]
         names += [keys.tombstone(instance_id), keys.EVENTS, keys.STATS, keys.CHANGED]
         evidence = (judged.heartbeat, judged.connections, judged.watchdog)
-        lifetimes = (DEATHS, STATS_SECONDS, CHANGED_SECONDS)
-        arguments = (instance_id, *evidence, judged.reason, TOMBSTONE_MS, EVENTS_KEPT, EVENTS_SECONDS, event, *lifetimes)
+        lifetimes = (TOMBSTONE_MS, EVENTS_KEPT, EVENTS_SECONDS)
+        counted = (DEATHS, STATS_SECONDS, CHANGED_SECONDS)
+        arguments = (instance_id, *evidence, judged.reason, int(judged.is_blameless), *lifetimes, event, *counted)
         return int(await self._run("declare_dead", names, *arguments)) == 1
 
     async def adopt(self, instance_id: str, orphans: Sequence[RunRecord]) -> bool:

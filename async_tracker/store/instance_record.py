@@ -134,6 +134,8 @@ class StoredInstance:
     """Which loops of its tracker fail, and how."""
     died_at_ms: int | None = None
     death_reason: str = ""
+    is_blameless: bool = False
+    """Its death counts against no job: the server had changed."""
 
 
 def decode_instance(key: str, instance_id: str, stored: Mapping[str, str]) -> StoredInstance:
@@ -159,6 +161,7 @@ def decode_instance(key: str, instance_id: str, stored: Mapping[str, str]) -> St
             failing=stored.get("failing", ""),
             died_at_ms=_moment(stored["died_at_ms"]) if "died_at_ms" in stored else None,
             death_reason=stored.get("death_reason", ""),
+            is_blameless=stored.get("blameless") == "1",
         )
     except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
         raise CorruptRecord(key, f"a field is missing or has the wrong type: {exc}") from exc

@@ -45,6 +45,9 @@ class Observation:
     role: str = ""
     """``primary``, or ``replica``: that one may be behind, and knows no connection of an instance; '' where it was not asked or told."""
 
+    back_at_ms: int | None = None
+    """When the process that judges was back after an absence of its own; None where it was not away."""
+
     def knows(self, instance_id: str) -> bool:
         """Tell whether an instance is registered, or dead and not yet forgotten."""
         return instance_id in self.instances or instance_id in self.dead

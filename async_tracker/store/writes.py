@@ -95,6 +95,8 @@ class Judged:
     connections: str
     watchdog: str
     reason: str
+    is_blameless: bool = False
+    """The death counts against no job: the server had changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

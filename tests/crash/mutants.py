@@ -61,7 +61,7 @@ MUTANTS = (
     Mutant(
         name="the patience: time to return after an outage",
         path="async_tracker/policy.py",
-        line="if evidence.server_age is not None and evidence.server_age < limits.heartbeat_ttl:",
+        line="if evidence.server_age is not None and evidence.server_age < limits.heartbeat_ttl and not evidence.has_returned:",
         without="if False:",
         tests=(SERVERS + "test_an_outage_that_outlasts_every_heartbeat_makes_nobody_dead",),
     ),

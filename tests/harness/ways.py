@@ -249,6 +249,13 @@ class Cluster:
         port = max(votes, key=votes.count)
         return next(server for server in self.nodes if server.port == port)
 
+    def another_primary(self) -> EmbeddedServer:
+        """Give a primary that does not have the slot."""
+        owner = self.owner()
+        running = [server for server in self.nodes if server is not owner and server.is_running()]
+        roles: dict[Any, Any] = {server.port: self.client(server).info("replication") for server in running}
+        return next(server for server in running if roles[server.port]["role"] == "master")
+
     def move_slot(self, to: EmbeddedServer, *, half_way: float = 0.0) -> None:
         """Move the slot with all that is in it to another primary, as ``redis-cli --cluster reshard`` does.
 

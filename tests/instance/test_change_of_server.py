@@ -9,6 +9,7 @@ import redis.asyncio
 
 from async_tracker import InstanceState, StorageError, Tracker
 from async_tracker.embedded import EmbeddedServer
+from async_tracker.store.observation import Connections
 from async_tracker.store.scripts import SCRIPTS
 from tests.crash.fleet import script_call
 from tests.harness.servers import address_of
@@ -151,3 +152,70 @@ async def test_questions_at_a_replica_say_so_and_judge_by_heartbeats_while_recov
         for dry_run in (True, False):
             with pytest.raises(StorageError, match="it is a replica"):
                 await asking.recover(dry_run=dry_run)
+
+
+async def test_who_has_not_come_back_is_counted_apart_and_then_dead_at_no_job_s_cost(pair: Pair, namespace: str):
+    """Of two that were there before the failover, one comes back; the other's process ended with the old server."""
+    beating = {**RARE, "heartbeat_interval": 0.5, "heartbeat_ttl": 4.0, "sweep_interval": 0.1}
+    async with (
+        Tracker(namespace=namespace, redis_options={"url": pair.service.url}, **beating) as tracker,
+        tracker.register() as instance_id,
+    ):
+        await wait_until(lambda: pair.old.exists(f"{namespace}:server"), description="a sweep has noted the old server")
+        fields = await pair.old.hgetall(f"{namespace}:instance:{instance_id}")
+        server: str = (await pair.old.info("server"))["run_id"]
+        connections = Connections(server=server, ids={await pair.old.client_id(): "async-tracker:lost"}).encode()
+        await pair.old.client_setname("async-tracker:lost")
+        seconds, _ = await pair.old.time()
+        async with pair.old.pipeline() as pipe:
+            pipe.hset(f"{namespace}:instance:lost", mapping=fields).hset(f"{namespace}:connections", "lost", connections)
+            pipe.sadd(f"{namespace}:jobs:lost", "42").zadd(f"{namespace}:instances", {"lost": seconds * 1000})
+            await pipe.execute()
+        await pair.caught_up()
+        await pair.part()
+        seen: set[str] = set()
+        pair.fail_over()
+
+        async def is_dead() -> bool:
+            try:
+                snapshot = await tracker.snapshot()
+            except StorageError:
+                return False
+            states = {item.instance_id: item.state for item in snapshot.instances}
+            seen.add(states["lost"])
+            assert snapshot.returning == sum(state is InstanceState.RETURNING for state in states.values())
+            return states[instance_id] is InstanceState.ALIVE and states["lost"] is InstanceState.DEAD
+
+        await wait_until(is_dead, timeout=60, description="the one that does not come back is declared dead", poll_interval=0.02)
+        assert seen == {InstanceState.RETURNING, InstanceState.DEAD}
+        declared: dict[bytes, bytes] = {}
+
+        async def was_declared() -> bool:
+            declared.update(await pair.new.hgetall(f"{namespace}:instance:lost"))
+            return b"died_at_ms" in declared
+
+        await wait_until(was_declared, description="a sweep has declared it dead")
+        assert declared[b"blameless"] == b"1"
+        assert b"it has not come back since Redis" in declared[b"death_reason"]
+        assert tracker.instance_id == instance_id
+
+
+async def test_where_no_sweep_has_noted_the_change_patience_ends_too(redis_client: Any, namespace: str, monkeypatch: pytest.MonkeyPatch):
+    """A fleet that went down as a whole with its server has no instance left that could note the new one."""
+    monkeypatch.setattr("async_tracker.liveness.evidence.UNNOTED_SECONDS", 2.0)
+    short: dict[str, Any] = {"heartbeat_interval": 0.1, "heartbeat_ttl": 0.5, "watchdog": False}
+    async with Tracker(namespace=namespace, redis=redis_client, **short) as tracker, tracker.register() as instance_id:
+        await wait_until(tracker.instances, description="it is registered")
+        fields = await redis_client.hgetall(f"{namespace}:instance:{instance_id}")
+    await redis_client.hset(f"{namespace}:server", mapping={"run_id": "another", "since_ms": -1})
+    await redis_client.hset(f"{namespace}:instance:last", mapping=fields)
+    seconds, micros = await redis_client.time()
+    await redis_client.zadd(f"{namespace}:instances", {"last": seconds * 1000 + micros // 1000})
+    asking = Tracker(namespace=namespace, redis=redis_client)
+    assert [item.state for item in await asking.instances()] == [InstanceState.RETURNING]
+    await redis_client.zadd(f"{namespace}:instances", {"last": seconds * 1000 - 60_000})
+
+    async def is_dead() -> bool:
+        return [item.state for item in await asking.instances()] == [InstanceState.DEAD]
+
+    await wait_until(is_dead, timeout=30, description="it is no longer taken for one that may return")

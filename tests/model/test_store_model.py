@@ -203,7 +203,12 @@ class StoreMachine(RuleBasedStateMachine):
 
     async def _judged(self, name: str, **changed: str) -> Judged:
         seen = await self.store.observe("s")
-        evidence = {"heartbeat": seen.instances[name], "connections": seen.connections[name], "watchdog": "", "reason": "it is gone"}
+        evidence: dict[str, Any] = {
+            "heartbeat": seen.instances[name],
+            "connections": seen.connections[name],
+            "watchdog": "",
+            "reason": "it is gone",
+        }
         return Judged(instance_id=name, **{**evidence, **changed})
 
     @precondition(lambda self: any(self.registered.values()))

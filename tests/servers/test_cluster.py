@@ -1,6 +1,6 @@
 """Redis that is a cluster: the tracker in one slot of it, arq beside it on a single server, and the slot's owner changes."""
 
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 
 import anyio.to_thread
 import pytest
@@ -78,28 +78,58 @@ async def test_a_slot_that_moves_and_a_primary_that_dies_lose_nothing_rob_no_wor
     cluster: Cluster, namespace: str, redis_url: str, workers: Workers, ledger: Ledger
 ):
     tagged = f"{{app}}{namespace}"
-    fleet = await open_fleet(workers, ledger, redis_url, tagged, tracker_url=cluster.url, arq_redis=redis_url)
-    started = await fleet.start_ready(3, tracker=BEATING, tracker_url=cluster.url, worker={"max_jobs": 4})
-    ids = {(await fleet.registered(worker)).instance_id for worker in started}
-    home = cluster.owner()
-    other = next(node for node in cluster.primaries if node is not home)
-    for to in (other, home):
-        await fleet.enqueue_many(3, "hold", 3.0)
-        await anyio.to_thread.run_sync(lambda to=to: cluster.move_slot(to, half_way=1.5))
-        await right_again(fleet, ids)
-    await fleet.succeeded()
+    async with aclosing(await open_fleet(workers, ledger, redis_url, tagged, tracker_url=cluster.url, arq_redis=redis_url)) as fleet:
+        started = await fleet.start_ready(3, tracker=BEATING, tracker_url=cluster.url, worker={"max_jobs": 4})
+        ids = {(await fleet.registered(worker)).instance_id for worker in started}
+        home = cluster.owner()
+        other = next(node for node in cluster.primaries if node is not home)
+        for to in (other, home):
+            await fleet.enqueue_many(3, "hold", 3.0)
+            await anyio.to_thread.run_sync(lambda to=to: cluster.move_slot(to, half_way=1.5))
+            await right_again(fleet, ids)
+        await fleet.succeeded()
 
-    long = await fleet.enqueue_many(4, "hold", 12.0)
-    blocking = await fleet.enqueue("block", 15.0)
-    for job_id in (*long, blocking):
-        await fleet.in_flight(job_id)
-    home.kill()
-    await anyio.to_thread.run_sync(
-        lambda: cluster.wait(lambda: cluster.owner() is cluster.replica and cluster.is_well(cluster.replica), "the replica is promoted")
-    )
-    await fleet.succeeded()
-    await right_again(fleet, ids)
-    await counts_whole(fleet, 11)
-    await fleet.close()
-    await fleet.aclose()
-    home.start()
+        long = await fleet.enqueue_many(4, "hold", 12.0)
+        blocking = await fleet.enqueue("block", 15.0)
+        for job_id in (*long, blocking):
+            await fleet.in_flight(job_id)
+        home.kill()
+        await anyio.to_thread.run_sync(
+            lambda: cluster.wait(lambda: cluster.owner() is cluster.replica and cluster.is_well(cluster.replica), "the replica is promoted")
+        )
+        await fleet.succeeded()
+        await right_again(fleet, ids)
+        await counts_whole(fleet, 11)
+        await fleet.close()
+        home.start()
+
+
+async def test_a_worker_that_dies_while_the_slot_moves_is_recovered_and_its_death_counts_against_no_job(
+    cluster: Cluster, namespace: str, redis_url: str, workers: Workers, ledger: Ledger
+):
+    """The slot moves at the moment at which a worker is killed: its connection says nothing on the new server."""
+    tagged = f"{{app}}{namespace}"
+    async with aclosing(await open_fleet(workers, ledger, redis_url, tagged, tracker_url=cluster.url, arq_redis=redis_url)) as fleet:
+        started = await fleet.start_ready(2, tracker=BEATING, tracker_url=cluster.url)
+        victim = started[0]
+        jobs = await fleet.enqueue_many(4, "hold", 4.0)
+        for job_id in jobs:
+            await fleet.in_flight(job_id)
+        held = {run.job_id for run in fleet.ledger.read().runs if run.pid == victim.pid}
+        victim.kill()
+        await anyio.to_thread.run_sync(cluster.move_slot, cluster.another_primary())
+        states: set[str] = set()
+
+        async def recovered() -> bool:
+            try:
+                states.update(item.state for item in await fleet.tracker.instances() if item.pid == victim.pid)
+            except StorageError:
+                return False
+            return set(jobs) <= fleet.ledger.read().succeeded()
+
+        await wait_until(recovered, timeout=90, description="every job has succeeded", poll_interval=0.05)
+        if InstanceState.RETURNING in states:  # else it was found dead before the slot had moved
+            async with fleet.tracker.redis() as namespaced:
+                assert [job_id for job_id in held if await namespaced.exists(f"recoveries:{job_id}")] == []
+        await fleet.succeeded()
+        await fleet.close()

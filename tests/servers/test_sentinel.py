@@ -1,5 +1,7 @@
 """Redis behind three sentinels: found by its url everywhere, and found again after a failover."""
 
+from contextlib import aclosing
+
 import anyio.to_thread
 import pytest
 from redis.asyncio.sentinel import Sentinel
@@ -67,24 +69,23 @@ async def test_failovers_lose_nothing_rob_no_worker_and_leave_no_ghost(
     sentinels: Sentinels, namespace: str, redis_url: str, workers: Workers, ledger: Ledger
 ):
     """One that was asked for, then one after the death of the primary, over the whole of which the loop of a worker is blocked."""
-    fleet = await open_fleet(workers, ledger, redis_url, namespace, tracker_url=sentinels.url, arq_redis=redis_url)
-    started = await fleet.start_ready(3, tracker=BEATING, tracker_url=sentinels.url, worker={"max_jobs": 4})
-    ids = {(await fleet.registered(worker)).instance_id for worker in started}
-    before = sentinels.primary
-    await fleet.enqueue_many(6, "hold", 3.0)
-    await anyio.to_thread.run_sync(sentinels.fail_over)
-    second = await anyio.to_thread.run_sync(lambda: sentinels.promoted(instead_of=before))
-    await right_again(fleet, ids)
-    await fleet.succeeded()
+    async with aclosing(await open_fleet(workers, ledger, redis_url, namespace, tracker_url=sentinels.url, arq_redis=redis_url)) as fleet:
+        started = await fleet.start_ready(3, tracker=BEATING, tracker_url=sentinels.url, worker={"max_jobs": 4})
+        ids = {(await fleet.registered(worker)).instance_id for worker in started}
+        before = sentinels.primary
+        await fleet.enqueue_many(6, "hold", 3.0)
+        await anyio.to_thread.run_sync(sentinels.fail_over)
+        second = await anyio.to_thread.run_sync(lambda: sentinels.promoted(instead_of=before))
+        await right_again(fleet, ids)
+        await fleet.succeeded()
 
-    long = await fleet.enqueue_many(4, "hold", 12.0)
-    blocking = await fleet.enqueue("block", 15.0)
-    for job_id in (*long, blocking):
-        await fleet.in_flight(job_id)
-    await anyio.to_thread.run_sync(sentinels.kill_primary)
-    await anyio.to_thread.run_sync(lambda: sentinels.promoted(instead_of=second))
-    await fleet.succeeded()
-    await right_again(fleet, ids)
-    await counts_whole(fleet, 11)
-    await fleet.close()
-    await fleet.aclose()
+        long = await fleet.enqueue_many(4, "hold", 12.0)
+        blocking = await fleet.enqueue("block", 15.0)
+        for job_id in (*long, blocking):
+            await fleet.in_flight(job_id)
+        await anyio.to_thread.run_sync(sentinels.kill_primary)
+        await anyio.to_thread.run_sync(lambda: sentinels.promoted(instead_of=second))
+        await fleet.succeeded()
+        await right_again(fleet, ids)
+        await counts_whole(fleet, 11)
+        await fleet.close()

@@ -113,6 +113,7 @@ export function badge(state) {
     draining: ["off", "draining"],
     stalled_blocked: ["warn", "stalled"],
     stalled_silent: ["warn", "silent"],
+    returning: ["warn", "returning"],
     dead: ["bad", "dead"],
     quarantined: ["bad", "quarantined"],
     unserved: ["bad", "no worker"],

@@ -249,12 +249,19 @@ class Cluster:
         port = max(votes, key=votes.count)
         return next(server for server in self.nodes if server.port == port)
 
+    def is_replica(self, server: EmbeddedServer) -> bool:
+        """Tell whether a node is a replica, by its own word."""
+        said: dict[str, Any] = self.client(server).info("replication")
+        return said["role"] == "slave"
+
     def another_primary(self) -> EmbeddedServer:
         """Give a primary that does not have the slot."""
-        owner = self.owner()
-        running = [server for server in self.nodes if server is not owner and server.is_running()]
-        roles: dict[Any, Any] = {server.port: self.client(server).info("replication") for server in running}
-        return next(server for server in running if roles[server.port]["role"] == "master")
+        return next(server for server in self._masters() if server is not self.owner())
+
+    def _masters(self) -> list[EmbeddedServer]:
+        running = [server for server in self.nodes if server.is_running()]
+        said: dict[Any, Any] = {server.port: self.client(server).info("replication") for server in running}
+        return [server for server in running if said[server.port]["role"] == "master"]
 
     def move_slot(self, to: EmbeddedServer, *, half_way: float = 0.0) -> None:
         """Move the slot with all that is in it to another primary, as ``redis-cli --cluster reshard`` does.
@@ -269,5 +276,5 @@ class Cluster:
             giving.execute_command("MIGRATE", "127.0.0.1", to.port or 0, "", 0, 5_000, "KEYS", *found)
             time.sleep(half_way)
             half_way = 0.0
-        for client in (taking, giving, *(self.client(server) for server in self.primaries if server not in (source, to))):
+        for client in (taking, giving, *(self.client(server) for server in self._masters() if server not in (source, to))):
             client.execute_command("CLUSTER SETSLOT", self.slot, "NODE", self.id_of(to))

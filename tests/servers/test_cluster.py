@@ -102,6 +102,7 @@ async def test_a_slot_that_moves_and_a_primary_that_dies_lose_nothing_rob_no_wor
         await counts_whole(fleet, 11)
         await fleet.close()
         home.start()
+        await anyio.to_thread.run_sync(lambda: cluster.wait(lambda: cluster.is_replica(home), "the node is back, as a replica"))
 
 
 async def test_a_worker_that_dies_while_the_slot_moves_is_recovered_and_its_death_counts_against_no_job(

@@ -251,8 +251,8 @@ class Cluster:
 
     def is_replica(self, server: EmbeddedServer) -> bool:
         """Tell whether a node is a replica, by its own word."""
-        said: dict[str, Any] = self.client(server).info("replication")
-        return said["role"] == "slave"
+        client: Any = self.client(server)
+        return bool(client.info("replication")["role"] == "slave")
 
     def another_primary(self) -> EmbeddedServer:
         """Give a primary that does not have the slot."""

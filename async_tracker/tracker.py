@@ -5,7 +5,12 @@ import dataclasses
 import logging
 import os
 import threading
+<<<<<<< HEAD
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+=======
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+>>>>>>> a896501 (Eight alerts with their tests, a dashboard, and a real Prometheus that watches a real fleet go wrong)
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from itertools import chain
@@ -62,11 +67,13 @@ from async_tracker.recovery.by_hand import RecoveryByHand
 from async_tracker.recovery.quarantine import Quarantine
 from async_tracker.store.commands import Store
 from async_tracker.store.counters import BOUNDS
-from async_tracker.store.instance_record import Description, StoredInstance
+from async_tracker.store.instance_record import Description, StoredInstance, decode_queues, encode_queues
 from async_tracker.store.reading import Reading
 from async_tracker.store.stacks_record import read_stacks
 
 logger = logging.getLogger("async_tracker")
+
+_QUEUES_REMEMBERED = 86_400.0
 
 T = TypeVar("T")
 Ids = list[str] | tuple[str, ...] | set[str] | frozenset[str]
@@ -107,6 +114,8 @@ class Tracker:
         """The instances of this process; the newest last."""
         self._sync: Any = None
         self._sync_lock = threading.Lock()
+        self._worked_on: dict[str, float] = {}
+        """The queues that `measures` has seen instances work on, and when it last did."""
         self._registry = Registry(access=self._access, namespace=self.namespace, given=library_redis)
         for known in KNOWN:
             self._registry.add(known.library(self))
@@ -457,13 +466,21 @@ class Tracker:
     async def measures(self, *, queues_within: float = 1.0) -> Measures:
         """Count everything there is, in three round trips, and two for the queues of each worker library: what metrics are made of.
 
-        The queues of a library whose Redis does not answer within ``queues_within`` seconds are left out, and it is named in ``unread``.
+        The queues are those on which an instance worked when this was asked within the last day: one that has lost its workers is told.
+        Those of a library whose Redis does not answer within ``queues_within`` seconds are left out, and it is named in ``unread``.
         Raises StorageError when the tracker's own Redis refuses or is away.
         """
+<<<<<<< HEAD
         measures, stored = await self._ask(lambda queries: queries.measures())
+=======
+        measures, stored = await self._queries().measures()
+        now = time.monotonic()
+        self._worked_on |= dict.fromkeys((queues for item in stored if (queues := encode_queues(item.description))), now)
+        self._worked_on = {queues: at for queues, at in self._worked_on.items() if now - at < _QUEUES_REMEMBERED}
+>>>>>>> a896501 (Eight alerts with their tests, a dashboard, and a real Prometheus that watches a real fleet go wrong)
         depths: list[QueueDepth] = []
         unread: list[str] = []
-        for library, described in _by_library(item.description for item in stored):
+        for library, described in _by_library(item for item in map(decode_queues, self._worked_on) if item is not None):
             try:
                 async with asyncio.timeout(queues_within):
                     depths += await self._depths(library, described)

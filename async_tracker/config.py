@@ -53,6 +53,7 @@ class Settings:
     gather: float = 0.05
     durable: bool = False
     version: str | None = None
+    telemetry: bool = False
     hook_timeout: float = 0.25
     control: bool | frozenset[str] = True
     keep_tries: bool | int = False
@@ -82,7 +83,7 @@ class Settings:
             )
         for name, text in (("instance_id", self.instance_id), ("queue", self.queue), ("version", self.version)):
             check_text(name, text or "")
-        for name in ("watchdog", "durable", "recover", "record_args"):
+        for name in ("watchdog", "durable", "telemetry", "recover", "record_args"):
             if type(getattr(self, name)) is not bool:
                 raise ConfigError(f"{name} ({getattr(self, name)!r}) must be True or False: write {name}=False, not a text or a number")
         for name in ("heartbeat_interval", "sweep_interval"):

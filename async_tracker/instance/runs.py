@@ -108,6 +108,7 @@ class Run:
     scope: str = ""
     """See `RunRecord`, as for ``hold``."""
     hold: str | None = None
+    traceparent: str | None = None
     is_prompt: bool = False
     """It is written at once, whatever its age."""
     sent: bool = False
@@ -181,6 +182,7 @@ class Run:
             superseded=superseded,
             scope=self.scope,
             hold=self.hold,
+            traceparent=self.traceparent,
         )
 
 

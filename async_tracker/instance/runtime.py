@@ -320,6 +320,14 @@ class Runtime:
         if self._on_closed is not None:
             self._on_closed()
 
+    async def lost_traceparent(self, ref: str) -> str | None:
+        """Give the span of that run of a job which was last lost with its worker, if any. Waits for Redis for ``hook_timeout`` at most."""
+        try:
+            return await bounded(self.store.lost_traceparent(ref), self._settings.hook_timeout)
+        except (StorageError, TimeoutError) as exc:
+            logger.debug("it is not known whether job %s was lost before: %s", ref, exc)
+            return None
+
     async def stop(self, *, within: float | None = None, first: Callable[[], Awaitable[None]] | None = None) -> None:
         """Await ``first``, write what is left, deregister and close, in ``within`` seconds. Runs still in flight become orphans at once.
 

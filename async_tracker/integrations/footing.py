@@ -16,6 +16,7 @@ from async_tracker.integrations.registry import Registry
 from async_tracker.policy import NO_LIBRARY
 from async_tracker.recovery.adapter import Adapter
 from async_tracker.store.instance_record import Description, Note
+from async_tracker.telemetry.tracing import Tracing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,8 @@ class Footing:
     on_left: Callable[[Runtime], None]
     """Told of each that has left."""
     on_event: Callable[[str], None]
+    tracing: Tracing | None = None
+    """What traces runs, with ``telemetry=True``."""
 
     def describe(
         self,

@@ -14,13 +14,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import anyio.to_thread
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector as Registered
 
@@ -28,14 +26,12 @@ from async_tracker import __version__
 from async_tracker.connections.calls import bounded
 from async_tracker.errors import ConfigError, StorageError, StorageUnavailable
 from async_tracker.metrics.background import Background
+from async_tracker.metrics.exposition import CONTENT_TYPE, Told, limits_of, written
 from async_tracker.metrics.families import FAMILIES, NAMES_MOST, PREFIX, Distribution, Family, Shown, Values
 from async_tracker.records import Measures
 from async_tracker.tracker import Tracker
 
 __all__ = ["CONTENT_TYPE", "Collector", "serving"]
-
-_, CONTENT_TYPE = choose_encoder("")
-"""Prometheus' own text format. OpenMetrics has one type for each name, and there `orphans` and `orphans_total` are one name."""
 
 logger = logging.getLogger("async_tracker")
 
@@ -68,8 +64,8 @@ class Collector(Registered):
         self._background = Background(tracker.elsewhere)
         self._reading = threading.Lock()
         self._showing = threading.Lock()
-        self._asking: asyncio.Task[Sequence[Metric]] | None = None
-        self._found: Sequence[Metric] = ()
+        self._asking: asyncio.Task[Told] | None = None
+        self._told = Told({})
         self._fresh_until = 0.0
         self._is_away = False
 
@@ -80,36 +76,42 @@ class Collector(Registered):
 
     def collect(self) -> Iterable[Metric]:
         """Read everything, or give what was read just before. Never raises for what Redis does, and never takes long."""
+        told = self.ask()
+        limits = limits_of(told.bounds)
+        return [_made(family, told.values[family.name], limits=limits) for family in FAMILIES if family.name in told.values]
+
+    def ask(self) -> Told:
+        """Do what `collect` does, and give the mere values."""
         with self._reading:
             if time.monotonic() >= self._fresh_until:
                 began = time.monotonic()
                 try:
-                    found = self._metrics(self._background.run(self._measures, within=self._timeout), began=began)
+                    told = self._known(self._background.run(self._measures, within=self._timeout), began=began)
                 except (StorageError, TimeoutError) as exc:
-                    found = self._away(exc, began=began)
-                self._keep(found)
-            return self._found
+                    told = self._away(exc, began=began)
+                self._keep(told)
+            return self._told
 
-    async def read(self) -> Sequence[Metric]:
-        """Do what `collect` does, in the running event loop with the tracker's own client: for an asyncio app."""
+    async def read(self) -> Told:
+        """Do what `ask` does, in the running event loop with the tracker's own client: for an asyncio app."""
         if time.monotonic() < self._fresh_until:
-            return self._found
+            return self._told
         if self._asking is None or self._asking.done() or self._asking.get_loop() is not asyncio.get_running_loop():
             self._asking = asyncio.create_task(self._read())
         return await asyncio.shield(self._asking)  # one that gives up waiting must not take it from the others
 
-    async def _read(self) -> Sequence[Metric]:
+    async def _read(self) -> Told:
         began = time.monotonic()
         try:
-            found = self._metrics(await bounded(self._measures(), self._timeout), began=began)
+            told = self._known(await bounded(self._measures(), self._timeout), began=began)
         except (StorageError, TimeoutError) as exc:
-            found = self._away(exc, began=began)
-        self._keep(found)
-        return found
+            told = self._away(exc, began=began)
+        self._keep(told)
+        return told
 
     async def exposition(self) -> bytes:
         """Answer a scrape with the body, whose content type is `CONTENT_TYPE`."""
-        return await anyio.to_thread.run_sync(_written, await self.read())
+        return await anyio.to_thread.run_sync(written, await self.read())
 
     def close(self) -> None:
         """End the thread in which `collect` reads, if there is one."""
@@ -118,24 +120,23 @@ class Collector(Registered):
     async def _measures(self) -> Measures:
         return await self._tracker.measures(queues_within=self._timeout / 3)
 
-    def _keep(self, found: Sequence[Metric]) -> None:
-        self._found, self._fresh_until = found, time.monotonic() + self._fresh_for
+    def _keep(self, told: Told) -> None:
+        self._told, self._fresh_until = told, time.monotonic() + self._fresh_for
 
-    def _metrics(self, measures: Measures, *, began: float) -> Sequence[Metric]:
+    def _known(self, measures: Measures, *, began: float) -> Told:
         if self._is_away:
             self._is_away = False
             logger.info("Redis answers scrapes again")
         with self._showing:  # a thread and a loop may both be asked
-            values = self._shown.values(measures) | self._of_itself(is_up=True, began=began)
-        return [_made(family, values.get(family.name, {}), bounds=measures.bounds) for family in FAMILIES]
+            values = self._shown.values(measures)
+        return Told(values | self._of_itself(is_up=True, began=began), measures.bounds)
 
-    def _away(self, exc: Exception, *, began: float) -> Sequence[Metric]:
+    def _away(self, exc: Exception, *, began: float) -> Told:
         why = exc if isinstance(exc, StorageError) else StorageUnavailable(f"Redis did not answer within {self._timeout:g} s")
         if not self._is_away:
             self._is_away = True
             logger.warning("scrapes are answered without metrics: %s", why)
-        values = self._of_itself(is_up=False, began=began)
-        return [_made(family, values[family.name]) for family in FAMILIES if family.name in values]
+        return Told(self._of_itself(is_up=False, began=began))
 
     def _of_itself(self, *, is_up: bool, began: float) -> dict[str, Values]:
         build = (__version__, platform.python_version(), self._tracker.namespace)
@@ -146,9 +147,8 @@ class Collector(Registered):
         }
 
 
-def _made(family: Family, values: Values | None = None, *, bounds: Sequence[float] = ()) -> Metric:
+def _made(family: Family, values: Values | None = None, *, limits: Sequence[str] = ()) -> Metric:
     made = _KINDS[family.kind](family.name, family.says, labels=family.labels)
-    limits = [str(float(f"{bound:.4g}")) for bound in bounds] + ["+Inf"]
     for labels, value in (values or {}).items():
         if isinstance(value, Distribution):
             made.add_metric(labels, buckets=list(zip(limits, value.cumulated, strict=True)), sum_value=value.total)
@@ -156,21 +156,6 @@ def _made(family: Family, values: Values | None = None, *, bounds: Sequence[floa
             made.add_metric(labels, value)
     metric: Metric = made
     return metric
-
-
-@dataclass(frozen=True, slots=True)
-class _Once:
-    """What has been collected, as an encoder asks for it."""
-
-    found: Sequence[Metric]
-
-    def collect(self) -> Sequence[Metric]:
-        return self.found
-
-
-def _written(found: Sequence[Metric]) -> bytes:
-    encoder, _ = choose_encoder("")
-    return encoder(_Once(found))
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -198,7 +183,7 @@ def serving(collector: Collector, *, host: str, port: int) -> Iterator[str]:
             start_response("404 Not Found", [("Content-Type", "text/plain")])
             return [b"the metrics are at /metrics\n"]
         start_response("200 OK", [("Content-Type", CONTENT_TYPE), ("Cache-Control", "no-store")])
-        return [_written(list(collector.collect()))]
+        return [written(collector.ask())]
 
     try:
         server = make_server(host, port, answer, _Server6 if ":" in host else _Server, _Quiet)

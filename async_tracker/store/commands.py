@@ -188,6 +188,11 @@ class Store:
         replies = await run_scripts(self.redis, calls)
         return [refusal(reply) or Settled(int(checked("settle", reply))) for reply in replies]
 
+    async def lost_traceparent(self, ref: str) -> str | None:
+        """Give the span of the run of this job that was last lost with its worker; None where there is none."""
+        found = await call(self.redis, "HGET", keys.recoveries(ref), "traceparent")
+        return text(found) if found is not None else None
+
     async def bury(self, instance_id: str) -> bool:
         """Forget a dead instance that has no orphan left."""
         names = [keys.DEAD, keys.instance(instance_id), keys.jobs(instance_id), keys.counters(instance_id)]
@@ -339,6 +344,7 @@ def _settle_call(settlement: Settlement, window_ms: int) -> tuple[list[str], lis
         int(settlement.counts),
         window_ms,
     ]
-    arguments += [EVENTS_KEPT, EVENTS_SECONDS, STATS_SECONDS, len(settlement.events), len(settlement.counters)]
+    arguments += [EVENTS_KEPT, EVENTS_SECONDS, STATS_SECONDS, record.traceparent or ""]
+    arguments += [len(settlement.events), len(settlement.counters)]
     arguments += [*settlement.events, *settlement.counters, *flat(settlement.quarantined or {})]
     return names, arguments

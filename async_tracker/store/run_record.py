@@ -52,6 +52,8 @@ class RunRecord:
     """How many tries its worker gives back to one job, of runs that did not end by themselves; 0: none."""
     hold: str | None = None
     """Where the library notes that this run has the job, in its adapter's words; None where the job's id says it."""
+    traceparent: str | None = None
+    """The span of this run, as the W3C writes it, where spans are recorded: the run that follows a lost one is linked to it."""
 
     @property
     def ref(self) -> str:
@@ -98,6 +100,7 @@ _STORED: tuple[tuple[str, str, frozenset[type]], ...] = (
     ("hold", "hold", _TEXT),
     ("max_tries", "max_tries", _WHOLE),
     ("keep_tries", "keep_tries", _WHOLE),
+    ("traceparent", "traceparent", _TEXT),
 )
 """Name in the JSON, attribute of the record, types that it may have."""
 
@@ -118,6 +121,7 @@ _OPTIONAL = {
     "hold",
     "max_tries",
     "keep_tries",
+    "traceparent",
 }
 
 StoredRun = Mapping[str, Any]

@@ -102,6 +102,19 @@ async def test_the_names_types_labels_and_bounds_are_those_that_are_promised(
     assert (scrape("job_wait_seconds_sum"), scrape("job_wait_seconds_count"), scrape("redis_up")) == (9_000, 5, 1)
 
 
+async def test_what_is_served_is_what_a_registry_of_ones_own_would_serve(make_tracker: Callable[..., Tracker]):
+    worker = make_tracker(**QUICK)
+    async with worker.register(queue="mail", concurrency=10):
+        await run(worker, "send", *HOSTILE)
+    collector, registry = Collector(worker, fresh_for=3_600.0), CollectorRegistry()
+    registry.register(collector)
+    served, generated = await scraped(collector), Scrape(generate_latest(registry))
+    assert served.samples == generated.samples
+    assert [(name, family.type, family.documentation) for name, family in served.families] == [
+        (name, family.type, family.documentation) for name, family in generated.families
+    ]
+
+
 async def test_hostile_names_are_labels_like_any_other_and_a_very_long_one_is_cut(make_tracker: Callable[..., Tracker]):
     worker = make_tracker(**QUICK)
     async with worker.register(queue="mail", concurrency=10):
@@ -263,7 +276,7 @@ async def test_the_page_serves_them_to_those_who_may_look(mount: Callable[..., A
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert answer.headers["cache-control"] == "no-store"
-    assert "async_tracker_slots 7.0\n" in answer.text
+    assert "async_tracker_slots 7\n" in answer.text
 
 
 async def test_a_page_without_the_extra_says_how_to_get_it(mount: Callable[..., Any], monkeypatch: pytest.MonkeyPatch):

@@ -82,7 +82,7 @@ def test_the_page_names_the_scripts_that_delete_from_each_key():
 
 
 def test_the_fields_of_a_record_are_those_of_the_page():
-    texts: dict[str, Any] = dict.fromkeys(("function", "queue", "progress_message", "args", "scope", "hold"), "x")
+    texts: dict[str, Any] = dict.fromkeys(("function", "queue", "progress_message", "args", "scope", "hold", "traceparent"), "x")
     numbers: dict[str, Any] = {"enqueued_at_ms": 1, "timeout": 1.0, "progress": 0.0, "superseded": 1}
     full = RunRecord(job_id="42", instance_id="web:1:ab", token="f00d", started_at_ms=1, **texts, **numbers)
     fields = [row["field"] for row in table(PAGE, under="The record of a run, `job:{job}`")]

@@ -64,6 +64,15 @@ def outcome(ending: Ending | None, now: Circumstances) -> str:
     return "retried" if now.retry_jobs and _is_of_arq(error, "RetryJob") else "failed"
 
 
+def is_retry(error: BaseException) -> bool:
+    """Tell whether a function raises this to be run again.
+
+    >>> is_retry(ValueError())
+    False
+    """
+    return _is_of_arq(error, "Retry") or _is_of_arq(error, "RetryJob")
+
+
 def _is_of_arq(error: BaseException, name: str) -> bool:
     """Whether `isinstance` says so of the class that arq has by this name; arq need not be here to be asked."""
     return any((kind.__module__, kind.__name__) == ("arq.worker", name) for kind in type(error).__mro__)

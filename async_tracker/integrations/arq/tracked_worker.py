@@ -81,6 +81,8 @@ class TrackedWorker:
                 ignore=self.jobs.ignore,
                 missed=self._job_missed,
                 make_known=self.jobs.make_known,
+                tracing=footing.tracing,
+                lost_traceparent=self._lost_traceparent,
             )
         self.controls = ArqControls(worker)
         self._notes: dict[str, Note] = {}
@@ -277,6 +279,9 @@ class TrackedWorker:
             f"functions came into the worker after its start-up and are not wrapped: {shown}. How their jobs end is not known",
             "put them into functions before the worker starts",
         )
+
+    async def _lost_traceparent(self, ref: str) -> str | None:
+        return await self.runtime.lost_traceparent(ref) if self.runtime is not None else None
 
     def _job_missed(self) -> None:
         if self.jobs.is_open:

@@ -13,7 +13,8 @@ from async_tracker.config import Settings
 from async_tracker.instance.runs import current, shown_args
 from async_tracker.integrations.arq.choice import Choice
 from async_tracker.integrations.arq.job_run import ArqRun
-from async_tracker.integrations.arq.outcomes import ending_of
+from async_tracker.integrations.arq.outcomes import ending_of, is_retry
+from async_tracker.telemetry.tracing import Tracing
 
 logger = logging.getLogger("async_tracker")
 
@@ -22,7 +23,8 @@ class Wrapping:
     """What one worker runs, as we have wrapped it.
 
     ``ignore`` is called with the run of a function that is not to be tracked, ``missed`` where a tracked function is called without a
-    run, and ``make_known`` is awaited before a second try begins. Functions and cron jobs stand in one table of arq's, by name;
+    run, and ``make_known`` is awaited before a second try begins. ``tracing`` traces runs, and ``lost_traceparent`` tells then which run
+    of a job was lost. Functions and cron jobs stand in one table of arq's, by name;
     ``worker.cron_jobs`` only says when each is queued, and keeps that for itself, so it is left alone.
     """
 
@@ -36,12 +38,16 @@ class Wrapping:
         ignore: Callable[[ArqRun], None],
         missed: Callable[[], None],
         make_known: Callable[[ArqRun], Awaitable[None]],
+        tracing: Tracing | None = None,
+        lost_traceparent: Callable[[str], Awaitable[str | None]] | None = None,
     ) -> None:
         self._worker = worker
         self._ctx_key = ctx_key
         self._ignore = ignore
         self._missed = missed
         self._make_known = make_known
+        self._tracing = tracing
+        self._lost_traceparent = lost_traceparent
         self._redact = settings.redact
         self.fault = choice.fault(self._table)
         """What is wrong with the choice. Then all is tracked, and no arguments are recorded: some may have been meant to be spared."""
@@ -98,7 +104,34 @@ class Wrapping:
         if not self._choice.tracks(name):
             return _ignored(coroutine, item.coroutine, ctx_key=self._ctx_key, ignore=self._ignore)
         timeout = item.timeout_s if item.timeout_s is not None else self._worker.job_timeout_s
+        if self._tracing is not None:
+            coroutine = self._traced(self._tracing, coroutine)
         return self._tracked(coroutine, item.coroutine, plain_text(name), plain_seconds(timeout))
+
+    def _traced(self, tracing: Tracing, coroutine: Any) -> Any:
+        ctx_key, lost_traceparent = self._ctx_key, self._lost_traceparent
+
+        async def traced_function(*args: Any, **kwargs: Any) -> Any:
+            run = (args[0] if args else kwargs.get("ctx", {})).get(ctx_key)
+            if run is None:  # it is not tracked
+                return await coroutine(*args, **kwargs)
+            run.complete()
+            traced = tracing.begin(run, kwargs)
+            run.traceparent = traced.traceparent
+            if run.is_taken_in and run.sent:
+                run.keeper.touch(run)
+            try:
+                if run.job_try > 1 and lost_traceparent is not None:
+                    traced.link(await lost_traceparent(run.ref))
+                result = await coroutine(*args, **kwargs)
+            except BaseException as exc:
+                is_cancelled = isinstance(exc, asyncio.CancelledError)
+                traced.end("retried" if is_retry(exc) else "cancelled" if is_cancelled else "failed", exc)
+                raise
+            traced.end("succeeded")
+            return result
+
+        return traced_function
 
     def _tracked(self, coroutine: Any, shown: Any, name: str, timeout: float | None) -> Any:
         ctx_key, records_args, redact = self._ctx_key, self._records_args, self._redact

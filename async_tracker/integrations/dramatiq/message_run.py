@@ -12,6 +12,7 @@ from async_tracker.integrations.dramatiq.outcomes import Ending
 from async_tracker.integrations.dramatiq.tracked_worker import TrackedWorker
 from async_tracker.store.fitting import fit_whole
 from async_tracker.store.run_record import job_ref
+from async_tracker.telemetry.tracing import Traced
 
 DUE_AT = "async_tracker_due_at"
 """The option of a message that was delayed: when it was due, in ms."""
@@ -25,6 +26,8 @@ class DramatiqRun(Run):
 
     library: str = LIBRARY
     scope: str = LIBRARY
+    traced: Traced | None = None
+    """Its span, with ``telemetry=True``."""
     library_files: tuple[str, ...] = ("threading.py", "dramatiq/worker.py", "dramatiq/actor.py")
 
     def __init__(self, tracked: TrackedWorker, message: MessageProxy) -> None:

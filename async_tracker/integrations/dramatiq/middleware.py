@@ -23,6 +23,7 @@ from async_tracker.integrations.dramatiq.outcomes import outcome
 from async_tracker.integrations.dramatiq.tracked_worker import TrackedWorker
 from async_tracker.integrations.footing import HasFooting
 from async_tracker.integrations.hook_failures import HookFailures
+from async_tracker.telemetry.tracing import Tracing
 
 logger = logging.getLogger("async_tracker")
 
@@ -125,7 +126,18 @@ class TrackerMiddleware(Middleware):
         tracked.runtime.journal.start(run)
         if run.retries:
             tracked.runtime.writer.hurry(run)
+        if tracked.tracing is not None:
+            self._trace(tracked.tracing, run)
         return run
+
+    def _trace(self, tracing: Tracing, run: DramatiqRun) -> None:
+        """Begin the span of a run, and link it to that of a lost one: dramatiq does not tell a first run from one after a death."""
+        run.complete()
+        run.traced = tracing.begin(run, run.message.options)
+        run.traceparent = run.traced.traceparent
+        if run.is_taken_in and run.sent:
+            run.keeper.touch(run)
+        run.traced.link(run.tracked.thread.call(run.tracked.runtime.lost_traceparent, run.ref))
 
     def _number(self) -> int:
         """Number this thread, from 0."""
@@ -150,12 +162,16 @@ class TrackerMiddleware(Middleware):
         if found is not None:
             found.ending.is_processed = True
             found.ending.error = exception
+            if found.traced is not None:
+                found.traced.end("failed" if exception is not None else "succeeded", exception)
 
     def after_skip_message(self, broker: DramatiqBroker, message: MessageProxy) -> None:
         """A middleware would not have the message processed; if it was asked before us, there is no run of it yet."""
         try:
             found = self._found(message) or self._start(broker, message)
             if found is not None:
+                if found.traced is not None:
+                    found.traced.end("skipped")
                 found.ending.is_skipped = True
                 found.complete()  # out of flight, no other thread reads it before it is counted
                 found.tracked.runtime.journal.discard(found)

@@ -33,6 +33,7 @@ class TrackedWorker:
     def __init__(self, footing: Footing, broker: DramatiqBroker, worker: Worker) -> None:
         self._footing = footing
         self.settings = footing.settings
+        self.tracing = footing.tracing
         self.worker = worker
         self.broker = broker_of(broker)
         self.marks: Marks | None = None

@@ -2,7 +2,7 @@
 -- KEYS: dead, jobs:{id}, job:{job}, recoveries:{job}, events, stats, quarantine, quarantined:{job},
 --       orphans:{id}, settled:{id}, told:{id}
 -- ARGV: id, job id, token of the run, mark of its record, 1 when this death counts, lifetime of the count in ms, length of the stream,
---       lifetime of the stream in s, lifetime of the stats in s, number of events e, number of counters c,
+--       lifetime of the stream in s, lifetime of the stats in s, span of the run or '', number of events e, number of counters c,
 --       e * event as JSON, c * counter, then field and value pairs of the quarantined job (none: it is not quarantined)
 --       The first event and the first counter say that it was orphaned: they are left out where that was announced before.
 -- Returns: 1 when it was settled now, 2 when it was and its orphaning had been announced, 0 when it had been settled before; an error that
@@ -11,7 +11,7 @@ local dead, jobs, job_record, recoveries, events, stats = KEYS[1], KEYS[2], KEYS
 local quarantine, quarantined, orphans, settled, told = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
 local id, job, token, run_mark, counts, count_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local events_kept, events_seconds, stats_seconds = ARGV[7], ARGV[8], ARGV[9]
-local event_count, counter_count = tonumber(ARGV[10]), tonumber(ARGV[11])
+local traceparent, event_count, counter_count = ARGV[10], tonumber(ARGV[11]), tonumber(ARGV[12])
 
 -- Redis undoes nothing of a script that it refuses half-way, so what may be of another type is looked at before anything is changed.
 for _, look in ipairs({ {'SCARD', jobs}, {'HGET', orphans, ''}, {'HGET', settled, ''}, {'SCARD', told}, {'HGET', recoveries, ''},
@@ -37,7 +37,11 @@ if counts == '1' then
   redis.call('HSET', recoveries, token, now)
   redis.call('PEXPIRE', recoveries, count_ms)
 end
-local first_event = 12
+if traceparent ~= '' then
+  redis.call('HSET', recoveries, 'traceparent', traceparent) -- no death is counted by it
+  redis.call('PEXPIRE', recoveries, count_ms)
+end
+local first_event = 13
 local first_counter = first_event + event_count
 local first_field = first_counter + counter_count
 if #ARGV >= first_field then

@@ -200,7 +200,10 @@ class Access:
         """Give a client that may be used in the running loop for one that another loop may be using: itself, unless `elsewhere`."""
         if not self._elsewhere:
             return client
-        standing = self._elsewhere.get(asyncio.get_running_loop())
+        try:
+            standing = self._elsewhere.get(asyncio.get_running_loop())
+        except RuntimeError:  # no loop runs here: who asks does not use it either
+            standing = None
         if standing is None:
             return client
         if id(client) not in standing:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
 from typing import Any
 
-from async_tracker.clock import to_ms
+from async_tracker.clock import from_ms, to_ms
 from async_tracker.connections.calls import RAW, call, translated
 from async_tracker.connections.replies import StreamEntry, read_entries, stream_entries
 from async_tracker.errors import CorruptRecord
@@ -15,6 +15,7 @@ from async_tracker.store.run_record import LAST_MOMENT_MS
 
 _EVENTS_AT_ONCE = 100
 _WAIT_MS = 1_000
+_BEGINNING = "0-0"
 _LAST_SEQUENCE = 2**64 - 1
 """The highest number that an event of one millisecond can have."""
 
@@ -35,7 +36,8 @@ class EventStream:
     async def follow(self, since: str | datetime | None = None) -> AsyncIterator[Event]:
         """Give events as they come, for ever; first those after ``since``: the id of an event, or a moment.
 
-        None is what comes from now on.
+        None is what comes from now on. Where events after the last one that was given are gone from the stream, since it keeps only so
+        many, an event of the type ``gap`` is given in their place; so it is where those after the event ``since`` are gone.
         """
         last = await self._start(since)
         wait_ms = _wait_ms(self._redis.redis)
@@ -45,6 +47,8 @@ class EventStream:
                     "XREAD", "COUNT", _EVENTS_AT_ONCE, "BLOCK", wait_ms, "STREAMS", keys.EVENTS, last, **RAW
                 )
             entries = read_entries(reply)
+            if len(entries) == _EVENTS_AT_ONCE and await self._is_cut(last, entries[0][0]):
+                yield Event(event_id=last, type="gap", at=from_ms(_number(entries[0][0])), details={"before": entries[0][0]})
             for event in _decoded(entries):
                 yield event
             if entries:
@@ -56,10 +60,24 @@ class EventStream:
         if since is not None:
             return str(since)
         newest = await self._last(1)
-        return newest[0][0] if newest else "0-0"
+        return newest[0][0] if newest else _BEGINNING
+
+    async def _is_cut(self, last: str, following: str) -> bool:
+        """Tell whether events between this one, which was there, and the one that now follows it are gone from the stream.
+
+        An event that is there still is the oldest one, or later. No command is spent on it unless so many follow that it may be gone.
+        """
+        if last == _BEGINNING or last.endswith(f"-{_LAST_SEQUENCE}"):  # no event, but a moment
+            return False
+        oldest = read_entries(await call(self._redis, "XREAD", "COUNT", 1, "STREAMS", keys.EVENTS, _BEGINNING))
+        return bool(oldest) and oldest[0][0] == following
 
     async def _last(self, count: int) -> list[StreamEntry]:
         return stream_entries(await call(self._redis, "XREVRANGE", keys.EVENTS, "+", "-", "COUNT", count))
+
+
+def _number(event_id: str) -> int:
+    return int(event_id.split("-")[0])
 
 
 def _ms_of(moment: datetime) -> int:

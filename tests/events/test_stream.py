@@ -70,3 +70,25 @@ async def test_a_key_of_another_type_is_a_refusal(stream, redis_client, namespac
         await stream.newest()
     with pytest.raises(StorageError):
         await anext(stream.follow())
+
+
+async def test_events_that_are_gone_before_they_were_given_are_told_as_a_gap(stream, redis_client, namespace):
+    ids = [f"{number}-0" for number in range(1_000, 1_300)]
+    await write(redis_client, namespace, *ids)
+    events = stream.follow("1000-0")
+    assert await take(events, 100) == ids[1:101]  # what follows in order is no gap
+    await redis_client.xtrim(f"{namespace}:events", minid="1150-0", approximate=False)
+    async with asyncio.timeout(10):
+        gap = await anext(events)
+    assert (gap.type, gap.event_id, gap.details) == ("gap", "1100-0", {"before": "1150-0"})
+    assert await take(events, 150) == ids[150:]
+
+
+async def test_after_a_moment_and_from_the_beginning_there_is_no_gap(stream, redis_client, namespace):
+    ids = [f"{number}-0" for number in range(1_000, 1_120)]
+    await write(redis_client, namespace, *ids)
+    for since in ("0-0", datetime.fromtimestamp(0.5, UTC)):
+        assert await take(stream.follow(since), 120) == ids
+    await redis_client.xtrim(f"{namespace}:events", minid="1010-0", approximate=False)
+    async with asyncio.timeout(10):
+        assert (await anext(stream.follow("1005-0"))).type == "gap"

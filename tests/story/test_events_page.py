@@ -117,7 +117,7 @@ async def test_the_stream_tells_what_the_page_says(as_a_user: str, pool: ArqRedi
             "done",
             "refused",
         }
-        for event in heard[kind]:
+        for event in heard[kind] if row["in the stream"] == "yes" else ():
             assert set(event.details) | ({"jobs"} if kind == "action" else set()) == names, kind
 
 

@@ -123,6 +123,7 @@ class _Fleet:
         self.store = Store(Namespace(client, NAMESPACE))
         self.run_id = ""
         self.connections = {f"host:{number}:{name[-12:]}": Connections(ids={number: name}) for number, name in names.items()}
+        self.recovered_at: list[float] = []
         self._sequence = 10
 
     @property
@@ -150,7 +151,11 @@ class _Fleet:
     def sweeper(self) -> Sweeper:
         """Make the sweeper of one of them."""
         adapter = ArqAdapter(self.client, receipt_key=self.store.redis.full_key)
-        return make_sweeper(Settings(namespace=NAMESPACE), self.store, adapter, library="arq", on_event=lambda event: None)
+        return make_sweeper(Settings(namespace=NAMESPACE), self.store, adapter, library="arq", on_event=self._hear)
+
+    def _hear(self, event: str) -> None:
+        if '"type":"recovered"' in event:
+            self.recovered_at.append(time.monotonic())
 
     async def beat(self, name: str) -> None:
         """Send the heartbeat of one instance."""
@@ -269,18 +274,13 @@ async def _deaths(fleet: _Fleet, sweeper: Sweeper, *, dead: int, orphans_each: i
             pipe.zadd(f"{NAMESPACE}:{keys.DEAD}", {name: seconds * 1000})
             del fleet.connections[name]
         await pipe.execute()
-    began, done, released_after = time.monotonic(), 0, 0.0
-    while True:
-        swept = await sweeper.sweep(fleet.run_id, within=1.0)
-        done += len(swept.done)
-        if done >= len(runs) and not released_after:
-            released_after = time.monotonic() - began
-        if not swept.ran_out or (until == "released" and released_after):
-            break
+    fleet.recovered_at.clear()
+    began = time.monotonic()
+    while (await sweeper.sweep(fleet.run_id, within=1.0)).ran_out and (until == "buried" or len(fleet.recovered_at) < len(runs)):
         await asyncio.sleep(0.02)
-    if done < len(runs):
-        raise RuntimeError(f"{done} of {len(runs)} orphans were recovered")
-    return released_after
+    if len(fleet.recovered_at) < len(runs):
+        raise RuntimeError(f"{len(fleet.recovered_at)} of {len(runs)} orphans were recovered")
+    return fleet.recovered_at[-1] - began
 
 
 def _table(found: list[Cost]) -> Table:

@@ -276,7 +276,10 @@ async def _deaths(fleet: _Fleet, sweeper: Sweeper, *, dead: int, orphans_each: i
         await pipe.execute()
     fleet.recovered_at.clear()
     began = time.monotonic()
-    while (await sweeper.sweep(fleet.run_id, within=1.0)).ran_out and (until == "buried" or len(fleet.recovered_at) < len(runs)):
+    while True:
+        swept = await sweeper.sweep(fleet.run_id, within=1.0)
+        if not swept.ran_out or (until == "released" and len(fleet.recovered_at) >= len(runs)):
+            break
         await asyncio.sleep(0.02)
     if len(fleet.recovered_at) < len(runs):
         raise RuntimeError(f"{len(fleet.recovered_at)} of {len(runs)} orphans were recovered")

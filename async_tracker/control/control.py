@@ -105,11 +105,11 @@ class Control:
             now = anyio.current_time()
             over: list[str] = []
             gone: list[str] = []
-            for name, (stored, is_registered) in found.items():
+            for name, (stored, may_answer) in found.items():
                 if stored is not None:
                     del ends[name]
                     answers[name] = _of(orders[name], name, stored)
-                elif not is_registered:
+                elif not may_answer:
                     gone.append(name)
                 elif now >= ends[name]:
                     over.append(name)

@@ -262,15 +262,18 @@ class Store:
         return text(await self._run("answer", names, *arguments))
 
     async def answers(self, asked: Mapping[str, str]) -> dict[str, tuple[str | None, bool]]:
-        """Read the answers to orders, by the instance that was asked, and whether that is still registered, in one round trip."""
+        """Read the answers to orders, by the instance that was asked, and whether that has not ended or died, in one round trip.
+
+        An instance that Redis does not know may be back in a moment: a server that has lost its data is no end.
+        """
         names = list(asked)
         commands: list[tuple[str | int, ...]] = [("GET", keys.answer(order_id)) for order_id in asked.values()]
-        commands += [("ZSCORE", keys.INSTANCES, name) for name in names]
+        commands += [("EXISTS", keys.tombstone(name)) for name in names]
         replies = raised(await call_many(self.redis, commands))
-        stored, scores = replies[: len(names)], replies[len(names) :]
+        stored, ended = replies[: len(names)], replies[len(names) :]
         return {
-            name: (text(answer) if answer is not None else None, score is not None)
-            for name, answer, score in zip(names, stored, scores, strict=True)
+            name: (text(answer) if answer is not None else None, not int(has_ended))
+            for name, answer, has_ended in zip(names, stored, ended, strict=True)
         }
 
     async def stand(self, scope: str, order_id: str, order: str, *, for_ms: int) -> int:

@@ -75,6 +75,7 @@ async def test_a_quiet_worker_claims_nothing_and_runs_what_it_has_until_it_is_re
     assert await the_instance(observer) == instance_id
     assert not own_tracker.is_quiet
     assert (await observer.resume(instance_id, wait=LONG)).says == "it was not quiet; it takes jobs again"
+    await running.idle()
 
 
 async def test_it_is_answered_once_no_claim_is_under_way(own_tracker: Tracker, observer: Tracker, pool: ArqRedis, run_worker: Any):
@@ -134,6 +135,34 @@ async def test_all_workers_are_quiet_and_one_dies_what_it_ran_is_recovered(
     await other_queue.delete("arq:job:lost")
 
 
+async def test_a_stopped_worker_does_not_answer_and_is_not_quiet_when_it_goes_on_and_a_killed_one_is_gone(
+    observer: Tracker, namespace: str, redis_url: str, workers: Any, ledger: Any
+):
+    env = {"TEST_REDIS_URL": redis_url, "TEST_LEDGER": str(ledger.path), "TEST_NAMESPACE": namespace}
+    env["TEST_SETTINGS"] = '{"heartbeat_interval": 0.5, "heartbeat_ttl": 120.0, "silence_limit": 120.0}'
+    process = workers.start("tests.integrations.conformance.arq_app.WorkerSettings", env=env)
+    instance_id = await the_instance(observer)
+    process.suspend()
+    answer = await observer.quiet(instance_id, wait=0.2)
+    assert (answer.outcome, answer.says) == (OrderOutcome.UNANSWERED, "no answer in time, so it was taken back")
+    process.resume()
+    assert (await observer.resume(instance_id, wait=LONG)).says == "it was not quiet; it takes jobs again"
+    process.suspend()
+    asked = asyncio.create_task(observer.quiet(instance_id, wait=LONG))
+
+    async def is_placed() -> bool:
+        async with observer.redis() as redis:
+            return bool(await redis.hexists(f"instance:{instance_id}", "orders"))
+
+    await wait_until(is_placed, description="the order stands in its hash")
+    process.kill()
+    async with Tracker(namespace=namespace, redis_options={"url": redis_url}) as sweeping:
+        while not asked.done():
+            await sweeping.recover()
+            await asyncio.sleep(0.1)
+    assert (await asked).outcome is OrderOutcome.GONE
+
+
 async def test_cron_jobs_are_still_queued_and_said_so_or_skipped(own_tracker: Tracker, observer: Tracker, pool: ArqRedis, run_worker: Any):
     work = Work()
     ticking = cron(work.tick, name="tick", second=set(range(60)))
@@ -160,6 +189,8 @@ async def test_cron_jobs_are_still_queued_and_said_so_or_skipped(own_tracker: Tr
     await wait_until(lambda: len(work.ended) > waiting, description="cron jobs run again")
     assert not ids & {job_id for job_id, _ in work.ended}, "what was skipped stays skipped"
     assert running.worker.cron_jobs == [ticking]
+    running.worker.cron_jobs = []
+    await running.idle()
 
 
 async def test_a_burst_worker_waits_while_it_is_quiet(own_tracker: Tracker, observer: Tracker, pool: ArqRedis, run_worker: Any):
@@ -273,6 +304,7 @@ async def test_who_registers_while_the_order_stands_begins_quiet(
     await wait_until(lambda: work.begun == ["waits"], description="it works")
     work.may_end.set()
     assert runtime.instance_id == answer.instance_id
+    await running.idle()
 
 
 async def test_an_instance_that_was_resumed_stays_so_when_it_registers_anew_under_a_standing_order(

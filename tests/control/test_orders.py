@@ -261,8 +261,28 @@ async def test_an_instance_that_ends_before_it_answers_is_gone(make_tracker):
                 return bool(await runtime.store.open_orders(instance_id))
 
             await wait_until(is_placed, description="the order stands in its hash")
-            await runtime.store.redis.zrem("instances", instance_id)  # as at its death
+            await runtime.store.redis.set(f"tombstone:{instance_id}", 1, ex=60)  # as at its death
             assert (await asked).outcome is OrderOutcome.GONE
+
+
+async def test_an_order_that_the_server_has_lost_is_unanswered_and_can_be_given_again(make_tracker, redis_client):
+    """A failover to a server that has not got it, or a restart without data: the instance is back, and was not asked."""
+    wave, tracker = Wave(), make_tracker(heartbeat_interval=0.5)
+    with taking("wave", wave.handler()):
+        async with registered(tracker) as instance_id:
+            runtime = runtime_of(tracker)
+            async with runtime.pen.lock:  # it neither beats nor writes
+                asked = asyncio.create_task(ask(make_tracker(), instance_id, beyond=0.5))
+
+                async def is_placed() -> bool:
+                    return bool(await runtime.store.open_orders(instance_id))
+
+                await wait_until(is_placed, description="the order stands in its hash")
+                await redis_client.flushdb()
+            assert (await asked).outcome is OrderOutcome.UNANSWERED
+            await wait_until(lambda: runtime.store.is_registered(instance_id), timeout=30.0, description="it is registered again")
+            assert wave.asked == []
+            assert (await ask(make_tracker(), instance_id)).outcome is OrderOutcome.DONE
 
 
 @pytest.mark.parametrize("goes_over", [True, False])

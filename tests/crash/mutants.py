@@ -43,7 +43,40 @@ SEQUENCE = "if seen and tonumber(seen) >= tonumber(sequence) then"
 LATE = STORE + "test_a_registration_a_beat_or_a_word_of_the_watchdog_that_comes_late_changes_nothing"
 IN_BETWEEN = STORE + "test_a_beat_a_connection_or_a_word_of_the_watchdog_in_between_saves_an_instance"
 
+ORDERS = "tests/control/test_orders.py::"
+ARQ_ORDERS = "tests/control/test_arq_workers.py::"
+
 MUTANTS = (
+    Mutant(
+        name="orders have an end: what its caller no longer waits for is not begun",
+        path="async_tracker/instance/order_taker.py",
+        line="        elif order.until_ms < now_ms:",
+        without="        elif False:",
+        tests=(ORDERS + "test_an_order_whose_caller_has_died_is_not_begun_after_its_time",),
+    ),
+    Mutant(
+        name="an answer that comes too late is undone",
+        path="async_tracker/instance/order_taker.py",
+        line="        if handler.undo is not None:",
+        without="        if False:",
+        tests=(ORDERS + "test_an_answer_that_comes_too_late_is_undone",),
+    ),
+    Mutant(
+        name="a quiet arq worker claims nothing",
+        path="async_tracker/integrations/arq/controls.py",
+        line="            self._max_jobs, worker.max_jobs = worker.max_jobs, 0",
+        without="            self._max_jobs = worker.max_jobs",
+        tests=(ARQ_ORDERS + "test_a_quiet_worker_claims_nothing_and_runs_what_it_has_until_it_is_resumed",),
+    ),
+    Mutant(
+        name="a quiet dramatiq worker renews its broker's heartbeat",
+        path="async_tracker/integrations/dramatiq/tracked_worker.py",
+        line="                self._presence.keep()",
+        without="                pass",
+        tests=(
+            "tests/control/test_dramatiq_workers.py::test_a_quiet_worker_keeps_its_messages_beside_an_eager_one_for_three_heartbeat_timeouts",
+        ),
+    ),
     Mutant(
         name="the fence: claims that name their run",
         path="async_tracker/integrations/arq/claims.py",

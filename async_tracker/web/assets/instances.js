@@ -44,7 +44,7 @@ export function instances(settings) {
       const counts = picture.facts.facets?.state ?? {};
       const stalled = (counts.stalled_blocked ?? 0) + (counts.stalled_silent ?? 0);
       /** @type {[string, string, number][]} */
-      const choices = [["", "all", picture.facts.every ?? 0], ["alive", "alive", counts.alive ?? 0], ["draining", "draining", counts.draining ?? 0], ["stalled", "stalled", stalled], ["returning", "returning", counts.returning ?? 0], ["dead", "dead", counts.dead ?? 0]];
+      const choices = [["", "all", picture.facts.every ?? 0], ["alive", "alive", counts.alive ?? 0], ["quiet", "quiet", counts.quiet ?? 0], ["draining", "draining", counts.draining ?? 0], ["stalled", "stalled", stalled], ["returning", "returning", counts.returning ?? 0], ["dead", "dead", counts.dead ?? 0]];
       fill(states, ...chips("state", choices.filter(([value, , count]) => count || value === "" || value === "alive")));
       table.show(picture);
     },

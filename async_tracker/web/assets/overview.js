@@ -66,7 +66,7 @@ export const short = (line) => line.replace(/[^\s]*\/(?=[^/\s]+:\d+)/g, "");
 function cardsOf(facts) {
   const states = facts.states ?? {};
   const stalled = (states.stalled_blocked ?? 0) + (states.stalled_silent ?? 0);
-  const also = [stalled && `${stalled} stalled`, states.returning && `${states.returning} returning`, states.draining && `${states.draining} draining`, states.dead && `${states.dead} dead`].filter(Boolean);
+  const also = [stalled && `${stalled} stalled`, states.returning && `${states.returning} returning`, states.quiet && `${states.quiet} quiet`, states.draining && `${states.draining} draining`, states.dead && `${states.dead} dead`].filter(Boolean);
   const points = shown(facts.points ?? []), hour = facts.hour, day = facts.day;
   /** The last hour as a line, where there is one. @param {number} place */
   const line = (place) => (points.filter((/** @type {any[]} */ point) => point.length > 1).length > 2 ? points.map((/** @type {any[]} */ point) => point[place] ?? null) : null);

@@ -110,6 +110,7 @@ export function badge(state) {
   /** @type {Record<string, [string, string]>} */
   const known = {
     alive: ["ok", "alive"],
+    quiet: ["off", "quiet"],
     draining: ["off", "draining"],
     stalled_blocked: ["warn", "stalled"],
     stalled_silent: ["warn", "silent"],

@@ -33,6 +33,7 @@ SHARED = "tests/crash/test_shared_queues.py::"
 KILLS = "tests/crash/test_kills.py::"
 LIVE = "tests/crash/test_live_workers.py::"
 SERVERS = "tests/crash/test_servers_that_fail.py::"
+CHANGE = "tests/instance/test_change_of_server.py::"
 STORE = "tests/store/test_transitions.py::"
 QUARANTINE = "tests/integrations/arq/test_quarantine.py::"
 WATCHING = "tests/recovery/test_orphans_kept_and_recovered.py::"
@@ -97,6 +98,23 @@ MUTANTS = (
         line="if evidence.server_age is not None and evidence.server_age < limits.heartbeat_ttl and not evidence.has_returned:",
         without="if False:",
         tests=(SERVERS + "test_an_outage_that_outlasts_every_heartbeat_makes_nobody_dead",),
+    ),
+    Mutant(
+        name="what a failover lost is written again",
+        path="async_tracker/instance/registration.py",
+        line='if before not in ("", self._server):',
+        without="if False:",
+        tests=(
+            CHANGE + "test_a_failover_that_loses_the_newest_writes_leaves_records_and_counters_right_within_two_beats",
+            CHANGE + "test_counters_of_the_lost_second_are_counted_once_and_those_that_arrived_not_twice",
+        ),
+    ),
+    Mutant(
+        name="a death with a change of the server counts against no job",
+        path="async_tracker/recovery/sweeper.py",
+        line="is_blameless=verdict.is_blameless,",
+        without="is_blameless=False,",
+        tests=(CHANGE + "test_who_has_not_come_back_is_counted_apart_and_then_dead_at_no_job_s_cost",),
     ),
     Mutant(
         name="the token check: only the dead run's own claim is released",

@@ -17,7 +17,9 @@ from tests.harness.workers import Workers
 from tests.servers.sequel import BEATING, counts_whole, right_again
 
 
-async def test_its_url_is_taken_everywhere_and_what_is_shown_can_be_given_back(sentinels: Sentinels, namespace: str):
+async def test_its_url_is_taken_everywhere_and_what_is_shown_can_be_given_back(
+    sentinels: Sentinels, namespace: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+):
     first = sentinels.ports[0]
     seemingly = sentinels.url.replace(f"@127.0.0.1:{first}", f"@127.0.0.1:{free_port()},127.0.0.1:{first}")
     manager = Sentinel(
@@ -32,6 +34,17 @@ async def test_its_url_is_taken_everywhere_and_what_is_shown_can_be_given_back(s
                 with other.redis_sync() as r:
                     assert r.hlen("connections") == 1
         assert describe(given) == sentinels.shown
+        with monkeypatch.context() as environment:
+            for variable in ("TRACKER_REDIS_URL", "REDIS_URL"):
+                environment.setenv(variable, sentinels.url)
+                async with Tracker.from_env(namespace=namespace) as other:
+                    assert [item.instance_id for item in await other.instances()] == [instance_id]
+                environment.delenv(variable)
+            environment.setenv("TRACKER_DRAMATIQ_REDIS_URL", sentinels.url)
+            async with Tracker(namespace=namespace, redis_options={"url": redis_url}, arq_redis=sentinels.url) as other:
+                for library in ("arq", "dramatiq"):
+                    client = other.footing.registry.client_apart(library)
+                    assert (describe(client), await client.ping()) == (sentinels.shown, True)
         for command in (("ps",), ("check", "--timeout", "30"), ("doctor",), ("recover", "--dry-run"), ("jobs",)):
             answer = await cli.within(*command, "--json")
             assert answer.code in (0, 1 if command == ("doctor",) else 0), answer

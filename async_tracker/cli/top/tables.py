@@ -107,7 +107,14 @@ def _instance(item: Instance, rate: float | None) -> Row:
     )
 
 
-STYLES = {"draining": "cyan", "quiet": "cyan", "stalled_blocked": "yellow", "stalled_silent": "yellow", "dead": "bold red"}
+STYLES = {
+    "draining": "cyan",
+    "quiet": "cyan",
+    "stalled_blocked": "yellow",
+    "stalled_silent": "yellow",
+    "returning": "yellow",
+    "dead": "bold red",
+}
 
 
 def _jobs(reading: Reading) -> Rows:

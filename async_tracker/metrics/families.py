@@ -1,6 +1,6 @@
 """Which metrics there are, and how each is made of what was counted: pure."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
@@ -188,13 +188,14 @@ class Shown:
         return {PREFIX + name: self._held.hold(name, of_it) if name in counted else of_it for name, of_it in values.items()}
 
     def _instances(self, instances: Iterable[Instance]) -> Values:
-        counted: dict[Labels, float] = {}
-        for item in instances:
-            for queue in dict.fromkeys(map(self._queues.label, item.queues or (item.queue,))):
+        counted = Counter((item.state, item.queues or (item.queue,), item.library) for item in instances)  # a fleet is much alike
+        told: dict[Labels, float] = {}
+        for (found, queues, library), number in counted.items():
+            for queue in dict.fromkeys(map(self._queues.label, queues)):
                 for state in InstanceState:
-                    counted.setdefault((str(state), queue, item.library), 0)
-                counted[str(item.state), queue, item.library] += 1
-        return dict(counted)
+                    told.setdefault((state.value, queue, library), 0)
+                told[found.value, queue, library] += number
+        return dict(told)
 
     def _of_queues(self, rows: Iterable[tuple[str, str, float]]) -> Values:
         return _summed(((self._queues.label(queue), library), value) for queue, library, value in rows)

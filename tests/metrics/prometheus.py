@@ -19,7 +19,7 @@ ALERTS = ROOT / "deploy" / "alerts.yaml"
 ALERT_TESTS = ROOT / "deploy" / "alerts-tests.yaml"
 DASHBOARD = ROOT / "deploy" / "grafana.json"
 
-_IN_SECONDS = {"> 300": "> 1", "[10m]": "[4s]", "[15m]": "[3s]", "offset 1h": "offset 1m"}
+_IN_SECONDS = {"> 300": "> 1", "[10m]": "[3s]", "[15m]": "[2s]", "offset 1h": "offset 1m"}
 """What a test changes in the rules, so that it sees in seconds what operators see in minutes."""
 
 

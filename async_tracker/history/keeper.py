@@ -23,6 +23,7 @@ from async_tracker.store.reading import Reading
 logger = logging.getLogger("async_tracker")
 
 Depths = Callable[[Sequence[Description]], Awaitable[list[QueueDepth]]]
+Step = Callable[[], Awaitable[None]]
 
 _OVER_FOR = 1
 """Minutes that a minute must be over before it is packed: a server's clock that is set back by less opens no packed minute again."""
@@ -56,9 +57,12 @@ class HistoryKeeper:
         self._depths = depths
         self._sampled = 0
         self._packed = 0
-        self._steps: deque[Callable[[], Awaitable[None]]] = deque()
+        self._steps: deque[Step] = deque()
         self._has_failed = False
-        self._is_refused = False
+        self._has_refused = False
+        """Redis has refused something in this minute."""
+        self._is_refusal_known = False
+        """The log says so."""
 
     @property
     def is_behind(self) -> bool:
@@ -68,8 +72,8 @@ class HistoryKeeper:
     async def keep(self, now_ms: int) -> None:
         """Take the sample of this minute of the server, then pack and roll up what is over, for a tenth of a second or so.
 
-        What is left is done by the next calls. Raises StorageUnavailable. What Redis refuses costs the history, is logged once, and is
-        tried again in the next minute.
+        What is left is done by the next calls. Raises StorageUnavailable. What Redis refuses costs that part of the history and no
+        other, is logged once, and is tried again in the next minute.
         """
         minute = now_ms // 60_000
         try:
@@ -78,28 +82,38 @@ class HistoryKeeper:
             self._steps.clear()
             self._packed = 0
             raise
-        except StorageError as exc:
-            self._steps.clear()
-            self._sampled = self._packed = minute
-            if not self._is_refused:
-                self._is_refused = True
-                logger.warning(_REFUSED, exc)
 
     async def _keep(self, minute: int) -> None:
         if minute != self._sampled:
-            sample, versions = await self._sample()
-            await self._store.sample(minute, self._library, sample, versions)
+            self._has_refused = False
+            await self._try(partial(self._take_sample, minute))
             self._sampled = minute
         if not self._steps and minute != self._packed:
-            await self._plan(minute)
+            await self._try(partial(self._plan, minute))
             self._packed = minute
         until = monotonic() + _STRETCH
         while self._steps:
-            await self._steps[0]()
+            await self._try(self._steps[0])
             self._steps.popleft()
             if monotonic() > until:
                 break
-        self._is_refused = self._is_refused and bool(self._steps)
+        self._is_refusal_known = self._is_refusal_known and (bool(self._steps) or self._has_refused)
+
+    async def _try(self, step: Step) -> None:
+        """Do one step. Raises StorageUnavailable; a refusal, as of another program's key, must not be in the way of the others."""
+        try:
+            await step()
+        except StorageUnavailable:
+            raise
+        except StorageError as exc:
+            self._has_refused = True
+            if not self._is_refusal_known:
+                self._is_refusal_known = True
+                logger.warning(_REFUSED, exc)
+
+    async def _take_sample(self, minute: int) -> None:
+        sample, versions = await self._sample()
+        await self._store.sample(minute, self._library, sample, versions)
 
     async def _sample(self) -> tuple[str, list[str]]:
         """Give the sample, and which versions are in the fleet."""

@@ -360,8 +360,9 @@ class Reading:
         return {pair: raw for pair, raw in zip(pairs_wanted, raws, strict=True) if raw is not None}
 
     async def samples(self, hour: int) -> dict[str, str]:
-        """Read the samples of one hour."""
-        return pairs(await call(self._redis, "HGETALL", keys.samples(str(hour))))
+        """Read the samples of one hour; another program's key is none."""
+        (reply,) = await self._ask([("HGETALL", keys.samples(str(hour)))])
+        return pairs(reply) if _is_sound(reply) else {}
 
     async def history_index(self) -> HistoryIndex:
         """Read what there is a history of."""

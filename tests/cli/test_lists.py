@@ -168,3 +168,14 @@ async def test_a_window_of_which_nothing_is_kept_ends_with_2_and_says_what_is(cl
     answer = await cli.within("stats", "--window", window)
     assert answer.code == 2
     assert "hours are kept for 30 days" in answer.err or "hours for 30 days" in answer.err
+
+
+async def test_the_versions_of_a_fleet_stand_beside_their_instances_and_take_no_room_where_there_are_none(cli, redis_client, namespace):
+    async with working(redis_client, namespace):
+        assert "VERSION" not in (await cli.within("ps")).out
+        async with working(redis_client, namespace, version="2026-07-29.1"):
+            answer = await cli.within("ps")
+            document = (await cli.within("ps", "--json")).document
+    assert "VERSION" in answer.out
+    assert "2026-07-29.1" in answer.out
+    assert sorted(item["version"] or "" for item in document["instances"]) == ["", "2026-07-29.1"]

@@ -6,7 +6,6 @@ import json
 import math
 import random
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
@@ -21,10 +20,12 @@ from async_tracker.embedded import EmbeddedServer
 from async_tracker.history.keeper import HistoryKeeper
 from async_tracker.history.packing import entry, pack
 from async_tracker.namespace import Namespace
+from async_tracker.policy import Limits
 from async_tracker.records import QueueDepth
 from async_tracker.store import keys
 from async_tracker.store.commands import Store
 from async_tracker.store.counters import counted_name
+from async_tracker.store.instance_record import Description, encode_description
 from async_tracker.store.reading import Reading
 from benchmarks.queries import count_round_trips
 from tests.harness.settings import QUIET
@@ -119,21 +120,19 @@ async def test_one_minute_is_sampled_once_whoever_sweeps(store: Store, redis_cli
 
 
 async def test_an_idle_fleet_writes_its_one_sample_a_minute_and_nothing_else(make_server: Callable[..., EmbeddedServer]):
-    """An hour and a half of three instances that run nothing, and of the one among them that sweeps."""
+    """An hour and a half of three instances that run nothing, seen by the one that sweeps."""
     client = redis.asyncio.Redis.from_url(make_server().url)
-    async with AsyncExitStack() as fleet:
-        for number in range(3):
-            tracker = Tracker(namespace="my_app", redis=client, **{**QUIET, "instance_id": f"pod-{number}", "version": "1.0"})
-            await fleet.enter_async_context(tracker)
-            await fleet.enter_async_context(tracker.register(queue="mail", concurrency=5))
-        store = Store(Namespace(client, "my_app"))
-        keeper = HistoryKeeper(store=store, reading=Reading(store.redis), library="asyncio", depths=None)
-        first = await minute_now(client) // 60 * 60
-        await client.config_resetstat()
-        for minute in range(first, first + 90):
-            for _ in range(3):  # the sweeps of one minute
-                await keep(keeper, minute * MINUTE_MS)
-        calls = {name.removeprefix("cmdstat_"): stats["calls"] for name, stats in (await client.info("commandstats")).items()}
+    store = Store(Namespace(client, "my_app"))
+    for number in range(3):
+        described = Description(library="asyncio", host="web", host_id="ab", pid=number, queue="mail", concurrency=5, version="1.0")
+        await store.register(f"web:{number}:ab", 1, "{}", {**encode_description(described, Limits()), "state": "alive"})
+    keeper = HistoryKeeper(store=store, reading=Reading(store.redis), library="asyncio", depths=None)
+    first = await minute_now(client) // 60 * 60
+    await client.config_resetstat()
+    for minute in range(first, first + 90):
+        for _ in range(3):  # the sweeps of one minute
+            await keep(keeper, minute * MINUTE_MS)
+    calls = {name.removeprefix("cmdstat_"): stats["calls"] for name, stats in (await client.info("commandstats")).items()}
     writes = {name: calls[name] for name in calls if name in ("hset", "hsetnx", "hincrby", "set", "zadd", "zrem", "unlink", "del", "xadd")}
     # For each minute its sample, its hour in the list of hours, and when the version was last seen; for the hour that is over its sample.
     assert writes == {"hsetnx": 90 + 1, "zadd": 2 * 90, "zrem": 1}

@@ -20,6 +20,7 @@ from async_tracker.store.commands import Store
 from async_tracker.store.counters import counted_name
 from async_tracker.store.reading import Reading
 from benchmarks.queries import count_round_trips
+from tests.harness.wait import wait_until
 from tests.history.filling import BusyFunction, count_in, keep
 
 MINUTE_MS = 60_000
@@ -228,9 +229,46 @@ async def test_30_days_of_a_hundred_functions_stay_within_12_mb_and_one_of_them_
         ask_for_one = partial(tracker.history, "my_app.tasks.function_number_007", since=30 * DAY, step=3_600)
         one = started_by_hour(await ask_for_one())
         trips = await count_round_trips(client, ask_for_one)
-        whole = await tracker.stats(window=29 * DAY)
+        week = await tracker.stats(window=7 * DAY)
     assert {one[at] for at in range(hour - 715, hour)} == {12_000}
-    assert whole.started in ((29 * 24 - 1) * 100 * 12_000, (29 * 24 - 2) * 100 * 12_000)  # the hour may have changed meanwhile
+    assert week.started in ((7 * 24 - 1) * 100 * 12_000, (7 * 24 - 2) * 100 * 12_000)  # the hour may have changed meanwhile
     assert trips == 2
     await client.aclose()
     await client.connection_pool.disconnect()
+
+
+async def test_a_key_of_another_program_is_in_the_way_of_its_own_part_of_the_history_alone(
+    store: Store, redis_client: redis.asyncio.Redis, namespace: str, caplog: pytest.LogCaptureFixture
+):
+    now = await minute_now(redis_client)
+    hour = now // 60 - 2
+    for key in (keys.minute(now - 9), keys.samples(str(hour)), keys.samples(f"d{hour // 24}"), keys.packed(f"d{hour // 24}:{PAY}")):
+        await store.redis.set(key, b"of another program", ex=600)
+    await store.redis.zadd(keys.MINUTES, {str(now - 9): now - 9})
+    await count_in(store, now - 5, {f"started{SEND}": 4})
+    await pack_minutes(store, hour, {(3, SEND): Span({"started": 7}), (4, PAY): Span({"started": 1})})
+    keeper = keeper_of(store)
+    for minute in (now, now + 1):
+        await keep(keeper, minute * MINUTE_MS)
+    assert await store.redis.zscore(keys.HOURS, str(hour)) is None
+    assert await store.redis.zrange(keys.MINUTES, 0, -1) == [str(now - 9).encode()]
+    assert await store.redis.get(keys.minute(now - 9)) == b"of another program"
+    async with Tracker(namespace=namespace, redis=redis_client) as tracker:
+        assert (await tracker.stats("send", window=2 * DAY)).started == 11
+    assert len([line for line in caplog.messages if "refuses to keep the history" in line]) == 1
+
+
+async def test_an_instance_that_sweeps_rolls_hours_up_by_itself(
+    redis_url: str, redis_client: redis.asyncio.Redis, namespace: str, store: Store
+):
+    hour = await minute_now(redis_client) // 60 - 2
+    await pack_minutes(store, hour, {(3, SEND): Span({"started": 7})})
+    tracker = Tracker(namespace=namespace, redis_options={"url": redis_url}, sweep_interval=0.05)
+    async with tracker, tracker.register(queue="mail"):
+
+        async def is_rolled_up() -> bool:
+            return await store.redis.zscore(keys.HOURS, str(hour)) is None
+
+        await wait_until(is_rolled_up, timeout=30, description="the hour is rolled up")
+        assert (await tracker.stats("send", window=2 * DAY)).started == 7
+    assert await store.redis.exists(keys.packed(f"d{hour // 24}:{SEND}")) == 1

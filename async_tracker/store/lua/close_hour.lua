@@ -9,7 +9,7 @@ local kept_from = tonumber(ARGV[6])
 local series_at_once = 200
 
 if sample ~= '' then
-  redis.call('HSETNX', samples_day, place, sample)
+  redis.pcall('HSETNX', samples_day, place, sample) -- another program's key costs the sample, and not the hour
   redis.call('EXPIRE', samples_day, sample_seconds)
 end
 redis.call('EXPIRE', samples, minutes_seconds)

@@ -1,4 +1,4 @@
-"""What a person can do from the page: recover, and decide about poison pills. Each action leaves an event that says who did it."""
+"""What a person can do from the page: recover, decide about poison pills, order workers. Each leaves an event that says who."""
 
 import json
 import logging
@@ -7,7 +7,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from async_tracker.errors import StorageError, TrackerError
+from async_tracker.errors import OrderFailed, StorageError, TrackerError, UnsupportedControl
+from async_tracker.records import Answer, OrderOutcome
 from async_tracker.web.access import Viewer
 from async_tracker.web.answers import Problem, document
 from async_tracker.web.past import note_action
@@ -57,6 +58,30 @@ class Actions:
         await self._note("drop", viewer, "done", job_id=ref)
         return document({"dropped": [ref]})
 
+    async def order(self, request: Request, viewer: Viewer, instance_id: str, name: str) -> Response:
+        """Have a worker take no more jobs, take them again, or end in order. The event of an order is the one that the tracker writes."""
+        await _no_options(request)
+        tracker = self._tracker
+        orders: dict[str, Any] = {"quiet": tracker.quiet, "resume": tracker.resume, "stop": tracker.stop}
+        logger.info("%s by %s from %s", name, viewer.name, viewer.peer, extra={"instance_id": instance_id})
+        try:
+            answer: Answer = await orders[name](instance_id, by=_who(viewer))
+        except UnsupportedControl as exc:
+            raise Problem(409, "unsupported", str(exc)) from exc
+        self._readings.forget()
+        if answer.outcome is not OrderOutcome.DONE:
+            raise _not_done(answer.outcome, f"{instance_id}: {answer.says}")
+        return document({"answer": answer})
+
+    async def stacks(self, request: Request, viewer: Viewer, instance_id: str) -> Response:
+        """Tell what every thread of a worker does, and at which line each of its jobs waits."""
+        await _no_options(request)
+        try:
+            found = await self._tracker.stacks(instance_id, by=_who(viewer))
+        except OrderFailed as exc:
+            raise _not_done(exc.outcome, str(exc)) from exc
+        return document({"stacks": found})
+
     async def _known(self, ref: str) -> None:
         if all(item.job_id != ref for item in await self._tracker.quarantined()):
             raise Problem(404, "not_found", f"job {ref!r} is not quarantined")
@@ -67,6 +92,16 @@ class Actions:
             await note_action(self._tracker, action, by=viewer.name, peer=viewer.peer, outcome=outcome, **facts)
         except StorageError as exc:  # what was done is done: the answer must not say that it was not
             logger.warning("the event of %s by %s could not be written: %s", action, viewer.name, exc)
+
+
+def _who(viewer: Viewer) -> str:
+    return f"{viewer.name} at {viewer.peer}"
+
+
+def _not_done(outcome: str, says: str) -> Problem:
+    if outcome == OrderOutcome.NOT_FOUND:
+        return Problem(404, "not_found", says)
+    return Problem(409, str(outcome), says)
 
 
 def tracker_problem(exc: TrackerError) -> Problem:

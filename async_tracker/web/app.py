@@ -11,7 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from async_tracker.errors import StorageError, TrackerError
 from async_tracker.tracker import Tracker
-from async_tracker.web.access import Authorize, Identify, Viewer, reached_at
+from async_tracker.web.access import ORDERS, Authorize, Identify, Viewer, reached_at
 from async_tracker.web.actions import Actions, tracker_problem
 from async_tracker.web.answers import Problem, compact, refusal, refusal_for_people, with_security
 from async_tracker.web.api import Api, live_topics, storage_problem
@@ -192,6 +192,13 @@ class Page:
                 lambda request, viewer, found: actions.drop(request, viewer, found["ref"]),
                 "drop",
             ),
+            *(("POST", rf"/api/v1/instances/(?P<id>.+)/{name}", _order(actions, name), name) for name in ORDERS),
+            (
+                "POST",
+                r"/api/v1/instances/(?P<id>.+)/stacks",
+                lambda request, viewer, found: actions.stacks(request, viewer, found["id"]),
+                "stacks",
+            ),
         ]
         return [(method, re.compile(pattern, re.DOTALL), answer, action) for method, pattern, answer, action in made]
 
@@ -227,6 +234,10 @@ class Page:
             except (StorageError, TimeoutError):
                 word, status = "unready", 503
         return Response(word, status, media_type="text/plain", headers={"cache-control": "no-store"})
+
+
+def _order(actions: Actions, name: str) -> Answer:
+    return lambda request, viewer, found: actions.order(request, viewer, found["id"], name)
 
 
 def _rows(api: Api, name: str) -> Answer:

@@ -10,6 +10,8 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from async_tracker import __version__
 from async_tracker.doctor.findings import Finding
 from async_tracker.records import (
+    Answer,
+    Chain,
     Event,
     FunctionStats,
     History,
@@ -22,6 +24,9 @@ from async_tracker.records import (
     QueueSample,
     Recovery,
     Snapshot,
+    Stacks,
+    ThreadStack,
+    WaitingJobs,
 )
 from async_tracker.web.answers import DOCUMENT_VERSION
 from async_tracker.web.screens import LIMIT, LIMIT_MOST, SCREENS
@@ -30,6 +35,8 @@ from async_tracker.web.spans import WINDOWS
 Schema = dict[str, Any]
 
 _RECORDS = (
+    Answer,
+    Chain,
     Instance,
     Job,
     Orphan,
@@ -42,6 +49,9 @@ _RECORDS = (
     QueueSample,
     Recovery,
     Snapshot,
+    Stacks,
+    ThreadStack,
+    WaitingJobs,
     Finding,
 )
 _PLAIN: Mapping[Any, Schema] = {
@@ -98,9 +108,14 @@ def openapi() -> Schema:
         "/api/v1/recover": {"post": _recover()},
         "/api/v1/quarantine/{ref}/retry": {"post": _on_quarantined("retry", "Let a quarantined job run again.", "retried")},
         "/api/v1/quarantine/{ref}/drop": {"post": _on_quarantined("drop", "Forget a quarantined job.", "dropped")},
+        "/api/v1/instances/{id}/stacks": {
+            "post": _on_instance("stacks", "What each thread of a worker does, and where each of its jobs waits.", _ref(Stacks), "stacks")
+        },
         "/healthz": {"get": _health("healthz", "This process answers.", 200)},
         "/readyz": {"get": _health("readyz", "Redis answers.", 200, 503)},
     }
+    for name, summary in _ORDERS.items():
+        paths[f"/api/v1/instances/{{id}}/{name}"] = {"post": _on_instance(name, summary, _ref(Answer), "answer")}
     for name, (member, record, summary) in _ROWS.items():
         paths[f"/api/v1/{name}"] = _get(name, summary, _page(member, record), parameters=_parameters(name), errors=(400,))
     return {
@@ -268,6 +283,22 @@ def _on_quarantined(name: str, summary: str, member: str) -> Schema:
         "summary": summary,
         "parameters": [_in_path("ref")],
         "responses": _answers(_document(**{member: _list(_PLAIN[str])}), 404, 409, 422),
+    }
+
+
+_ORDERS = {
+    "quiet": "Have a worker take no more jobs, and run those that it has.",
+    "resume": "Have a quiet worker take jobs again.",
+    "stop": "Have a worker end in order, as its library ends it.",
+}
+
+
+def _on_instance(name: str, summary: str, schema: Schema, member: str) -> Schema:
+    return {
+        "operationId": name,
+        "summary": summary,
+        "parameters": [_in_path("id")],
+        "responses": _answers(_document(**{member: schema}), 404, 409, 422),
     }
 
 

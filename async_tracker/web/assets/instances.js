@@ -1,6 +1,7 @@
 // @ts-check
 // Instances: the worker processes, how each is, and why. One of them opened: everything that is known of it.
 import { address } from "./address.js";
+import { control } from "./control.js";
 import { el, fill } from "./dom.js";
 import { eventList } from "./events.js";
 import { jobColumns } from "./jobs.js";
@@ -48,7 +49,7 @@ export function instances(settings) {
       fill(states, ...chips("state", choices.filter(([value, , count]) => count || value === "" || value === "alive")));
       table.show(picture);
     },
-    drawer: instanceDrawer,
+    drawer: (/** @type {string} */ instanceId) => instanceDrawer(instanceId, settings),
   };
 }
 
@@ -100,9 +101,10 @@ const ending = (frame) => frame.replace(/^.*\/(?:site|dist)-packages\//, "").rep
 /**
  * Everything of one instance.
  * @param {string} instanceId
+ * @param {import("./main.js").Settings} settings
  */
-export function instanceDrawer(instanceId) {
-  const facts = el("div"), table = new Table({
+export function instanceDrawer(instanceId, settings) {
+  const facts = el("div"), orders = control(instanceId, settings), table = new Table({
     name: "Jobs of this instance",
     columns: jobColumns().filter((column) => column.title !== "Instance" && column.title !== "Queue"),
     key: (row) => row.id,
@@ -110,7 +112,7 @@ export function instanceDrawer(instanceId) {
   });
   const events = el("section", { class: "panel" });
   return {
-    element: el("div", {}, facts, table.element, events),
+    element: el("div", {}, facts, orders.element, table.element, events),
     title: cut(instanceId, 40),
     topic: `instance?${new URLSearchParams({ id: instanceId })}`,
     /** @param {import("./stream.js").Picture} picture */
@@ -118,6 +120,7 @@ export function instanceDrawer(instanceId) {
       const one = picture.facts.one;
       table.element.hidden = !one;
       fill(facts, ...(one ? described(one, picture.facts.total) : [el("p", { class: "empty" }, "No instance of this id is registered: it has ended, or is dead and settled. What happened to it stands below.")]));
+      orders.show(one?.state ?? "dead");
       if (one) table.show(picture);
       fill(events, ...eventList(picture.facts.events));
     },

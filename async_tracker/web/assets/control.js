@@ -1,0 +1,80 @@
+// @ts-check
+// Orders to one worker: quiet, resume, stop; and where its jobs wait, line by line.
+import { confirmed, post, tell } from "./act.js";
+import { el, fill } from "./dom.js";
+import { refresh } from "./stream.js";
+import { counted, cut, duration } from "./wording.js";
+
+/** @type {Record<string, { word: string, question: string, yes: string, done: string, grave?: boolean }>} */
+const ORDERS = {
+  quiet: { word: "Quiet", question: "Have this worker take no more jobs?", yes: "Quiet", done: "takes no more jobs, and runs those that it has" },
+  resume: { word: "Resume", question: "Have this worker take jobs again?", yes: "Resume", done: "takes jobs again" },
+  stop: { word: "Stop", question: "End this worker, as its library ends it?", yes: "Stop", done: "ends", grave: true },
+};
+
+/**
+ * The buttons of an instance, and what its stacks say below them.
+ * @param {string} instanceId
+ * @param {import("./main.js").Settings} settings
+ */
+export function control(instanceId, settings) {
+  const buttons = el("p", { class: "orders" }), seen = el("section", { class: "seen", "aria-live": "polite" });
+  const path = `instances/${encodeURIComponent(instanceId)}`;
+  /** @param {string} name */
+  const order = async (name) => {
+    const { question, yes, done, grave } = ORDERS[name];
+    if (!(await confirmed(question, yes, [el("p", {}, el("code", {}, cut(instanceId, 60)))], { grave }))) return;
+    try {
+      const { answer } = await post(`${path}/${name}`);
+      tell(`${cut(answer.instance_id, 40)} ${done}${answer.says ? `: ${answer.says}` : "."}`);
+    } catch (error) {
+      tell(error instanceof Error ? error.message : String(error), true);
+    }
+    refresh();
+  };
+  const look = async () => {
+    fill(seen, el("p", { class: "empty" }, "The worker is asked…"));
+    try {
+      fill(seen, ...described((await post(`${path}/stacks`)).stacks));
+    } catch (error) {
+      fill(seen, el("p", { class: "banner bad" }, error instanceof Error ? error.message : String(error)));
+    }
+  };
+  return {
+    element: el("div", {}, buttons, seen),
+    /** @param {string} state */
+    show(state) {
+      const isOut = state === "dead" || state === "draining" || state === "returning";
+      const names = isOut ? [] : state === "quiet" ? ["resume", "stop"] : ["quiet", "stop"];
+      fill(buttons, ...names.filter((name) => settings.actions.includes(name)).map((name) =>
+        el("button", { type: "button", class: "button small", onclick: () => order(name) }, ORDERS[name].word)),
+      settings.actions.includes("stacks") && state !== "dead" && el("button", { type: "button", class: "button small", onclick: look }, "Stacks"));
+    },
+  };
+}
+
+/** @param {any} stacks @returns {import("./dom.js").Child[]} */
+function described(stacks) {
+  return [
+    el("h3", {}, stacks.jobs.length ? "Where its jobs wait" : "No job is in flight", el("small", {}, ` seen within ${duration(stacks.took)}${stacks.is_blocked ? "; its event loop is blocked" : ""}`)),
+    ...stacks.jobs.map((/** @type {any} */ group) => el("details", { open: stacks.jobs.length < 4 },
+      el("summary", {}, counted(group.count, "job"), ` of ${group.function ?? "(no name)"} `, el("code", {}, cut(last(group.chain), 60))),
+      el("p", { class: "dim" }, group.job_ids.slice(0, 5).join(", "), group.count > 5 && ` and ${group.count - 5} more`), chain(group.chain))),
+    el("h3", {}, counted(stacks.threads.length, "thread")),
+    ...stacks.threads.map((/** @type {any} */ thread) => el("details", {}, el("summary", {}, thread.name), frames(thread.frames))),
+    stacks.cut && el("p", { class: "empty" }, stacks.cut),
+  ];
+}
+
+/** The line at which a chain waits. @param {any} of */
+const last = (of) => of.frames.at(-1)?.replace(/[^\s]*\/(?=[^/\s]+:\d+)/g, "") ?? of.ends;
+
+/** @param {string[]} lines */
+const frames = (lines) => el("ol", { class: "stack plain" }, ...lines.map((line) => el("li", {}, line)));
+
+/** @param {any} of @returns {HTMLElement} */
+function chain(of) {
+  const ends = [of.thread && `in thread ${of.thread}`, of.ends && `waits for: ${of.ends}`, of.left_out > 0 && `${of.left_out} more are not followed`].filter(Boolean);
+  return el("div", { class: "chain" }, of.times > 1 && el("p", { class: "dim" }, `${of.times} times`), frames(of.frames),
+    ends.length > 0 && el("p", { class: "dim" }, ends.join("; ")), ...of.branches.map(chain));
+}

@@ -13,6 +13,8 @@ from async_tracker.instance.runs import CurrentJob, current_job
 from async_tracker.namespace import Namespace, SyncNamespace
 from async_tracker.policy import InstanceState
 from async_tracker.records import (
+    Abort,
+    AbortOutcome,
     Answer,
     Chain,
     Deploy,
@@ -70,6 +72,8 @@ __all__ = [
     "RecoveryAction",
     "Snapshot",
     "StandingOrder",
+    "Abort",
+    "AbortOutcome",
     "Stacks",
     "WaitingJobs",
     "ThreadStack",

@@ -25,7 +25,7 @@ _SHORTEST = 0.01
 _MOST_RECOVERIES = 1_000_000
 _MOST = 2**31
 _VERSION_LENGTH = 200
-CONTROLS = ("quiet", "resume", "stop", "stacks")
+CONTROLS = ("quiet", "resume", "stop", "stacks", "abort")
 """What people can order an instance to do."""
 KEPT_TRIES = 20
 """How many tries of one job are kept within ``recovery_window`` where `keep_tries` is True."""

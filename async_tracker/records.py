@@ -187,6 +187,8 @@ class RecoveryAction(StrEnum):
     """Runnable again after ``delay`` seconds: it died with its worker before."""
     QUARANTINED = "quarantined"
     """It killed its worker once too often."""
+    ABORTED = "aborted"
+    """It was being aborted when its worker died: it is finished, and does not run again."""
     ENDED = "ended"
     """It had ended before its worker died; nothing was left to do."""
     TAKEN = "taken"
@@ -530,6 +532,39 @@ class Stacks:
     """The largest group first."""
     cut: str = ""
     """What was left out, for the answer to stay small; empty where nothing was."""
+
+    to_dict = to_dict
+
+
+class AbortOutcome(StrEnum):
+    """What came of an abort."""
+
+    ABORTED = "aborted"
+    """The run has ended by it, and the job is over: it does not run again."""
+    GOES_ON = "goes_on"
+    """The job was told, and goes on: it has swallowed the cancellation, or cleans up. ``chain`` is where it waits."""
+    ENDED_BEFORE = "ended_before"
+    """The run has ended by itself."""
+    REFUSED = "refused"
+    """Nothing was done; ``says`` has the reason, and what to do instead."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abort:
+    """What came of the abort of one job."""
+
+    job_id: str
+    outcome: AbortOutcome
+    instance_id: str | None = None
+    """The instance that ran it; None where none does."""
+    run: str | None = None
+    """The token of the run that was meant; another run of the same job was not."""
+    says: str = ""
+    """What came of it, in words."""
+    chain: Chain | None = None
+    """Where a run that goes on waits."""
+    threads: tuple[str, ...] = ()
+    """The threads that worked for it (`asyncio.to_thread`), by name: no thread can be aborted, so they go on with what they do."""
 
     to_dict = to_dict
 

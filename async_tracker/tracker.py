@@ -23,6 +23,7 @@ from async_tracker.config import (
     unknown_names,
 )
 from async_tracker.connections.access import Access
+from async_tracker.control.aborting import Meant, abort, refused
 from async_tracker.control.aim import Aim
 from async_tracker.control.caller import caller
 from async_tracker.control.control import Control
@@ -43,6 +44,7 @@ from async_tracker.logs import on_one_line
 from async_tracker.namespace import Namespace, SyncNamespace
 from async_tracker.queries.questions import Queries
 from async_tracker.records import (
+    Abort,
     Answer,
     Event,
     History,
@@ -59,6 +61,7 @@ from async_tracker.records import (
     StandingOrder,
     Stats,
 )
+from async_tracker.recovery.adapter import LocatesJobs
 from async_tracker.recovery.by_hand import RecoveryByHand
 from async_tracker.recovery.quarantine import Quarantine
 from async_tracker.store.commands import Store
@@ -689,6 +692,41 @@ class Tracker:
         if answer.outcome is not OrderOutcome.DONE:
             raise OrderFailed(f"{instance_id}: {answer.says}", answer.outcome)
         return read_stacks(f"the answer of {instance_id}", answer.details)
+
+    async def abort(self, job_id: str, wait: float = 10.0, *, by: str | None = None) -> Abort:
+        """End the run of a job for good: its function is cancelled, and the job is over. It does not run again.
+
+        The function's ``except`` and ``finally`` run, and the caller who awaits the job gets what its library's own abort gives. Waits
+        ``wait`` seconds at most for the run's end, beside the heartbeat interval of its instance; the newest run is meant, and no other.
+        Threads of `asyncio.to_thread` go on, and the answer names them. A job that does not run is ``refused``.
+
+        Raises UnsupportedControl where its library cannot do it, and OrderFailed where its instance does not answer, or takes no such
+        order. ``by`` is who asks, by default the user and host of this process.
+        """
+        check_argument_texts("abort", job_id=job_id)
+        check_argument_seconds("abort", wait=wait)
+        job = await self.job(job_id)
+        meant = Meant(job.instance_id, job.run) if job is not None else None
+        queue = None
+        if meant is None:
+            meant, queue = await self._located(job_id)
+        return await abort(self._control(by), job_id, meant, wait=wait) if meant is not None else refused(job_id, queue=queue)
+
+    async def _located(self, job_id: str) -> tuple[Meant | None, str | None]:
+        """Find the run of a job that is too young to be listed, or else the queue in which it waits."""
+        described: dict[str, list[Description]] = {}
+        for stored in await self.stored_instances():
+            described.setdefault(stored.description.library, []).append(stored.description)
+        for library, descriptions in sorted(described.items()):
+            adapter = self._registry.adapter(library)
+            if isinstance(adapter, LocatesJobs):
+                claim = await adapter.claim_on(job_id)
+                if claim is not None and claim.run is not None:
+                    return Meant(claim.instance_id, claim.run), None
+                queue = await adapter.waits_in(job_id, descriptions)
+                if queue is not None:
+                    return None, queue
+        return None, None
 
     async def standing_orders(self) -> list[StandingOrder]:
         """Give the orders that stand for instances that register now."""

@@ -181,6 +181,20 @@ def stacks(target: Target, *, instance: str, job_id: str | None) -> int:
     return _do("stacks:stacks", target, instance=instance, job_id=job_id)
 
 
+@program.command(short_help="End the run of a job for good.")
+@click.argument("job_id")
+@click.option(
+    "--wait", metavar="SECONDS", type=_Seconds(min=0.0, max=86_400.0), default=10.0, show_default=True, help="How long its end may take."
+)
+@_reaching
+def abort(target: Target, *, job_id: str, wait: float) -> int:
+    """End the run of a job for good: its function is cancelled, and the job does not run again.
+
+    0 when the run has ended, 1 when it goes on, 4 when the job does not run.
+    """
+    return _do("abort:abort", target, job_id=job_id, wait=wait)
+
+
 @program.command(short_help="Show the jobs of dead instances.")
 @_reaching
 def orphans(target: Target) -> int:

@@ -67,7 +67,7 @@ def lines_of(seen: Stacks, *, with_threads: bool = True) -> Iterator[str]:
         yield ""
         yield f"{counted(group.count, 'job')} of {group.function or '-'}{_where(group.chain)}"
         yield f"  {_ids(group)}"
-        yield from _chain_lines(group.chain, indent="    ")
+        yield from chain_lines(group.chain, indent="    ")
     if with_threads:
         yield ""
         yield counted(len(seen.threads), "thread")
@@ -94,7 +94,8 @@ def _ids(group: WaitingJobs) -> str:
     return f"{some} and {more} more" if more else some
 
 
-def _chain_lines(chain: Chain, *, indent: str) -> Iterator[str]:
+def chain_lines(chain: Chain, *, indent: str) -> Iterator[str]:
+    """Lay out a chain, the outermost frame first, and what it branches into."""
     for frame in chain.frames:
         yield f"{indent}{frame}"
     if chain.ends:
@@ -106,7 +107,7 @@ def _chain_lines(chain: Chain, *, indent: str) -> Iterator[str]:
     for branch in chain.branches:
         if branch.times > 1:
             yield f"{indent}  {branch.times} times:"
-        yield from _chain_lines(branch, indent=f"{indent}  ")
+        yield from chain_lines(branch, indent=f"{indent}  ")
         if branch is not chain.branches[-1]:
             yield f"{indent}  -"
     if chain.left_out:

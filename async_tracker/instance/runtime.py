@@ -17,6 +17,7 @@ from async_tracker.clock import ServerClock
 from async_tracker.config import Settings
 from async_tracker.connections.calls import bounded
 from async_tracker.connections.link import Link
+from async_tracker.control.orders import Done, Order
 from async_tracker.errors import StorageError
 from async_tracker.events.encoding import decode_event
 from async_tracker.history.keeper import HistoryKeeper
@@ -25,7 +26,7 @@ from async_tracker.instance.batches import Batches
 from async_tracker.instance.duty import Controls, Duty, Uncontrolled
 from async_tracker.instance.heartbeat import Heartbeat
 from async_tracker.instance.host import new_instance_id
-from async_tracker.instance.order_taker import OrderTaker
+from async_tracker.instance.order_taker import Handler, OrderTaker
 from async_tracker.instance.pen import Pen
 from async_tracker.instance.pulse import Pulse
 from async_tracker.instance.registration import Registration
@@ -39,6 +40,7 @@ from async_tracker.instance.voice import Voice
 from async_tracker.instance.watchdog import Watchdog
 from async_tracker.instance.writer import Writer
 from async_tracker.liveness.presence import Presence
+from async_tracker.records import OrderOutcome
 from async_tracker.recovery.adapter import Adapter
 from async_tracker.recovery.lease import lease_name, make_lease
 from async_tracker.recovery.sweeper import make_sweeper
@@ -89,6 +91,7 @@ class Runtime:
         cannot be told anything.
         """
         self._settings = settings
+        self._library = description.library
         self._main_task = main_task
         self._is_draining = is_draining
         self._on_pulse = on_pulse
@@ -180,6 +183,7 @@ class Runtime:
         )
         self.duty.take_orders(self.orders)
         StackOrders(self.observer).take_orders(self.orders)
+        self.orders.handle("abort", Handler(carry_out=self._refuse_abort))
         library = description.library
         depths = self.adapter.queues if self.adapter is not None else None
         history = HistoryKeeper(store=self.store, reading=Reading(self.store.redis), library=library, depths=depths)
@@ -205,6 +209,10 @@ class Runtime:
         self._report_by(self._reporter)
         self.describe_anew = self.registration.describe_anew
         _runtimes.add(self)
+
+    async def _refuse_abort(self, order: Order) -> Done:
+        """Refuse, where the integration has not said how a run is aborted."""
+        return Done(OrderOutcome.UNSUPPORTED, f"a run of {self._library} cannot be aborted: its library has no safe way to end one alone")
 
     def _report_by(self, reporter: Reporter) -> None:
         """Bind what hooks call once, so that no job pays for a call that is only handed on."""

@@ -40,6 +40,8 @@ class Released(StrEnum):
     """Released, and the library counts the try that died: its worker keeps tries, and too many of this job were kept."""
     QUARANTINED = "quarantined"
     """An earlier sweep quarantined it and died before it recorded that: ``quarantine`` returns what it kept."""
+    ABORTED = "aborted"
+    """It was being aborted: it was finished as the library's own abort does, and does not run again."""
     ENDED = "ended"
     """The job is no longer queued: it had ended."""
     TAKEN = "taken"
@@ -76,6 +78,19 @@ class QuarantinedPayload:
 
     payload: bytes
     extras: Mapping[str, bytes]
+
+
+@runtime_checkable
+class LocatesJobs(Protocol):
+    """What an adapter can do besides whose library names the run that holds a job: find a job that is too young to be listed."""
+
+    async def claim_on(self, job_id: str) -> Claim | None:
+        """Find who has claimed a job; None where no tracked worker has."""
+        ...
+
+    async def waits_in(self, job_id: str, described: Sequence[Description]) -> str | None:
+        """Name the queue of these workers in which a job is, running or not; None where it is in none."""
+        ...
 
 
 class Adapter(Protocol):

@@ -32,6 +32,7 @@ logger = logging.getLogger("async_tracker")
 _ACTIONS = {
     Released.RELEASED: RecoveryAction.RECOVERED,
     Released.QUARANTINED: RecoveryAction.QUARANTINED,
+    Released.ABORTED: RecoveryAction.ABORTED,
     Released.ENDED: RecoveryAction.ENDED,
     Released.TAKEN: RecoveryAction.TAKEN,
     Released.NOTHING: RecoveryAction.LEFT,
@@ -390,7 +391,7 @@ class Recoverer:
 
     def _settlement(self, orphan: FoundOrphan, result: Recovery, kept: QuarantinedPayload | None, *, is_counted: bool) -> Settlement:
         acted = result.action in (RecoveryAction.RECOVERED, RecoveryAction.DELAYED, RecoveryAction.QUARANTINED)
-        counters = ["orphaned"] if acted or result.action is RecoveryAction.LEFT else []
+        counters = ["orphaned"] if acted or result.action in (RecoveryAction.LEFT, RecoveryAction.ABORTED) else []
         if result.action in (RecoveryAction.RECOVERED, RecoveryAction.DELAYED):
             counters.append("recovered")
         beside = (QUARANTINES,) if kept is not None else ()
@@ -438,7 +439,7 @@ def _replaced(plan: Recovery, action: RecoveryAction) -> Recovery:
 
 def _events(orphan: FoundOrphan, result: Recovery) -> tuple[str, ...]:
     orphaned = orphaned_event(orphan.record, reason=orphan.reason)
-    if result.action is RecoveryAction.LEFT:
+    if result.action in (RecoveryAction.LEFT, RecoveryAction.ABORTED):
         return (orphaned,)
     kind = "quarantined" if result.action is RecoveryAction.QUARANTINED else "recovered"
     return (orphaned, encode_event(kind, **facts_of(orphan.record), deaths=result.deaths, delay=result.delay))

@@ -145,6 +145,11 @@ def receipt(claim: str) -> str:
     return f"receipt:{claim}"
 
 
+def abort(claim: str) -> str:
+    """string with a lifetime, in arq's Redis: the run with this claim is being aborted. A sweep that finds it orphaned ends its job."""
+    return f"receipt:abort:{claim}"
+
+
 def kept(job_id: str) -> str:
     """hash with a lifetime, in arq's Redis: claim -> when its try was given back to its job, in ms. Their number is what bounds that."""
     return f"receipt:kept:{job_id}"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from async_tracker import AbortOutcome
 from async_tracker.integrations.arq import adapter as arq_adapter
 from async_tracker.store.scripts import SCRIPTS
 from tests.crash.conftest import MakeFleet
@@ -276,4 +277,26 @@ async def test_a_kill_is_not_counted_as_a_try_where_tries_are_kept(fleet: Fleet,
     (tmp_path / "end").touch()
     await fleet.succeeded()
     assert [run.attempt for run in fleet.ledger.read().runs_of(job_id)] == [1, 1]
+    await fleet.close()
+
+
+async def test_a_job_whose_worker_is_killed_while_it_aborts_it_does_not_run_again(fleet: Fleet):
+    """It has swallowed the cancellation when its worker dies. Allowed: the job is over, as an abort leaves it; nothing else is lost."""
+    (worker,) = await fleet.start_ready()
+    job = await fleet.pool.enqueue_job("stubborn", 600.0, _job_id="aborted")
+    assert job is not None
+    await fleet.running("aborted")
+    await fleet.in_flight("aborted")
+    found = await fleet.tracker.abort("aborted", wait=1.0)
+    assert found.outcome is AbortOutcome.GOES_ON
+    worker.kill()
+    await fleet.start_ready()
+    after = await fleet.enqueue("hold", 0.1)
+    info = await wait_until(job.result_info, timeout=60, description="the caller who awaits the job is told")
+    assert info is not None
+    assert (info.success, repr(info.result)) == (False, "CancelledError()")
+    await fleet.succeeded(after)
+    assert len(fleet.ledger.read().runs_of("aborted")) == 1
+    assert await fleet.pool.zscore("arq:queue", "aborted") is None
+    await fleet.pool.delete("arq:result:aborted")
     await fleet.close()

@@ -28,8 +28,9 @@ SCRIPTS = ROOT / "async_tracker" / "store" / "lua"
 WRITING = {"SET", "HSET", "HSETNX", "HINCRBY", "SADD", "ZADD", "XADD"}
 DELETING = {"DEL", "UNLINK", "HDEL", "SREM", "ZREM"}
 PASSING = {"orphans:{id}", "settled:{id}", "told:{id}", "marks:{id}", "packed:{span}", "answer:{order}", "standing"}
+PASSING |= {"receipt:kept:{job}", "receipt:abort:{claim}"}
 """Written and deleted by the same sweep, unless it dies half-way; what is announced; what only dramatiq has; what is written
-when a minute has been over for another; and what people order."""
+when a minute has been over for another; what people order; and what `keep_tries` and aborts note."""
 
 
 def row_of(key: str) -> str:
@@ -83,7 +84,7 @@ def test_the_page_names_the_scripts_that_delete_from_each_key():
 
 def test_the_fields_of_a_record_are_those_of_the_page():
     texts: dict[str, Any] = dict.fromkeys(("function", "queue", "progress_message", "args", "scope", "hold", "traceparent"), "x")
-    numbers: dict[str, Any] = {"enqueued_at_ms": 1, "timeout": 1.0, "progress": 0.0, "superseded": 1}
+    numbers: dict[str, Any] = {"enqueued_at_ms": 1, "timeout": 1.0, "progress": 0.0, "superseded": 1, "max_tries": 5, "keep_tries": 20}
     full = RunRecord(job_id="42", instance_id="web:1:ab", token="f00d", started_at_ms=1, **texts, **numbers)
     fields = [row["field"] for row in table(PAGE, under="The record of a run, `job:{job}`")]
     assert set(fields) == set(json.loads(encode_run(full)))

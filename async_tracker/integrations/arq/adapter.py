@@ -1,5 +1,6 @@
 """How arq holds a job, and how a dead worker's hold is given back. Payloads are pickles and stay opaque bytes."""
 
+import asyncio
 import logging
 import pickle
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -22,6 +23,8 @@ _RELEASE = load_script(__package__, "release")
 _QUARANTINE = load_script(__package__, "quarantine")
 _RETRY = load_script(__package__, "retry")
 _KEEP_TRY = load_script(__package__, "keep_try")
+_FINISH_ABORTED = load_script(__package__, "finish_aborted")
+_ABORTING = "aborting"
 
 _IDS_AT_ONCE = 500
 """Ids of a queue that are looked at in one round trip: well under a millisecond of the server's time."""
@@ -144,14 +147,45 @@ class ArqAdapter:
 
     async def release(self, orphan: RunRecord, *, delay: float) -> Released:
         """Delete the claim if it is still that run's, and put the job off by ``delay`` seconds through its score."""
-        return Released(text(await run_script(self._client, *self._release_call(orphan, delay))))
+        return await self._released(orphan, text(await run_script(self._client, *self._release_call(orphan, delay))))
+
+    async def _released(self, orphan: RunRecord, said: str) -> Released:
+        """Read what the script of a release says; one that was being aborted is finished."""
+        return await self._finish_aborted(orphan) if said == _ABORTING else Released(said)
 
     def _release_call(self, orphan: RunRecord, delay: float) -> ScriptCall:
         job_id, queue = orphan.job_id, _queue_of(orphan)
         names: list[str | bytes] = [IN_PROGRESS + job_id, queue, JOB + job_id, self._receipt(orphan.claim), RETRY + job_id]
-        names.append(self._kept(job_id))
+        names += [self._kept(job_id), self._abort(orphan.claim)]
         lifetimes = (int(delay * 1000), RECEIPT_MS)
         return _RELEASE, names, (job_id, orphan.claim, *lifetimes, orphan.job_try, orphan.tries_to_keep, self._window_ms)
+
+    async def _finish_aborted(self, orphan: RunRecord) -> Released:
+        names = self._names_of_all(orphan)
+        result = self._failed_result(orphan, asyncio.CancelledError())
+        arguments = (orphan.job_id, orphan.claim, result, RESULT_MS, RECEIPT_MS)
+        return Released(text(await run_script(self._client, _FINISH_ABORTED, names, arguments)))
+
+    async def note_abort(self, claim: str) -> None:
+        """Note that the run with this claim is being aborted, so that a sweep finishes its job if its worker dies meanwhile."""
+        await call(self._client, "SET", self._abort(claim), "1", "PX", RECEIPT_MS)
+
+    async def forget_abort(self, claim: str) -> None:
+        """The run has ended, however it did."""
+        await call(self._client, "DEL", self._abort(claim))
+
+    async def claim_on(self, job_id: str) -> Claim | None:
+        """Find who has claimed a job; None where no tracked worker has."""
+        token = await call(self._client, "GET", IN_PROGRESS + job_id)
+        claim = text(token) if token is not None else ""
+        return _claim(job_id, claim, DEFAULT_QUEUE, started=True) if claim.count(":") > 1 else None
+
+    async def waits_in(self, job_id: str, described: Sequence[Description]) -> str | None:
+        """Name the queue of these workers in which a job is, running or not; None where it is in none."""
+        for queue in _queues_of(described) or [DEFAULT_QUEUE]:
+            if await call(self._client, "ZSCORE", queue, job_id) is not None:
+                return queue
+        return None
 
     async def keep_try(self, run: RunRecord) -> bool:
         """Note that the try of this run is about to be given back to its job; False where too many of it were."""
@@ -161,23 +195,14 @@ class ArqAdapter:
     async def release_many(self, orphans: Sequence[tuple[RunRecord, float]]) -> list[Released | StorageError]:
         """Do what `release` does for each of these, each in a script of its own, in one round trip."""
         calls = [self._release_call(orphan, delay) for orphan, delay in orphans]
-        return [refusal(reply) or Released(text(reply)) for reply in await run_scripts(self._client, calls)]
+        replies = await run_scripts(self._client, calls)
+        return [refusal(reply) or await self._released(orphan, text(reply)) for (orphan, _), reply in zip(orphans, replies, strict=True)]
 
     async def quarantine(self, orphan: RunRecord, *, error: str) -> QuarantinedPayload | None:
         """Take the job out of arq; the caller who awaits it gets arq's own JobExecutionFailed."""
-        job_id, queue = orphan.job_id, _queue_of(orphan)
-        names: list[str | bytes] = [
-            IN_PROGRESS + job_id,
-            queue,
-            JOB + job_id,
-            RETRY + job_id,
-            RESULT + job_id,
-            ABORT,
-            self._receipt(orphan.claim),
-        ]
-        (serializer,) = self._serializer_of(queue) or (self._serializer,)
-        result = failed_result(orphan, queue=queue, error=error, serializer=serializer or pickle.dumps)
-        reply = await run_script(self._client, _QUARANTINE, names, (job_id, orphan.claim, result, RESULT_MS, KEPT_MS))
+        names, queue = self._names_of_all(orphan), _queue_of(orphan)
+        result = self._failed_result(orphan, _job_execution_failed(error), error)
+        reply = await run_script(self._client, _QUARANTINE, names, (orphan.job_id, orphan.claim, result, RESULT_MS, KEPT_MS))
         if not reply:
             return None
         extras = {"result": reply[1], "token": orphan.claim.encode(), **({"queue": queue.encode()} if orphan.hold else {})}
@@ -236,6 +261,20 @@ class ArqAdapter:
                 raise StorageError(f"Redis refuses to tell how full the queues are: {reply}")
         return [_depth(name, replies[3 * i : 3 * i + 3], now_ms) for i, name in enumerate(names)]
 
+    def _names_of_all(self, orphan: RunRecord) -> list[str | bytes]:
+        """Give the keys of all that arq keeps of a job, and ours of this run."""
+        job_id = orphan.job_id
+        names: list[str | bytes] = [IN_PROGRESS + job_id, _queue_of(orphan), JOB + job_id, RETRY + job_id, RESULT + job_id, ABORT]
+        return [*names, self._receipt(orphan.claim), self._abort(orphan.claim)]
+
+    def _failed_result(self, orphan: RunRecord, error: BaseException, words: str | None = None) -> bytes:
+        queue = _queue_of(orphan)
+        (serializer,) = self._serializer_of(queue) or (self._serializer,)
+        return failed_result(orphan, queue=queue, error=error, words=words or repr(error), serializer=serializer or pickle.dumps)
+
+    def _abort(self, claim: str) -> bytes:
+        return self._receipt_key(keys.abort(claim))
+
     def _kept(self, job_id: str) -> bytes:
         return self._receipt_key(keys.kept(job_id))
 
@@ -283,13 +322,17 @@ def _depth(name: str, replies: Sequence[Any], now_ms: int) -> QueueDepth:
     return QueueDepth(queue=name, library=LIBRARY, depth=depth, due=due, oldest_wait=wait)
 
 
-def failed_result(orphan: RunRecord, *, queue: str, error: str, serializer: Serializer) -> bytes:
-    """Write a failed result as arq's ``serialize_result`` lays it out, without the arguments: they were never unpickled.
-
-    Where the worker's serializer takes no exception, its words stand there alone, as arq does it.
-    """
+def _job_execution_failed(error: str) -> BaseException:
     from arq.worker import JobExecutionFailed  # noqa: PLC0415 - arq is an extra; without it there is no worker whose job could be a pill
 
+    return JobExecutionFailed(error)
+
+
+def failed_result(orphan: RunRecord, *, queue: str, error: BaseException, words: str, serializer: Serializer) -> bytes:
+    """Write a failed result as arq's ``serialize_result`` lays it out, without the arguments: they were never unpickled.
+
+    Where the worker's serializer takes no exception, its ``words`` stand there alone, as arq does it.
+    """
     now_ms = ServerClock().now_ms()
     result: dict[str, Any] = {
         "t": orphan.job_try,
@@ -298,13 +341,13 @@ def failed_result(orphan: RunRecord, *, queue: str, error: str, serializer: Seri
         "k": {},
         "et": orphan.enqueued_at_ms or orphan.started_at_ms,
         "s": False,
-        "r": JobExecutionFailed(error),
+        "r": error,
         "st": orphan.started_at_ms,
         "ft": now_ms,
         "q": queue,
         "id": orphan.job_id,
     }
-    in_words = {**result, "r": error}
+    in_words = {**result, "r": words}
     for data in (result, in_words):
         try:
             return serializer(data)

@@ -78,6 +78,10 @@ class Claims:
             return True
         return False
 
+    def is_held(self, job_id: str, token: str) -> bool:
+        """Tell whether the run with this token has a claim that it has not started under, as far as this process knows."""
+        return self.held.get(job_id, "").rpartition(":")[2] == token
+
     def unstarted(self) -> list[tuple[str, str, str]]:
         """Give the claims whose jobs have not started, as far as this process knows: job id, instance id, run."""
         parts = [(job_id, claim.rpartition(":")) for job_id, claim in (*self._stale.items(), *self.held.items())]

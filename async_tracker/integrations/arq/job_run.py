@@ -42,6 +42,8 @@ class ArqRun(Run):
     task: asyncio.Task[Any] | None = None
     """arq's own task for the job; None until the writer reads the run, and once it has nothing left to tell."""
 
+    is_abort_asked: bool = False
+    """It is being aborted: it is not to run again, whatever it answers."""
     tries: "KnowsTries | None" = None
     """Knows how often the job is tried at most; None where no tries are kept."""
     max_tries: int | None = None

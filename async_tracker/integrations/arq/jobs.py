@@ -259,6 +259,11 @@ class Jobs:
         runs = [run for run in (*self._unfinished, *list(self._new)) if isinstance(run, ArqRun) and run.outcome is None]
         return next((run for run in reversed(runs) if (run.ctx["job_id"] if run.ctx is not None else run.job_id) == job_id), None)
 
+    def run_of(self, job_id: str, token: str) -> ArqRun | None:
+        """Give the run of a job by its token, if arq is not known to have done with it."""
+        self._journal.take_in()
+        return next((run for run in self._unfinished if run.token == token and run.job_id == job_id), None)
+
     def ignore(self, run: ArqRun) -> None:
         """The function is not to be tracked."""
         current.set(None)
@@ -292,7 +297,8 @@ class Jobs:
             run_seconds=((run.ended_mono_ms or monotonic_ms()) - run.started_mono_ms) / 1000.0,
             timeout=run.timeout,
             retry_jobs=self._worker.retry_jobs,
-            only_aborts=self._worker.allow_abort_jobs and self._wrapping is not None and not self._wrapping.may_end_unstarted,
+            only_aborts=run.is_abort_asked
+            or (self._worker.allow_abort_jobs and self._wrapping is not None and not self._wrapping.may_end_unstarted),
         )
 
     def _finished_otherwise(self, run: ArqRun) -> None:

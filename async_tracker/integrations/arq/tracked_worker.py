@@ -12,7 +12,9 @@ from async_tracker.connections.calls import bounded
 from async_tracker.connections.link import Link
 from async_tracker.errors import StorageError
 from async_tracker.events.encoding import tries_count_event
+from async_tracker.instance.order_taker import Handler
 from async_tracker.instance.runtime import Runtime
+from async_tracker.integrations.arq.aborts import Aborts
 from async_tracker.integrations.arq.adapter import ArqAdapter, Serializer, SerializerOf
 from async_tracker.integrations.arq.choice import Choice
 from async_tracker.integrations.arq.claims import Claims, name_claims, stop_naming
@@ -143,6 +145,9 @@ class TrackedWorker:
         claims = self.claims = Claims(
             runtime.pen, hears_ends=self.wrapping is None, keeps_tries=self.tries.most > 0, find_run=self.jobs.find
         )
+        if self.adapter is not None:
+            aborts = Aborts(self.worker, jobs=self.jobs, claims=claims, adapter=self.adapter, patience=self._settings.hook_timeout)
+            runtime.orders.handle("abort", Handler(carry_out=aborts.carry_out, goes_over=False))
         if self.wrapping is not None:
             self.wrapping.put_in()
         self.jobs.open(

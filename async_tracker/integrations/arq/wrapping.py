@@ -158,6 +158,10 @@ class Wrapping:
             except BaseException as exc:
                 run.ended_mono_ms = monotonic() * 1000.0
                 run.complete()
+                if run.is_abort_asked and is_retry(exc):
+                    raised = asyncio.CancelledError()
+                    run.ending = ending_of(raised, is_aborted=True)
+                    raise raised from exc
                 run.ending = ending_of(exc, is_aborted=run.job_id in aborting)
                 raise
             run.ended_mono_ms = monotonic() * 1000.0

@@ -13,7 +13,9 @@ from dramatiq.worker import Worker
 from async_tracker.connections.access import describe
 from async_tracker.connections.counterparts import async_counterpart, lone_connection
 from async_tracker.connections.link import Link
+from async_tracker.control.orders import Done, Order
 from async_tracker.errors import StorageError
+from async_tracker.instance.order_taker import Handler
 from async_tracker.instance.runtime import Runtime
 from async_tracker.integrations.dramatiq.adapter import DramatiqAdapter
 from async_tracker.integrations.dramatiq.controls import DramatiqControls
@@ -22,9 +24,20 @@ from async_tracker.integrations.dramatiq.loop_thread import LoopThread
 from async_tracker.integrations.dramatiq.marks import Marks
 from async_tracker.integrations.dramatiq.presence import BrokerPresence
 from async_tracker.integrations.footing import Footing
+from async_tracker.records import OrderOutcome
 from async_tracker.store.instance_record import Description
 
 logger = logging.getLogger("async_tracker")
+
+
+_NO_ABORT = (
+    "a dramatiq message cannot be aborted: it runs in a thread, and an exception that is raised in that may hit the next message, or end "
+    "the thread. Give the actor a time_limit, have it look at a flag of yours, or stop the worker"
+)
+
+
+async def _refuse_abort(order: Order) -> Done:
+    return Done(OrderOutcome.UNSUPPORTED, _NO_ABORT)
 
 
 class TrackedWorker:
@@ -74,6 +87,7 @@ class TrackedWorker:
         if isinstance(broker, RedisBroker) and self.broker is not None:
             client = self._claims_link.client if self._claims_link is not None else runtime.link.client
             self._presence = BrokerPresence(client, self.broker, timeout=broker.heartbeat_timeout / 1000.0)
+        runtime.orders.handle("abort", Handler(carry_out=_refuse_abort))
         await runtime.start()
         return runtime
 

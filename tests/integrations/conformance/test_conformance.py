@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from async_tracker import InstanceState, OrderOutcome, RecoveryAction, UnsupportedControl
+from async_tracker import AbortOutcome, InstanceState, OrderOutcome, RecoveryAction, UnsupportedControl
 from tests.harness.wait import wait_until
 from tests.integrations.conformance.stage import SECONDS, Stage
 
@@ -44,6 +44,23 @@ async def test_a_job_is_seen_from_its_start_to_its_end(stage: Stage):
     stats = {row.function: row for row in (await stage.tracker.stats()).functions}
     assert (stats["hold"].started, stats["hold"].succeeded, stats["hold"].queue) == (1, 1, job.queue)
     assert (stats["fail"].started, stats["fail"].failed) == (1, 1)
+
+
+async def test_a_job_in_flight_shows_where_it_waits_and_is_aborted_or_its_library_cannot(stage: Stage):
+    [instance] = await stage.start_ready()
+    aborts = stage.driver.library == "arq"
+    job_id = await stage.send("hold", 600.0 if aborts else 3.0, must=not aborts)
+    await stage.in_flight(job_id)
+    seen = await stage.tracker.stacks(instance.instance_id, wait=SECONDS)
+    assert [(group.job_ids, group.function) for group in seen.jobs] == [((job_id,), "hold")]
+    assert any(frame.endswith(" hold") for frame in seen.jobs[0].chain.frames)
+    if aborts:
+        assert (await stage.tracker.abort(job_id, wait=SECONDS)).outcome is AbortOutcome.ABORTED
+    else:
+        with pytest.raises(UnsupportedControl, match=f"{stage.driver.library}.* cannot be aborted"):
+            await stage.tracker.abort(job_id, wait=SECONDS)
+        await stage.succeeded()
+    await stage.close()
 
 
 async def test_a_worker_is_quiet_and_resumes_or_says_that_its_library_cannot(stage: Stage):

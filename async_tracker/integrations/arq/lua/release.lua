@@ -2,12 +2,14 @@
 -- arq only ever tests whether the in-progress key exists; ours carries the claim of the run that holds it.
 -- Where the run's worker keeps tries, the one that died with it is not counted: only if arq's count is still that of this run, and not
 -- where too many were kept within the window. What that needs may be refused to this user: then arq's count stands.
--- KEYS: arq:in-progress:{job}, the queue, arq:job:{job}, receipt of this release, arq:retry:{job}, receipt:kept:{job}
+-- KEYS: arq:in-progress:{job}, the queue, arq:job:{job}, receipt of this release, arq:retry:{job}, receipt:kept:{job},
+--       receipt:abort:{claim}
 -- ARGV: job id, claim of that run, delay in ms, lifetime of the receipt in ms, try of that run,
 --       how many tries may be kept (0: none is), within how many ms
 -- Returns: 'released' (now, or before, which the receipt says), 'counted' when it is and its try counts since too many were kept,
---          'quarantined' when that is what the receipt is of, 'taken', or 'ended' when the job is not queued any more
-local in_progress, queue, job, receipt, tries, kept = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+--          'quarantined' when that is what the receipt is of, 'aborted' when it was finished as aborted, 'taken',
+--          'ended' when the job is not queued any more, or 'aborting' when it was being aborted: then nothing is done, it is to be finished
+local in_progress, queue, job, receipt, tries, kept, abort = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local id, claim, delay, receipt_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local try, most, window_ms = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 
@@ -20,6 +22,9 @@ if redis.call('GET', in_progress) ~= claim then
 end
 if not redis.call('ZSCORE', queue, id) then
   return 'ended'
+end
+if redis.call('EXISTS', abort) == 1 then
+  return 'aborting'
 end
 redis.call('DEL', in_progress)
 local time = redis.call('TIME')

@@ -33,13 +33,13 @@ def refused(job_id: str, *, queue: str | None) -> Abort:
     return Abort(job_id=job_id, outcome=AbortOutcome.REFUSED, says=_QUEUED.format(queue=queue) if queue is not None else _NOT_THERE)
 
 
-async def abort(control: Control, job_id: str, meant: Meant, *, wait: float) -> Abort:
-    """Have an instance abort a run, and wait for ``wait`` seconds for its end.
+async def abort(control: Control, job_id: str, meant: Meant, *, wait: float, beyond: float = BEYOND_SECONDS) -> Abort:
+    """Have an instance abort a run, and wait for ``wait`` seconds for its end; ``beyond`` that and its interval for its answer.
 
     Raises UnsupportedControl where its library cannot do it, and OrderFailed where the instance does not answer, or takes no such order.
     """
     arguments = {"job_id": job_id, "run": meant.run, "wait": wait}
-    (answer,) = await control.ask([meant.instance_id], "abort", arguments=arguments, beyond=wait + BEYOND_SECONDS)
+    (answer,) = await control.ask([meant.instance_id], "abort", arguments=arguments, beyond=wait + beyond)
     if answer.outcome is OrderOutcome.UNSUPPORTED:
         raise UnsupportedControl(f"{meant.instance_id}: {answer.says}")
     if answer.outcome is OrderOutcome.NOT_FOUND:

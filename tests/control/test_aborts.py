@@ -16,6 +16,7 @@ from async_tracker.integrations.arq.adapter import ArqAdapter
 from async_tracker.recovery.adapter import Released
 from async_tracker.store.run_record import RunRecord
 from tests.cli.conftest import Cli
+from tests.harness.inside import abort_soon
 from tests.harness.wait import wait_until
 from tests.integrations.arq.running import RunningWorker, result_of
 
@@ -135,7 +136,7 @@ async def test_a_job_that_swallows_it_goes_on_and_the_same_id_is_safe_afterwards
     worker = await run_worker(work.settings(own_tracker))
     job = await enqueued(pool)
     await work.begun()
-    found = await observer.abort("j", wait=SHORT)
+    found = await abort_soon(observer, "j", wait=SHORT)
     assert (found.outcome, found.says) == (AbortOutcome.GOES_ON, "it was cancelled, and goes on: it has swallowed that, or it cleans up")
     assert found.chain is not None
     assert [frame.rpartition(" ")[2] for frame in found.chain.frames] == ["job", "wait"]
@@ -196,7 +197,7 @@ async def test_a_job_whose_function_has_not_begun_never_begins(
     await run_worker(work.settings(own_tracker, on_job_start=hook))
     job = await enqueued(pool)
     await in_hook.wait()
-    found = await observer.abort("j", wait=SHORT)
+    found = await abort_soon(observer, "j", wait=SHORT)
     assert (found.outcome, found.says.partition(":")[0]) == (AbortOutcome.GOES_ON, "nothing was done")
     asking = asyncio.create_task(observer.abort("j", wait=LONG))
 
@@ -294,19 +295,14 @@ async def test_a_worker_of_ones_own_says_that_it_cannot(namespace: str, redis_ur
 async def test_the_command_line_says_what_came_of_it(
     own_tracker: Tracker, observer: Tracker, pool: ArqRedis, run_worker: Any, redis_url: str, namespace: str
 ):
-    may_end = asyncio.Event()
-    work = Work(may_end.wait)
+    work = Work()
     await run_worker(work.settings(own_tracker))
     await enqueued(pool)
     await work.begun()
     cli = Cli(url=redis_url, namespace=namespace)
-    goes_on = await cli.within("abort", "j", "--wait", "0.2")
-    assert goes_on.code == 1, goes_on.err
-    assert "goes_on: it was cancelled, and goes on" in goes_on.out
-    assert " job\n" in goes_on.out
-    work.answer = None
-    may_end.set()
-    await wait_until(lambda: work.seen[-1] == "finally", description="the first run has ended")
+    aborted = await cli.within("abort", "j", "--wait", str(LONG))
+    assert aborted.code == 0, aborted.err
+    assert aborted.out == f"job j on {own_tracker.instance_id}: aborted: it has ended, and does not run again\n"
     refused = await cli.within("abort", "other", "--json")
     assert (refused.code, refused.document["outcome"]) == (4, "refused")
 

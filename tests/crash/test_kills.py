@@ -15,6 +15,7 @@ from async_tracker.store.scripts import SCRIPTS
 from tests.crash.conftest import MakeFleet
 from tests.crash.fleet import SWIFT, Fleet, kill_under_way, script_call
 from tests.crash.reruns import summary, waits
+from tests.harness.inside import abort_soon
 from tests.harness.resp import Command
 from tests.harness.servers import address_of, database_of
 from tests.harness.wait import wait_until
@@ -287,7 +288,7 @@ async def test_a_job_whose_worker_is_killed_while_it_aborts_it_does_not_run_agai
     assert job is not None
     await fleet.running("aborted")
     await fleet.in_flight("aborted")
-    found = await fleet.tracker.abort("aborted", wait=1.0)
+    found = await abort_soon(fleet.tracker, "aborted", wait=1.0)
     assert found.outcome is AbortOutcome.GOES_ON
     worker.kill()
     await fleet.start_ready()

@@ -1,7 +1,9 @@
 """What runs in the test's own process for a tracker: the one place at which tests go past what its users hold."""
 
-from async_tracker import Tracker
+from async_tracker import Abort, Tracker
+from async_tracker.control.aborting import Meant, abort
 from async_tracker.instance.runtime import Runtime
+from tests.harness.wait import wait_until
 
 
 def has_runtime(tracker: Tracker) -> bool:
@@ -14,3 +16,10 @@ def runtime_of(tracker: Tracker) -> Runtime:
     runtime = tracker._runtime
     assert runtime is not None, "the tracker has no instance in this process"
     return runtime
+
+
+async def abort_soon(tracker: Tracker, job_id: str, *, wait: float) -> Abort:
+    """Abort a job that is listed, as `Tracker.abort` does: its end may take ``wait``, the answer as long as a busy machine needs."""
+    job = await wait_until(lambda: tracker.job(job_id), description="the job is listed")
+    assert job is not None
+    return await abort(tracker._control("test"), job_id, Meant(job.instance_id, job.run), wait=wait, beyond=60.0)

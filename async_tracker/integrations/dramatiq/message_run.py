@@ -26,9 +26,9 @@ class DramatiqRun(Run):
 
     library: str = LIBRARY
     scope: str = LIBRARY
+    library_files: tuple[str, ...] = ("threading.py", "dramatiq/worker.py", "dramatiq/actor.py", "dramatiq/asyncio.py")
     traced: Traced | None = None
     """Its span, with ``telemetry=True``."""
-    library_files: tuple[str, ...] = ("threading.py", "dramatiq/worker.py", "dramatiq/actor.py")
 
     def __init__(self, tracked: TrackedWorker, message: MessageProxy) -> None:
         self.tracked = tracked

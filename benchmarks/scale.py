@@ -74,12 +74,16 @@ class Cost:
 
 def run(ground: Ground, size: Size) -> Report:
     """Measure each size on a database of its own."""
-    logging.getLogger("async_tracker").setLevel(logging.ERROR)  # thousands of lines about jobs that were left
-    found = []
-    for instances in size.fleet:
-        ground.empty()
-        with named_connections(ground.url, instances) as names:
-            found.append(asyncio.run(_measure(ground, names, size)))
+    logger = logging.getLogger("async_tracker")
+    level, found = logger.level, []
+    logger.setLevel(logging.ERROR)  # there are thousands of lines about jobs that were left
+    try:
+        for instances in size.fleet:
+            ground.empty()
+            with named_connections(ground.url, instances) as names:
+                found.append(asyncio.run(_measure(ground, names, size)))
+    finally:
+        logger.setLevel(level)
     ground.empty()
     return Report(
         name="scale",

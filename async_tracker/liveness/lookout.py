@@ -59,10 +59,12 @@ class Lookout:
         """Look at the server ``run_id``; ``also`` are instances to be looked at closely in any case."""
         if run_id != self._run_id:
             self.roll, self._run_id, self._looked_at_ms, self._counters = Roll(), run_id, -1, None
-        looked_at_ms, self._looked_at_ms = self._looked_at_ms, -1  # what raises in between is no look: the next one begins with everything
+        # What raises in between is no look: the next one begins with everything, and asks for all connections.
+        looked_at_ms, self._looked_at_ms = self._looked_at_ms, -1
+        counters_before, self._counters = self._counters, None
         asked = self.roll.next_share(looks_a_second=self._looks_a_second)
         changes, counters, seen = await self._ask(run_id, asked, since_ms=looked_at_ms)
-        has_closed, self._counters = may_have_closed(self._counters, counters), counters
+        has_closed = may_have_closed(counters_before, counters)
         if not changes.are_known:
             await self._read_all(run_id, changes.dead)
         if has_closed:
@@ -75,8 +77,8 @@ class Lookout:
         await self._learn([*new, *changes.changed], changes.dead)
         if len(self.roll) != changes.instances:
             await self._reconcile(run_id, changes.dead)
-        self._looked_at_ms = changes.now_ms
         findings = await self._find(self._presence.seen_from_here(observation))
+        self._looked_at_ms, self._counters = changes.now_ms, counters
         silent = [
             name
             for name in observation.instances

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import connections, hardships, medians, overhead, proxy, queries, recovery, web
+from benchmarks import connections, hardships, medians, overhead, proxy, queries, recovery, scale, web
 from benchmarks.__main__ import BENCHMARKS, main, write_results
 from benchmarks.environment import environment, header
 from benchmarks.ground import DatabaseInUse, Ground, ground
@@ -39,7 +39,7 @@ def assert_says_what_it_found(report: Report, tmp_path: Path, where: dict[str, s
     assert report.name in json.loads((tmp_path / "found.json").read_text())["benchmarks"]
 
 
-@pytest.mark.parametrize("module", [connections, queries, recovery, web], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [connections, queries, recovery, scale, web], ids=lambda module: module.__name__)
 def test_one_round_of_each_benchmark_says_what_it_found(module, own_ground: Ground, tmp_path: Path):
     report = module.run(own_ground, ONE_ROUND)
     assert_says_what_it_found(report, tmp_path, environment(own_ground, size=ONE_ROUND.name))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis.asyncio
 
+from async_tracker import StorageUnavailable
 from async_tracker.liveness import roll as roll_module
 from async_tracker.liveness.lookout import Lookout, Sighting
 from async_tracker.liveness.presence import Presence
@@ -159,6 +160,23 @@ async def test_on_a_server_that_does_not_tell_its_counters_all_are_asked_for_at_
         await lookout.look(run_id)
         await fleet.die("w5")
         assert gone_in(await lookout.look(run_id)) == {"w5"}
+
+
+@pytest.mark.usefixtures("share_of_one")
+async def test_a_look_that_is_broken_off_loses_no_death(fleet: Fleet, monkeypatch):
+    lookout, run_id = lookout_of(fleet), await run_id_of(fleet)
+    await lookout.look(run_id)
+    await lookout.look(run_id)
+    await fleet.die("w5")
+
+    async def fails(self, names, run_id):
+        raise StorageUnavailable("Redis cannot be reached")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Lookout, "_ask_for", fails)
+        with pytest.raises(StorageUnavailable):
+            await lookout.look(run_id)
+    assert gone_in(await lookout.look(run_id)) == {"w5"}
 
 
 async def test_who_comes_changes_connection_or_leaves_is_noticed_without_reading_the_others(fleet: Fleet):

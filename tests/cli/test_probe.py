@@ -134,6 +134,18 @@ async def test_what_keeps_the_probe_from_asking_says_nothing_of_the_worker(make_
             assert f"127.0.0.1:{server.port}" in answer.err
 
 
+async def test_after_a_change_of_server_nothing_is_said_of_a_worker_that_has_not_come_back(cli, redis_client, redis_url, namespace):
+    rare = {"heartbeat_interval": 60.0, "heartbeat_ttl": 120.0, "silence_limit": 200.0}
+    async with Tracker(namespace=namespace, redis_options={"url": redis_url}, **rare) as tracker, tracker.register() as instance_id:
+        await wait_until(lambda: redis_client.exists(f"{namespace}:server"), description="a sweep has noted the server")
+        await redis_client.hset(f"{namespace}:connections", instance_id, '{"server":"before","ids":{}}')
+        await redis_client.hset(f"{namespace}:server", "run_id", "before")
+        answer = await checked(cli, "--timeout", "20")
+        assert (answer.code, f"{instance_id} is returning: Redis restarted or failed over" in answer.err) == (3, True), answer
+        shown = await cli.within("ps")
+        assert (shown.code, "1 instance of these may live, and may be dead" in shown.err) == (0, True), shown
+
+
 def instance(state: InstanceState, *, blocked_for: float | None = None) -> Instance:
     moment = datetime.now(UTC)
     return Instance(

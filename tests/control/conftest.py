@@ -1,14 +1,38 @@
 """What the tests of orders stand on: arq workers inside the test's loop, and trackers that beat often."""
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
+from arq.connections import ArqRedis
 
 from async_tracker import Tracker
-from tests.integrations.arq.conftest import pool, queue, run_worker
+from tests.integrations.arq.conftest import StartWorker, pool, queue
+from tests.integrations.arq.running import RunningWorker, open_pool, start_worker
 from tests.integrations.dramatiq.conftest import masters
 
+_FINISH_SECONDS = 5.0
+
 __all__ = ["masters", "observer", "own_tracker", "pool", "queue", "run_worker"]
+
+
+@pytest.fixture
+async def run_worker(redis_url: str, queue: str) -> AsyncIterator[StartWorker]:
+    """``await run_worker(settings, **worker_arguments)``. What its jobs are in the middle of when the test ends, they finish first."""
+    started: list[RunningWorker] = []
+
+    async def run(settings: Any, *, pool: ArqRedis | None = None, **overrides: Any) -> RunningWorker:
+        started.append(start_worker(settings, pool or await open_pool(redis_url, queue=queue), **overrides))
+        return started[-1]
+
+    yield run
+    for worker in started:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FINISH_SECONDS):
+                await worker.idle()
+        await worker.end()
 
 
 @pytest.fixture

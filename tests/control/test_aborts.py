@@ -223,13 +223,14 @@ async def test_a_job_whose_function_has_ended_is_left_alone(own_tracker: Tracker
 
     work = Work()
     work.may_end.set()
-    await run_worker(work.settings(own_tracker, on_job_end=hook))
+    worker = await run_worker(work.settings(own_tracker, on_job_end=hook))
     job = await enqueued(pool)
     await in_hook.wait()
     found = await observer.abort("j", wait=LONG)
     assert (found.outcome, found.says) == (AbortOutcome.ENDED_BEFORE, "its function had ended")
     may_go_on.set()
     assert await result_of(job) == "done"
+    await worker.idle()
 
 
 async def test_a_job_that_waits_in_its_queue_is_refused_and_it_is_said_what_to_do(
@@ -273,7 +274,7 @@ async def test_where_it_cannot_be_noted_nothing_is_done(
     own_tracker: Tracker, observer: Tracker, pool: ArqRedis, run_worker: Any, wire: Any
 ):
     work = Work()
-    await run_worker(work.settings(own_tracker), url=wire.url)
+    worker = await run_worker(work.settings(own_tracker), url=wire.url)
     job = await enqueued(pool)
     await work.begun()
     await wait_until(observer.jobs, description="the job is listed")
@@ -282,6 +283,7 @@ async def test_where_it_cannot_be_noted_nothing_is_done(
         await observer.abort("j", wait=LONG)
     work.may_end.set()
     assert await result_of(job) == "done"
+    await worker.idle()
     assert work.seen == ["begun 1", "finally"]
 
 

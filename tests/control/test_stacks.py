@@ -74,7 +74,7 @@ async def test_an_arq_worker_tells_where_its_jobs_wait_and_the_command_line_grou
     own_tracker: Tracker, observer: Tracker, pool: ArqRedis, run_worker: Any, redis_url: str, namespace: str
 ):
     holding = Holding()
-    await run_worker(holding.settings(own_tracker))
+    worker = await run_worker(holding.settings(own_tracker))
     for number in range(3):
         await pool.enqueue_job("send", _job_id=f"send-{number}")
     await pool.enqueue_job("report", _job_id="report")
@@ -103,6 +103,7 @@ async def test_an_arq_worker_tells_where_its_jobs_wait_and_the_command_line_grou
     unknown = await cli.within("stacks", "nobody")
     assert (unknown.code, "no instance is called nobody" in unknown.err) == (4, True)
     holding.may_end.set()
+    await worker.idle()
     told = [event for event in await observer.recent_events() if event.type == "control"]
     assert told[0].details["order"] == "stacks"
     assert told[0].details["says"].startswith("4 jobs in flight, ")

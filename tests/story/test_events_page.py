@@ -15,9 +15,10 @@ from arq.connections import ArqRedis
 
 from async_tracker import ConfigError, Event, Tracker
 from async_tracker.control.control import Control
-from async_tracker.events.encoding import EVENT_TYPES
+from async_tracker.events.encoding import EVENT_TYPES, tries_count_event
 from async_tracker.namespace import Namespace
 from async_tracker.store.commands import Store
+from async_tracker.store.run_record import RunRecord
 from async_tracker.store.writes import Judged
 from async_tracker.web.past import note_action
 from tests.harness.wait import wait_until
@@ -96,6 +97,8 @@ async def test_the_stream_tells_what_the_page_says(as_a_user: str, pool: ArqRedi
         await note_action(tracker, "recover", by="anna", peer="10.0.0.1", outcome="done", jobs=0)
         async with tracker.redis() as proxy:
             await Control(Store(proxy), by="anna@web-1", on_event=lambda event: None).ask(["nobody"], "quiet")
+            kept = RunRecord(job_id="kept", instance_id="w:1:ab", token="r", started_at_ms=1, max_tries=5, keep_tries=20)
+            await Store(proxy).publish(tries_count_event(kept))
         watching = workers.start_program(command, env=env)
         await wait_until(lambda: _is_there(tracker, watching.pid), timeout=30, description="a fourth worker is there")
         last.suspend()

@@ -1,5 +1,6 @@
 """Orders, from the side of the person who gives them: put down, waited for, and taken back where they are not answered."""
 
+import contextlib
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from async_tracker.control.orders import (
     scope_of,
     standing_order,
 )
+from async_tracker.errors import StorageError
 from async_tracker.events.encoding import encode_event
 from async_tracker.records import Answer, OrderOutcome, StandingOrder
 from async_tracker.store.commands import Store
@@ -33,6 +35,7 @@ _NOT_PLACED = {
     _NOT_TAKEN: Done(OrderOutcome.REFUSED, "it takes no such order: its tracker was made with control=False, or without this one"),
     _TOO_MANY: Done(OrderOutcome.REFUSED, "too many of its orders are open"),
 }
+_CALLER_LEFT = "its caller waits no longer"
 _GONE = Done(OrderOutcome.GONE, "it has ended, or was declared dead, before it answered")
 
 
@@ -59,7 +62,12 @@ class Control:
         """
         orders = {name: Order(order_id=secrets.token_hex(8), kind=kind, by=self._by, arguments=arguments or {}) for name in instance_ids}
         to_place = {name: OrderToPlace(order_id=order.order_id, kind=kind, text=encode_order(order)) for name, order in orders.items()}
-        placed = await self._store.order(to_place, beyond_ms=int(beyond * 1000))
+        try:
+            placed = await self._store.order(to_place, beyond_ms=int(beyond * 1000))
+        except anyio.get_cancelled_exc_class():  # it may stand, although its caller has not been told
+            with anyio.CancelScope(shield=True), contextlib.suppress(StorageError):
+                await self._take_back(orders, list(orders), {}, _CALLER_LEFT)
+            raise
         answers: dict[str, Answer] = {}
         ends: dict[str, float] = {}
         began = anyio.current_time()
@@ -75,7 +83,7 @@ class Control:
         finally:
             if ends:  # the caller was cancelled: what is asked and not answered must not be done behind its back
                 with anyio.CancelScope(shield=True):
-                    await self._take_back(orders, list(ends), answers, "its caller waits no longer")
+                    await self._take_back(orders, list(ends), answers, _CALLER_LEFT)
         return [answers[name] for name in instance_ids]
 
     async def stand(self, kind: str, *, queue: str | None, seconds: float, arguments: Mapping[str, Any]) -> None:

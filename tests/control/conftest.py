@@ -20,11 +20,11 @@ __all__ = ["masters", "observer", "own_tracker", "pool", "queue", "run_worker"]
 
 @pytest.fixture
 async def run_worker(redis_url: str, queue: str) -> AsyncIterator[StartWorker]:
-    """``await run_worker(settings, **worker_arguments)``. What its jobs are in the middle of when the test ends, they finish first."""
+    """``await run_worker(settings, **worker_arguments)``; with ``url=`` on another Redis. Its jobs finish what they are at."""
     started: list[RunningWorker] = []
 
-    async def run(settings: Any, *, pool: ArqRedis | None = None, **overrides: Any) -> RunningWorker:
-        started.append(start_worker(settings, pool or await open_pool(redis_url, queue=queue), **overrides))
+    async def run(settings: Any, *, url: str | None = None, pool: ArqRedis | None = None, **overrides: Any) -> RunningWorker:
+        started.append(start_worker(settings, pool or await open_pool(url or redis_url, queue=queue), **overrides))
         return started[-1]
 
     yield run

@@ -36,8 +36,11 @@ TYPE receipt
 HGET receipt retried
 HMGET receipt payload result
 HSET receipt payload 0
+HGETALL receipt
+HDEL receipt payload
 PEXPIRE receipt 1
 SET receipt 0 XX PX 1
+INCRBY receipt 1
 DEL receipt
 """
 

@@ -5,7 +5,7 @@
 local kept = KEYS[1]
 local token, most, window_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
-if redis.call('HEXISTS', kept, token) == 1 then
+if redis.call('HGET', kept, token) then
   return 1
 end
 local time = redis.call('TIME')

@@ -333,7 +333,7 @@ def _meaning(command: Callable[..., Any]) -> Callable[..., Any]:
 @program.command(short_help="Have workers take no more jobs.")
 @_meaning
 @click.option("--for", "stands_for", metavar="SPAN", default="1h", show_default=True, help="With --queue or --all: how long it stands.")
-@click.option("--no-cron", is_flag=True, help="Have arq workers queue no cron jobs meanwhile; those of that time are skipped.")
+@click.option("--no-cron", is_flag=True, help="Have no cron jobs queued meanwhile; those of that time are skipped.")
 @click.option("--wait", type=click.Choice(["idle"]), help="Then wait until nothing is in hand.")
 @click.option(
     "--timeout",
@@ -364,7 +364,7 @@ def resume(target: Target, *, meant: dict[str, Any], yes: bool) -> int:
 
 @program.command(short_help="Have workers end in order.")
 @_meaning
-@click.option("--group", is_flag=True, help="A dramatiq process ends with its master and all other processes of that.")
+@click.option("--group", is_flag=True, help="A worker that is one of several processes ends with its master and the others.")
 @_reaching
 def stop(target: Target, *, meant: dict[str, Any], group: bool, yes: bool) -> int:
     """Have workers end in order, as their library ends them; no signal goes to a process that is more than its worker."""

@@ -8,10 +8,7 @@ from async_tracker.errors import OrderFailed, UnsupportedControl
 from async_tracker.records import Abort, AbortOutcome, Answer, OrderOutcome
 from async_tracker.store.stacks_record import read_chain
 
-_QUEUED = (
-    "it does not run: it waits in {queue!r}. Take it out of its queue (with arq: `await Job(job_id, pool).abort()`, where its workers have "
-    "allow_abort_jobs), or abort it once it runs"
-)
+_QUEUED = "it does not run: it waits in {queue!r}. Take it out of its queue, as its worker library does that, or abort it once it runs"
 _NOT_THERE = "it does not run, as far as is known: it has ended, or there is no such job"
 _WORKER_GONE = "its worker is gone: the job is about to be recovered. Abort it once it runs again"
 

@@ -5,7 +5,6 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,13 +53,6 @@ def test_throughput_is_measured_by_name_over_tcp_and_over_a_unix_socket(own_grou
     report = overhead.run(own_ground, ONE_ROUND)
     assert_says_what_it_found(report, tmp_path, environment(own_ground, size=ONE_ROUND.name))
     assert measured_over(report) == ["Throughput over TCP, localhost", "Throughput over a unix socket"]
-
-
-def test_throughput_is_measured_over_the_given_url_alone(own_ground: Ground):
-    report = overhead.run(
-        replace(own_ground, named_url=None), replace(ONE_ROUND, job_ms=(), rates=(), threads=(), runs_in_one_process=50, imports=1)
-    )
-    assert measured_over(report) == ["Throughput over a unix socket"]
 
 
 def test_the_hardships_of_a_live_worker_are_told(own_ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -402,4 +402,4 @@ def test_whatever_happens_in_whatever_order_the_store_holds_what_a_dict_would(re
     class OnThisServer(StoreMachine):
         url = redis_url
 
-    run_state_machine_as_test(OnThisServer, settings=hypothesis.settings(max_examples=100, stateful_step_count=40, deadline=None))
+    run_state_machine_as_test(OnThisServer, settings=hypothesis.settings(max_examples=70, stateful_step_count=40, deadline=None))

@@ -14,17 +14,12 @@ function details(row) {
     `${name.replaceAll("_", " ")} ${typeof value === "object" ? JSON.stringify(value) : value}`).join(" · "));
 }
 
-/** The job, and below it the instance: one column, so that a phone has room for what happened to them. @param {any} row */
-function about(row) {
-  if (row.job === null) return row.instance !== null && opener(row.instance);
-  return [jobOpener(row.job), row.instance !== null && el("span", { class: "sub" }, opener(row.instance))];
-}
-
 /** @type {import("./table.js").Column[]} */
 const columns = [
   { title: "When", uses: ["at"], cell: (row) => since(row.at, " ago") },
   { title: "What", uses: ["type"], cell: (row) => el("span", { class: `event ${row.type}` }, row.type.replaceAll("_", " ")) },
-  { title: "About", uses: ["job", "instance"], cell: about },
+  { title: "Job", uses: ["job"], cell: (row) => row.job !== null && jobOpener(row.job) },
+  { title: "Instance", uses: ["instance"], cell: (row) => row.instance !== null && opener(row.instance) },
   { title: "Details", uses: ["details", "function", "queue"], cell: details },
 ];
 

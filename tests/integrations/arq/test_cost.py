@@ -230,10 +230,10 @@ async def test_an_arq_worker_costs_no_more_than_its_budget(
     polls = 1 / POLL_DELAY
     old = sum(seconds > gather / 2 for seconds in tracked.took)
     for added, budget in (
-        (tracked.scripts, Budget(once=16, each_second=4 + writes)),
+        (tracked.scripts, Budget(once=20, each_second=4 + writes)),
         (
             tracked.commands - alone.commands,
-            Budget(once=60, each_second=16 + polls * POLL_COMMANDS + writes * WRITE_COMMANDS, each_old_job=RECORD_COMMANDS),
+            Budget(once=90, each_second=16 + polls * POLL_COMMANDS + writes * WRITE_COMMANDS, each_old_job=RECORD_COMMANDS),
         ),
         (
             tracked.bytes - alone.bytes - jobs * CLAIM_BYTES,

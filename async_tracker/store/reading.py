@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from async_tracker.connections.calls import ScriptCall, call, call_many, load_script, raised, refused, run_scripts
 from async_tracker.connections.replies import Argument, hash_of, members_of, pairs, scores_of, text
-from async_tracker.errors import CorruptRecord
+from async_tracker.errors import CorruptRecord, StorageError
 from async_tracker.store import keys
 from async_tracker.store.counters import Total, TotalsIndex, read_total
 from async_tracker.store.instance_record import Description, StoredInstance, decode_instance, decode_queues
@@ -138,8 +138,9 @@ class Reading:
         replies = await run_scripts(self._redis, calls, beside=beside)
         others = len(beside) + len(first)
         of_parts = raised(replies[len(beside) :])[len(first) :]
-        said = list(zip(instance_ids, chain.from_iterable(of_parts[: len(parts)]), strict=True))
-        jobs = dict(zip(instance_ids if with_jobs else (), chain.from_iterable(of_parts[len(parts) :]), strict=True))
+        answers = [_listed(reply, len(part)) for reply, part in zip(of_parts, [*parts, *(parts if with_jobs else ())], strict=True)]
+        said = list(zip(instance_ids, chain.from_iterable(answers[: len(parts)]), strict=True))
+        jobs = dict(zip(instance_ids if with_jobs else (), chain.from_iterable(answers[len(parts) :]), strict=True))
         return AskedInstances(said, jobs, separator), replies[:others]
 
     async def decode_instances(self, asked: AskedInstances) -> InstancesRead:
@@ -247,7 +248,7 @@ class Reading:
     async def names(self) -> tuple[list[str], list[str]]:
         """Give the ids of all registered instances, and of the dead whose orphans are not yet recovered."""
         registered, dead = raised(await self._ask([("ZRANGE", keys.INSTANCES, 0, -1), ("ZRANGE", keys.DEAD, 0, -1)]))
-        return [text(name) for name in registered], [text(name) for name in dead]
+        return [text(name) for name in _listed(registered)], [text(name) for name in _listed(dead)]
 
     async def runs(self, job_ids: Sequence[str]) -> dict[str, RunRecord]:
         """Read the newest run of each of these jobs; what is not in flight is left out."""
@@ -334,7 +335,7 @@ class Reading:
 
     async def instance_ids(self) -> list[str]:
         """Give the ids of all registered instances."""
-        return [text(name) for name in await call(self._redis, "ZRANGE", keys.INSTANCES, 0, -1)]
+        return [text(name) for name in _listed(await call(self._redis, "ZRANGE", keys.INSTANCES, 0, -1))]
 
     async def open_spans(self) -> tuple[list[int], list[int]]:
         """Give the minutes whose counters are not packed, and the hours that are not rolled up, the oldest first."""
@@ -441,6 +442,13 @@ def _new_word() -> str:
 
 def _separator(word: str) -> str:
     return f"\0{word}"
+
+
+def _listed(reply: Any, count: int | None = None) -> Sequence[Any]:
+    """Give the reply to a question for a list, of so many; raises StorageError for anything else: what is between us and Redis made it."""
+    if not isinstance(reply, list | tuple) or (count is not None and len(reply) != count):
+        raise StorageError(f"Redis answers with what it never returns: {reply!r:.100}")
+    return reply
 
 
 def _is_sound(reply: Any) -> bool:

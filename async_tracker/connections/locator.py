@@ -223,7 +223,7 @@ class LocatedConnection(_Located, Connection):
         self.is_elsewhere = False
         try:
             await super()._connect()  # type: ignore[no-untyped-call]
-        except Exception:
+        except Exception:  # whatever it was, the server may be another one by now; it is raised all the same
             self.locator.doubt()
             raise
 
@@ -254,7 +254,7 @@ class SyncLocatedConnection(_Located, SyncConnection):
         self.is_elsewhere = False
         try:
             return super()._connect()  # type: ignore[no-untyped-call]
-        except Exception:
+        except Exception:  # whatever it was, the server may be another one by now; it is raised all the same
             self.locator.doubt()
             raise
 

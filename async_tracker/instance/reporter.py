@@ -17,6 +17,8 @@ from async_tracker.store.fitting import fit_text, fit_whole
 
 _TURNS = 6
 """In how many turns of the loop a write is on its way: that of the writer, those of the tasks that redis-py makes, and two to spare."""
+_AT_ONCE_SECONDS = 0.25
+"""How long a job that is tried again waits for a beat or another write that is under way and has to be answered first."""
 
 
 class Reporter:
@@ -136,14 +138,16 @@ class Reporter:
         """Wait until the start is written, for at most ``hook_timeout`` seconds; only with ``durable``, else return at once.
 
         For a run that is to be written at once, wait some turns of the loop: then the write is on its way, and reaches Redis even if
-        the job's first statement ends the process.
+        the job's first statement ends the process. Only where another message of ours is under way is its answer waited for.
         """
-        if run.is_prompt and self._start_timeout is None:
+        timeout = self._start_timeout
+        if run.is_prompt and timeout is None:
             for _ in range(_TURNS):
                 await asyncio.sleep(0)
-        if self._start_timeout is not None:
+            timeout = _AT_ONCE_SECONDS if not run.sent else None
+        if timeout is not None:
             with contextlib.suppress(TimeoutError):  # the writer has logged that tracking is behind
-                async with asyncio.timeout(self._start_timeout):
+                async with asyncio.timeout(timeout):
                     await self._writer.wait_written(lambda: run.stored or not run.in_flight)
 
 

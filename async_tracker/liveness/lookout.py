@@ -1,6 +1,6 @@
 """The look of a sweeper: what has changed is read, and those instances alone are looked at closely that may not be as they were.
 
-What is remembered from one look to the next only says whom to look at. Whoever is judged is judged by evidence that was read for it:
+What is remembered from one look to the next only says which instances to look at. Each verdict rests on evidence that was read for it:
 heartbeat, connections, marks and the watchdog's word by one script, and then the server's own list of connections.
 """
 

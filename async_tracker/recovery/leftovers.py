@@ -62,7 +62,7 @@ class Leftovers:
 
     async def find(self, instance_ids: Sequence[str], *, now_ms: int, adopt: bool) -> Left:
         """Find what these instances left: by our records, and by the claims that carry their names. ``adopt`` keeps the orphans."""
-        claims, unread = await self._claims(await self._described(instance_ids)) if self.adapter is not None else ({}, set())
+        claims, unread = await self.claims_of(await self._described(instance_ids)) if self.adapter is not None else ({}, set())
         return await self.sort(instance_ids, claims, unread, now_ms=now_ms, adopt=adopt)
 
     async def search(self, instance_ids: Sequence[str]) -> "ClaimSearch":
@@ -115,11 +115,7 @@ class Leftovers:
                 unread.add(name)
         return _without(left, unread) if unread else left
 
-    async def claims_one_by_one(self, described: Mapping[str, Description | None]) -> tuple[dict[str, list[Claim]], set[str]]:
-        """Give the claims of these instances where a search for those of all has failed, and those of which they cannot be read."""
-        return await self._claims(described)
-
-    async def _claims(self, described: Mapping[str, Description | None]) -> tuple[dict[str, list[Claim]], set[str]]:
+    async def claims_of(self, described: Mapping[str, Description | None]) -> tuple[dict[str, list[Claim]], set[str]]:
         """Give the claims of these instances, and those of which they cannot be read.
 
         Bad data of one instance costs the claims of that one: where a look at all fails by it, each is looked at alone.
@@ -140,7 +136,7 @@ class Leftovers:
                 return {}, {name}
             claims, unread = {}, set()
             for name, description in described.items():
-                of_one, is_unread = await self._claims({name: description})
+                of_one, is_unread = await self.claims_of({name: description})
                 claims.update(of_one)
                 unread |= is_unread
             return claims, unread
@@ -264,6 +260,6 @@ class ClaimSearch:
         except Exception as exc:  # an adapter may be of any library: then each instance is looked at alone, as bad data may be in the way
             if isinstance(exc, StorageError) and not is_of_wrong_type(exc):
                 raise
-            self.claims, self.unread = await self._leftovers.claims_one_by_one(self._described)
+            self.claims, self.unread = await self._leftovers.claims_of(self._described)
         self.is_over = True
         return found

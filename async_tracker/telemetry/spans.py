@@ -122,7 +122,7 @@ class TracedRun:
 
 
 def _parent(carrier: Mapping[str, Any] | None) -> context.Context | None:
-    """Find the context of whoever enqueued the job: in the carrier itself, or under a name by which other instrumentations put it there."""
+    """Find the context in which the job was enqueued: in the carrier itself, or under a name that other instrumentations use."""
     for found in (carrier, *((carrier or {}).get(name) for name in _NESTED_CARRIERS)):
         if isinstance(found, Mapping):
             texts = {name: value for name, value in found.items() if isinstance(name, str) and isinstance(value, str)}

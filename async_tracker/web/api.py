@@ -49,14 +49,14 @@ class Api:
     async def rows(self, request: Request, screen: str) -> Response:
         """Give one page of a list: how many rows there are, these, and where the next page begins."""
         asked = screens.wanted(screen, query_of(request))
-        reading = await self._readings.get(screens.SCREENS[screen].reading)
+        reading = await self._readings.get(*screens.reading_of(asked))
         found = await screens.page(asked, reading.value)
         return document({**_at(reading), **_paging(asked, found), LISTS[screen]: [item.to_dict() for item in found.items]})
 
     async def functions(self, request: Request) -> Response:
         """Give one page of the counters by function, with how many start a minute where that is known."""
         asked = screens.wanted("functions", query_of(request))
-        reading = await (self._readings.get("window", asked.window) if asked.window else self._readings.get("stats"))
+        reading = await self._readings.get(*screens.reading_of(asked))
         found = await screens.page(asked, reading.value)
         rows = [item.to_dict() for item in found.items]
         if not asked.window:

@@ -78,7 +78,7 @@ class Pictures:
 
     async def _table(self, asked: Wanted) -> Picture:
         screen = screens.SCREENS[asked.screen]
-        reading = await (self._readings.get("window", asked.window) if asked.window else self._readings.get(screen.reading))
+        reading = await self._readings.get(*screens.reading_of(asked))
         found = await screens.page(asked, reading.value)
         facts: Row = {"total": found.total, "every": found.every, "facets": found.facets, "cut": found.is_cut}
         if asked.screen == "functions":

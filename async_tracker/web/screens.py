@@ -3,7 +3,6 @@
 No age is ever in a row, only moments: the browser counts from the server's clock, and a row that does not change is not sent again.
 """
 
-import asyncio
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from async_tracker.policy import InstanceState
+from async_tracker.queries.turns import in_turns
 from async_tracker.queries.wording import blocking_line
 from async_tracker.records import (
     ENDINGS,
@@ -90,6 +90,7 @@ def instance_details(item: Instance) -> Row:
         "host": item.host,
         "pid": item.pid,
         "functions": list(item.functions),
+        "version": item.version,
         "versions": dict(item.versions),
         "redis": item.redis,
         "connections": list(item.connection_ids),
@@ -172,7 +173,6 @@ def function_row(item: FunctionStats, per_minute: Mapping[Any, float]) -> Row:
         "recovered": item.recovered,
         "failed_share": round((item.failed + item.timed_out) / ended, 5) if ended else None,
         "run": round(item.run_time / ended, 4) if ended else None,
-        "wait": round(item.queue_wait / ended, 4) if ended else None,
         **{name: value for name in _PERCENTILES if (value := getattr(item, name)) is not None},
     }
 
@@ -517,6 +517,11 @@ def wanted(screen: str, query: Sequence[tuple[str, str]], *, limit_most: int = L
     return found
 
 
+def reading_of(asked: Wanted) -> tuple[str, ...]:
+    """Name the reading that a table is made of, as `Readings.get` takes it."""
+    return ("window", asked.window) if asked.window else (SCREENS[asked.screen].reading,)
+
+
 def topic(text: str) -> Wanted:
     """Read a topic of the live stream: a screen, and behind a question mark what is asked of it."""
     screen, _, query = text.partition("?")
@@ -555,11 +560,7 @@ async def page(asked: Wanted, value: Any) -> Page:
     tests = tests_of(asked)
     found: Sequence[Any] = every
     if tests:
-        chosen: list[Any] = []
-        for start in range(0, len(every), _AT_ONCE):
-            chosen += [item for item in every[start : start + _AT_ONCE] if all(test(item) for test in tests)]
-            await asyncio.sleep(0)
-        found = chosen
+        found = [item async for part in in_turns(every, _AT_ONCE) for item in part if all(test(item) for test in tests)]
     total, is_cut = len(found), False
     if asked.sort != screen.sorted_by:
         name = asked.sort.removeprefix("-")
@@ -579,10 +580,7 @@ async def page(asked: Wanted, value: Any) -> Page:
 
 async def _sorted(items: Sequence[Any], key: Callable[[Any], Any], *, descending: bool) -> list[Any]:
     """Sort, with turns for others while the keys are made: that takes longer than the sorting itself."""
-    keys: list[Any] = []
-    for start in range(0, len(items), _AT_ONCE):
-        keys += [key(item) for item in items[start : start + _AT_ONCE]]
-        await asyncio.sleep(0)
+    keys = [key(item) async for part in in_turns(items, _AT_ONCE) for item in part]
     return [items[place] for place in sorted(range(len(items)), key=keys.__getitem__, reverse=descending)]
 
 

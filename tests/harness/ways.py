@@ -31,28 +31,38 @@ def free_port() -> int:
                 return port
 
 
-class Sentinels:
-    """Three sentinels that watch over ``main``: a primary and two replicas, all with passwords."""
+class _Servers:
+    """Several servers, which are all ended with the block, or where one of them does not start."""
 
-    def __init__(self, folder: Path, *, binary: Path | None) -> None:
-        self._folder = folder
-        self._binary = binary
+    def __init__(self) -> None:
         self._stack = ExitStack()
-        self.servers: dict[int, EmbeddedServer] = {}
-        """By their ports."""
-        self.ports: list[int] = []
-        """Of the sentinels."""
 
     def __enter__(self) -> Self:
         try:
             self._start()
-        except BaseException:
+        except BaseException:  # whatever it was, no server stays behind
             self._stack.close()
             raise
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None) -> None:
         self._stack.close()
+
+    def _start(self) -> None:
+        raise NotImplementedError
+
+
+class Sentinels(_Servers):
+    """Three sentinels that watch over ``main``: a primary and two replicas, all with passwords."""
+
+    def __init__(self, folder: Path, *, binary: Path | None) -> None:
+        super().__init__()
+        self._folder = folder
+        self._binary = binary
+        self.servers: dict[int, EmbeddedServer] = {}
+        """By their ports."""
+        self.ports: list[int] = []
+        """Of the sentinels."""
 
     @property
     def url(self) -> str:
@@ -162,26 +172,15 @@ class Sentinels:
         wait_until_sync(self.is_whole, timeout=90, description="all servers follow one primary", poll_interval=0.1)
 
 
-class Cluster:
+class Cluster(_Servers):
     """Three primaries, each with a third of the slots, and a replica of the one that has the slot of ``tag``."""
 
     def __init__(self, *, binary: Path | None, tag: str) -> None:
+        super().__init__()
         self._binary = binary
-        self._stack = ExitStack()
         self.slot = key_slot(tag.encode())
         self.primaries: list[EmbeddedServer] = []
         self.replica: EmbeddedServer
-
-    def __enter__(self) -> Self:
-        try:
-            self._start()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None) -> None:
-        self._stack.close()
 
     @property
     def nodes(self) -> list[EmbeddedServer]:

@@ -95,3 +95,17 @@ async def test_a_name_that_is_none_is_refused_at_once_and_harms_no_other_job(tra
                     pass
         async with tracker.track("43", function="send", timeout=5):
             await asyncio.wait_for(wait_until(lambda: tracker.job("43"), description="the job is seen"), 20)
+
+
+async def test_a_second_try_is_on_its_way_before_its_function_begins_also_where_a_beat_has_not_been_answered(tracker, redis_client):
+    async with tracker.register():
+        runtime = runtime_of(tracker)
+        await redis_client.client_pause(60, all=True)
+        beat = asyncio.create_task(runtime.registration.beat())
+        await wait_until(runtime.pen.lock.locked, description="the beat is under way")
+        run = runtime.start_run("42", function="die")
+        assert runtime.writer.hurry(run)
+        await runtime.wait_stored(run)
+        assert run.sent
+        await beat
+        runtime.end_run(run)

@@ -1,8 +1,6 @@
 """A question about few things costs as little in a fleet of a thousand instances as in a small one: counted at the server."""
 
-import asyncio
 import json
-import sys
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +18,7 @@ from async_tracker.store.instance_record import Description, encode_description,
 from async_tracker.store.observation import Connections
 from async_tracker.store.run_record import RunRecord, encode_run
 from benchmarks.queries import count_round_trips
+from tests.harness.turns import most_in_a_turn
 
 NAMESPACE, INSTANCES, JOBS_EACH = "fleet", 1_000, 10
 DESCRIPTION = Description(library="arq", host="h", host_id="0f", pid=7, queue="mail", functions=("send", "sync"), versions={"arq": "0.28"})
@@ -166,23 +165,8 @@ async def test_a_list_of_queues_that_no_sweep_has_renewed_is_not_relied_on(redis
 
 
 async def test_while_a_thousand_instances_are_made_others_have_a_turn(fleet):
-    since_a_turn, most = 0, 0
-
-    def count(frame, event, argument):
-        nonlocal since_a_turn, most
-        if event == "call" and frame.f_code is instance_of.__code__:
-            since_a_turn += 1
-            most = max(most, since_a_turn)
-
-    asking = asyncio.create_task(fleet.instances())
-    sys.setprofile(count)
-    try:
-        while not asking.done():
-            since_a_turn = 0
-            await asyncio.sleep(0)
-    finally:
-        sys.setprofile(None)
-    assert len(asking.result()) == INSTANCES
+    found, most = await most_in_a_turn(fleet.instances(), instance_of)
+    assert len(found) == INSTANCES
     assert most == 200
 
 

@@ -1,7 +1,6 @@
 """Queries of more jobs than one script reads: nothing is missing, nothing is mixed up, and nobody else has to wait for it."""
 
 import asyncio
-import sys
 
 import pytest
 
@@ -14,6 +13,7 @@ from async_tracker.queries.under_way import under_way
 from async_tracker.store.instance_record import Description, encode_description
 from async_tracker.store.reading import Reading
 from async_tracker.store.run_record import RunRecord, encode_run
+from tests.harness.turns import most_in_a_turn
 from tests.harness.wait import wait_until
 
 INSTANCES, JOBS_EACH = 3, 700
@@ -75,23 +75,8 @@ async def test_whatever_a_job_is_called_it_is_found_and_its_neighbours_are(track
 @pytest.mark.parametrize("at_a_time", [500, 50])
 async def test_while_many_jobs_are_made_another_task_has_a_turn_after_every_so_many(redis_client, namespace, at_a_time):
     await write_fleet(redis_client, namespace)
-    since_a_turn, most = 0, 0
-
-    def count(frame, event, argument):
-        nonlocal since_a_turn, most
-        if event == "call" and frame.f_code is job_of.__code__:
-            since_a_turn += 1
-            most = max(most, since_a_turn)
-
-    asking = asyncio.create_task(Queries(Namespace(redis_client, namespace), jobs_in_a_turn=at_a_time).snapshot())
-    sys.setprofile(count)
-    try:
-        while not asking.done():
-            since_a_turn = 0
-            await asyncio.sleep(0)
-    finally:
-        sys.setprofile(None)
-    assert len(asking.result().jobs) == INSTANCES * JOBS_EACH
+    found, most = await most_in_a_turn(Queries(Namespace(redis_client, namespace), jobs_in_a_turn=at_a_time).snapshot(), job_of)
+    assert len(found.jobs) == INSTANCES * JOBS_EACH
     assert most == at_a_time
 
 

@@ -228,7 +228,7 @@ class Jobs:
             run.in_flight = run.owned = False
 
     async def make_known(self, run: ArqRun) -> None:
-        """Have a run of a second try written at once, and wait until that is under way, which takes one turn of the loop.
+        """Have a run of a second try written at once, and wait until that is under way, which takes a few turns of the loop.
 
         Its job may have killed its worker before, and may do so in its first statement: then its name must be known.
         """

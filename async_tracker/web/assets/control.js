@@ -66,8 +66,8 @@ function described(stacks) {
   ];
 }
 
-/** The line at which a chain waits. @param {any} of */
-const last = (of) => of.frames.at(-1)?.replace(/[^\s]*\/(?=[^/\s]+:\d+)/g, "") ?? of.ends;
+/** The line of the user's own code at which a chain waits, or its last one. @param {any} of */
+const last = (of) => (of.frames.findLast((/** @type {string} */ line) => !/\/lib\/python[\d.]+\//.test(line)) ?? of.frames.at(-1))?.replace(/[^\s]*\/(?=[^/\s]+:\d+)/g, "") ?? of.ends;
 
 /** @param {string[]} lines */
 const frames = (lines) => el("ol", { class: "stack plain" }, ...lines.map((line) => el("li", {}, line)));

@@ -95,7 +95,7 @@ function functionDrawer(opened) {
           { title: "Runs ", ...ends(points) },
           { title: "Run time ", ...times(points, [[P50, "p50"], [P95, "p95"]]) },
           ...(points.some((point) => point[WAIT] != null) ? [{ title: "Wait in the queue ", ...times(points, [[WAIT, "p95"]]) }] : []),
-        ].map(({ title, frame, axis, told }) => el("section", { class: "panel chart-panel" }, el("h3", {}, title, told), frame, axis)));
+        ].map(({ title, frame, axis, told }) => el("section", { class: "panel chart-panel" }, el("h2", {}, title, told), frame, axis)));
       }
       fill(events, ...eventList(picture.facts.events ?? []));
     },

@@ -104,7 +104,7 @@ const ending = (frame) => frame.replace(/^.*\/(?:site|dist)-packages\//, "").rep
  * @param {import("./main.js").Settings} settings
  */
 export function instanceDrawer(instanceId, settings) {
-  const facts = el("div"), orders = control(instanceId, settings), table = new Table({
+  const facts = el("div"), heading = el("h3"), orders = control(instanceId, settings), table = new Table({
     name: "Jobs of this instance",
     columns: jobColumns().filter((column) => column.title !== "Instance" && column.title !== "Queue"),
     key: (row) => row.id,
@@ -112,14 +112,15 @@ export function instanceDrawer(instanceId, settings) {
   });
   const events = el("section", { class: "panel" });
   return {
-    element: el("div", {}, facts, orders.element, table.element, events),
+    element: el("div", {}, facts, orders.element, heading, table.element, events),
     title: cut(instanceId, 40),
     topic: `instance?${new URLSearchParams({ id: instanceId })}`,
     /** @param {import("./stream.js").Picture} picture */
     show(picture) {
       const one = picture.facts.one;
-      table.element.hidden = !one;
-      fill(facts, ...(one ? described(one, picture.facts.total) : [el("p", { class: "empty" }, "No instance of this id is registered: it has ended, or is dead and settled. What happened to it stands below.")]));
+      table.element.hidden = heading.hidden = !one;
+      heading.textContent = `${counted(picture.facts.total ?? 0, "job")} in flight`;
+      fill(facts, ...(one ? described(one) : [el("p", { class: "empty" }, "No instance of this id is registered: it has ended, or is dead and settled. What happened to it stands below.")]));
       orders.show(one?.state ?? "dead");
       if (one) table.show(picture);
       fill(events, ...eventList(picture.facts.events));
@@ -127,8 +128,8 @@ export function instanceDrawer(instanceId, settings) {
   };
 }
 
-/** @param {any} one @param {number} total */
-function described(one, total) {
+/** @param {any} one */
+function described(one) {
   return [
     el("p", { class: "stateline" }, badge(one.state), " ", why(one)),
     one.stack.length > 0 && el("ol", { class: "stack" }, ...one.stack.map((/** @type {string} */ frame) =>
@@ -147,9 +148,9 @@ function described(one, total) {
       ["Tags", one.tags.join(", ")],
       ["Redis", one.redis],
       ["Connections", one.connections.join(", ")],
+      ["Deploy", one.version],
       ["Versions", Object.entries(one.versions).map(([name, version]) => `${name} ${version}`).join(", ")],
       ["Functions", one.functions.join(", ")],
     ].filter(([, value]) => value).flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])),
-    el("h3", {}, counted(total, "job"), " in flight"),
   ];
 }

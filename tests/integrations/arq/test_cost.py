@@ -233,7 +233,7 @@ async def test_an_arq_worker_costs_no_more_than_its_budget(
         (tracked.scripts, Budget(once=20, each_second=4 + writes)),
         (
             tracked.commands - alone.commands,
-            Budget(once=90, each_second=16 + polls * POLL_COMMANDS + writes * WRITE_COMMANDS, each_old_job=RECORD_COMMANDS),
+            Budget(once=120, each_second=16 + polls * POLL_COMMANDS + writes * WRITE_COMMANDS, each_old_job=RECORD_COMMANDS),
         ),
         (
             tracked.bytes - alone.bytes - jobs * CLAIM_BYTES,

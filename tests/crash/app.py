@@ -53,6 +53,14 @@ async def block(ctx: Ctx, seconds: float) -> None:
         time.sleep(seconds)
 
 
+async def block_until_told(ctx: Ctx, path: str) -> None:
+    """Block the event loop until the file exists: for as long as the test needs, at most for a minute."""
+    deadline = time.monotonic() + 60.0
+    with LEDGER.run(ctx["job_id"], attempt=ctx["job_try"]):
+        while not Path(path).exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+
 async def stubborn(ctx: Ctx, seconds: float) -> None:
     """Outlive every cancellation, arq's timeout included."""
     deadline = time.monotonic() + seconds
@@ -168,6 +176,7 @@ def _settings() -> type:
             until_told,
             interrupted,
             block,
+            block_until_told,
             stubborn,
             pill,
             victim,

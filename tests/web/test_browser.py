@@ -4,6 +4,7 @@ import asyncio
 import re
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -45,13 +46,13 @@ async def test_a_kill_is_seen_and_its_job_comes_back(fleet: Fleet, serve, eyes: 
     await fleet.succeeded(job_id)
 
 
-async def test_a_blocked_loop_is_told_with_its_line_and_the_banner_goes_when_it_is_over(fleet: Fleet, serve, eyes: Eyes):
+async def test_a_blocked_loop_is_told_with_its_line_and_the_banner_goes_when_it_is_over(fleet: Fleet, serve, eyes: Eyes, tmp_path: Path):
     await fleet.start_ready(tracker=QUICK)
     served = serve()
     page = await eyes.open(served.url)
     await is_live(page)
     await expect(page.locator(".attention")).to_contain_text("Nothing")
-    await fleet.enqueue("block", 8.0)
+    await fleet.enqueue("block_until_told", str(tmp_path / "end"))
     banner = page.locator(".banner.warn")
     await expect(banner).to_contain_text("is blocked for")
     await expect(banner).to_contain_text("app.py")
@@ -59,6 +60,7 @@ async def test_a_blocked_loop_is_told_with_its_line_and_the_banner_goes_when_it_
     await expect(page.locator("#drawer .stack .on")).to_contain_text("block")
     await expect(page.locator("#drawer .stateline .state")).to_have_text("stalled")
     await expect(page.locator("main tbody tr .state.warn")).to_have_count(1)
+    (tmp_path / "end").touch()
     await expect(page.locator("main tbody tr .state.ok")).to_have_count(1)
     await page.go_back()
     await expect(page.locator("#drawer")).to_be_hidden()

@@ -17,8 +17,6 @@ from async_tracker.store.fitting import fit_text, fit_whole
 
 _TURNS = 6
 """In how many turns of the loop a write is on its way: that of the writer, those of the tasks that redis-py makes, and two to spare."""
-_AT_ONCE_SECONDS = 0.25
-"""How long a job that is tried again waits for a beat or another write that is under way and has to be answered first."""
 
 
 class Reporter:
@@ -33,9 +31,10 @@ class Reporter:
         clock: ServerClock,
         adapter: Adapter | None,
         library: str,
-        start_timeout: float | None,
+        hook_timeout: float,
+        is_durable: bool,
     ) -> None:
-        """``start_timeout``: how many seconds a job may wait until its start is written; None where it does not wait at all."""
+        """``hook_timeout``: how many seconds a job may wait for a write; ``is_durable``: each one waits until its start is written."""
         self._store = store
         self._writer = writer
         self._journal = writer.journal
@@ -43,7 +42,8 @@ class Reporter:
         self._clock = clock
         self._adapter = adapter
         self._library = library
-        self._start_timeout = start_timeout
+        self._hook_timeout = hook_timeout
+        self._is_durable = is_durable
         self._loop = asyncio.get_running_loop()
 
     def start_run(self, job_id: str, *, token: str | None = None, **facts: Unpack[Facts]) -> Run:
@@ -135,20 +135,21 @@ class Reporter:
         return True
 
     async def wait_stored(self, run: Run) -> None:
-        """Wait until the start is written, for at most ``hook_timeout`` seconds; only with ``durable``, else return at once.
+        """With ``durable``, wait until the start is written, for at most ``hook_timeout`` seconds; else return at once.
 
-        For a run that is to be written at once, wait some turns of the loop: then the write is on its way, and reaches Redis even if
-        the job's first statement ends the process. Only where another message of ours is under way is its answer waited for.
+        But a run that is to be written at once waits some turns of the loop: then its write is on its way, and reaches Redis even if the
+        job's first statement ends the process. Only where that write stands behind another message of ours is its answer waited for.
         """
-        timeout = self._start_timeout
-        if run.is_prompt and timeout is None:
+        if not self._is_durable:
+            if not run.is_prompt:
+                return
             for _ in range(_TURNS):
                 await asyncio.sleep(0)
-            timeout = _AT_ONCE_SECONDS if not run.sent else None
-        if timeout is not None:
-            with contextlib.suppress(TimeoutError):  # the writer has logged that tracking is behind
-                async with asyncio.timeout(timeout):
-                    await self._writer.wait_written(lambda: run.stored or not run.in_flight)
+            if run.sent:
+                return
+        with contextlib.suppress(TimeoutError):  # the job begins all the same, and the writer goes on
+            async with asyncio.timeout(self._hook_timeout):
+                await self._writer.wait_written(lambda: run.stored or not run.in_flight)
 
 
 def _place() -> "asyncio.Task[Any] | int":

@@ -204,7 +204,8 @@ class Runtime:
             clock=self.clock,
             adapter=self.adapter,
             library=description.library,
-            start_timeout=settings.hook_timeout if settings.durable else None,
+            hook_timeout=settings.hook_timeout,
+            is_durable=settings.durable,
         )
         self._report_by(self._reporter)
         self.describe_anew = self.registration.describe_anew

@@ -54,7 +54,7 @@ async def block(ctx: Ctx, seconds: float) -> None:
 
 
 async def block_until_told(ctx: Ctx, path: str) -> None:
-    """Block the event loop until the file exists: for as long as the test needs, at most for a minute."""
+    """Block the event loop until the file exists: for as long as the test needs, at most for a minute. It waits in a line of this file."""
     deadline = time.monotonic() + 60.0
     with LEDGER.run(ctx["job_id"], attempt=ctx["job_try"]):
         while not Path(path).exists() and time.monotonic() < deadline:

@@ -4,6 +4,7 @@ import itertools
 import socket
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -31,7 +32,7 @@ def free_port() -> int:
                 return port
 
 
-class _Servers:
+class _Servers(ABC):
     """Several servers, which are all ended with the block, or where one of them does not start."""
 
     def __init__(self) -> None:
@@ -48,8 +49,9 @@ class _Servers:
     def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None) -> None:
         self._stack.close()
 
+    @abstractmethod
     def _start(self) -> None:
-        raise NotImplementedError
+        """Start them all."""
 
 
 class Sentinels(_Servers):

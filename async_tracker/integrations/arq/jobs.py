@@ -228,9 +228,10 @@ class Jobs:
             run.in_flight = run.owned = False
 
     async def make_known(self, run: ArqRun) -> None:
-        """Have a run of a second try written at once, and wait until that is under way, which takes a few turns of the loop.
+        """Have a run of a second try written at once, and wait until that is under way.
 
         Its job may have killed its worker before, and may do so in its first statement: then its name must be known.
+        That takes a few turns of the loop, or a round trip where a beat is under way; ``hook_timeout`` at most.
         """
         if run.in_flight and not self._is_durable and self._writer.hurry(run):
             await self._runtime.wait_stored(run)

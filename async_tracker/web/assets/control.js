@@ -58,7 +58,7 @@ function described(stacks) {
   return [
     el("h3", {}, stacks.jobs.length ? "Where its jobs wait" : "No job is in flight", el("small", {}, ` seen within ${duration(stacks.took)}${stacks.is_blocked ? "; its event loop is blocked" : ""}`)),
     ...stacks.jobs.map((/** @type {any} */ group) => el("details", { open: stacks.jobs.length < 4 },
-      el("summary", {}, counted(group.count, "job"), ` of ${group.function ?? "(no name)"} `, el("code", {}, cut(last(group.chain), 60))),
+      el("summary", {}, counted(group.count, "job"), ` of ${group.function ?? "(no name)"} `, el("code", {}, cut(placeOf(group.chain), 60))),
       el("p", { class: "dim" }, group.job_ids.slice(0, 5).join(", "), group.count > 5 && ` and ${group.count - 5} more`), chain(group.chain))),
     el("h3", {}, counted(stacks.threads.length, "thread")),
     ...stacks.threads.map((/** @type {any} */ thread) => el("details", {}, el("summary", {}, thread.name), frames(thread.frames))),
@@ -67,7 +67,10 @@ function described(stacks) {
 }
 
 /** The line of the user's own code at which a chain waits, or its last one. @param {any} of */
-const last = (of) => (of.frames.findLast((/** @type {string} */ line) => !/\/lib\/python[\d.]+\//.test(line)) ?? of.frames.at(-1))?.replace(/[^\s]*\/(?=[^/\s]+:\d+)/g, "") ?? of.ends;
+function placeOf(of) {
+  const own = of.frames.findLast((/** @type {string} */ line) => !/\/lib\/python[\d.]+\//.test(line));
+  return (own ?? of.frames.at(-1))?.replace(/[^\s]*\/(?=[^/\s]+:\d+)/g, "") ?? of.ends;
+}
 
 /** @param {string[]} lines */
 const frames = (lines) => el("ol", { class: "stack plain" }, ...lines.map((line) => el("li", {}, line)));

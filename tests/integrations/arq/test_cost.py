@@ -191,6 +191,7 @@ class Budget:
     """What tracking may add. No term depends on how fast the machine is: what is sent by the clock is paid for by the second."""
 
     once: float
+    """To become known, to sweep for the first time, which notes queues, the minute and versions, and to have each script loaded."""
     each_second: float
     each_old_job: float = 0.0
 

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +84,7 @@ class OrderTaker:
         self._beginning = threading.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._answered: list[_Answered] = []
+        self._sending = asyncio.Lock()
 
     def handle(self, kind: str, handler: Handler) -> None:
         """Carry out orders of this kind like that, if the settings have the instance take them.
@@ -174,25 +175,33 @@ class OrderTaker:
 
     # answering
 
-    async def send_answers(self) -> None:
-        """Send the answers that have not reached Redis. Raises StorageUnavailable; then they are sent with the next beat."""
-        while self._answered:
-            answered = self._answered[0]
-            order, done = answered.order, answered.done
-            event = _event(order, self._pen.instance_id, done)
-            answer = encode_answer(self._pen.instance_id, done)
-            try:
-                stood = await self._store.answer(answered.asked, order.order_id, answer, event)
-            except StorageUnavailable:
-                raise
-            except StorageError as exc:  # refused, and so would the next one be: heartbeats must not end with it
-                logger.warning("the answer to the order %r of %s is refused: %s", order.kind, order.by, exc)
-                stood = ""
-            self._answered.remove(answered)
-            if not stood:
-                self._on_event(event)
-            elif done.outcome is OrderOutcome.DONE:
-                await self._undo(order)
+    def ready(self) -> list[_Answered]:
+        """Give the answers that have not reached Redis. To be asked before a beat is made: what they say shows in that beat."""
+        return list(self._answered)
+
+    async def send_answers(self, ready: Sequence[_Answered]) -> None:
+        """Send these answers. Raises StorageUnavailable; then those that have not reached Redis are sent with the next beat."""
+        async with self._sending:
+            for answered in ready:
+                if answered in self._answered:
+                    await self._send(answered)
+
+    async def _send(self, answered: _Answered) -> None:
+        order, done = answered.order, answered.done
+        event = _event(order, self._pen.instance_id, done)
+        answer = encode_answer(self._pen.instance_id, done)
+        try:
+            stood = await self._store.answer(answered.asked, order.order_id, answer, event)
+        except StorageUnavailable:
+            raise
+        except StorageError as exc:  # refused, and so would the next one be: heartbeats must not end with it
+            logger.warning("the answer to the order %r of %s is refused: %s", order.kind, order.by, exc)
+            stood = ""
+        self._answered.remove(answered)
+        if not stood:
+            self._on_event(event)
+        elif done.outcome is OrderOutcome.DONE:
+            await self._undo(order)
 
     async def _undo(self, order: Order) -> None:
         """The caller was told that the order was taken back."""

@@ -141,11 +141,12 @@ class Registration:
             self._note_server()
             if not self.is_registered:
                 await self._register()
+            ready = self._orders.ready()  # those that come meanwhile wait for the beat that shows what they say
             reply = await self._send()
             if reply.status is Status.WRITTEN:
                 if reply.orders:
                     self._orders.hear(reply.orders, reply.now_ms)
-                await self._orders.send_answers()
+                await self._orders.send_answers(ready)
                 await self._deploy_mark.say(self._store, self._pen.instance_id)
                 await self._batches.send(self._store, self._pen.instance_id)
         except StorageError as exc:

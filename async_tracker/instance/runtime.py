@@ -387,7 +387,7 @@ class Runtime:
     async def _leave(self) -> None:
         if not self.registration.is_registered:
             return
-        await self.orders.send_answers()
+        await self.orders.send_answers(self.orders.ready())
         async with self.pen.lock:
             if self.journal.must_compare:
                 await self.writer.compare()

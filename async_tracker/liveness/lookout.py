@@ -74,9 +74,9 @@ class Lookout:
         missing = await self._missing(asked, seen)
         doubtful = {*changes.changed, *changes.doubtful, *missing, *also}
         observation, new = await self._look_closely(sorted(doubtful), changes, run_id)
-        await self._learn([*new, *changes.changed], changes.dead)
+        await self._learn([*new, *changes.changed], observation.dead)
         if len(self.roll) != changes.instances:
-            await self._reconcile(run_id, changes.dead)
+            await self._reconcile(run_id, observation.dead)
         findings = await self._find(self._presence.seen_from_here(observation))
         self._looked_at_ms, self._counters = changes.now_ms, counters
         silent = [
@@ -158,10 +158,11 @@ class Lookout:
             dead={},
         )
         observation = together(parts) if parts else nothing
+        dead = {**observation.dead, **changes.dead}  # one may have died since the changes were read
         for name in doubtful:
             if name not in observation.instances:
-                self._left(name, changes.dead)
-        return replace(observation, dead={**observation.dead, **changes.dead}), new
+                self._left(name, dead)
+        return replace(observation, dead=dead), new
 
     def _left(self, name: str, dead: Mapping[str, int]) -> None:
         self.roll.leave(name)

@@ -15,6 +15,7 @@ from async_tracker.instance.order_taker import Handler, OrderTaker
 from async_tracker.records import OrderOutcome
 from async_tracker.store.commands import Store
 from async_tracker.store.scripts import SCRIPTS
+from async_tracker.store.writes import Beat
 from tests.harness.inside import runtime_of
 from tests.harness.settings import QUIET
 from tests.harness.wait import wait_until
@@ -148,6 +149,40 @@ async def test_the_first_order_makes_the_instance_beat_oftener(make_tracker, red
             runtime_of(tracker).heartbeat.hurry()  # in place of the beat that is due in half a minute
             assert (await asked).outcome is OrderOutcome.DONE
             assert (await ask(tracker, instance_id)).outcome is OrderOutcome.DONE  # with nothing to hurry it
+
+
+async def test_an_order_that_is_carried_out_while_a_beat_is_under_way_is_answered_after_the_beat_that_shows_it(
+    make_tracker, redis_client, namespace, monkeypatch
+):
+    said: list[str] = []
+    beat, answer = Store.beat, Store.answer
+
+    async def noted_beat(self: Store, instance_id: str, sent: Beat) -> Any:
+        said.append(str(sent.fields["state"]))
+        return await beat(self, instance_id, sent)
+
+    async def noted_answer(self: Store, *told: Any) -> str:
+        said.append("answered")
+        return await answer(self, *told)
+
+    monkeypatch.setattr(Store, "beat", noted_beat)
+    monkeypatch.setattr(Store, "answer", noted_answer)
+    tracker = make_tracker(watchdog=False, **SLOW_BEAT)
+    async with registered(tracker) as instance_id:
+        runtime = runtime_of(tracker)
+        asked = asyncio.create_task(ask(tracker, instance_id, "quiet"))
+
+        async def is_placed() -> bool:
+            return bool(await redis_client.hexists(f"{namespace}:instance:{instance_id}", "orders"))
+
+        await wait_until(is_placed, description="the order stands in its hash")
+        lines = await runtime.store.open_orders(instance_id)
+        await redis_client.client_pause(60, all=True)
+        runtime.heartbeat.hurry()
+        await wait_until(runtime.pen.lock.locked, description="a beat is under way")
+        runtime.orders.hear(lines, int(runtime.clock.now_ms()))  # as in the reply to a write
+        assert (await asked).outcome is OrderOutcome.DONE
+    assert "quiet" in said[: said.index("answered")]
 
 
 async def test_an_unknown_id_and_one_that_has_left_are_not_found(make_tracker):

@@ -250,3 +250,20 @@ def test_connections_that_several_report_are_shared_until_one_of_them_leaves():
     assert roll.shared([both]) == {("5f", 1)}
     roll.leave("w00001")
     assert roll.shared([both]) == set()
+
+
+async def test_one_that_dies_between_what_has_changed_and_the_closer_look_is_among_the_dead_with_what_it_said(fleet: Fleet, monkeypatch):
+    lookout, run_id = lookout_of(fleet), await run_id_of(fleet)
+    await lookout.look(run_id)
+    ask = lookout._ask
+
+    async def ask_then_die(*names: Any, **how: Any) -> Any:
+        found = await ask(*names, **how)
+        await fleet.store.redis.zrem(keys.INSTANCES, "w5")
+        await fleet.store.redis.zadd(keys.DEAD, {"w5": found[0].now_ms})
+        return found
+
+    monkeypatch.setattr(lookout, "_ask", ask_then_die)
+    sighting = await lookout.look(run_id, also={"w5"})
+    assert list(sighting.findings.observation.dead) == ["w5"]
+    assert lookout.roll.known["w5"].description.queue == "mail"

@@ -121,6 +121,13 @@ async def test_of_an_arq_job_its_own_function_is_shown_and_a_hook_that_hangs(nam
         if ctx["job_id"] == "hangs":
             await hook_may_end.wait()
 
+    def where_they_wait_is(last: tuple[str, ...], count: int):
+        async def is_so() -> bool:
+            groups = (await runtime_of(tracker).observer.look()).jobs
+            return any(tuple(functions(group)[-len(last) :]) == last and group.count == count for group in groups)
+
+        return is_so
+
     pool = await open_pool(redis_url, queue=f"queue:{namespace}")
     worker = start_worker(
         tracker.install({"functions": [func(send, name="send")], "on_job_start": slow_hook}), pool, queue_name=f"queue:{namespace}"
@@ -128,11 +135,13 @@ async def test_of_an_arq_job_its_own_function_is_shown_and_a_hook_that_hangs(nam
     try:
         for job_id in ("one", "two", "hangs"):
             await pool.enqueue_job("send", _job_id=job_id, _queue_name=f"queue:{namespace}")
-        await wait_until(lambda: len(worker.worker.job_tasks) == 2 and len(worker.worker.tasks) == 3, description="all have begun")
+        # arq has tasks of its jobs before they have come to a hook.
+        await wait_until(where_they_wait_is(("send", "nested", "until", "wait"), 2), description="two wait in their function")
+        await wait_until(where_they_wait_is(("slow_hook", "wait"), 1), description="one waits in a hook")
         seen = await runtime_of(tracker).observer.look()
-        by_ids = {tuple(sorted(group.job_ids)): group for group in seen.jobs}
-        assert functions(by_ids["one", "two"]) == ["send", "nested", "until", "wait"]
-        assert functions(by_ids["hangs",])[-2:] == ["slow_hook", "wait"]
+        by_ids = {tuple(sorted(group.job_ids)): functions(group) for group in seen.jobs}
+        assert by_ids["one", "two"] == ["send", "nested", "until", "wait"]
+        assert by_ids["hangs",][-2:] == ["slow_hook", "wait"]
     finally:
         may_end.set()
         hook_may_end.set()

@@ -59,7 +59,7 @@ def connection_state(registered: Connections, seen: OpenConnections, *, shared: 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Findings:
+class FleetEvidence:
     """The connections of every registered instance and whether they are open, beside the observation that names them."""
 
     observation: Observation
@@ -73,11 +73,11 @@ def registered_in(observation: Observation) -> dict[str, Connections]:
     return {name: Connections.decode(observation.connections.get(name, "")) for name in observation.instances}
 
 
-def findings_of(observation: Observation, registered: Mapping[str, Connections], seen: OpenConnections) -> Findings:
+def fleet_evidence(observation: Observation, registered: Mapping[str, Connections], seen: OpenConnections) -> FleetEvidence:
     """Put together what was observed of some instances and which of their connections are open."""
     shared = shared_ids(registered.values())
     states = {name: connection_state(connections, seen, shared=shared) for name, connections in registered.items()}
-    return Findings(observation=observation, registered=registered, states=states)
+    return FleetEvidence(observation=observation, registered=registered, states=states)
 
 
 def heartbeat_age(observation: Observation, instance_id: str) -> float:
@@ -99,14 +99,14 @@ def assumed_gone_since_ms(*, now_ms: int, heartbeat_age: float, heartbeat_ttl: f
     return int(now_ms - max(late_ms, 1.0))
 
 
-def gone_since_ms(findings: Findings, stored: StoredInstance) -> int | None:
+def gone_since_ms(evidence: FleetEvidence, stored: StoredInstance) -> int | None:
     """Tell since when the connections of a registered instance are gone: by the mark of a sweep, else as `assumed_gone_since_ms` says.
 
     None while one of them is there, or cannot be known to be gone. For those who look and mark nothing: questions, and a sweep that
     only plans.
     """
-    observation, name = findings.observation, stored.instance_id
-    if findings.states[name] is not Connection.GONE:
+    observation, name = evidence.observation, stored.instance_id
+    if evidence.states[name] is not Connection.GONE:
         return None
     marked_ms = observation.gone.get(name)
     if marked_ms is not None:
@@ -124,26 +124,26 @@ def live_hosts(observation: Observation, known: Mapping[str, StoredInstance]) ->
     return hosts
 
 
-def weigh(findings: Findings, stored: StoredInstance, *, gone_since_ms: int | None, hosts: Mapping[str, int]) -> Verdict:
+def weigh(evidence: FleetEvidence, stored: StoredInstance, *, gone_since_ms: int | None, hosts: Mapping[str, int]) -> Verdict:
     """Judge one registered instance by all that was found, and by what it said of itself last."""
-    observation, name = findings.observation, stored.instance_id
+    observation, name = evidence.observation, stored.instance_id
     spoken = observation.watchdogs.get(name)
     age = heartbeat_age(observation, name)
     itself = 1 if age < stored.limits.heartbeat_ttl else 0
     since, back = observation.server_since_ms, observation.back_at_ms
-    evidence = Evidence(
+    own = Evidence(
         heartbeat_age=age,
-        connection=findings.states[name],
+        connection=evidence.states[name],
         gone_for=(observation.now_ms - gone_since_ms) / 1000.0 if gone_since_ms else 0.0,
         watchdog_age=(observation.now_ms - float(spoken)) / 1000.0 if spoken is not None else None,
         host_seen=hosts.get(stored.description.host_id, 0) > itself,
         server_age=(observation.now_ms - since) / 1000.0 if since is not None else None,
-        has_returned=has_returned(observation, name, findings.registered.get(name, Connections())),
+        has_returned=has_returned(observation, name, evidence.registered.get(name, Connections())),
         absence_age=(observation.now_ms - back) / 1000.0 if back is not None else None,
         draining=stored.state == InstanceState.DRAINING,
         quiet=stored.state == InstanceState.QUIET,
     )
-    return judge(evidence, stored.limits)
+    return judge(own, stored.limits)
 
 
 def has_returned(observation: Observation, instance_id: str, registered: Connections) -> bool:
@@ -178,39 +178,41 @@ def rests_on_others(observation: Observation, stored: StoredInstance) -> bool:
     return stored.instance_id in observation.instances and heartbeat_age(observation, stored.instance_id) >= stored.limits.heartbeat_ttl
 
 
-def judged_with_all(findings: Findings, connections: Mapping[str, str]) -> Findings:
-    """Give findings on some instances beside the connections of all: what another instance reports too, is evidence for neither.
+def judged_with_all(evidence: FleetEvidence, connections: Mapping[str, str]) -> FleetEvidence:
+    """Give evidence on some instances beside the connections of all: what another instance reports too, is evidence for neither.
 
     >>> nothing = {"connections": {}, "gone": {}, "watchdogs": {}, "dead": {}}
     >>> seen = Observation(now_ms=9, server_since_ms=None, run_id="5f", instances={"a": "9"}, **nothing)
     >>> both = Connections(server="5f", ids={7: "x"})
-    >>> found = Findings(observation=seen, registered={"a": both}, states={"a": Connection.GONE})
+    >>> found = FleetEvidence(observation=seen, registered={"a": both}, states={"a": Connection.GONE})
     >>> judged_with_all(found, {"a": both.encode(), "b": both.encode()}).states["a"]
     <Connection.UNKNOWN: 'unknown'>
     """
-    of_others = (Connections.decode(said) for name, said in connections.items() if name not in findings.registered)
-    shared = shared_ids([*findings.registered.values(), *of_others])
+    of_others = (Connections.decode(said) for name, said in connections.items() if name not in evidence.registered)
+    shared = shared_ids([*evidence.registered.values(), *of_others])
     states = {
-        name: Connection.UNKNOWN if shared & _with_server(findings.registered[name]) else state for name, state in findings.states.items()
+        name: Connection.UNKNOWN if shared & _with_server(evidence.registered[name]) else state for name, state in evidence.states.items()
     }
-    return replace(findings, states=states)
+    return replace(evidence, states=states)
 
 
-def verdicts_of(findings: Findings, known: Mapping[str, StoredInstance], *, hosts: Mapping[str, int] | None = None) -> dict[str, Verdict]:
+def verdicts_of(
+    evidence: FleetEvidence, known: Mapping[str, StoredInstance], *, hosts: Mapping[str, int] | None = None
+) -> dict[str, Verdict]:
     """Judge the registered instances among the known ones, and mark nothing: the verdict of a question.
 
     ``hosts`` are the `live_hosts` of all instances, by default of the known ones. A sweep judges by the same `weigh`, with its own
     marks in the place of `gone_since_ms`: an instance is dead here as soon as it would be dead there, had a sweep looked when it began
     to be late.
     """
-    hosts = live_hosts(findings.observation, known) if hosts is None else hosts
+    hosts = live_hosts(evidence.observation, known) if hosts is None else hosts
     return {
         name: weigh(
-            findings,
+            evidence,
             stored,
-            gone_since_ms=gone_since_ms(findings, stored),
+            gone_since_ms=gone_since_ms(evidence, stored),
             hosts=hosts,
         )
         for name, stored in known.items()
-        if name in findings.observation.instances
+        if name in evidence.observation.instances
     }

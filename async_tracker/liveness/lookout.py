@@ -11,7 +11,7 @@ from typing import Any
 
 from async_tracker.connections.calls import call_many, raised, run_scripts
 from async_tracker.liveness.disconnects import Disconnects, may_have_closed, read_disconnects
-from async_tracker.liveness.evidence import Findings, OpenConnections, connection_state, heartbeat_age
+from async_tracker.liveness.evidence import FleetEvidence, OpenConnections, connection_state, heartbeat_age
 from async_tracker.liveness.lookup import Command, ask_connections, ids_calls, read_connections
 from async_tracker.liveness.presence import Presence
 from async_tracker.liveness.roll import Roll
@@ -29,7 +29,7 @@ _IN_A_TURN = 200
 class Sighting:
     """What one look found."""
 
-    findings: Findings
+    evidence: FleetEvidence
     """The evidence on those that were looked at closely; the others are as they were, and have beaten in time."""
     hosts: Mapping[str, int]
     """How many instances beat on every host; empty where no instance is silent, and it does not matter."""
@@ -77,7 +77,7 @@ class Lookout:
         await self._learn([*new, *changes.changed], observation.dead)
         if len(self.roll) != changes.instances:
             await self._reconcile(run_id, observation.dead)
-        findings = await self._find(self._presence.seen_from_here(observation))
+        evidence = await self._find(self._presence.seen_from_here(observation))
         self._looked_at_ms, self._counters = changes.now_ms, counters
         silent = [
             name
@@ -85,7 +85,7 @@ class Lookout:
             if name in self.roll.known and heartbeat_age(observation, name) >= self.roll.known[name].limits.heartbeat_ttl
         ]
         hosts = self.roll.hosts_without(silent) if silent else {}
-        return Sighting(findings=findings, hosts=hosts, instances=changes.instances)
+        return Sighting(evidence=evidence, hosts=hosts, instances=changes.instances)
 
     async def _ask(self, run_id: str, asked: Sequence[str], *, since_ms: int) -> tuple[Changes, Disconnects | None, OpenConnections]:
         """Read the counters of connections, then the connections of some instances, then what has changed: in one round trip."""
@@ -185,13 +185,13 @@ class Lookout:
             if stored is not None or name not in self.roll.known:
                 self.roll.learn(name, stored or nameless(name, self._library))
 
-    async def _find(self, observation: Observation) -> Findings:
+    async def _find(self, observation: Observation) -> FleetEvidence:
         """Ask for the connections of those that were looked at closely, and put together what was found."""
         registered = {name: Connections.decode(observation.connections.get(name, "")) for name in observation.instances}
         seen = await ask_connections(self._redis, registered.values(), run_id=observation.run_id)
         shared = self.roll.shared(registered.values())
         states = {name: connection_state(connections, seen, shared=shared) for name, connections in registered.items()}
-        return Findings(observation=observation, registered=registered, states=states)
+        return FleetEvidence(observation=observation, registered=registered, states=states)
 
 
 def _both(one: OpenConnections, other: OpenConnections) -> OpenConnections:

@@ -7,7 +7,7 @@ from typing import Any
 from async_tracker.connections.calls import call, call_many
 from async_tracker.connections.replies import Argument
 from async_tracker.errors import StorageError, StorageUnavailable
-from async_tracker.liveness.evidence import Findings, OpenConnections, findings_of, registered_in
+from async_tracker.liveness.evidence import FleetEvidence, OpenConnections, fleet_evidence, registered_in
 from async_tracker.store.observation import Connections, Observation
 
 IDS_AT_ONCE = 300
@@ -70,7 +70,7 @@ async def ask_connections(client: Any, registered: Iterable[Connections], *, run
     return await read_connections(replies, run_id=run_id)
 
 
-async def find_connections(client: Any, observation: Observation) -> Findings:
+async def find_connections(client: Any, observation: Observation) -> FleetEvidence:
     """Ask for the connections of all instances of an observation: one round trip. Raises as `ask_connections`."""
     registered = registered_in(observation)
-    return findings_of(observation, registered, await ask_connections(client, registered.values(), run_id=observation.run_id))
+    return fleet_evidence(observation, registered, await ask_connections(client, registered.values(), run_id=observation.run_id))

@@ -81,35 +81,42 @@ def name_as_written(exception: Exception, written: Sequence[tuple[Any, ...]]) ->
     exception.args = (f"Command # {found[1]} ({command}) of pipeline" + text[found.end() :], *exception.args[1:])
 
 
-class ClusterPipeline(NamespacePipeline):
-    """A pipeline of a ``redis.asyncio.RedisCluster``. Commands of several keys are queued once for each slot, and give as many replies."""
+def _queue_each_slot(pipeline: Any, command: str, keys: Iterable[Any]) -> Any:
+    for slot_keys in keys_by_slot(keys, pipeline._rules.names):
+        pipeline.execute_command(command, *slot_keys)
+    return pipeline
 
-    def _each_slot(self, command: str, keys: Iterable[Any]) -> Any:
-        for slot_keys in keys_by_slot(keys, self._rules.names):
-            self.execute_command(command, *slot_keys)
-        return self
+
+class QueuedBySlot:
+    """The commands of several keys that both pipelines of a cluster queue once for each slot. They only queue: none of them awaits."""
 
     def delete(self, *keys: Any) -> Any:
         """Queue DEL once for each slot."""
-        return self._each_slot("DEL", keys)
+        return _queue_each_slot(self, "DEL", keys)
 
     def exists(self, *keys: Any) -> Any:
         """Queue EXISTS once for each slot."""
-        return self._each_slot("EXISTS", keys)
+        return _queue_each_slot(self, "EXISTS", keys)
 
     def touch(self, *keys: Any) -> Any:
         """Queue TOUCH once for each slot."""
-        return self._each_slot("TOUCH", keys)
+        return _queue_each_slot(self, "TOUCH", keys)
 
     def unlink(self, *keys: Any) -> Any:
         """Queue UNLINK once for each slot."""
-        return self._each_slot("UNLINK", keys)
+        return _queue_each_slot(self, "UNLINK", keys)
 
     def mset_nonatomic(self, mapping: Mapping[Any, Any]) -> Any:
         """Queue MSET once for each slot."""
-        for pairs in pairs_by_slot(mapping, self._rules.names):
-            self.execute_command("MSET", *pairs)
+        pipeline: Any = self
+        for pairs in pairs_by_slot(mapping, pipeline._rules.names):
+            pipeline.execute_command("MSET", *pairs)
         return self
+
+
+@with_methods(borrowed(QueuedBySlot))
+class ClusterPipeline(NamespacePipeline):
+    """A pipeline of a ``redis.asyncio.RedisCluster``. Commands of several keys are queued once for each slot, and give as many replies."""
 
     async def execute(self, raise_on_error: bool = True, **options: Any) -> list[Any]:
         """Send all that was queued; return the replies, in order."""
@@ -120,35 +127,9 @@ class ClusterPipeline(NamespacePipeline):
             raise
 
 
+@with_methods(borrowed(QueuedBySlot))
 class SyncClusterPipeline(SyncNamespacePipeline):
     """A pipeline of a ``redis.RedisCluster``. Commands of several keys are queued once for each slot, and give as many replies."""
-
-    def _each_slot(self, command: str, keys: Iterable[Any]) -> Any:
-        for slot_keys in keys_by_slot(keys, self._rules.names):
-            self.execute_command(command, *slot_keys)
-        return self
-
-    def delete(self, *keys: Any) -> Any:
-        """Queue DEL once for each slot."""
-        return self._each_slot("DEL", keys)
-
-    def exists(self, *keys: Any) -> Any:
-        """Queue EXISTS once for each slot."""
-        return self._each_slot("EXISTS", keys)
-
-    def touch(self, *keys: Any) -> Any:
-        """Queue TOUCH once for each slot."""
-        return self._each_slot("TOUCH", keys)
-
-    def unlink(self, *keys: Any) -> Any:
-        """Queue UNLINK once for each slot."""
-        return self._each_slot("UNLINK", keys)
-
-    def mset_nonatomic(self, mapping: Mapping[Any, Any]) -> Any:
-        """Queue MSET once for each slot."""
-        for pairs in pairs_by_slot(mapping, self._rules.names):
-            self.execute_command("MSET", *pairs)
-        return self
 
     def execute(self, raise_on_error: bool = True, **options: Any) -> list[Any]:
         """Send all that was queued; return the replies, in order."""

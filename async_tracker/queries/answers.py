@@ -79,11 +79,11 @@ def by_start(item: Job | Instance) -> tuple[Any, str]:
 
 def instance_of(stored: StoredInstance, picture: Picture) -> Instance:
     """Make one instance. Its jobs are counted where they were read; otherwise its own last count is given."""
-    observation, name, description = picture.findings.observation, stored.instance_id, stored.description
+    observation, name, description = picture.evidence.observation, stored.instance_id, stored.description
     verdict = picture.verdicts.get(name) or Verdict(state=InstanceState.DEAD, reason=stored.death_reason)
     beat_ms = float(observation.instances[name]) if name in observation.instances else float(stored.died_at_ms or stored.started_at_ms)
     speaks = name in observation.watchdogs
-    connections = picture.findings.registered.get(name)
+    connections = picture.evidence.registered.get(name)
     made = _WritableInstance()
     made.instance_id = name
     made.state = verdict.state
@@ -163,7 +163,7 @@ def orphans_in(picture: Picture, orphaned: Iterable[RunRecord], deaths: Mapping[
 def orphan_of(record: RunRecord, picture: Picture, deaths: int) -> Orphan:
     """Make one orphan."""
     stored, verdict = picture.instances.get(record.instance_id), picture.verdicts.get(record.instance_id)
-    died_ms = picture.findings.observation.dead.get(record.instance_id, picture.now_ms)
+    died_ms = picture.evidence.observation.dead.get(record.instance_id, picture.now_ms)
     return Orphan(
         job_id=record.job_id,
         instance_id=record.instance_id,

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from async_tracker.liveness.evidence import Findings
+from async_tracker.liveness.evidence import FleetEvidence
 from async_tracker.policy import InstanceState, Verdict
 from async_tracker.store import keys
 from async_tracker.store.instance_record import StoredInstance
@@ -20,7 +20,7 @@ class Picture:
     A record that this version cannot read is left out, and its key is in ``corrupt``.
     """
 
-    findings: Findings
+    evidence: FleetEvidence
     instances: Mapping[str, StoredInstance]
     verdicts: dict[str, Verdict]
     """Of the registered instances; one that was declared dead has none."""
@@ -30,7 +30,7 @@ class Picture:
     @property
     def now_ms(self) -> int:
         """The server's time when the evidence was read."""
-        return self.findings.observation.now_ms
+        return self.evidence.observation.now_ms
 
     def add(self, held: Mapping[str, Held], *, corrupt: Iterable[str]) -> None:
         """Take in the jobs of some more instances, and the keys that could not be read."""
@@ -40,13 +40,13 @@ class Picture:
     @property
     def dead(self) -> list[str]:
         """The instances whose jobs are orphans."""
-        observation = self.findings.observation
+        observation = self.evidence.observation
         return [name for name in [*observation.instances, *observation.dead] if not self.is_live(name)]
 
     def is_live(self, instance_id: str) -> bool:
         """Tell whether the jobs of an instance are in flight; those of a dead one are orphans."""
         verdict = self.verdicts.get(instance_id)
-        if instance_id in self.findings.observation.dead:
+        if instance_id in self.evidence.observation.dead:
             return False
         return verdict is None or verdict.state is not InstanceState.DEAD
 

@@ -11,7 +11,7 @@ from async_tracker.connections.access import check_mode
 from async_tracker.connections.calls import call_many
 from async_tracker.connections.replies import REPLICA, info_of, role_of, run_id_of
 from async_tracker.errors import CorruptRecord, StorageError
-from async_tracker.liveness.evidence import findings_of, judged_with_all, live_hosts, rests_on_others, unnoted_since_ms, verdicts_of
+from async_tracker.liveness.evidence import fleet_evidence, judged_with_all, live_hosts, rests_on_others, unnoted_since_ms, verdicts_of
 from async_tracker.liveness.lookup import connections_calls, read_connections
 from async_tracker.policy import Connection, InstanceState, Verdict
 from async_tracker.queries.answers import (
@@ -94,7 +94,7 @@ class Queries:
             duration=time.monotonic() - began,
             corrupt=tuple(sorted(set(picture.corrupt))),
             unlisted=sum([unlisted_in(picture, part) async for part in in_turns(list(picture.instances), self._instances_in_a_turn)]),
-            role=picture.findings.observation.role,
+            role=picture.evidence.observation.role,
             returning=sum(verdict.state is InstanceState.RETURNING for verdict in picture.verdicts.values()),
         )
 
@@ -279,14 +279,14 @@ class Queries:
 
     async def _judge_by_others(self, picture: Picture) -> None:
         """Judge those instances anew of which the verdict rests on others: these are read as far as it takes."""
-        found, findings = picture.instances, picture.findings
-        silent = [name for name, stored in found.items() if rests_on_others(findings.observation, stored)]
-        gone = {name: stored for name, stored in found.items() if findings.states.get(name) is Connection.GONE}
+        found, evidence = picture.instances, picture.evidence
+        silent = [name for name, stored in found.items() if rests_on_others(evidence.observation, stored)]
+        gone = {name: stored for name, stored in found.items() if evidence.states.get(name) is Connection.GONE}
         if silent:
             whole = await self._picture()
             picture.verdicts.update({name: whole.verdicts[name] for name in found if name in whole.verdicts})
         elif gone:
-            with_all = judged_with_all(findings, await self._reading.connections())
+            with_all = judged_with_all(evidence, await self._reading.connections())
             picture.verdicts.update(verdicts_of(with_all, gone))
 
     async def _picture_and_jobs(self, names: Sequence[str] | None = None) -> tuple[Picture, list[Job]]:
@@ -374,12 +374,12 @@ class Queries:
             read = await self._reading.decode_instances(asked.instances)
         found = {name: stored for name, stored in read.found.items() if asked.observation.knows(name)}
         seen = await read_connections(connections, run_id=asked.observation.run_id)
-        findings = findings_of(asked.observation, asked.registered, seen)
+        evidence = fleet_evidence(asked.observation, asked.registered, seen)
         hosts = live_hosts(asked.observation, found)
         verdicts: dict[str, Verdict] = {}
         async for part in in_turns(found.items(), self._instances_in_a_turn):
-            verdicts |= verdicts_of(findings, dict(part), hosts=hosts)
-        return Picture(findings=findings, instances=found, verdicts=verdicts, corrupt=list(read.corrupt))
+            verdicts |= verdicts_of(evidence, dict(part), hosts=hosts)
+        return Picture(evidence=evidence, instances=found, verdicts=verdicts, corrupt=list(read.corrupt))
 
 
 def _parts(items: Sequence[T], count: int) -> Iterator[Sequence[T]]:

@@ -197,7 +197,7 @@ class Recoverer:
                 await self._leftovers.bury(instance_id)
         return Recovered(done=tuple(done), hindered=hindered)
 
-    async def _find_more(self, backlog: "_Backlog", instance_ids: Sequence[str], *, now_ms: int) -> bool:
+    async def _find_more(self, backlog: _Backlog, instance_ids: Sequence[str], *, now_ms: int) -> bool:
         """Find the next orphans of these instances, if there may be any: first what is recorded, then what the queues hold.
 
         What rests on all claims being known waits until they are: a job that would be quarantined, of which it counts what died with it.
@@ -224,7 +224,7 @@ class Recoverer:
             backlog.search = None
         return True
 
-    async def _sort_searched(self, backlog: "_Backlog", search: ClaimSearch, names: Sequence[str], *, now_ms: int) -> None:
+    async def _sort_searched(self, backlog: _Backlog, search: ClaimSearch, names: Sequence[str], *, now_ms: int) -> None:
         for start in range(0, len(names), _INSTANCES_AT_ONCE):
             part = names[start : start + _INSTANCES_AT_ONCE]
             unread = {name for name in part if name in search.unread}
@@ -234,7 +234,7 @@ class Recoverer:
             backlog.given_back.update(left.fetched)
             await self._wait_in_line(backlog, left, now_ms=now_ms, is_whole=search.is_over)
 
-    async def _wait_in_line(self, backlog: "_Backlog", left: Left, *, now_ms: int, is_whole: bool) -> None:
+    async def _wait_in_line(self, backlog: _Backlog, left: Left, *, now_ms: int, is_whole: bool) -> None:
         new = [orphan for orphan in left.orphans if _named(orphan) not in backlog.tried]
         most = math.inf if is_whole else self._limits.max_recoveries
         for death in await self._deaths(new, backlog.together, now_ms=now_ms, most=most):

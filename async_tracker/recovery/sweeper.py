@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from async_tracker.config import Settings
 from async_tracker.events.encoding import encode_event
-from async_tracker.liveness.evidence import Findings, live_hosts, weigh
+from async_tracker.liveness.evidence import FleetEvidence, live_hosts, weigh
 from async_tracker.liveness.lookout import Lookout, nameless
 from async_tracker.liveness.lookup import find_connections
 from async_tracker.liveness.presence import Presence
@@ -96,16 +96,16 @@ class Sweeper:
         left to the next sweep.
         """
         sighting = await self._lookout.look(run_id, also=self._stalled)
-        findings, roll = sighting.findings, self._lookout.roll
-        observation, self._known = findings.observation, roll.known
+        evidence, roll = sighting.evidence, self._lookout.roll
+        observation, self._known = evidence.observation, roll.known
         await self._list_queues(now_ms=observation.now_ms)
         verdicts = {}
         for name in observation.instances:
-            gone_since_ms = await self._gone_since(name, findings)
-            verdicts[name] = weigh(findings, self._known[name], gone_since_ms=gone_since_ms, hosts=sighting.hosts)
+            gone_since_ms = await self._gone_since(name, evidence)
+            verdicts[name] = weigh(evidence, self._known[name], gone_since_ms=gone_since_ms, hosts=sighting.hosts)
         died_at_ms = {name: at_ms for name, at_ms in observation.dead.items() if self._is_ours(name)}
         for name, verdict in verdicts.items():
-            if verdict.state is InstanceState.DEAD and self._is_ours(name) and await self._declare_dead(name, verdict, findings):
+            if verdict.state is InstanceState.DEAD and self._is_ours(name) and await self._declare_dead(name, verdict, evidence):
                 died_at_ms[name] = observation.now_ms
             await self._note_stall(name, verdict)
         self._stalled.intersection_update(roll.connections)
@@ -127,17 +127,17 @@ class Sweeper:
         planned = await self._recoverer.recover(self._distinguishable(dead, living), now_ms=observation.now_ms, dry_run=True)
         return list(planned.done)
 
-    async def judge_all(self, run_id: str) -> tuple[Findings, dict[str, Verdict]]:
+    async def judge_all(self, run_id: str) -> tuple[FleetEvidence, dict[str, Verdict]]:
         """Give a verdict on every registered instance, by its id. Connections that have gone or come back are noted in Redis."""
         observation = self._presence.seen_from_here(await self._store.observe(run_id))
-        findings = await find_connections(self._store.redis.redis, observation)
+        evidence = await find_connections(self._store.redis.redis, observation)
         await self._learn([*observation.instances, *observation.dead])
         hosts = live_hosts(observation, self._known)
         verdicts = {}
         for name in observation.instances:
-            gone_since_ms = await self._gone_since(name, findings)
-            verdicts[name] = weigh(findings, self._known[name], gone_since_ms=gone_since_ms, hosts=hosts)
-        return findings, verdicts
+            gone_since_ms = await self._gone_since(name, evidence)
+            verdicts[name] = weigh(evidence, self._known[name], gone_since_ms=gone_since_ms, hosts=hosts)
+        return evidence, verdicts
 
     async def _learn(self, names: Sequence[str]) -> None:
         """Read what new instances said of themselves, once; forget those that are no longer there."""
@@ -159,15 +159,15 @@ class Sweeper:
     def _is_ours(self, name: str) -> bool:
         return self._known[name].description.library == self._library
 
-    async def _gone_since(self, name: str, findings: Findings) -> int | None:
-        marked_ms = findings.observation.gone.get(name)
-        is_gone = findings.states[name] is Connection.GONE
+    async def _gone_since(self, name: str, evidence: FleetEvidence) -> int | None:
+        marked_ms = evidence.observation.gone.get(name)
+        is_gone = evidence.states[name] is Connection.GONE
         if is_gone == (marked_ms is not None):
             return marked_ms
-        return await self._store.mark_gone(name, findings.observation.connections.get(name, ""), gone=is_gone) or None
+        return await self._store.mark_gone(name, evidence.observation.connections.get(name, ""), gone=is_gone) or None
 
-    async def _declare_dead(self, name: str, verdict: Verdict, findings: Findings) -> bool:
-        observation = findings.observation
+    async def _declare_dead(self, name: str, verdict: Verdict, evidence: FleetEvidence) -> bool:
+        observation = evidence.observation
         judged = Judged(
             instance_id=name,
             heartbeat=observation.instances[name],

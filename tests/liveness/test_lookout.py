@@ -78,7 +78,7 @@ async def run_id_of(fleet: Fleet) -> str:
 
 
 def gone_in(sighting: Sighting) -> set[str]:
-    return {name for name, state in sighting.findings.states.items() if state is Connection.GONE}
+    return {name for name, state in sighting.evidence.states.items() if state is Connection.GONE}
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ async def test_at_rest_a_look_asks_for_a_share_of_the_fleet_and_reads_of_no_inst
     sighting = await lookout.look(run_id)
     after = await commands(fleet)
     used = {name: after[name] - before.get(name, 0) for name in after if after[name] != before.get(name, 0)}
-    assert sighting.findings.observation.instances == {}
+    assert sighting.evidence.observation.instances == {}
     assert used["client|list"] == used["evalsha"] == 1
     assert "hget" not in used or used["hget"] <= 1  # the note of the server
 
@@ -265,5 +265,5 @@ async def test_one_that_dies_between_what_has_changed_and_the_closer_look_is_amo
 
     monkeypatch.setattr(lookout, "_ask", ask_then_die)
     sighting = await lookout.look(run_id, also={"w5"})
-    assert list(sighting.findings.observation.dead) == ["w5"]
+    assert list(sighting.evidence.observation.dead) == ["w5"]
     assert lookout.roll.known["w5"].description.queue == "mail"

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from async_tracker.config import Settings
-from async_tracker.liveness.evidence import Findings, assumed_gone_since_ms, live_hosts, verdicts_of, weigh
+from async_tracker.liveness.evidence import FleetEvidence, assumed_gone_since_ms, live_hosts, verdicts_of, weigh
 from async_tracker.namespace import Namespace
 from async_tracker.policy import Connection, InstanceState, Limits
 from async_tracker.queries.questions import Queries
@@ -46,7 +46,7 @@ ages = st.floats(0.0, 120.0)
 
 
 @st.composite
-def one_instance(draw) -> tuple[Findings, StoredInstance, int]:
+def one_instance(draw) -> tuple[FleetEvidence, StoredInstance, int]:
     """Draw the evidence on one instance, without a mark, and the server's time."""
     now_ms = 1_000_000
     limits = Limits(heartbeat_ttl=draw(st.floats(1.0, 60.0)), disconnect_grace=draw(st.floats(0.1, 5.0)))
@@ -64,24 +64,24 @@ def one_instance(draw) -> tuple[Findings, StoredInstance, int]:
         watchdogs={"w": str(now_ms - int(1000 * spoken))} if spoken is not None else {},
         dead={},
     )
-    return Findings(observation=observation, registered={}, states={"w": draw(st.sampled_from(Connection))}), stored, now_ms
+    return FleetEvidence(observation=observation, registered={}, states={"w": draw(st.sampled_from(Connection))}), stored, now_ms
 
 
 @given(one_instance())
 def test_a_question_judges_as_a_sweep_that_had_marked_the_connection_when_the_instance_began_to_be_late(drawn):
-    findings, stored, now_ms = drawn
-    asked = verdicts_of(findings, {"w": stored})["w"]
-    age = (now_ms - float(findings.observation.instances["w"])) / 1000
+    evidence, stored, now_ms = drawn
+    asked = verdicts_of(evidence, {"w": stored})["w"]
+    age = (now_ms - float(evidence.observation.instances["w"])) / 1000
     since_ms = assumed_gone_since_ms(now_ms=now_ms, heartbeat_age=age, heartbeat_ttl=stored.limits.heartbeat_ttl)
-    hosts = live_hosts(findings.observation, {"w": stored})
-    swept = weigh(findings, stored, gone_since_ms=since_ms, hosts=hosts)
+    hosts = live_hosts(evidence.observation, {"w": stored})
+    swept = weigh(evidence, stored, gone_since_ms=since_ms, hosts=hosts)
     assert asked.reason == swept.reason
     assert as_life_or_death({"w": asked.state}) == as_life_or_death({"w": swept.state})
 
 
 @given(one_instance())
 def test_no_assumed_mark_is_older_than_the_last_beat(drawn):
-    findings, stored, now_ms = drawn
-    beat_ms = float(findings.observation.instances["w"])
+    evidence, stored, now_ms = drawn
+    beat_ms = float(evidence.observation.instances["w"])
     since_ms = assumed_gone_since_ms(now_ms=now_ms, heartbeat_age=(now_ms - beat_ms) / 1000, heartbeat_ttl=stored.limits.heartbeat_ttl)
     assert beat_ms - 1 <= since_ms < now_ms

@@ -84,13 +84,6 @@ class Journal:
             self._take_in()
             return sum(not run.sent for run in self._runs.values())
 
-    @property
-    def remembered(self) -> int:
-        """Number of entries that it holds, for runs in flight and for ended ones that Redis may list: what its memory is made of."""
-        with self._lock:
-            runs = len(self.new) + len(self._runs) + len(self._here) + len(self._dirty)
-            return runs + len(self._ended) + len(self._mixed_up)
-
     def runs(self) -> list[Run]:
         """Give the runs in flight, the oldest first."""
         with self._lock:

@@ -76,7 +76,8 @@ class Watchdog:
     """One thread for one instance. `start` and `stop` belong to the loop; everything else happens in the thread."""
 
     def __init__(self, *, pulse: Pulse, voice: Voice, interval: float, is_over: Callable[[], bool]) -> None:
-        """``interval`` is that of the heartbeat, in seconds; ``is_over()`` tells whether the loop is not expected to run any more."""
+        """``interval`` is that of the heartbeat, in seconds; ``is_over()`` tells whether the loop is not expected to run any more; it is
+        asked at each check."""
         self._pulse = pulse
         self._voice = voice
         self._interval = interval
@@ -84,8 +85,6 @@ class Watchdog:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="async-tracker-watchdog", daemon=True)
         self._spoke_at = float("-inf")
-        self.checks = 0
-        """How often it has checked the pulse."""
 
     def start(self) -> None:
         """Begin to watch."""
@@ -109,7 +108,6 @@ class Watchdog:
         self._voice.hang_up()
 
     def _check(self) -> None:
-        self.checks += 1
         silent_for = time.monotonic() - self._pulse.ticked_at
         is_over = self._is_over()
         if silent_for < _SILENT_SECONDS or is_over:

@@ -61,8 +61,6 @@ class Writer:
         self._thread = threading.get_ident()
         self.is_awake = False
         """It will check the journal shortly, so that `wake` has nothing to do."""
-        self.checks = 0
-        """How often it has checked the journal."""
         self._started_before = 0
         """Number of runs that had started at the last check."""
         self._busy_at_ms = float("-inf")
@@ -100,7 +98,6 @@ class Writer:
 
     def _check(self) -> None:
         self.is_awake = False
-        self.checks += 1
         now_ms, is_hasty = monotonic_ms(), self._is_hasty
         is_due = self.journal.is_due(
             before_ms=now_ms - self._ration.start_waits(is_hasty=is_hasty) * 1000.0,

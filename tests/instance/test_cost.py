@@ -2,19 +2,30 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import redis.asyncio
 
 from async_tracker import Tracker
+from async_tracker.clock import ServerClock, monotonic_ms
+from async_tracker.config import Settings
+from async_tracker.instance.alarms import Alarm, Alarms
+from async_tracker.instance.pen import Pen
 from async_tracker.instance.pulse import TICK_SECONDS
+from async_tracker.instance.runs import Run
+from async_tracker.instance.watchdog import Watchdog
+from async_tracker.instance.writer import Writer
+from async_tracker.namespace import Namespace
 from async_tracker.policy import HASTY_A_SECOND, QUIET_SECONDS
+from async_tracker.store.commands import Store
 from async_tracker.store.scripts import SCRIPTS
 from tests.harness.inside import runtime_of
 from tests.harness.settings import QUIET
 from tests.harness.wait import wait_until
 from tests.harness.wire import WireProxy
+from tests.instance.unkept import UNKEPT
 
 
 @pytest.fixture(autouse=True)
@@ -61,14 +72,52 @@ async def test_jobs_that_end_while_they_are_young_are_never_written_and_counted_
     assert len(sent(wire, "beat")) <= 2
 
 
-async def test_the_writer_checks_the_journal_once_in_a_gathering_and_soon_writes_a_run_that_lasts(wire: WireProxy, namespace: str):
+class CountedAlarms(Alarms):
+    """Counts how often an alarm is set: for a writer, once for each check of its journal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times_set = 0
+
+    def set(self, seconds: float, ring: Callable[[], object]) -> Alarm:
+        self.times_set += 1
+        return super().set(seconds, ring)
+
+
+async def test_the_writer_checks_the_journal_of_short_runs_once_in_a_gathering(redis_client: redis.asyncio.Redis, namespace: str):
+    def unexpected(*said: object) -> None:
+        raise AssertionError("Redis was asked")
+
+    alarms = CountedAlarms()
+    settings = Settings(namespace=namespace)
+    writer = Writer(
+        store=Store(Namespace(redis_client, namespace)),
+        pen=Pen("w"),
+        clock=ServerClock(),
+        alarms=alarms,
+        ration=settings.ration(),
+        on_unknown=unexpected,
+        on_orders=unexpected,
+    )
+    began = time.monotonic()
+    number = 0
+    while time.monotonic() - began < 0.5 or alarms.times_set < 3:
+        number += 1
+        short = Run("short", f"{number}", "w", started_at_ms=number, started_mono_ms=monotonic_ms(), keeper=UNKEPT)
+        writer.journal.start(short)
+        writer.journal.end(short)
+        await asyncio.sleep(0)
+    assert alarms.times_set <= (time.monotonic() - began) / settings.gather + 2
+    alarms.close()
+
+
+async def test_runs_that_end_at_once_are_not_written_and_one_that_lasts_soon_is(wire: WireProxy, namespace: str):
     async with Tracker(namespace=namespace, redis_options={"url": wire.url}, **QUIET) as tracker, tracker.register():
         began = time.monotonic()
-        while time.monotonic() - began < 0.5 or runtime_of(tracker).writer.checks < 2:
+        while time.monotonic() - began < 0.2:
             async with tracker.track("short"):
                 pass
             await asyncio.sleep(0)
-        assert 2 <= runtime_of(tracker).writer.checks <= (time.monotonic() - began) / 0.05 + 2
         assert sent(wire, "write") == []
         over = asyncio.Event()
         long = asyncio.create_task(hold(tracker, "long", over))
@@ -190,17 +239,28 @@ def size_of(command: tuple[bytes, ...]) -> int:
 
 
 async def test_while_the_loop_runs_the_watchdog_wakes_no_more_often_than_every_second_pulse(redis_url: str, namespace: str):
-    settings = {**QUIET, "watchdog": True}
-    async with Tracker(namespace=namespace, redis_options={"url": redis_url}, **settings) as tracker, tracker.register():
-        watchdog = runtime_of(tracker).watchdog
+    checks = 0
+
+    def is_over() -> bool:
+        nonlocal checks
+        checks += 1
+        return False
+
+    async with Tracker(namespace=namespace, redis_options={"url": redis_url}, **QUIET) as tracker, tracker.register():
+        runtime = runtime_of(tracker)
+        watchdog = Watchdog(pulse=runtime.pulse, voice=runtime.voice, interval=QUIET["heartbeat_interval"], is_over=is_over)
+        watchdog.start()
 
         async def wakes_seldom() -> bool:
-            before = watchdog.checks
+            before = checks
             await asyncio.sleep(12 * TICK_SECONDS)
-            return 3 <= watchdog.checks - before <= 8
+            return 3 <= checks - before <= 8
 
         # Where others keep the machine from this loop, its pulses are late, and the watchdog is right to look: then it is asked again.
-        await wait_until(wakes_seldom, description="twelve pulses in which it wakes three to eight times")
+        try:
+            await wait_until(wakes_seldom, description="twelve pulses in which it wakes three to eight times")
+        finally:
+            watchdog.stop()
 
 
 async def test_a_heartbeat_is_no_larger_with_many_jobs_in_flight(wire: WireProxy, namespace: str):

@@ -1,6 +1,7 @@
 """The journal against a server that takes, loses, or takes without saying so: in the end it lists what is in flight, and no more."""
 
 import threading
+import weakref
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -19,6 +20,10 @@ def nobody():
 
 def run(job_id: str, name: str, *, at: int = 0) -> Run:
     return Run(job_id, name, "w", started_at_ms=at, started_mono_ms=float(at), keeper=UNKEPT)
+
+
+class Name(str):
+    """The name of a run, which can be looked for: as long as the journal knows the run by anything, it keeps this."""
 
 
 @dataclass
@@ -149,16 +154,21 @@ def test_what_is_written_past_the_journal_is_what_is_not_stored_however_many_old
 def test_in_an_outage_the_journal_is_bounded_by_what_is_in_flight_and_counts_what_it_gives_up():
     """Every run was sent once and nobody knows whether it arrived, so that every end is worth remembering: until there are too many."""
     journal, server = Journal(wake=nobody), Server()
+    remembered: weakref.WeakSet[Name] = weakref.WeakSet()
     for number in range(ENDED_KEPT + 10):
-        one = run(f"job {number}", f"run {number}")
+        name = Name(f"run {number}")
+        remembered.add(name)
+        one = run(f"job {number}", name)
+        del name
         journal.start(one)
         batch = journal.take()
         assert batch is not None
-        server.take(batch)  # it did arrive, and its answer did not
-        journal.put_back(batch)
+        journal.put_back(batch)  # it did arrive, and its answer did not
+        server.listed.update(record.job_id for record in batch.records)
         journal.end(one)
+        del one, batch
         assert journal.busy == 0
-        assert journal.remembered <= ENDED_KEPT
+        assert len(remembered) <= ENDED_KEPT
     assert journal.dropped > ENDED_KEPT
     drain(journal, server)
     assert server.listed == set()

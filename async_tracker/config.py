@@ -9,21 +9,20 @@ import inspect
 import math
 import operator
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, SupportsIndex
 
-from async_tracker.errors import ConfigError, WrongArgument
+from async_tracker.errors import ConfigError
 from async_tracker.policy import DEFAULT_LIMITS, Limits, Ration
 
 DEFAULT_REDIS_URL = "redis://localhost:6379/0"
 
-_LONGEST = 315_360_000.0
-"""Seconds, ten years: Redis keeps a lifetime in ms, and a date has an end."""
+LONGEST_SECONDS = 315_360_000.0
+"""Ten years: Redis keeps a lifetime in ms, and a date has an end."""
 _SHORTEST = 0.01
 """Seconds between two beats, or two sweeps."""
 _MOST_RECOVERIES = 1_000_000
-_MOST = 2**31
 _VERSION_LENGTH = 200
 CONTROLS = ("quiet", "resume", "stop", "stacks", "abort")
 """What people can order an instance to do."""
@@ -78,7 +77,7 @@ class Settings:
             not isinstance(self.version, str) or not 0 < len(self.version) <= _VERSION_LENGTH or _CONTROL.search(self.version)
         ):
             raise ConfigError(
-                f"version ({_cut(self.version)}) must be text of at most {_VERSION_LENGTH} characters, without control characters: "
+                f"version ({shown(self.version)}) must be text of at most {_VERSION_LENGTH} characters, without control characters: "
                 "write what your team calls the deploy, version='2026-07-29.1' or the commit for example"
             )
         for name, text in (("instance_id", self.instance_id), ("queue", self.queue), ("version", self.version)):
@@ -133,7 +132,7 @@ class Settings:
         names: Any = self.control
         is_many = isinstance(names, Iterable) and not isinstance(names, str | bytes | Mapping)
         if not is_many or not all(isinstance(name, str) for name in names):
-            raise ConfigError(f"control ({_cut(names)}) must be True, False, or the orders to take: write control={{'quiet', 'resume'}}")
+            raise ConfigError(f"control ({shown(names)}) must be True, False, or the orders to take: write control={{'quiet', 'resume'}}")
         unknown_names(dict.fromkeys(names), CONTROLS, what="order")
         object.__setattr__(self, "control", frozenset(names))
 
@@ -158,16 +157,16 @@ class Settings:
     ) -> None:
         """Check a duration, and keep it as a plain number. ``never``: None is what says that it has no end."""
         value = getattr(self, name)
-        number = _plain(value)
+        number = plain_number(value)
         if number is None:
-            raise ConfigError(f"{name} ({_cut(value)}) must be a number of seconds")
+            raise ConfigError(f"{name} ({shown(value)}) must be a number of seconds")
         _check_number(name, number, above=above, at_least=at_least)
         if shortest is not None and number < shortest:
             raise ConfigError(f"{name} ({number} s) must be at least {shortest:g} s: Redis could not follow, or count in ms")
-        longest = _LONGEST if longest is None else longest
+        longest = LONGEST_SECONDS if longest is None else longest
         if number > longest:
             hint = f"write {name}=None for never" if never else f"write {name}={longest:g} or less"
-            raise ConfigError(f"{name} ({_cut(value)} s) must be at most {longest:g} s: {hint}")
+            raise ConfigError(f"{name} ({shown(value)} s) must be at most {longest:g} s: {hint}")
         object.__setattr__(self, name, number)
 
     def limits(self) -> Limits:
@@ -194,7 +193,7 @@ def _kept_tries(value: Any) -> int:
         return KEPT_TRIES if value else 0
     if not isinstance(value, SupportsIndex) or not 0 <= operator.index(value) <= _MOST_KEPT:
         raise ConfigError(
-            f"keep_tries ({_cut(value)}) must be True, False or a whole number from 0 to {_MOST_KEPT}: "
+            f"keep_tries ({shown(value)}) must be True, False or a whole number from 0 to {_MOST_KEPT}: "
             f"write keep_tries=True for {KEPT_TRIES} tries of one job"
         )
     return operator.index(value)
@@ -312,12 +311,12 @@ def _parse(variable: str, text: str, wanted: Any) -> Any:
     return text
 
 
-def _plain(value: Any) -> float | None:
+def plain_number(value: Any) -> float | None:
     """Make a plain number of one that is none of text or truth; None for NaN, too.
 
     >>> import decimal
-    >>> _plain(5), _plain(decimal.Decimal("0.5")), _plain(True), _plain("5"), _plain(float("nan")), _plain(10**400)
-    (5, 0.5, None, None, None, inf)
+    >>> [plain_number(value) for value in (5, decimal.Decimal("0.5"), True, "5", float("nan"), 10**400)]
+    [5, 0.5, None, None, None, inf]
     """
     if isinstance(value, bool | str | bytes | bytearray) or type(value).__name__ in ("bool_", "bool"):
         return None
@@ -331,9 +330,14 @@ def _plain(value: Any) -> float | None:
     return None if number != number else number
 
 
-def _cut(value: Any) -> str:
-    shown = f"{float('inf')}" if type(value) is int and value.bit_length() > 64 else repr(value)  # Python refuses to write a very long one
-    return shown if len(shown) <= 40 else shown[:39] + "…"
+def shown(value: Any) -> str:
+    """Write a value that was given, for an error: 40 characters at most.
+
+    >>> shown("five"), shown(10**400), len(shown("x" * 100))
+    ("'five'", 'inf', 40)
+    """
+    text = f"{float('inf')}" if type(value) is int and value.bit_length() > 64 else repr(value)  # Python refuses to write a very long one
+    return text if len(text) <= 40 else text[:39] + "…"
 
 
 def _check_number(name: str, value: float, *, above: float | None = None, at_least: float | None = None) -> None:
@@ -341,70 +345,3 @@ def _check_number(name: str, value: float, *, above: float | None = None, at_lea
         raise ConfigError(f"{name} ({value} s) must be more than {above:g} s")
     if at_least is not None and value < at_least:
         raise ConfigError(f"{name} ({value} s) must be at least {at_least:g} s")
-
-
-def check_argument_texts(method: str, **given: Any) -> None:
-    """Refuse at once what could never be written: found out later, it would be in the way of every other job. Raises WrongArgument.
-
-    >>> check_argument_texts("track", function="send", queue=None)
-    >>> check_argument_texts("track", function=7)
-    Traceback (most recent call last):
-    async_tracker.errors.WrongArgument: track(function=7): write names, as text
-    """
-    for name, value in given.items():
-        if value is not None and not isinstance(value, str):
-            raise WrongArgument(f"{method}({name}={value!r:.80}): write names, as text")
-        _check_argument_text(method, name, value or "")
-
-
-def check_argument_names(method: str, **given: Any) -> None:
-    """Refuse what is no collection of names. Raises WrongArgument.
-
-    >>> check_argument_names("register", functions=["send"])
-    >>> check_argument_names("register", functions="send")
-    Traceback (most recent call last):
-    async_tracker.errors.WrongArgument: register(functions='send'): write names, as text, in a list: functions=['send_email']
-    """
-    for name, value in given.items():
-        is_many = isinstance(value, Collection) and not isinstance(value, str | bytes)  # of a mapping, its keys
-        if not is_many or not all(isinstance(item, str) for item in value):
-            raise WrongArgument(f"{method}({name}={value!r:.80}): write names, as text, in a list: {name}=['send_email']")
-        for text in value:
-            _check_argument_text(method, name, text)
-
-
-def _check_argument_text(method: str, name: str, text: str) -> None:
-    try:
-        check_text(f"{method}({name}=)", text)
-    except ConfigError as exc:
-        raise WrongArgument(str(exc)) from exc
-
-
-def check_argument_whole(method: str, *, least: int, **given: Any) -> None:
-    """Refuse what is no whole number from ``least`` on, or so large that it means nothing; None stands for none. Raises WrongArgument.
-
-    >>> check_argument_whole("register", least=1, concurrency=10)
-    >>> check_argument_whole("register", least=1, concurrency="ten")
-    Traceback (most recent call last):
-    async_tracker.errors.WrongArgument: register(concurrency='ten'): write a number: a whole one, 1 or more
-    """
-    for name, value in given.items():
-        if value is None:
-            continue
-        is_whole = isinstance(value, SupportsIndex) and not isinstance(value, bool)
-        if not is_whole or not least <= operator.index(value) <= _MOST:
-            raise WrongArgument(f"{method}({name}={_cut(value)}): write a number: a whole one, {least} or more")
-
-
-def check_argument_seconds(method: str, **given: Any) -> None:
-    """Refuse what is no finite number of seconds, 0 or more; None stands for no limit. Raises WrongArgument.
-
-    >>> check_argument_seconds("track", timeout=2.5)
-    >>> check_argument_seconds("track", timeout=float("inf"))
-    Traceback (most recent call last):
-    async_tracker.errors.WrongArgument: track(timeout=inf): write a number of seconds, 0 or more, or None for no limit
-    """
-    for name, value in given.items():
-        number = None if value is None else _plain(value)
-        if value is not None and (number is None or not 0 <= number <= _LONGEST):
-            raise WrongArgument(f"{method}({name}={_cut(value)}): write a number of seconds, 0 or more, or None for no limit")

@@ -5,30 +5,29 @@ import dataclasses
 import logging
 import os
 import threading
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
-from itertools import chain
 from typing import Any, Literal, Self, TypeVar, overload
 
-from async_tracker.config import (
-    SETTING_NAMES,
-    Settings,
+from async_tracker.arguments import (
     check_argument_names,
+    check_argument_place,
     check_argument_seconds,
     check_argument_texts,
+    check_argument_truth,
     check_argument_whole,
-    settings_from_env,
-    unknown_names,
+    check_nothing_beside_count,
 )
+from async_tracker.config import SETTING_NAMES, Settings, settings_from_env, unknown_names
 from async_tracker.connections.access import Access
 from async_tracker.control.aborting import Meant, abort, refused
 from async_tracker.control.aim import Aim
 from async_tracker.control.caller import caller
 from async_tracker.control.control import Control
 from async_tracker.control.orders import BEYOND_SECONDS
-from async_tracker.errors import OrderFailed, StorageError, TrackerError, UnsupportedControl, WrongArgument
+from async_tracker.control.stacks import ask_stacks
+from async_tracker.errors import TrackerError, WrongArgument
 from async_tracker.events.encoding import EVENT_ID, EVENT_TYPES
 from async_tracker.events.listeners import Listener, Listeners
 from async_tracker.events.stream import EventStream
@@ -36,12 +35,13 @@ from async_tracker.history.histogram import upper_bound_ms
 from async_tracker.history.reader import HistoryReader
 from async_tracker.instance.duty import AskedOnly, Duty
 from async_tracker.instance.runs import CurrentJob, current, handle_of
-from async_tracker.instance.runtime import Runtime
+from async_tracker.instance.runtimes import Runtimes
 from async_tracker.integrations.footing import Footing
 from async_tracker.integrations.known import KNOWN, redis_arguments
 from async_tracker.integrations.registry import Ctx, Registry
 from async_tracker.logs import on_one_line
 from async_tracker.namespace import Namespace, SyncNamespace
+from async_tracker.queries.depths import Depths
 from async_tracker.queries.questions import Queries
 from async_tracker.records import (
     Abort,
@@ -51,7 +51,6 @@ from async_tracker.records import (
     Instance,
     Job,
     Measures,
-    OrderOutcome,
     Orphan,
     Quarantined,
     QueueDepth,
@@ -61,19 +60,13 @@ from async_tracker.records import (
     StandingOrder,
     Stats,
 )
-from async_tracker.recovery.adapter import LocatesJobs
 from async_tracker.recovery.by_hand import RecoveryByHand
 from async_tracker.recovery.quarantine import Quarantine
 from async_tracker.store.commands import Store
 from async_tracker.store.counters import BOUNDS
-from async_tracker.store.instance_record import Description, StoredInstance, decode_queues, encode_queues
+from async_tracker.store.instance_record import StoredInstance
 from async_tracker.store.reading import Reading
-from async_tracker.store.stacks_record import read_stacks
 from async_tracker.telemetry.tracing import load_tracing
-
-logger = logging.getLogger("async_tracker")
-
-_QUEUES_REMEMBERED = 86_400.0
 
 T = TypeVar("T")
 Ids = list[str] | tuple[str, ...] | set[str] | frozenset[str]
@@ -111,15 +104,13 @@ class Tracker:
         fallback_url = os.environ.get("REDIS_URL") or None
         self._access = Access(client=redis, options=redis_options, fallback_url=fallback_url, namespace=self.namespace)
         self._listeners = Listeners()
-        self._runtimes: list[Runtime] = []
-        """The instances of this process; the newest last."""
+        self._runtimes = Runtimes()
         self._sync: Any = None
         self._sync_lock = threading.Lock()
-        self._worked_on: dict[str, float] = {}
-        """The queues that `measures` has seen instances work on, and when it last did."""
         self._registry = Registry(access=self._access, namespace=self.namespace, given=library_redis)
         for known in KNOWN:
             self._registry.add(known.library(self))
+        self._depths = Depths(self._registry.by_library)
         installable = self._registry.installable
         self._hooks, self._install = installable.hooks, installable.install
 
@@ -139,7 +130,8 @@ class Tracker:
 
         Of several it is the one whose job asks, else the newest of this event loop, else the newest.
         """
-        return self._runtime.instance_id if self._runtime is not None else None
+        runtime = self._runtimes.asked
+        return runtime.instance_id if runtime is not None else None
 
     @property
     def footing(self) -> Footing:
@@ -148,30 +140,17 @@ class Tracker:
             settings=self.settings,
             access=self._access,
             registry=self._registry,
-            on_runtime=self._runtimes.append,
-            on_left=self._left,
+            on_runtime=self._runtimes.add,
+            on_left=self._runtimes.remove,
             on_event=self._listeners.announce,
             tracing=self._tracing,
         )
 
-    def _left(self, runtime: Runtime) -> None:
-        if runtime in self._runtimes:
-            self._runtimes.remove(runtime)
-
-    @property
-    def _runtime(self) -> Runtime | None:
-        """The instance that speaks here, as `instance_id` tells it."""
-        if len(self._runtimes) < 2:
-            return next(iter(self._runtimes), None)
-        newest = list(reversed(self._runtimes))
-        run = current.get()
-        of_the_job = (runtime for runtime in newest if run is not None and runtime.keeps(run))
-        return next(chain(of_the_job, (runtime for runtime in newest if runtime.lives_here), newest), None)
-
     @property
     def is_behind(self) -> bool:
         """Whether Redis did not take the last heartbeat or write of this process's instance: jobs run on, unseen. False without one."""
-        return self._runtime is not None and self._runtime.is_behind
+        runtime = self._runtimes.asked
+        return runtime is not None and runtime.is_behind
 
     # a worker whose settings name our hooks
 
@@ -225,11 +204,7 @@ class Tracker:
 
     async def aclose(self) -> None:
         """Close what this tracker has opened. A shared client stays open, and so does the instance of a worker in other threads."""
-        for runtime in list(self._runtimes):
-            if runtime.is_here:
-                await runtime.stop()
-            if not runtime.is_running:
-                self._left(runtime)
+        await self._runtimes.stop_here()
         with self._sync_lock:
             sync, self._sync = self._sync, None
         if sync is not None:
@@ -249,7 +224,7 @@ class Tracker:
         check_argument_texts("register", queue=queue)
         check_argument_names("register", functions=functions if functions is not None else ())
         check_argument_whole("register", least=1, concurrency=concurrency)
-        running = next((runtime for runtime in self._runtimes if runtime.is_running), None)
+        running = self._runtimes.running
         if running is not None:
             raise TrackerError(f"this tracker runs instance {running.instance_id} already: make another Tracker for another instance")
         footing = self.footing
@@ -275,7 +250,7 @@ class Tracker:
         check_argument_texts("track", job_id=str(job_id), function=function, queue=queue)
         check_argument_whole("track", least=0, job_try=job_try)
         check_argument_seconds("track", timeout=timeout)
-        runtime = self._runtime
+        runtime = self._runtimes.asked
         if runtime is None or not runtime.is_running:
             raise TrackerError("track() needs an instance: write it inside `async with tracker.register(...)`")
         run = runtime.start_run(
@@ -335,7 +310,7 @@ class Tracker:
         check_argument_whole("instances", least=1, limit=limit)
         check_argument_texts("instances", after=after)
         if count:
-            _refuse_page("instances", limit, after)
+            check_nothing_beside_count("instances", limit, after)
             return await self._ask(lambda queries: queries.count_instances())
         return await self._ask(lambda queries: queries.instances(limit=limit, after=after))
 
@@ -373,9 +348,9 @@ class Tracker:
         how many jobs Redis lists and reads none; of a function it reads all. Raises ConfigError for what is no such argument.
         """
         check_argument_whole("jobs", least=1, limit=limit)
-        _check_place("jobs", after)
+        check_argument_place("jobs", after)
         if count:
-            _refuse_page("jobs", limit, after)
+            check_nothing_beside_count("jobs", limit, after)
             if function is None:
                 return await self._ask(lambda queries: queries.count_jobs(instance_id))
             return len(await self._ask(lambda queries: queries.jobs(instance_id, function)))
@@ -402,9 +377,9 @@ class Tracker:
         sweep has declared dead. Raises ConfigError for what is no such argument.
         """
         check_argument_whole("orphans", least=1, limit=limit)
-        _check_place("orphans", after)
+        check_argument_place("orphans", after)
         if count:
-            _refuse_page("orphans", limit, after)
+            check_nothing_beside_count("orphans", limit, after)
             return await self._ask(lambda queries: queries.count_orphans())
         return await self._ask(lambda queries: queries.orphans(limit=limit, after=after))
 
@@ -463,14 +438,7 @@ class Tracker:
         listed = await self._access.asked(lambda client: Reading(Namespace(client, self.namespace)).queues())
         if listed is None:
             listed = [stored.description for stored in await self.stored_instances()]
-        depths: list[QueueDepth] = []
-        for library, described in _by_library(listed):
-            depths += await self._depths(library, described)
-        return depths
-
-    async def _depths(self, library: str, described: Sequence[Description]) -> list[QueueDepth]:
-        adapter = self._registry.adapter(library)
-        return await adapter.queues(described) if adapter is not None else []
+        return await self._depths.of(listed)
 
     async def measures(self, *, queues_within: float = 1.0) -> Measures:
         """Count everything there is, in three round trips, and two for the queues of each worker library: what metrics are made of.
@@ -480,18 +448,7 @@ class Tracker:
         Raises StorageError when the tracker's own Redis refuses or is away.
         """
         measures, stored = await self._ask(lambda queries: queries.measures())
-        now = time.monotonic()
-        self._worked_on |= dict.fromkeys((queues for item in stored if (queues := encode_queues(item.description))), now)
-        self._worked_on = {queues: at for queues, at in self._worked_on.items() if now - at < _QUEUES_REMEMBERED}
-        depths: list[QueueDepth] = []
-        unread: list[str] = []
-        for library, described in _by_library(item for item in map(decode_queues, self._worked_on) if item is not None):
-            try:
-                async with asyncio.timeout(queues_within):
-                    depths += await self._depths(library, described)
-            except (StorageError, TimeoutError) as exc:
-                logger.debug("it is not known how full the queues of %s are: %s", library, exc)
-                unread.append(library)
+        depths, unread = await self._depths.of_the_last_day(stored, within=queues_within)
         bounds = tuple(upper_bound_ms(bucket) / 1000.0 for bucket in BOUNDS)
         return dataclasses.replace(measures, queues=tuple(depths), unread=tuple(unread), bounds=bounds)
 
@@ -534,11 +491,9 @@ class Tracker:
         queries = self._queries()
         by_hand = RecoveryByHand(settings=self.settings, store=self._store(), queries=queries, on_event=self._listeners.announce)
         done: list[Recovery] = []
-        for library in sorted({item.description.library for item in stored}):
-            adapter = self._registry.adapter(library)
-            if adapter is not None:
-                await self._registry.check(adapter, stored)
-                done += await (by_hand.plan(adapter) if dry_run else by_hand.recover(adapter))
+        for adapter, _ in self._registry.by_library(item.description for item in stored):
+            await self._registry.check(adapter, stored)
+            done += await (by_hand.plan(adapter) if dry_run else by_hand.recover(adapter))
         return done
 
     async def retry_quarantined(self, job_id: str) -> bool:
@@ -595,7 +550,8 @@ class Tracker:
 
         One id gives its `Answer`, and raises UnsupportedControl where its library cannot do it; several give a list of answers.
         """
-        arguments = {"cron": _truth("quiet", cron=cron)}
+        check_argument_truth("quiet", cron=cron)
+        arguments = {"cron": cron}
         aim = Aim("quiet", instance_id, queue=queue, everywhere=everywhere)
         if aim.is_standing:
             check_argument_seconds("quiet", stands_for=stands_for)
@@ -665,7 +621,8 @@ class Tracker:
         others of its master; without it, one of several raises UnsupportedControl. The order does not stand.
         """
         aim = Aim("stop", instance_id, queue=queue, everywhere=everywhere)
-        return await self._order(aim, {"group": _truth("stop", group=group)}, wait=wait, by=by)
+        check_argument_truth("stop", group=group)
+        return await self._order(aim, {"group": group}, wait=wait, by=by)
 
     async def wait_until_idle(self, instance_id: str | Ids, timeout: float = 50.0) -> list[Answer]:
         """Wait until quiet instances have nothing in hand, for ``timeout`` seconds at most; the answer of each that is not is ``failed``.
@@ -686,12 +643,7 @@ class Tracker:
         """
         check_argument_texts("stacks", instance_id=instance_id, job_id=job_id)
         check_argument_seconds("stacks", wait=wait)
-        beyond = BEYOND_SECONDS if wait is None else wait
-        arguments = {"job_id": job_id} if job_id is not None else {}
-        (answer,) = await self._control(by).ask([instance_id], "stacks", arguments=arguments, beyond=beyond)
-        if answer.outcome is not OrderOutcome.DONE:
-            raise OrderFailed(f"{instance_id}: {answer.says}", answer.outcome)
-        return read_stacks(f"the answer of {instance_id}", answer.details)
+        return await ask_stacks(self._control(by), instance_id, job_id=job_id, beyond=BEYOND_SECONDS if wait is None else wait)
 
     async def abort(self, job_id: str, wait: float = 10.0, *, by: str | None = None) -> Abort:
         """End the run of a job for good: its function is cancelled, and the job is over. It does not run again.
@@ -706,27 +658,12 @@ class Tracker:
         check_argument_texts("abort", job_id=job_id)
         check_argument_seconds("abort", wait=wait)
         job = await self.job(job_id)
-        meant = Meant(job.instance_id, job.run) if job is not None else None
-        queue = None
-        if meant is None:
-            meant, queue = await self._located(job_id)
-        return await abort(self._control(by), job_id, meant, wait=wait) if meant is not None else refused(job_id, queue=queue)
-
-    async def _located(self, job_id: str) -> tuple[Meant | None, str | None]:
-        """Find the run of a job that is too young to be listed, or else the queue in which it waits."""
-        described: dict[str, list[Description]] = {}
-        for stored in await self.stored_instances():
-            described.setdefault(stored.description.library, []).append(stored.description)
-        for library, descriptions in sorted(described.items()):
-            adapter = self._registry.adapter(library)
-            if isinstance(adapter, LocatesJobs):
-                claim = await adapter.claim_on(job_id)
-                if claim is not None and claim.run is not None:
-                    return Meant(claim.instance_id, claim.run), None
-                queue = await adapter.waits_in(job_id, descriptions)
-                if queue is not None:
-                    return None, queue
-        return None, None
+        if job is not None:
+            return await abort(self._control(by), job_id, Meant(job.instance_id, job.run), wait=wait)
+        located = await self._registry.locate(job_id, [stored.description for stored in await self.stored_instances()])
+        if located.claimed is not None:
+            return await abort(self._control(by), job_id, Meant(*located.claimed), wait=wait)
+        return refused(job_id, queue=located.queue)
 
     async def standing_orders(self) -> list[StandingOrder]:
         """Give the orders that stand for instances that register now."""
@@ -738,25 +675,20 @@ class Tracker:
 
     async def _order(self, aim: Aim, arguments: Mapping[str, Any], *, wait: float | None, by: str | None) -> Answer | list[Answer]:
         check_argument_seconds(aim.order, wait=wait)
-        names = aim.names if aim.names is not None else aim.among(await self.instances())
         beyond = BEYOND_SECONDS if wait is None else wait
-        answers = await self._control(by).ask(names, aim.order, arguments=arguments, beyond=beyond)
-        if not aim.is_one:
-            return answers
-        (answer,) = answers
-        if answer.outcome is OrderOutcome.UNSUPPORTED:
-            raise UnsupportedControl(f"{answer.instance_id}: {answer.says}")
-        return answer
+        return await self._control(by).give(aim, arguments, instances=self.instances, beyond=beyond)
 
     @property
     def is_quiet(self) -> bool:
         """Whether this process's instance was told to take no more jobs, or to stop. A program of its own asks before it takes one."""
-        return self._runtime is not None and self._runtime.duty.is_quiet
+        runtime = self._runtimes.asked
+        return runtime is not None and runtime.duty.is_quiet
 
     @property
     def is_stopping(self) -> bool:
         """Whether this process's instance was told to stop. A program of its own ends then."""
-        return self._runtime is not None and self._runtime.duty.is_stopping
+        runtime = self._runtimes.asked
+        return runtime is not None and runtime.duty.is_stopping
 
     async def wait_quiet(self) -> None:
         """Return when this process's instance is told to take no more jobs; at once where it is. Raises TrackerError without one."""
@@ -771,7 +703,7 @@ class Tracker:
         await self._duty("wait_stopping").stopping.wait()
 
     def _duty(self, method: str) -> Duty:
-        runtime = self._runtime
+        runtime = self._runtimes.asked
         if runtime is None or not runtime.lives_here:
             raise TrackerError(f"{method}() needs an instance in this event loop: write it inside `async with tracker.register(...)`")
         return runtime.duty
@@ -791,29 +723,3 @@ class Tracker:
                 self._sync = self._access.sync_client()
             client = self._sync
         yield SyncNamespace(client, self.namespace)
-
-
-def _check_place(method: str, after: object) -> None:
-    """Refuse what is no place in the order of jobs. Raises WrongArgument."""
-    is_place = isinstance(after, tuple) and len(after) == 2 and all(isinstance(part, str) for part in after)
-    if after is not None and not is_place:
-        raise WrongArgument(f"{method}(after={after!r:.80}): write the last job that you have: after=(job.instance_id, job.job_id)")
-
-
-def _refuse_page(method: str, limit: object, after: object) -> None:
-    if limit is not None or after is not None:
-        raise WrongArgument(f"{method}(count=True) counts all: leave out limit and after")
-
-
-def _truth(method: str, **given: Any) -> bool:
-    (name, value), *_ = given.items()
-    if type(value) is not bool:
-        raise WrongArgument(f"{method}({name}={value!r:.80}): write True or False")
-    return value
-
-
-def _by_library(descriptions: Iterable[Description]) -> list[tuple[str, list[Description]]]:
-    described: dict[str, list[Description]] = {}
-    for description in descriptions:
-        described.setdefault(description.library, []).append(description)
-    return sorted(described.items())

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 
-from async_tracker.config import check_argument_names, check_argument_texts
+from async_tracker.arguments import check_argument_names, check_argument_texts
 from async_tracker.errors import WrongArgument
 from async_tracker.policy import InstanceState
 from async_tracker.records import Instance

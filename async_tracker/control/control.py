@@ -2,12 +2,13 @@
 
 import contextlib
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import anyio
 
+from async_tracker.control.aim import Aim
 from async_tracker.control.orders import (
     BEYOND_SECONDS,
     Done,
@@ -19,9 +20,9 @@ from async_tracker.control.orders import (
     scope_of,
     standing_order,
 )
-from async_tracker.errors import StorageError
+from async_tracker.errors import StorageError, UnsupportedControl
 from async_tracker.events.encoding import encode_event
-from async_tracker.records import Answer, OrderOutcome, StandingOrder
+from async_tracker.records import Answer, Instance, OrderOutcome, StandingOrder
 from async_tracker.store.commands import Store
 from async_tracker.store.writes import OrderToPlace
 
@@ -85,6 +86,27 @@ class Control:
                 with anyio.CancelScope(shield=True):
                     await self._take_back(orders, list(ends), answers, _CALLER_LEFT)
         return [answers[name] for name in instance_ids]
+
+    async def give(
+        self,
+        aim: Aim,
+        arguments: Mapping[str, Any],
+        *,
+        instances: Callable[[], Awaitable[Iterable[Instance]]],
+        beyond: float = BEYOND_SECONDS,
+    ) -> Answer | list[Answer]:
+        """Give an order to those whom it is for; ``instances`` is asked who is there where no ids were given.
+
+        Returns one answer where one id was given, and raises UnsupportedControl where its library cannot do it; otherwise all answers.
+        """
+        names = aim.names if aim.names is not None else aim.among(await instances())
+        answers = await self.ask(names, aim.order, arguments=arguments, beyond=beyond)
+        if not aim.is_one:
+            return answers
+        (answer,) = answers
+        if answer.outcome is OrderOutcome.UNSUPPORTED:
+            raise UnsupportedControl(f"{answer.instance_id}: {answer.says}")
+        return answer
 
     async def stand(self, kind: str, *, queue: str | None, seconds: float, arguments: Mapping[str, Any]) -> None:
         """Have an order stand for so many seconds, for the workers of a queue or for all: who registers meanwhile begins with it."""

@@ -15,7 +15,7 @@ from async_tracker.integrations.known import redis_argument, redis_variable
 from async_tracker.integrations.rights import Rights
 from async_tracker.namespace import Namespace
 from async_tracker.policy import NO_LIBRARY
-from async_tracker.recovery.adapter import Adapter
+from async_tracker.recovery.adapter import Adapter, LocatesJobs
 from async_tracker.store.instance_record import Description, StoredInstance
 
 MakeAdapter = Callable[[Any, Callable[[str], bytes]], Adapter]
@@ -104,6 +104,15 @@ class Library:
     """For a library whose workers are tracked by `Tracker.install`."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Located:
+    """Where a job is: claimed by a run, or waiting in a queue. Both are None where that is not known."""
+
+    claimed: tuple[str, str] | None = None
+    """The instance that has claimed it, and its run."""
+    queue: str | None = None
+
+
 def has_claims(library: str) -> bool:
     """Tell whether workers that say this of themselves belong to a worker library, known here or not.
 
@@ -185,6 +194,25 @@ class Registry:
         client = self.client_apart(name) if self.is_apart(name) else self._own_client(library) or self._access.client()
         return library.make_adapter(client, Namespace(client, self._namespace).full_key)
 
+    def by_library(self, described: Iterable[Description]) -> list[tuple[Adapter, list[Description]]]:
+        """Sort instances by their libraries, and give the adapter of each; those of libraries that are not known here are left out."""
+        found: dict[str, list[Description]] = {}
+        for description in described:
+            found.setdefault(description.library, []).append(description)
+        return [(adapter, found[name]) for name in sorted(found) if (adapter := self.adapter(name)) is not None]
+
+    async def locate(self, job_id: str, described: Iterable[Description]) -> Located:
+        """Find the run of a job that is too young to be listed, or else the queue of these instances in which it waits."""
+        for adapter, of_library in self.by_library(described):
+            if isinstance(adapter, LocatesJobs):
+                claim = await adapter.claim_on(job_id)
+                if claim is not None and claim.run is not None:
+                    return Located(claimed=(claim.instance_id, claim.run))
+                queue = await adapter.waits_in(job_id, of_library)
+                if queue is not None:
+                    return Located(queue=queue)
+        return Located()
+
     def _own_client(self, library: Library) -> Any:
         own = library.own_client()
         return self._access.fit(own) if own is not None else None
@@ -211,9 +239,9 @@ class Registry:
             )
 
     def sharing(self, instances: Iterable[StoredInstance]) -> list[tuple[str, ...]]:
-        """Give the groups of instances whose claims cannot be told apart: none of a group is recovered while another of it lives.
+        """Give the groups of instances whose claims cannot be distinguished: none of a group is recovered while another of it lives.
 
-        Instances of one process die together, so they need not be told apart.
+        Instances of one process die together, so theirs need not be distinguished.
         """
         groups: list[list[StoredInstance]] = []
         for stored in instances:

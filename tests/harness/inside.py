@@ -8,12 +8,12 @@ from tests.harness.wait import wait_until
 
 def has_runtime(tracker: Tracker) -> bool:
     """Tell whether an instance of this tracker runs in this process."""
-    return tracker._runtime is not None and tracker._runtime.is_running
+    return tracker._runtimes.asked is not None and tracker._runtimes.asked.is_running
 
 
 def runtime_of(tracker: Tracker) -> Runtime:
     """Give what runs for the tracker's instance; fails where none is registered."""
-    runtime = tracker._runtime
+    runtime = tracker._runtimes.asked
     assert runtime is not None, "the tracker has no instance in this process"
     return runtime
 

@@ -124,7 +124,7 @@ async def test_a_loop_that_fails_is_told_with_the_heartbeat_and_shown_until_it_d
 async def test_a_defect_in_a_loop_is_logged_once_and_told_while_it_lasts(make_tracker, monkeypatch, caplog):
     tracker: Tracker = make_tracker(**QUICK)
     async with tracker.register():
-        runtime = tracker._runtime
+        runtime = tracker._runtimes.asked
         assert runtime is not None
 
         async def broken(*arguments: object, **options: object) -> None:

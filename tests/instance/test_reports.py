@@ -192,8 +192,8 @@ def test_one_bad_value_does_not_keep_an_instance_from_being_known(field, odd):
 
 async def test_ids_and_names_that_an_integration_hands_over_are_made_text(tracker):
     async with tracker.register():
-        run = tracker._runtime.start_run(7, function=["send"], queue=Unspeakable(), due_at_ms="soon")
+        run = tracker._runtimes.asked.start_run(7, function=["send"], queue=Unspeakable(), due_at_ms="soon")
         found = await wait_until(lambda: tracker.job("7"), description="the run is written")
         assert (found.function, found.queue) == ("['send']", None)
-        tracker._runtime.finish_run(run, "succeeded")
+        tracker._runtimes.asked.finish_run(run, "succeeded")
     assert (await tracker.stats("['send']")).succeeded == 1

@@ -205,7 +205,7 @@ async def test_a_redis_of_its_own_holds_the_tracking_and_the_jobs_stay_where_the
 
 
 async def test_options_win_over_the_same_part_of_the_url(load: Callable[..., Any]):
-    tracker: Tracker = load(README, "own_redis.py").tracker
+    tracker: Tracker = load("docs/redis.md", "own_redis.py").tracker
     async with tracker.redis() as r:
         options = r.redis.connection_pool.connection_kwargs
         assert {name: options[name] for name in ("host", "db", "socket_timeout")} == {"host": "tracker-redis", "db": 2, "socket_timeout": 5}

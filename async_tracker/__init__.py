@@ -8,7 +8,7 @@
     class WorkerSettings:
         functions = [send_email]
 
-Importing starts nothing, reads no environment and loads nothing but what is asked for: ``async-tracker --help`` needs no Redis client.
+Importing starts nothing, reads no environment and loads only what is asked for: ``async-tracker --help`` needs no Redis client.
 """
 
 from importlib import import_module as _import_module

@@ -1,6 +1,6 @@
 """``async-tracker``: the tracker from a shell.
 
-Nothing is loaded here but what the entry point needs: a question for help must not wait for a Redis client.
+Only what the entry point needs is loaded here: a question for help must not wait for a Redis client.
 """
 
 import sys

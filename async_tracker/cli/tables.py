@@ -74,7 +74,7 @@ def _styled(cell: str) -> Text:
 
 
 def _width_of_columns(table: Table) -> int:
-    """Tell how wide a terminal must be: all columns whole, but the last one may be folded."""
+    """Tell how wide a terminal must be: all columns whole, except the last one, which may be folded."""
     widths = [max(cell_len(line[i]) for line in (table.columns, *table.rows)) for i in range(len(table.columns))]
     return sum(widths[:-1]) + min(widths[-1], _LAST_COLUMN) + _GAP * len(widths)
 

@@ -192,4 +192,9 @@ def leads_elsewhere(exc: StorageError) -> bool:
 
 def is_of_wrong_type(exc: BaseException) -> bool:
     """Tell whether a command was refused because a key is of another type, so that it hit this key and says nothing of others."""
-    return isinstance(exc, StorageError) and isinstance(exc.__cause__, ResponseError) and "WRONGTYPE" in str(exc.__cause__)
+    return isinstance(exc, StorageError) and refused_by_type(exc.__cause__)
+
+
+def refused_by_type(reply: Any) -> bool:
+    """Tell whether a reply of `call_many` is the server's refusal because a key is of another type."""
+    return isinstance(reply, ResponseError) and "WRONGTYPE" in str(reply)

@@ -24,8 +24,8 @@ EVENT_TYPES = (
     "deployed",
     "gap",
 )
-"""``on()`` and the stream know these. ``recovered`` covers a delayed recovery: its delay is in the details. ``gap`` is told to those who
-follow the stream, and to no one else: events that they have not seen are gone from it."""
+"""``on()`` and the stream know these. ``recovered`` covers a delayed recovery: its delay is in the details. ``gap`` is told
+only to those who follow the stream: events that they have not seen are gone from it."""
 
 EVENT_ID = re.compile(r"\d{1,20}(-\d{1,20})?")
 """What the id of an event looks like: ms of the server's clock, and a number among those of one ms."""

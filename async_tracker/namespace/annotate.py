@@ -2,7 +2,7 @@
 
 redis-py types a command as ``Union[Awaitable[int], int]``, because one method serves both kinds of clients; ``await`` of that is an
 error under ``mypy --strict``. Here each kind has its own: the names and parameters are redis-py's (run this with the newest), a reply is
-what it is in every version and protocol, or Any. Without a stub nothing changes but what a type checker says.
+what it is in every version and protocol, or Any. A stub changes only what a type checker says.
 """
 
 import ast

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from async_tracker.clock import ServerClock
-from async_tracker.connections.calls import ScriptCall, call, call_many, raised, refusal, refused, run_script, run_scripts
+from async_tracker.connections.calls import ScriptCall, call, call_many, raised, refusal, refused_by_type, run_script, run_scripts
 from async_tracker.connections.replies import Argument, pairs, text
 from async_tracker.errors import StorageError
 from async_tracker.store import keys
@@ -287,7 +287,7 @@ class Store:
     async def standing(self) -> tuple[int, dict[str, str]]:
         """Read the standing orders by their scopes, those that are over among them, and the server's time in ms."""
         now, stored = await call_many(self.redis, [("TIME",), ("HGETALL", keys.STANDING)])
-        if refused(stored) and "WRONGTYPE" in str(stored):  # another program's key of that name holds no order
+        if refused_by_type(stored):  # another program's key of that name holds no order
             stored = None
         (seconds, micros), stored = raised([now, stored])
         return int(seconds) * 1000 + int(micros) // 1000, pairs(stored)

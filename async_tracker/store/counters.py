@@ -16,7 +16,7 @@ OTHER = "(other)"
 """What stands for the functions beyond those."""
 
 NAME_LENGTH = 120
-"""Characters of a function's or a queue's name that stand in the history; a longer one is cut, and told apart by a digest."""
+"""Characters of a function's or a queue's name that stand in the history; a longer one is cut, and ends in a digest."""
 
 RUN, WAIT = "r", "w"
 """How the buckets of run time and of queue wait are called in a minute: ``r12`` is bucket 12, ``rmax`` the longest in ms."""
@@ -90,7 +90,7 @@ def counted_name(function: str | None, queue: str | None) -> str:
 
 
 def short_name(name: str | None) -> str | None:
-    """Give a name as it stands in the history: a long one is cut, and told apart by a digest at its end."""
+    """Give a name as it stands in the history: a long one is cut, and ends in a digest of the whole."""
     if name is None or len(name) <= NAME_LENGTH:
         return name
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]

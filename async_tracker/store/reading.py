@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, TypeVar
 
-from async_tracker.connections.calls import ScriptCall, call, call_many, load_script, raised, refused, run_scripts
+from async_tracker.connections.calls import ScriptCall, call, call_many, load_script, raised, refused, refused_by_type, run_scripts
 from async_tracker.connections.replies import Argument, hash_of, members_of, pairs, scores_of, text
 from async_tracker.errors import CorruptRecord, StorageError
 from async_tracker.store import keys
@@ -310,7 +310,7 @@ class Reading:
             ]
         )
         names = dict.fromkeys(map(text, chain(*raised([registered, dead]))))
-        raised([reply for reply in index if not (refused(reply) and "WRONGTYPE" in str(reply))])
+        raised([reply for reply in index if not refused_by_type(reply)])
         stats, series, quarantined = (reply if not refused(reply) else None for reply in index)
         return list(names), TotalsIndex(
             stats=pairs(stats) if stats is not None else {},
@@ -415,7 +415,7 @@ class Reading:
             asked += [("HGET", key, "") for key in hashes]
         asked += [("HGET", key(ref), "") for ref in refs for key in (keys.recoveries, keys.quarantined)]
         replies = await self._ask(asked)
-        return [str(command[1]) for command, reply in zip(asked, replies, strict=True) if refused(reply) and "WRONGTYPE" in str(reply)]
+        return [str(command[1]) for command, reply in zip(asked, replies, strict=True) if refused_by_type(reply)]
 
     def _runs_calls(self, job_ids: Sequence[str]) -> list[Command]:
         return [("MGET", *map(keys.job, part)) for part in _parts(job_ids, self._records_at_once)]
@@ -436,7 +436,7 @@ def stored_run(raw: bytes) -> StoredRun | None:
 
 
 def _new_word() -> str:
-    """Make a word of which no one could know before it was asked with, so that it stands in nothing that is joined with it."""
+    """Make a word by chance, for one question: so that it stands in nothing that is joined with it."""
     return secrets.token_hex(4)
 
 

@@ -32,7 +32,7 @@ class RunRecord:
     job_id: str
     instance_id: str
     token: str
-    """What tells this run from every other one of the same job."""
+    """What distinguishes this run from every other one of the same job."""
     job_try: int = 1
     function: str | None = None
     queue: str | None = None

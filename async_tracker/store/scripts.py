@@ -50,9 +50,6 @@ STATS_SECONDS = 30 * 86_400
 
 MINUTE_MS = 60_000
 
-MINUTES_SECONDS = 25 * 3_600
-"""For how long minutes are kept once their hour is rolled up: a day, and the hour that was not over yet."""
-
 HOURS_SECONDS = 31 * 86_400
 """For how long what was counted in an hour is kept: 30 days, and the day that is not over yet; and minutes that are in no hour yet."""
 

@@ -93,15 +93,6 @@ def _cut(stacks: Stacks, *, limit: int, threads: int, groups: int, ids: int, is_
     return f"left out, to stay under {limit // 1000} kB: {', '.join(parts)}. Ask for one job to see it whole" if parts else ""
 
 
-def decode_stacks(key: str, raw: str | bytes) -> Stacks:
-    """Read what `encode_stacks` wrote. Raises CorruptRecord for anything else."""
-    try:
-        stored = json.loads(raw)
-    except (ValueError, RecursionError) as exc:
-        raise CorruptRecord(key, f"no stacks that this version can read: {exc}") from exc
-    return read_stacks(key, stored)
-
-
 def read_stacks(key: str, stored: Any) -> Stacks:
     """Read the JSON of what `encode_stacks` wrote. Raises CorruptRecord for anything else."""
     try:

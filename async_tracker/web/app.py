@@ -223,7 +223,7 @@ class Page:
         return Response(self._openapi, media_type="application/json", headers={"cache-control": "no-store"})
 
     async def _health(self, request: Request, path: str) -> Response:
-        """Say one word, to anybody: this process answers; and for ``/readyz`` so does Redis."""
+        """Say one word, with or without a token: this process answers; and for ``/readyz`` so does Redis."""
         if request.method not in ("GET", "HEAD"):
             raise Problem(405, "method_not_allowed", "this address takes GET, HEAD", headers={"allow": "GET, HEAD"})
         word, status = "ok", 200

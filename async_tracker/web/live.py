@@ -1,7 +1,7 @@
 """The live stream: one loop reads for all viewers, and each is sent what has changed since its last message.
 
 Nothing is queued for a viewer. It is sent the last few changes of its screens, or the whole picture where it was away for
-longer; so a slow one costs nothing but its connection, and is dropped where that does not move.
+longer; so a slow one costs only its connection, and is dropped where that does not move.
 """
 
 import asyncio

@@ -57,7 +57,7 @@ async def test_a_pill_is_quarantined_its_neighbours_succeed_and_its_awaiter_is_t
     await fleet.close()
 
 
-async def test_a_pill_that_dies_where_nobody_recovers_is_listed_and_can_be_recovered_by_hand(fleet: Fleet):
+async def test_a_pill_that_dies_where_no_worker_recovers_is_listed_and_can_be_recovered_by_hand(fleet: Fleet):
     """It dies in its first statement, so that nothing but its claim knows of it. Allowed: lost 0."""
     await fleet.start_ready(2, tracker=WATCHING, worker={"max_tries": 20})
     await fleet.pool.enqueue_job("pill", _job_id="pill")
@@ -73,7 +73,7 @@ async def test_a_pill_that_dies_where_nobody_recovers_is_listed_and_can_be_recov
     await fleet.close()
 
 
-async def test_who_only_tracks_buries_nobody_before_whoever_recovers_has_counted_the_death(fleet: Fleet):
+async def test_who_only_tracks_buries_no_instance_before_its_death_is_counted(fleet: Fleet):
     """The one that recovers stands still until the others have judged and looked. Allowed: lost 0."""
     await fleet.start_ready(tracker=WATCHING, worker={"queue_name": "elsewhere"})
     await fleet.start_ready(tracker=SWIFT)

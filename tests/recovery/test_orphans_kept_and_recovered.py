@@ -84,7 +84,9 @@ async def test_a_sweep_that_runs_out_of_time_leaves_the_rest_to_the_next_and_jud
     assert (await scene.store.observe("")).dead == {}
 
 
-async def test_who_only_watches_buries_nobody_whose_claims_stand_and_whoever_recovers_counts_the_death(scene: Scene, observer: Tracker):
+async def test_who_only_watches_buries_no_instance_whose_claims_stand_and_the_one_that_recovers_counts_the_death(
+    scene: Scene, observer: Tracker
+):
     await scene.holds("killed", ["42"])
     watching = scene.sweeper(recover=False)
     for _ in range(3):
@@ -99,7 +101,7 @@ async def test_who_only_watches_buries_nobody_whose_claims_stand_and_whoever_rec
 
 
 @pytest.mark.parametrize("recorded", [True, False])
-async def test_an_orphan_that_nobody_recovers_is_told_once_and_its_recovery_does_not_tell_it_again(
+async def test_an_orphan_that_no_worker_recovers_is_told_once_and_its_recovery_does_not_tell_it_again(
     scene: Scene, observer: Tracker, recorded: bool
 ):
     await scene.holds("killed", ["42"], recorded=recorded)
@@ -129,7 +131,7 @@ async def test_a_job_that_was_claimed_and_never_started_is_given_back_and_no_dea
     assert (await scene.store.observe("")).dead == {}
 
 
-async def test_what_nobody_recovers_within_the_window_is_forgotten(scene: Scene, redis_client: Any, namespace: str):
+async def test_what_no_worker_recovers_within_the_window_is_forgotten(scene: Scene, redis_client: Any, namespace: str):
     await scene.holds("killed", ["42"])
     watching = scene.sweeper(recover=False)
     await watching.sweep(scene.run_id)

@@ -13,7 +13,7 @@ def find_worker(ctx: Any, *, known: Collection[Any] = ()) -> Found:
     """Find the arq worker whose ``ctx`` this is, and the task that runs its ``main``; None, None where there is none in sight.
 
     Looked for in the frames that have led to this call, the nearest first, then in those of the other tasks of this loop: a hook may
-    be called through `asyncio.wait_for`, or from a task of its own. Workers that were given one dict as their ctx are told apart by
+    be called through `asyncio.wait_for`, or from a task of its own. Workers that were given one dict as their ctx are distinguished by
     being nearer, or else by not being among those that are ``known``; where they cannot be, none is found.
     """
     for frame in _frames_above():

@@ -49,7 +49,7 @@ def rights(described: Sequence[Description], *, queue: str | None, full_key: Cal
     """Give what recovery needs for the queue of one of these workers, where there is none for the one that is named, else for arq's own.
 
     A user may be allowed only the queues that its workers use. A worker tells those of arq in ``queues`` where its ``queue`` is
-    but what people call it.
+    only what people call it.
     """
     own_queue = next((name for item in described for name in (*item.queues, item.queue) if name), queue or DEFAULT_QUEUE)
     job_id = f"async-tracker-doctor-{secrets.token_hex(8)}"

@@ -21,7 +21,7 @@ DUE_AT = "async_tracker_due_at"
 class DramatiqRun(Run):
     """One run between its hooks, all of which run in the same thread.
 
-    Made for every message, and most are gone before anybody looks at them: what only a record needs is read off the message then.
+    Made for every message, and most are gone before the journal reads them: what only a record needs is read off the message then.
     """
 
     library: str = LIBRARY

@@ -1,9 +1,11 @@
--- Read what has changed since a sweeper last looked, and which instances need a closer look: what costs grows with that, not with the fleet.
+-- Read what has changed since a sweeper last looked, and which instances need a closer look: the cost grows with these, not with
+-- the fleet.
 -- KEYS: instances, changed, gone, watchdogs, dead, server
--- ARGV: run id of the server, '' when it cannot be known; lifetime of the note of the server in s; after how many ms it is renewed; when the sweeper last looked in ms;
---       after how many ms without a heartbeat an instance is late; for how many ms changes are kept
+-- ARGV: run id of the server, '' when it cannot be known; lifetime of the note of the server in s; after how many ms it is renewed;
+--       when the sweeper last looked in ms; after how many ms without a heartbeat an instance is late; for how many ms changes are kept
 -- Returns: {now in ms, noted run id of the server, since when in ms it is this one or -1, number of instances, 1 when all changes since
---           then are known, else 0, ids that changed, ids that are late, ids that are marked gone, ids whose watchdog spoke, dead with scores}
+--           then are known, else 0, ids that changed, ids that are late, ids that are marked gone, ids whose watchdog spoke,
+--           dead with scores}
 local instances, changed, gone, watchdogs, dead, server = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local run_id, server_seconds, renewed_after_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local since, late_ms, kept_ms = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])

@@ -344,7 +344,7 @@ async def wait_for_end_of(jobs):
         await result_of(queued)
 
 
-async def test_a_redis_that_answers_nobody_holds_up_no_hook_and_costs_no_job(tracker, observer, run_worker, pool, wire, caplog):
+async def test_a_redis_that_answers_no_client_holds_up_no_hook_and_costs_no_job(tracker, observer, run_worker, pool, wire, caplog):
     """arq waits for as long as Redis does not answer; what it goes on with then is as it was."""
     company = Company()
     worker = await run_worker(company.settings(tracker.install), url=wire.url)
@@ -357,7 +357,7 @@ async def test_a_redis_that_answers_nobody_holds_up_no_hook_and_costs_no_job(tra
     await assert_all_is_well(tracker, observer, worker, company, jobs, held)
 
 
-async def test_a_redis_that_answers_everybody_late_holds_up_no_hook_and_costs_no_job(tracker, observer, run_worker, pool, wire):
+async def test_a_redis_that_answers_every_client_late_holds_up_no_hook_and_costs_no_job(tracker, observer, run_worker, pool, wire):
     company = Company()
     worker = await run_worker(company.settings(tracker.install), url=wire.url)
     held = await pool.enqueue_job("hold")

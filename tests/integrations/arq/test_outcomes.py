@@ -149,7 +149,7 @@ async def test_what_a_job_raises_is_what_arq_takes_it_for_subclasses_included(
 
 
 @pytest.mark.parametrize("allow_abort_jobs", [True, False])
-async def test_who_is_cancelled_by_somebody_else_is_not_aborted(tracker, observer, run_worker, pool, allow_abort_jobs):
+async def test_who_is_cancelled_by_other_code_is_not_aborted(tracker, observer, run_worker, pool, allow_abort_jobs):
     async def cancel_own_task(ctx):
         if ctx["job_try"] == 1:
             task = asyncio.current_task()

@@ -85,7 +85,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("order", [("json", "pickle"), ("pickle", "json")])
 @pytest.mark.parametrize("dying", ["json", "pickle"])
-async def test_whoever_awaits_a_quarantined_job_reads_its_error_whichever_settings_were_installed_last(
+async def test_the_caller_who_awaits_a_quarantined_job_reads_its_error_whichever_settings_were_installed_last(
     make_tracker, observer, redis_client, redis_url, namespace, run_worker, order, dying
 ):
     """The worker that recovers is of other settings than the one that died, and of the same module."""

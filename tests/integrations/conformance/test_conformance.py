@@ -111,7 +111,7 @@ async def test_a_suspended_worker_keeps_its_job(stage: Stage):
     await stage.close()
 
 
-async def test_what_a_killed_worker_ran_is_an_orphan_where_nobody_recovers(stage: Stage):
+async def test_what_a_killed_worker_ran_is_an_orphan_where_no_worker_recovers(stage: Stage):
     await stage.start_ready(2, recover=False)
     job_id = await stage.send("hold", 2.0, must=False)
     job = await stage.in_flight(job_id)

@@ -42,8 +42,8 @@ RESULT_MS = 3_600_000
 """For how long a quarantined job's failed result is kept: arq's own default."""
 
 KEPT_MS = 604_800_000
-"""For how long it is remembered that a job was quarantined, or retried after that. Until its quarantine is written down that is
-all that is left of the job, and who would write it down may not be back before the weekend is over."""
+"""For how long it is remembered that a job was quarantined, or retried after that. Until the quarantine is recorded, this receipt is the
+only copy of the job. Seven days, so that it survives a weekend without workers."""
 
 RETRY_MS = 88_400_000
 """For how long arq remembers how often it has tried a job, since the last try."""

@@ -32,7 +32,7 @@ class ArqRun(Run):
     claim: str
     """The instance id and the token of this run, as arq's claim has them."""
     learn: "Callable[[ArqRun], None]"
-    """Who reads them."""
+    """Reads them."""
     went_well: bool = False
     """The wrapped function has returned."""
     ending: Ending | None = None

@@ -87,9 +87,9 @@ class Jobs:
         self.is_open = False
         self._new: dict[Run, Run] = {}
         self._unfinished: dict[ArqRun, None] = {}
+        """The runs that were taken in and whose task arq had not finished when it was last looked at."""
         self.interrupted: list[ArqRun] = []
         """Runs whose task ended before arq is known to have given the claim back, which Redis may have done all the same."""
-        """The runs that were taken in and whose task arq had not finished when it was last looked at."""
 
     def open(
         self,

@@ -32,8 +32,8 @@ RECEIPT_MS = 86_400_000
 """For how long a release is remembered, so that a sweeper that died after it is not asked to do it twice."""
 
 KEPT_MS = 604_800_000
-"""For how long it is remembered that a message was quarantined, or retried after that. Until its quarantine is written down that
-is all that is left of the message, and who would write it down may not be back before the weekend is over."""
+"""For how long it is remembered that a message was quarantined, or retried after that. Until the quarantine is recorded, this receipt is
+the only copy of the message. Seven days, so that it survives a weekend without workers."""
 
 
 class DramatiqAdapter:

@@ -28,6 +28,21 @@ class InstanceState(StrEnum):
     DEAD = "dead"
 
 
+STALLED = (InstanceState.STALLED_BLOCKED, InstanceState.STALLED_SILENT)
+"""The states in which an instance does not run its event loop, and is not taken for dead."""
+
+
+def takes_jobs(state: str) -> bool:
+    """Tell whether an instance in this state is a worker of its queues, and its slots are capacity.
+
+    A loop that is blocked comes back; an instance that drains, is quiet or silent takes no jobs.
+
+    >>> [state.value for state in InstanceState if takes_jobs(state)], takes_jobs("quiet")
+    (['alive', 'stalled_blocked'], False)
+    """
+    return state in (InstanceState.ALIVE, InstanceState.STALLED_BLOCKED)
+
+
 class Connection(StrEnum):
     """What the server says of the connections that an instance has registered."""
 

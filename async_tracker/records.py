@@ -272,6 +272,9 @@ class Snapshot:
 ENDINGS = ("succeeded", "failed", "retried", "cancelled", "timed_out", "aborted", "ended")
 """How a run can end. ``ended``: it ended, and how cannot be known."""
 
+NOT_WELL = tuple(name for name in ENDINGS if name not in ("succeeded", "ended"))
+"""How a run can end otherwise than well, as far as is known."""
+
 OUTCOMES = (*ENDINGS, "orphaned", "recovered")
 """What can become of a run that has started: it ends, or it is left by a dead instance, and then given back.
 

@@ -18,10 +18,7 @@ from async_tracker.cli.tables import Table, show
 from async_tracker.cli.target import Target
 from async_tracker.cli.wording import clock_time, remark, say_document, shown
 from async_tracker.queries.wording import counted, duration
-from async_tracker.records import ENDINGS, OUTCOMES, Deploy, History, HistoryPoint
-
-NOT_WELL = tuple(name for name in ENDINGS if name not in ("succeeded", "ended"))
-"""How a run can end otherwise than well, as far as is known."""
+from async_tracker.records import ENDINGS, NOT_WELL, OUTCOMES, Deploy, History, HistoryPoint
 
 _STEPS = (60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 10_800, 21_600, 43_200, 86_400)
 _COLUMNS = 72

@@ -16,7 +16,7 @@ from async_tracker.connections.replies import REPLICA
 from async_tracker.errors import StorageError
 from async_tracker.integrations.known import redis_option
 from async_tracker.queries.wording import counted, duration, matching, standing_remark
-from async_tracker.records import ENDINGS, OUTCOMES, FunctionStats, Instance, Job, Orphan, QueueDepth
+from async_tracker.records import ENDINGS, NOT_WELL, OUTCOMES, FunctionStats, Instance, Job, Orphan, QueueDepth
 from async_tracker.tracker import Tracker
 
 _QUEUES_TIMEOUT = 5.0
@@ -253,7 +253,7 @@ def window_table(functions: Iterable[FunctionStats], window: float) -> Table:
     """Lay out the counters of a window: rates, outcomes that are not well, and percentiles."""
     rows = []
     for item in functions:
-        not_well = sum(getattr(item, name) for name in ENDINGS if name not in ("succeeded", "ended"))
+        not_well = sum(getattr(item, name) for name in NOT_WELL)
         runs = (item.run_time_p50, item.run_time_p95, item.run_time_p99, item.run_time_max)
         waits = (item.queue_wait_p50, item.queue_wait_p95)
         times = [duration(seconds) if seconds is not None else "-" for seconds in (*runs, *waits)]

@@ -19,6 +19,7 @@ from async_tracker.records import QueueDepth
 from async_tracker.store.commands import Store
 from async_tracker.store.instance_record import Description
 from async_tracker.store.reading import Reading
+from async_tracker.store.scripts import HOURS_SECONDS
 
 logger = logging.getLogger("async_tracker")
 
@@ -39,7 +40,7 @@ _MINUTES_IN_REACH = 25 * 60
 """For how long minutes are kept after their hour: a day, and the hour that is running."""
 _LEAST_SECONDS = 3_600
 """For how long they are kept at least once they are rolled up: a question that is being answered may have found them."""
-_SERIES_MINUTES = 31 * 24 * 60
+_SERIES_MINUTES = HOURS_SECONDS // 60
 _STRETCH = 0.1
 """Seconds of packing and rolling up between two sweeps."""
 

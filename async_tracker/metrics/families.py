@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
-from async_tracker.policy import InstanceState
+from async_tracker.policy import InstanceState, takes_jobs
 from async_tracker.records import ENDINGS, Durations, FunctionStats, Instance, Measures
 from async_tracker.store.counters import OTHER, short_name
 
@@ -75,17 +75,6 @@ class Distribution:
 
 Labels = tuple[str, ...]
 Values = dict[Labels, float | Distribution]
-
-
-def takes_jobs(state: str) -> bool:
-    """Tell whether an instance in this state is a worker of its queues, and its slots are capacity.
-
-    A loop that is blocked comes back; an instance that drains, is quiet or silent takes no jobs.
-
-    >>> [state.value for state in InstanceState if takes_jobs(state)], takes_jobs("quiet")
-    (['alive', 'stalled_blocked'], False)
-    """
-    return state in (InstanceState.ALIVE, InstanceState.STALLED_BLOCKED)
 
 
 def label_of(name: str | None) -> str:

@@ -13,7 +13,7 @@ from async_tracker.liveness.evidence import FleetEvidence, live_hosts, weigh
 from async_tracker.liveness.lookout import Lookout, nameless
 from async_tracker.liveness.lookup import find_connections
 from async_tracker.liveness.presence import Presence
-from async_tracker.policy import Connection, InstanceState, Verdict
+from async_tracker.policy import STALLED, Connection, InstanceState, Verdict
 from async_tracker.records import Recovery
 from async_tracker.recovery.adapter import Adapter
 from async_tracker.recovery.leftovers import Leftovers
@@ -25,8 +25,6 @@ from async_tracker.store.reading import Reading
 from async_tracker.store.writes import Judged
 
 logger = logging.getLogger("async_tracker")
-
-_STALLED = (InstanceState.STALLED_BLOCKED, InstanceState.STALLED_SILENT)
 
 _LIST_QUEUES_EVERY_MS = 60_000
 
@@ -184,7 +182,7 @@ class Sweeper:
         return is_declared
 
     async def _note_stall(self, name: str, verdict: Verdict) -> None:
-        if verdict.state not in _STALLED:
+        if verdict.state not in STALLED:
             self._stalled.discard(name)
         elif name not in self._stalled:
             self._stalled.add(name)

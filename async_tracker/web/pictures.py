@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from async_tracker.errors import StorageError
-from async_tracker.policy import InstanceState
+from async_tracker.policy import STALLED, InstanceState, takes_jobs
 from async_tracker.records import Instance
 from async_tracker.web import screens, trends
 from async_tracker.web.readings import Reading, Readings, unserved
@@ -16,7 +16,6 @@ _BUSIEST_MOST = 8
 _JOBS_OF_AN_INSTANCE_MOST = 100
 _EVENTS_OF_ONE_MOST = 20
 _SHORT, _LAST_HOUR, _LAST_DAY = "15m", "1h", "24h"
-_STALLED = (InstanceState.STALLED_BLOCKED, InstanceState.STALLED_SILENT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +56,7 @@ class Pictures:
         facts |= {
             "instances": len(instances),
             "jobs": sum(item.busy for item in instances if item.state != InstanceState.DEAD),
-            "stalled": sum(item.state in _STALLED for item in instances),
+            "stalled": sum(item.state in STALLED for item in instances),
             "quarantined": len(quarantined.value) if quarantined is not None else None,
         }
         outage = self._readings.outage
@@ -110,12 +109,12 @@ class Pictures:
         facts: Row = {
             "states": screens.counted(str(item.state) for item in instances),
             "busy": sum(item.busy for item in live),
-            "slots": sum(item.concurrency or 0 for item in live if item.state in (InstanceState.ALIVE, InstanceState.STALLED_BLOCKED)),
+            "slots": sum(item.concurrency or 0 for item in live if takes_jobs(item.state)),
             "orphans": len(orphans),
             "quarantined": None if quarantined is None else len(quarantined.value),
         }
         lost = {item.instance_id: sum(orphan.instance_id == item.instance_id for orphan in orphans) for item in instances if item.died_at}
-        attention: list[Row] = [_stalled(item) for item in instances if item.state in _STALLED]
+        attention: list[Row] = [_stalled(item) for item in instances if item.state in STALLED]
         attention += [_dead(item, lost.get(item.instance_id, 0)) for item in instances if item.state == InstanceState.DEAD]
         if queues is not None:
             attention += [_unserved(item) for item in unserved(queues.value, instances)]

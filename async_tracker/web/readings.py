@@ -8,7 +8,7 @@ from typing import Any
 
 from async_tracker.doctor.examination import examine
 from async_tracker.errors import StorageError, StorageUnavailable
-from async_tracker.policy import InstanceState
+from async_tracker.policy import takes_jobs
 from async_tracker.records import History, Instance, QueueDepth, Stats
 from async_tracker.tracker import Tracker
 from async_tracker.web.past import Past
@@ -176,10 +176,5 @@ def server_ms(instance: Instance) -> int:
 
 def unserved(queues: list[QueueDepth], instances: list[Instance]) -> list[QueueDepth]:
     """Find the queues that have work which is due, and no instance that could take it."""
-    served = {
-        (item.library, name)
-        for item in instances
-        if item.state in (InstanceState.ALIVE, InstanceState.STALLED_BLOCKED)
-        for name in item.queues
-    }
+    served = {(item.library, name) for item in instances if takes_jobs(item.state) for name in item.queues}
     return [item for item in queues if item.due and (item.library, item.queue) not in served]

@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from async_tracker.policy import InstanceState
+from async_tracker.policy import STALLED, InstanceState, takes_jobs
 from async_tracker.queries.turns import in_turns
 from async_tracker.queries.wording import blocking_line
 from async_tracker.records import (
@@ -35,7 +35,7 @@ _AT_ONCE = 500
 """Rows that are looked at before others on the loop have a turn: about a millisecond."""
 
 Row = dict[str, Any]
-_AGES = re.compile(r",? (?:since|for|until) [\d.]+ s(?: ago)?(?=[ ,;:]|$),?")
+_AGES = re.compile(r",? (?:(?:since|for|until) [\d.]+ s(?: ago)?|[\d.]+ s ago)(?=[ ,;:]|$)")
 
 
 def ms(moment: datetime | None) -> int | None:
@@ -46,12 +46,12 @@ def ms(moment: datetime | None) -> int | None:
 def ageless(reason: str) -> str:
     """Take the ages out of a reason: they change with every look, and a browser counts them itself.
 
-    >>> ageless("its loop is blocked since 14.2 s; the process lives, its watchdog speaks")
-    'its loop is blocked; the process lives, its watchdog speaks'
-    >>> ageless("silent for 61.0 s: longer than 60 s"), ageless("its connection is gone from the server since 1.0 s")
-    ('silent: longer than 60 s', 'its connection is gone from the server')
-    >>> ageless("the server is another one, or was out of sight, until 3.0 s ago: instances are given time to return")
-    'the server is another one, or was out of sight: instances are given time to return'
+    >>> ageless("its event loop has been blocked for 14.2 s; the process is alive, its watchdog thread reports")
+    'its event loop has been blocked; the process is alive, its watchdog thread reports'
+    >>> ageless("no heartbeat for 61.0 s, longer than the limit of 60 s"), ageless("its connection to Redis has been closed for 1.0 s")
+    ('no heartbeat, longer than the limit of 60 s', 'its connection to Redis has been closed')
+    >>> ageless("Redis restarted or failed over 3.0 s ago, and it has not come back yet")
+    'Redis restarted or failed over, and it has not come back yet'
     >>> ageless("heartbeat 0.7 s ago")
     ''
     """
@@ -180,7 +180,7 @@ def function_row(item: FunctionStats, per_minute: Mapping[Any, float]) -> Row:
 def queue_row(item: QueueDepth, instances: Sequence[Instance], *, now_ms: int) -> Row:
     """Say what the table tells of a queue, with who works on it."""
     on_it = [one for one in instances if one.library == item.library and item.queue in one.queues and one.state != InstanceState.DEAD]
-    working = [one for one in on_it if one.state in (InstanceState.ALIVE, InstanceState.STALLED_BLOCKED)]
+    working = [one for one in on_it if takes_jobs(one.state)]
     return {
         "queue": item.queue,
         "library": item.library,
@@ -227,7 +227,7 @@ def _has_queue(wanted: str) -> Test:
 
 
 def _has_state(wanted: str) -> Test:
-    states = {"stalled": (InstanceState.STALLED_BLOCKED, InstanceState.STALLED_SILENT)}.get(wanted, (wanted,))
+    states = {"stalled": STALLED}.get(wanted, (wanted,))
     return lambda item: item.state in states
 
 

@@ -4,14 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from async_tracker.cli.history import NOT_WELL
 from async_tracker.cli.instances import blocked_remark
 from async_tracker.cli.top.reading import Reading
 from async_tracker.cli.top.state import Order, View
 from async_tracker.cli.wording import megabytes, shown
 from async_tracker.policy import InstanceState
 from async_tracker.queries.wording import duration
-from async_tracker.records import FunctionStats, Instance, Job, QueueDepth
+from async_tracker.records import NOT_WELL, FunctionStats, Instance, Job, QueueDepth
 
 _WORST_FIRST = {InstanceState.DEAD: 0, InstanceState.STALLED_SILENT: 1, InstanceState.STALLED_BLOCKED: 2}
 _NOTHING = -1.0

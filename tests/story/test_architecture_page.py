@@ -33,3 +33,14 @@ def test_every_file_that_is_named_exists():
     assert named
     missing = {name for name in named if not (ROOT / name).exists() and not (PACKAGE / name).exists()}
     assert missing == set()
+
+
+def test_the_table_names_every_file_of_its_folders():
+    rows = re.findall(r"^\| `(\w+)/` \| (.*) \|$", (ROOT / PAGE).read_text(), re.MULTILINE)
+    assert rows
+    for folder, files in rows:
+        held = {path.stem for path in (PACKAGE / folder).glob("*.py")} - {"__init__"}
+        held |= {f"{path.parent.name}/" for path in (PACKAGE / folder).glob("*/__init__.py")}
+        named = set(re.findall(r"`(\w+/?)`", files))
+        assert (folder, sorted(held - named)) == (folder, [])
+        assert all((PACKAGE / folder / name).exists() or name in held for name in named), folder

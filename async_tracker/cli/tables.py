@@ -12,7 +12,7 @@ from rich.text import Text
 
 from async_tracker.cli.wording import say
 
-_STYLES = {
+STYLES = {
     "alive": "green",
     "ok": "green",
     "recovered": "green",
@@ -70,7 +70,7 @@ def framed(table: Table) -> RichTable:
 
 
 def _styled(cell: str) -> Text:
-    return Text(cell, style=_STYLES.get(cell, ""), overflow="fold")
+    return Text(cell, style=STYLES.get(cell, ""), overflow="fold")
 
 
 def _width_of_columns(table: Table) -> int:

@@ -18,6 +18,7 @@ from async_tracker.namespace import Namespace
 from async_tracker.policy import InstanceState
 from async_tracker.queries.wording import blocking_line, counted, duration, standing_remark
 from async_tracker.records import Instance, Snapshot
+from async_tracker.recovery.lease import instance_in, lease_name
 from async_tracker.store import keys
 from async_tracker.store.instance_record import Description, StoredInstance
 from async_tracker.store.reading import Reading
@@ -266,13 +267,13 @@ class Examination:
 
     async def _sweeper(self, instances: tuple[Instance, ...]) -> None:
         for library in sorted({item.library for item in instances if item.state is not InstanceState.DEAD and has_claims(item.library)}):
-            holder = await call(self.namespaced, "GET", keys.lease(library))
-            watcher = await call(self.namespaced, "GET", keys.lease(f"{library}-watch"))
+            holder = await call(self.namespaced, "GET", keys.lease(lease_name(library, recovers=True)))
+            watcher = await call(self.namespaced, "GET", keys.lease(lease_name(library, recovers=False)))
             if holder is not None:
-                self._ok(f"sweep, {library}", f"by {text(holder).rsplit(' ', 1)[0]}")
+                self._ok(f"sweep, {library}", f"by {instance_in(text(holder))}")
             elif watcher is not None:
                 remedy = "give at least one worker recover=True; until then run async-tracker recover"
-                says = f"{text(watcher).rsplit(' ', 1)[0]} only watches: no worker recovers orphans"
+                says = f"{instance_in(text(watcher))} only watches: no worker recovers orphans"
                 self._warn(f"sweep, {library}", says, remedy)
             else:
                 self._warn(f"sweep, {library}", "no instance sweeps right now", "ask again in a few seconds: the instances elect one")

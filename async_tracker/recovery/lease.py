@@ -34,6 +34,8 @@ def lease_holder(instance_id: str, connections: Connections) -> LeaseHolder:
     >>> holder = lease_holder("web:1:ab", Connections(server="5f", ids={7: "async-tracker:ab"}))
     >>> holder.run_id, connections_in(holder.text).ids
     ('5f', {7: 'async-tracker:ab'})
+    >>> instance_in(holder.text)
+    'web:1:ab'
     """
     return LeaseHolder(text=f"{instance_id} {connections.encode()}", run_id=connections.server)
 
@@ -41,6 +43,11 @@ def lease_holder(instance_id: str, connections: Connections) -> LeaseHolder:
 def connections_in(text: str) -> Connections:
     """Read a holder's connections from what stands in the lease."""
     return Connections.decode(text.rsplit(" ", 1)[-1])
+
+
+def instance_in(text: str) -> str:
+    """Read a holder's id from what stands in the lease."""
+    return text.rsplit(" ", 1)[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,11 +71,11 @@ async def test_a_job_that_outlives_its_timeout_and_is_restarted_in_the_same_proc
     await fleet.pool.pexpire(f"arq:in-progress:{job_id}", 1)
     assert (await fleet.running(job_id, runs=2)) is worker
 
-    async def told_apart() -> bool:
+    async def are_both_shown() -> bool:
         job = await fleet.tracker.job(job_id)
         return job is not None and first is not None and job.run != first.run and job.superseded == 1 and job.job_try == 2
 
-    await wait_until(told_apart, timeout=30, description="the newest run is shown, and that there is an older one")
+    await wait_until(are_both_shown, timeout=30, description="the newest run is shown, and that there is an older one")
     worker.kill()
     await fleet.start_ready()
     await fleet.succeeded(job_id)

@@ -11,12 +11,12 @@ from tests.harness.inside import runtime_of
 from tests.harness.settings import QUIET
 from tests.harness.wait import wait_until
 
-TWIN = json.dumps({"server": "", "ids": {"999999": "async-tracker-watchdog:gone"}}, separators=(",", ":"))
+OF_THE_VOICE = json.dumps({"server": "", "ids": {"999999": "async-tracker-watchdog:gone"}}, separators=(",", ":"))
 
 
 async def say(redis_client, namespace: str, instance_id: str, number: int) -> int:
     names = [keys.INSTANCES, keys.instance(instance_id), keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS]
-    arguments = (instance_id, number, TWIN, "[]", 1000)
+    arguments = (instance_id, number, OF_THE_VOICE, "[]", 1000)
     status, _, _ = await run_script(Namespace(redis_client, namespace), SCRIPTS["speak"], names, arguments)
     return int(status)
 

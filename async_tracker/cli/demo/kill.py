@@ -111,14 +111,14 @@ def _is_recovery_of(job_id: str) -> Callable[[Event], bool]:
 
 async def _watch(stage: Stage, screen: Screen, witness: Witness, victim: Worker, cut: list[Run], killed_at: float) -> None:
     """Tell each thing when it happens, until every job that was cut runs again."""
-    told: set[str] = set()
+    said: set[str] = set()
 
     def once(key: str, line: str, style: str) -> None:
-        if key not in told:
-            told.add(key)
+        if key not in said:
+            said.add(key)
             screen.tell(line, style=style)
 
-    while len(told) < 1 + 2 * len(cut):
+    while len(said) < 1 + 2 * len(cut):
         account = stage.ledger.read()
         death = witness.first(_is_death_of(stage, victim))
         if death is not None:

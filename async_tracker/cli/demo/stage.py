@@ -97,12 +97,12 @@ class Stage:
 
     def _started(self, name: str, crew: Crew) -> Worker:
         log_path = self.folder / f"{name}.log"
-        told = {"name": name, "url": self.url, "namespace": self.namespace, "queue": crew.queue, "ledger": str(self.ledger.path)}
+        configuration = {"name": name, "url": self.url, "namespace": self.namespace, "queue": crew.queue, "ledger": str(self.ledger.path)}
         environment = {key: value for key, value in os.environ.items() if key != "REDIS_URL" and not key.startswith("TRACKER_")}
         with log_path.open("wb") as log:
             process = subprocess.Popen(
                 crew.command(),
-                env={**environment, CONFIGURATION: json.dumps(told)},
+                env={**environment, CONFIGURATION: json.dumps(configuration)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -11,7 +11,7 @@ from async_tracker.cli.top.reading import WINDOW, Reading
 from async_tracker.cli.top.state import VIEWS, Bounds, State, View
 from async_tracker.cli.top.tables import Column, Row, Rows, rate_text, rows_of
 from async_tracker.cli.wording import shown
-from async_tracker.policy import InstanceState
+from async_tracker.policy import InstanceState, takes_jobs
 from async_tracker.queries.wording import counted, duration
 
 _GAP = 1
@@ -89,8 +89,7 @@ def _summary(reading: Reading, marks: Marks) -> Text:
     unwell = [
         f"{states[state]} {str(state).replace('_', ' ')}" for state in InstanceState if states[state] and state is not InstanceState.ALIVE
     ]
-    alive = [item for item in reading.instances if item.state is InstanceState.ALIVE]
-    slots = sum(item.concurrency or 0 for item in alive)
+    slots = sum(item.concurrency or 0 for item in reading.instances if takes_jobs(item.state))
     waiting = sum(item.depth for item in reading.queues)
     oldest = max((item.oldest_wait for item in reading.queues if item.oldest_wait is not None), default=None)
     parts = [

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from async_tracker.cli.instances import blocked_remark
+from async_tracker.cli.tables import STYLES
 from async_tracker.cli.top.reading import Reading
 from async_tracker.cli.top.state import Order, View
 from async_tracker.cli.wording import megabytes, shown
@@ -102,18 +103,13 @@ def _instance(item: Instance, rate: float | None) -> Row:
             item.version or "",
             item.blocked_at,
         ),
-        style=STYLES.get(str(item.state), ""),
+        style=_style(item.state),
     )
 
 
-STYLES = {
-    "draining": "cyan",
-    "quiet": "cyan",
-    "stalled_blocked": "yellow",
-    "stalled_silent": "yellow",
-    "returning": "yellow",
-    "dead": "bold red",
-}
+def _style(state: InstanceState) -> str:
+    """Style a row by the state of its instance; the usual one is left plain."""
+    return "" if state is InstanceState.ALIVE else STYLES.get(str(state), "")
 
 
 def _jobs(reading: Reading) -> Rows:
@@ -152,7 +148,7 @@ def _job(job: Job) -> Row:
             job.queue or "",
             job.instance_id,
         ),
-        style=STYLES.get(str(job.instance_state), ""),
+        style=_style(job.instance_state),
     )
 
 

@@ -138,13 +138,13 @@ async def cleared_away(redis_client, pool):
     return keys, queued
 
 
-LATE, AFTER_A_BEAT, CUT, UNTOLD, NEVER = "late", "after a beat", "cut off", "done and not told", "never"
+LATE, AFTER_A_BEAT, CUT, LOST, NEVER = "late", "after a beat", "cut off", "done and its answer lost", "never"
 """How a wait for an answer ends; one that never ends is ended by who tells the worker to stop."""
 
 
 @pytest.mark.parametrize(
     ("command", "ends"),
-    [(command, ends) for command in (b"WATCH", b"EXEC") for ends in (LATE, AFTER_A_BEAT, CUT, NEVER)] + [(b"EXEC", UNTOLD)],
+    [(command, ends) for command in (b"WATCH", b"EXEC") for ends in (LATE, AFTER_A_BEAT, CUT, NEVER)] + [(b"EXEC", LOST)],
 )
 async def test_a_claim_that_waits_for_its_answer_comes_to_the_end_that_it_has_without_us(
     tracker, observer, run_worker, pool, wire, redis_client, command, ends
@@ -166,7 +166,7 @@ async def test_a_claim_that_waits_for_its_answer_comes_to_the_end_that_it_has_wi
         await worker.end()
         wire.cut()  # what was never answered must not be done now
         rule.release()
-        assert ends != UNTOLD or install is dict or not await redis_client.exists("arq:in-progress:the job"), "the claim was not given back"
+        assert ends != LOST or install is dict or not await redis_client.exists("arq:in-progress:the job"), "the claim was not given back"
         result = repr(await result_of(queued)) if inner.jobs_complete else "none"
         return type(ended), inner.jobs_complete, result, await cleared_away(redis_client, pool)
 
@@ -192,12 +192,12 @@ async def end_of_the_wait(wire, rule, ends, redis_client):
     """End the wait as ``ends`` says; where it never ends, do nothing."""
     if ends == CUT:
         wire.cut()
-    elif ends == UNTOLD:
+    elif ends == LOST:
         look = wire.hold({"ZRANGEBYSCORE"})  # else the worker claims it anew before the old claim has arrived
         wire.cut_clients()
     if ends != NEVER:
         rule.release()
-    if ends == UNTOLD:
+    if ends == LOST:
         await wait_until(lambda: redis_client.exists("arq:in-progress:the job"), description="the job is claimed by nobody")
         await wait_until(lambda: look.caught, description="the worker goes on")
         look.release()

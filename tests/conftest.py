@@ -31,6 +31,7 @@ from async_tracker import Tracker
 from async_tracker.embedded import EmbeddedServer
 from tests.harness.ledger import Ledger
 from tests.harness.servers import GivenServer, Server, address_of, assert_no_leaks, database_of
+from tests.harness.settings import KNOWN
 from tests.harness.wire import WireProxy
 from tests.harness.workers import Workers
 
@@ -125,11 +126,14 @@ def namespace() -> str:
 
 @pytest.fixture
 async def make_tracker(redis_url: str, namespace: str) -> AsyncIterator[Callable[..., Tracker]]:
-    """``make_tracker(**arguments)``: in the test's namespace and on its server unless told otherwise; closed with the test."""
+    """``make_tracker(**arguments)``: in the test's namespace and on its server unless told otherwise; closed with the test.
+
+    Once it is registered Redis knows it, however long that takes, unless the test gives it a ``hook_timeout`` of its own.
+    """
     made: list[Tracker] = []
 
     def make(**arguments: Any) -> Tracker:
-        chosen: dict[str, Any] = {"namespace": namespace, **arguments}
+        chosen: dict[str, Any] = {"namespace": namespace, **KNOWN, **arguments}
         if not {"redis", "redis_options"} & set(arguments):
             chosen["redis_options"] = {"url": redis_url}
         made.append(Tracker(**chosen))

@@ -162,7 +162,7 @@ class Alarms:
 
     def _ring(self) -> None:
         now = time.monotonic()
-        due = [alarm for alarm in self._waiting if alarm.at <= now]
+        due = sorted((alarm for alarm in self._waiting if alarm.at <= now), key=_at)
         self._waiting.difference_update(due)
         self._armed_for = min((alarm.at for alarm in self._waiting), default=float("inf"))
         if self._waiting:
@@ -174,6 +174,10 @@ class Alarms:
         """Let go of the timer that a forked child shares with its parent: set in one, it would ring in the other."""
         self._timer.close()
         self._timer = _LoopTimer(self._loop, self._ring)
+
+
+def _at(alarm: Alarm) -> float:
+    return alarm.at
 
 
 def _wake(woken: asyncio.Future[None]) -> None:

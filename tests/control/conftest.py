@@ -9,6 +9,7 @@ import pytest
 from arq.connections import ArqRedis
 
 from async_tracker import Tracker
+from tests.harness.settings import KNOWN
 from tests.integrations.arq.conftest import StartWorker, pool, queue
 from tests.integrations.arq.running import RunningWorker, open_pool, start_worker
 from tests.integrations.dramatiq.conftest import masters
@@ -38,7 +39,7 @@ async def run_worker(redis_url: str, queue: str) -> AsyncIterator[StartWorker]:
 @pytest.fixture
 async def own_tracker(namespace: str) -> AsyncIterator[Tracker]:
     """The tracker of a worker, on the worker's own pool."""
-    async with Tracker(namespace=namespace, heartbeat_interval=0.5, heartbeat_ttl=15.0) as tracker:
+    async with Tracker(namespace=namespace, heartbeat_interval=0.5, heartbeat_ttl=15.0, **KNOWN) as tracker:
         yield tracker
 
 

@@ -118,7 +118,7 @@ async def test_an_aborted_job_cleans_up_and_is_over(
     assert info is not None
     assert (info.success, repr(info.result)) == (False, "CancelledError()")
     await nothing_is_left(redis_client, job, queue)
-    assert worker.worker.aborting_tasks == set()
+    await wait_until(lambda: worker.worker.aborting_tasks == set(), description="arq aborts nothing any more")
     await counted(observer, "aborted")
     again = await observer.abort("j", wait=SHORT)
     assert (again.outcome, again.says) == (
@@ -144,7 +144,7 @@ async def test_a_job_that_swallows_it_goes_on_and_the_same_id_is_safe_afterwards
     swallowed.set()
     assert await result_of(job) == "done"
     await nothing_is_left(redis_client, job, queue)
-    assert worker.worker.aborting_tasks == set()
+    await wait_until(lambda: worker.worker.aborting_tasks == set(), description="arq aborts nothing any more")
     work.answer = None
     assert await is_queued_after_sigterm(worker, work, pool, redis_client, queue)
 

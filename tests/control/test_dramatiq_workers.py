@@ -14,6 +14,7 @@ from dramatiq.worker import Worker
 
 from async_tracker import InstanceState, OrderOutcome, Tracker, UnsupportedControl
 from async_tracker.integrations.dramatiq import TrackerMiddleware
+from tests.harness.settings import KNOWN
 from tests.harness.wait import wait_until
 from tests.integrations.dramatiq.masters import Masters
 
@@ -74,7 +75,7 @@ async def test_a_quiet_worker_keeps_its_messages_beside_an_eager_one_for_three_h
     """Each message runs once. The other worker has a maintenance chance of one, and looks for dead brokers with each command."""
     runs: list[str] = []
     quiet_broker, eager_broker = make_broker(), make_broker()
-    quiet_broker.add_middleware(TrackerMiddleware(Tracker(namespace=namespace, heartbeat_interval=0.5)))
+    quiet_broker.add_middleware(TrackerMiddleware(Tracker(namespace=namespace, heartbeat_interval=0.5, **KNOWN)))
     held, eager = Held(quiet_broker, runs), Held(eager_broker, runs)
     worker = await start(quiet_broker)
     other: Worker | None = None
@@ -82,13 +83,14 @@ async def test_a_quiet_worker_keeps_its_messages_beside_an_eager_one_for_three_h
         names = ["held-1", "held-2", *(f"prefetched-{number}" for number in range(2)), *(f"queued-{number}" for number in range(4))]
         for name in names:
             held.actor.send(name)
-        await wait_until(lambda: worker.work_queue.qsize() == 2, description="it holds two, and has fetched two more")
+        await wait_until(lambda: (len(runs), worker.work_queue.qsize()) == (2, 2), description="it holds two, and has fetched two more")
         instance_id = await the_instance(observer)
         answer = await observer.quiet(instance_id, wait=LONG)
         assert (answer.outcome, answer.says) == (OrderOutcome.DONE, "it fetches no more messages, and runs those that it has")
         assert (await observer.instances())[0].state is InstanceState.QUIET
         other = await start(eager_broker)
         began = time.monotonic()
+        await wait_until(lambda: len(runs) >= 6, timeout=30.0, description="the other one has run what was queued")
         await wait_until(lambda: time.monotonic() - began > 3 * HEARTBEAT_TIMEOUT, description="three timeouts are over")
         assert sorted(runs) == sorted(["held-1", "held-2", *(f"queued-{number}" for number in range(4))])
         held.may_end.set()
@@ -114,7 +116,7 @@ async def test_a_worker_begins_quiet_under_a_standing_order_and_so_do_its_new_qu
 ):
     runs: list[str] = []
     broker = make_broker()
-    broker.add_middleware(TrackerMiddleware(Tracker(namespace=namespace, heartbeat_interval=0.5)))
+    broker.add_middleware(TrackerMiddleware(Tracker(namespace=namespace, heartbeat_interval=0.5, **KNOWN)))
     held = Held(broker, runs)
     await observer.quiet(everywhere=True)
     held.actor.send("first")
@@ -123,7 +125,7 @@ async def test_a_worker_begins_quiet_under_a_standing_order_and_so_do_its_new_qu
         await the_instance(observer, "quiet")
         broker.declare_queue("another")
         await wait_until(lambda: len(worker.consumers) == 4, description="each queue has its consumers")
-        assert {thread.paused for thread in worker.consumers.values()} == {True}
+        await wait_until(lambda: all(thread.paused for thread in worker.consumers.values()), description="none of them fetches")
         assert runs == []
         assert broker.client.llen(f"{namespace}:default") == 1
         (answer,) = await observer.resume(everywhere=True, wait=LONG)
@@ -137,7 +139,7 @@ async def test_a_worker_begins_quiet_under_a_standing_order_and_so_do_its_new_qu
 async def test_a_worker_of_a_program_of_its_own_ends_and_the_program_goes_on(make_broker: MakeBroker, namespace: str, observer: Tracker):
     runs: list[str] = []
     broker = make_broker()
-    broker.add_middleware(TrackerMiddleware(Tracker(namespace=namespace, heartbeat_interval=0.5)))
+    broker.add_middleware(TrackerMiddleware(Tracker(namespace=namespace, heartbeat_interval=0.5, **KNOWN)))
     held = Held(broker, runs)
     worker = await start(broker)
     held.actor.send("held")

@@ -16,6 +16,7 @@ from async_tracker.records import OrderOutcome
 from async_tracker.store.commands import Store
 from async_tracker.store.scripts import SCRIPTS
 from async_tracker.store.writes import Beat
+from tests.crash.fleet import script_call
 from tests.harness.inside import runtime_of
 from tests.harness.settings import QUIET
 from tests.harness.wait import wait_until
@@ -152,7 +153,7 @@ async def test_the_first_order_makes_the_instance_beat_oftener(make_tracker, red
 
 
 async def test_an_order_that_is_carried_out_while_a_beat_is_under_way_is_answered_after_the_beat_that_shows_it(
-    make_tracker, redis_client, namespace, monkeypatch
+    make_tracker, redis_client, namespace, monkeypatch, wire
 ):
     said: list[str] = []
     beat, answer = Store.beat, Store.answer
@@ -167,7 +168,7 @@ async def test_an_order_that_is_carried_out_while_a_beat_is_under_way_is_answere
 
     monkeypatch.setattr(Store, "beat", noted_beat)
     monkeypatch.setattr(Store, "answer", noted_answer)
-    tracker = make_tracker(watchdog=False, **SLOW_BEAT)
+    tracker = make_tracker(redis_options={"url": wire.url}, watchdog=False, **SLOW_BEAT)
     async with registered(tracker) as instance_id:
         runtime = runtime_of(tracker)
         asked = asyncio.create_task(ask(tracker, instance_id, "quiet"))
@@ -177,10 +178,14 @@ async def test_an_order_that_is_carried_out_while_a_beat_is_under_way_is_answere
 
         await wait_until(is_placed, description="the order stands in its hash")
         lines = await runtime.store.open_orders(instance_id)
-        await redis_client.client_pause(60, all=True)
+        held = wire.hold(script_call(SCRIPTS["beat"]))
         runtime.heartbeat.hurry()
-        await wait_until(runtime.pen.lock.locked, description="a beat is under way")
+        await wait_until(lambda: held.caught, description="a beat is under way")
         runtime.orders.hear(lines, int(runtime.clock.now_ms()))  # as in the reply to a write
+        await wait_until(lambda: runtime.registration.is_quiet, description="the order is carried out")
+        for _ in range(100):
+            await asyncio.sleep(0)
+        held.release()
         assert (await asked).outcome is OrderOutcome.DONE
     assert "quiet" in said[: said.index("answered")]
 
@@ -359,6 +364,7 @@ async def test_each_order_is_an_event_with_who_and_what_came_of_it(make_tracker)
             events = [event for event in await tracker.recent_events() if event.type == "control"]
     told = [(event.instance_id, event.details["order"], event.details["by"], event.details["outcome"]) for event in events]
     assert told == [(instance_id, "wave", "ann@web-1", "done"), ("nobody", "wave", "ann@web-1", "not_found")]
+    await wait_until(lambda: heard, description="the callback is told")
     assert [event.instance_id for event in heard] == [instance_id]
     assert len(callers) == 1
 

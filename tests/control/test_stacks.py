@@ -11,6 +11,7 @@ from arq.connections import ArqRedis
 
 from async_tracker import OrderFailed, OrderOutcome, Stacks, Tracker, WaitingJobs
 from tests.cli.conftest import Cli
+from tests.harness.settings import KNOWN
 from tests.harness.wait import wait_until
 from tests.harness.workers import Workers
 
@@ -116,6 +117,8 @@ async def test_a_worker_whose_loop_is_blocked_answers_by_its_watchdog(
     program = workers.start_program([sys.executable, "-c", BLOCKED, redis_url, namespace, str(path)])
 
     async def blocked() -> str | None:
+        if await observer.job("blocks") is None:  # its loop may have been blocked before: by its own start
+            return None
         return next((item.instance_id for item in await observer.instances() if item.blocked_at), None)
 
     instance_id = str(await wait_until(blocked, timeout=30, description="its loop is blocked"))
@@ -132,7 +135,7 @@ async def test_a_worker_whose_loop_is_blocked_answers_by_its_watchdog(
 @pytest.mark.parametrize("control", [False, {"quiet"}])
 async def test_a_worker_that_takes_no_such_order_refuses(namespace: str, redis_url: str, observer: Tracker, control: Any):
     async with (
-        Tracker(namespace=namespace, redis_options={"url": redis_url}, control=control) as tracker,
+        Tracker(namespace=namespace, redis_options={"url": redis_url}, control=control, **KNOWN) as tracker,
         tracker.register() as instance_id,
     ):
         with pytest.raises(OrderFailed, match="it takes no such order") as caught:

@@ -61,6 +61,16 @@ async def block_until_told(ctx: Ctx, path: str) -> None:
             time.sleep(0.02)
 
 
+async def stubborn_until_told(ctx: Ctx, path: str) -> None:
+    """Outlive every cancellation, arq's timeout included, until the file of this try exists: ``path``, a hyphen, and its number."""
+    with LEDGER.run(ctx["job_id"], attempt=ctx["job_try"]):
+        while not Path(f"{path}-{ctx['job_try']}").exists():
+            try:
+                await asyncio.sleep(0.02)
+            except asyncio.CancelledError:
+                continue
+
+
 async def stubborn(ctx: Ctx, seconds: float) -> None:
     """Outlive every cancellation, arq's timeout included."""
     deadline = time.monotonic() + seconds
@@ -95,12 +105,13 @@ async def victim(ctx: Ctx, folder: str) -> None:
 
 
 async def hungry(ctx: Ctx, limit_bytes: int) -> None:
-    """Eat memory until somebody kills the process, as the kernel does; a bound of its own keeps the machine from harm."""
+    """Eat memory until somebody kills the process, as the kernel does; at a bound of its own, which keeps the machine from harm, wait."""
     eaten = []
     with LEDGER.run(ctx["job_id"], attempt=ctx["job_try"]):
         for _ in range(limit_bytes // _MOUTHFUL_BYTES):
             eaten.append(bytearray(os.urandom(1) * _MOUTHFUL_BYTES))  # written to, so that it is really there
             await asyncio.sleep(0.01)
+        await asyncio.sleep(600)
 
 
 async def quits(ctx: Ctx) -> None:
@@ -112,14 +123,19 @@ async def quits(ctx: Ctx) -> None:
         pass
 
 
-async def forking(ctx: Ctx, seconds: float) -> None:
-    """Keep forked children busy, as a job with a process pool does; they live on when the worker is killed."""
+def _busy_child(seconds: float, folder: str) -> None:
+    Path(folder, f"{os.getpid()}.child").touch()
+    time.sleep(seconds)
+
+
+async def forking(ctx: Ctx, seconds: float, folder: str) -> None:
+    """Keep two forked children busy, as a job with a process pool does; they live on when the worker is killed. Each leaves a file."""
     with LEDGER.run(ctx["job_id"], attempt=ctx["job_try"]):
         if ctx["job_try"] > 1:
             return
         with ProcessPoolExecutor(2, mp_context=get_context("fork")) as pool:
             loop = asyncio.get_running_loop()
-            await asyncio.gather(*(loop.run_in_executor(pool, time.sleep, seconds) for _ in range(2)))
+            await asyncio.gather(*(loop.run_in_executor(pool, _busy_child, seconds, folder) for _ in range(2)))
 
 
 async def forking_blocked(ctx: Ctx, seconds: float, path: str) -> None:
@@ -177,6 +193,7 @@ def _settings() -> type:
             interrupted,
             block,
             block_until_told,
+            stubborn_until_told,
             stubborn,
             pill,
             victim,

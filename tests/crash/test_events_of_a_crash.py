@@ -7,7 +7,8 @@ from async_tracker import Event
 from tests.crash.fleet import QUICK, Fleet
 from tests.harness.wait import wait_until
 
-NO_SWEEP = {**QUICK, "recover": False}
+NO_SWEEP = {**QUICK, "heartbeat_ttl": 15.0, "recover": False}
+"""So that nobody takes it for stalled on the way to its death, however late it is looked for."""
 
 
 async def replayed(fleet: Fleet, since: str | datetime, *, until: str) -> list[Event]:

@@ -35,10 +35,10 @@ async def test_a_worker_that_cannot_come_back_within_its_grace_is_taken_for_dead
     await fleet.close(doubled=1, overlapping=1)
 
 
-async def test_a_worker_that_is_stopped_and_cut_off_looks_like_one_that_was_killed(fleet: Fleet):
+async def test_a_worker_that_is_stopped_and_cut_off_looks_like_one_that_was_killed(fleet: Fleet, tmp_path: Path):
     """SIGSTOP and CLIENT KILL. Allowed: lost 0; its one job runs twice."""
     (worker,) = await fleet.start_ready(tracker=SWIFT)
-    job_id = await fleet.enqueue("hold", 3.0)
+    job_id = await fleet.enqueue("until_told", str(tmp_path / "end"))
     await fleet.running(job_id)
     await fleet.in_flight(job_id)
     worker.suspend()
@@ -46,17 +46,17 @@ async def test_a_worker_that_is_stopped_and_cut_off_looks_like_one_that_was_kill
     await fleet.start_ready(tracker=SWIFT)
     await fleet.running(job_id, runs=2)
     worker.resume()
+    (tmp_path / "end").touch()
     await fleet.succeeded(job_id)
     await fleet.close(doubled=1, overlapping=1)
 
 
 async def test_a_loop_that_blocks_with_the_interpreters_lock_looks_stopped_and_keeps_its_jobs(fleet: Fleet):
     """No thread of Python's runs, the watchdog neither. Allowed: lost 0, doubled 0, robbed 0."""
-    (worker,) = await fleet.start_ready(tracker=QUICK)
-    instance_id = (await fleet.registered(worker)).instance_id
+    await fleet.start_ready(2, tracker=QUICK)
     job_id = await fleet.enqueue("hold_the_lock", 4)
-    await fleet.running(job_id)
-    await fleet.start_ready(tracker=QUICK)
+    worker = await fleet.running(job_id)
+    instance_id = (await fleet.registered(worker)).instance_id
     await reaches(fleet, worker, InstanceState.STALLED_SILENT)
     await fleet.succeeded(job_id)
     assert (await fleet.registered(worker)).instance_id == instance_id

@@ -223,10 +223,11 @@ async def test_a_batch_that_is_delivered_late_changes_nothing(fleet: Fleet, wire
     """The start of a job arrives after its end: its record must not come back to stay. Allowed: lost 0, doubled 0."""
     await fleet.start_ready(tracker={**QUICK, "hook_timeout": 5.0}, redis_url=wire.url)
     held = wire.hold(script_call(SCRIPTS["write"]))
-    late = await fleet.enqueue("hold", 0.3)
+    late = await fleet.enqueue("until_told", str(tmp_path / "late"))
     await wait_until(lambda: held.caught, timeout=30, description="the start of the job is under way")
     assert late.encode() in b"".join(held.caught[0])
     wire.cut_clients()
+    (tmp_path / "late").touch()
     await fleet.succeeded(late)
     other = await fleet.enqueue("until_told", str(tmp_path / "end"))
     await fleet.in_flight(other)

@@ -61,10 +61,10 @@ async def test_every_claim_of_a_tracked_worker_names_it_cron_included(fleet: Fle
     await fleet.close()
 
 
-async def test_a_job_that_outlives_its_timeout_and_is_restarted_in_the_same_process_is_two_runs(fleet: Fleet):
+async def test_a_job_that_outlives_its_timeout_and_is_restarted_in_the_same_process_is_two_runs(fleet: Fleet, tmp_path: Path):
     """arq's expiry is brought forward; then the process dies under both. Allowed: lost 0; the overlap is arq's own."""
     (worker,) = await fleet.start_ready(worker={"job_timeout": 1})
-    job_id = await fleet.enqueue("stubborn", 5.0)
+    job_id = await fleet.enqueue("stubborn_until_told", str(tmp_path / "end"))
     await fleet.running(job_id)
     await fleet.in_flight(job_id)
     first = await fleet.tracker.job(job_id)
@@ -77,25 +77,32 @@ async def test_a_job_that_outlives_its_timeout_and_is_restarted_in_the_same_proc
 
     await wait_until(are_both_shown, timeout=30, description="the newest run is shown, and that there is an older one")
     worker.kill()
+    (tmp_path / "end-3").touch()
     await fleet.start_ready()
     await fleet.succeeded(job_id)
     account = await fleet.close(overlapping=1)
     assert len(account.runs_of(job_id)) == 3
 
 
-async def test_the_end_of_an_older_run_does_not_erase_the_newer_ones_record(fleet: Fleet):
+async def test_the_end_of_an_older_run_does_not_erase_the_newer_ones_record(fleet: Fleet, tmp_path: Path):
     """Allowed: lost 0, doubled 1; the overlap is arq's own."""
     await fleet.start_ready(worker={"job_timeout": 1, "max_tries": 10})
-    job_id = await fleet.enqueue("stubborn", 3.0)
+    job_id = await fleet.enqueue("stubborn_until_told", str(tmp_path / "end"))
     await fleet.running(job_id)
-    await asyncio.sleep(1.5)
+    await asyncio.sleep(1.5)  # longer than arq lets it run
     await fleet.pool.pexpire(f"arq:in-progress:{job_id}", 1)
     await fleet.running(job_id, runs=2)
+
+    async def is_the_newer_one() -> bool:
+        job = await fleet.tracker.job(job_id)
+        return job is not None and job.job_try == 2
+
+    await wait_until(is_the_newer_one, timeout=30, description="the newer run is shown")
+    (tmp_path / "end-1").touch()
     await wait_until(lambda: fleet.ledger.read().runs_of(job_id)[0].outcome, timeout=30, description="the older run has ended")
     await asyncio.sleep(0.3)
-    job = await fleet.tracker.job(job_id)
-    assert job is not None
-    assert job.job_try == 2
+    assert await is_the_newer_one()
+    (tmp_path / "end-2").touch()
     await wait_until(lambda: fleet.ledger.read().runs_of(job_id)[1].outcome, timeout=30, description="the newer run has ended")
 
     async def gone() -> bool:
@@ -105,10 +112,10 @@ async def test_the_end_of_an_older_run_does_not_erase_the_newer_ones_record(flee
     await fleet.close(doubled=1, overlapping=1)
 
 
-async def test_an_orphan_that_another_worker_has_picked_up_again_is_left_alone(fleet: Fleet):
+async def test_an_orphan_that_another_worker_has_picked_up_again_is_left_alone(fleet: Fleet, tmp_path: Path):
     """arq's own expiry came first: the claim is somebody else's by the time of the sweep. Allowed: lost 0, doubled 0, robbed 0."""
     (worker,) = await fleet.start_ready(tracker=NO_SWEEP)
-    job_id = await fleet.enqueue("interrupted", 4.0)
+    job_id = await fleet.enqueue("until_told", str(tmp_path / "end"))
     await fleet.running(job_id)
     await fleet.in_flight(job_id)
     worker.kill()
@@ -118,6 +125,7 @@ async def test_an_orphan_that_another_worker_has_picked_up_again_is_left_alone(f
     await died(fleet, worker.pid)
     assert [done.action for done in await fleet.tracker.recover()] == [RecoveryAction.TAKEN]
     assert await fleet.pool.get(f"arq:in-progress:{job_id}") == b"1"
+    (tmp_path / "end").touch()
     account = await fleet.succeeded(job_id)
     assert len(account.runs_of(job_id)) == 2
     await fleet.close()

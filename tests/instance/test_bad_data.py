@@ -85,7 +85,11 @@ async def test_the_records_of_a_dead_worker_that_nobody_can_recover_go_when_the_
             run = runtime_of(left).start_run("42", function="send")
             await wait_until(lambda: left.job("42"), description="the job is seen")
             assert run.in_flight
-        await wait_until(lambda: watching.orphans(), description="it is an orphan")
+
+        async def was_told() -> bool:
+            return "orphaned" in [event.type for event in await watching.recent_events()]
+
+        await wait_until(was_told, description="it has become an orphan")
 
         async def gone() -> bool:
             return not await redis_client.exists(f"{namespace}:job:42")

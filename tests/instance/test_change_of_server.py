@@ -13,10 +13,11 @@ from async_tracker.store.observation import Connections
 from async_tracker.store.scripts import SCRIPTS
 from tests.crash.fleet import script_call
 from tests.harness.servers import address_of
+from tests.harness.settings import KNOWN
 from tests.harness.wait import wait_until
 from tests.harness.wire import WireProxy
 
-RARE = {"heartbeat_interval": 60.0, "heartbeat_ttl": 120.0, "silence_limit": 200.0, "watchdog": False}
+RARE = {**KNOWN, "heartbeat_interval": 60.0, "heartbeat_ttl": 120.0, "silence_limit": 200.0, "watchdog": False}
 """So rare that what is right after a failover was made right by the first beats, and not by one that was due anyway."""
 
 
@@ -133,7 +134,7 @@ async def test_counters_of_the_lost_second_are_counted_once_and_those_that_arriv
 
 
 async def test_questions_at_a_replica_say_so_and_judge_by_heartbeats_while_recovery_refuses_it(pair: Pair, namespace: str):
-    beating = {**RARE, "heartbeat_interval": 0.5, "heartbeat_ttl": 2.0}
+    beating = {**RARE, "heartbeat_interval": 0.5, "heartbeat_ttl": 30.0}
     async with (
         Tracker(namespace=namespace, redis_options={"url": pair.service.url}, **beating) as tracker,
         tracker.register() as instance_id,
@@ -202,8 +203,8 @@ async def test_who_has_not_come_back_is_counted_apart_and_then_dead_at_no_job_s_
 
 async def test_where_no_sweep_has_noted_the_change_patience_ends_too(redis_client: Any, namespace: str, monkeypatch: pytest.MonkeyPatch):
     """A fleet that went down as a whole with its server has no instance left that could note the new one."""
-    monkeypatch.setattr("async_tracker.liveness.evidence.UNNOTED_SECONDS", 2.0)
-    short: dict[str, Any] = {"heartbeat_interval": 0.1, "heartbeat_ttl": 0.5, "watchdog": False}
+    monkeypatch.setattr("async_tracker.liveness.evidence.UNNOTED_SECONDS", 60.0)
+    short: dict[str, Any] = {**KNOWN, "heartbeat_interval": 0.1, "heartbeat_ttl": 0.5, "watchdog": False}
     async with Tracker(namespace=namespace, redis=redis_client, **short) as tracker, tracker.register() as instance_id:
         await wait_until(tracker.instances, description="it is registered")
         fields = await redis_client.hgetall(f"{namespace}:instance:{instance_id}")
@@ -213,7 +214,7 @@ async def test_where_no_sweep_has_noted_the_change_patience_ends_too(redis_clien
     await redis_client.zadd(f"{namespace}:instances", {"last": seconds * 1000 + micros // 1000})
     asking = Tracker(namespace=namespace, redis=redis_client)
     assert [item.state for item in await asking.instances()] == [InstanceState.RETURNING]
-    await redis_client.zadd(f"{namespace}:instances", {"last": seconds * 1000 - 60_000})
+    await redis_client.zadd(f"{namespace}:instances", {"last": seconds * 1000 - 600_000})
 
     async def is_dead() -> bool:
         return [item.state for item in await asking.instances()] == [InstanceState.DEAD]

@@ -1,6 +1,7 @@
 """What tracking may cost, as budgets that are counted: round trips, commands, connections, bytes. How fast it is, the benchmarks tell."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +23,7 @@ from async_tracker.policy import HASTY_A_SECOND, QUIET_SECONDS
 from async_tracker.store.commands import Store
 from async_tracker.store.scripts import SCRIPTS
 from tests.harness.inside import runtime_of
-from tests.harness.settings import QUIET
+from tests.harness.settings import KNOWN, QUIET
 from tests.harness.wait import wait_until
 from tests.harness.wire import WireProxy
 from tests.instance.unkept import UNKEPT
@@ -146,9 +147,16 @@ async def test_whatever_a_process_runs_its_writes_are_as_far_apart_as_gather(
 ):
     """Beside them a hasty one in each second, and of runs that are tried again as many as there may be."""
 
+    begun: list[float] = []
+    grew_old: list[str] = []
+
     async def work(tracker: Tracker, job_id: str) -> None:
+        began = time.monotonic()
+        begun.append(began)
         async with tracker.track(job_id, function="send_email", job_try=job_try):
             await asyncio.sleep(seconds)
+        if time.monotonic() - began >= GATHER:
+            grew_old.append(job_id)
 
     async with Tracker(namespace=namespace, redis_options={"url": wire.url}, gather=GATHER, **QUIET) as tracker, tracker.register():
         began = time.monotonic()
@@ -160,8 +168,9 @@ async def test_whatever_a_process_runs_its_writes_are_as_far_apart_as_gather(
         elapsed = time.monotonic() - began
         again = HASTY_A_SECOND * (elapsed + 1) if job_try > 1 else 0
         assert len(sent(wire, "write")) <= elapsed / GATHER + elapsed / QUIET_SECONDS + 1 + again
-        if seconds < GATHER / 2 and job_try == 1:  # the first, and its end: it came after a quiet time
-            assert len(sent(wire, "write")) <= 2
+        if seconds < GATHER / 2 and job_try == 1:  # what comes first after a quiet time, and its end; on a busy machine some grow old
+            quiet = 1 + sum(later - earlier >= QUIET_SECONDS / 2 for earlier, later in itertools.pairwise(begun))
+            assert len(sent(wire, "write")) <= 2 * (quiet + len(grew_old))
 
 
 async def test_in_a_quiet_process_a_run_is_written_after_its_linger_and_the_next_one_after_gather(wire: WireProxy, namespace: str):
@@ -173,9 +182,13 @@ async def test_in_a_quiet_process_a_run_is_written_after_its_linger_and_the_next
         await asyncio.sleep(0.1)
         assert len(sent(wire, "write")) == 1
         runtime_of(tracker).heartbeat.hurry()
-        await wait_until(lambda: b"unlisted" in str(sent(wire, "beat")[-1]).encode(), description="a beat says what is not listed")
-        snapshot = await tracker.snapshot()
-        assert ([job.job_id for job in snapshot.jobs], snapshot.unlisted, snapshot.instances[0].busy) == (["first"], 9, 10)
+
+        async def is_told() -> bool:
+            snapshot = await tracker.snapshot()
+            assert [job.job_id for job in snapshot.jobs] == ["first"]
+            return (snapshot.unlisted, snapshot.instances[0].busy) == (9, 10)
+
+        await wait_until(is_told, description="a beat says what is not listed")
         over.set()
         await asyncio.gather(*tasks)
 
@@ -203,7 +216,7 @@ async def test_the_watchdog_does_not_speak_for_runs_that_are_merely_young(wire: 
 
 async def test_between_two_beats_no_timer_of_ours_stands_in_the_loop_of_the_jobs(redis_url: str, namespace: str):
     """Each of them would be asked for at every turn in which a worker waits. Timers there are only where Redis is asked something."""
-    tracker = Tracker(namespace=namespace, redis_options={"url": redis_url})  # at default settings
+    tracker = Tracker(namespace=namespace, redis_options={"url": redis_url}, **KNOWN)  # at default settings otherwise
     loop: Any = asyncio.get_running_loop()
     found = []
     async with tracker.register():
@@ -216,16 +229,16 @@ async def test_between_two_beats_no_timer_of_ours_stands_in_the_loop_of_the_jobs
 
 
 async def test_a_worker_on_a_shared_pool_has_one_connection_more(redis_client: redis.asyncio.Redis, namespace: str):
-    async def connections() -> int:
-        return int((await redis_client.info("clients"))["connected_clients"])
+    async def connections() -> set[str]:
+        return {client["id"] for client in await redis_client.client_list()}
 
-    before = await connections()
+    before = await connections()  # those of other tests may go meanwhile
     tracker = Tracker(namespace=namespace, redis=redis_client, **{**QUIET, "watchdog": True})
     over = asyncio.Event()
     async with tracker, tracker.register():
         tasks = [asyncio.create_task(hold(tracker, f"{number}", over)) for number in range(20)]
         await wait_until(lambda: redis_client.exists(f"{namespace}:job:19"), description="the jobs are written")
-        assert await connections() == before + 1
+        assert len(await connections() - before) == 1
         over.set()
         await asyncio.gather(*tasks)
 
@@ -289,8 +302,8 @@ async def test_a_sweeper_without_company_seldom_judges_anybody_and_judges_at_onc
         await wait_until(lambda: turns()[0] >= 50, description="it has had fifty turns")
         taken, judged = turns()
         assert 1 <= judged <= taken // 10 + 1
-        wire.forget_commands()
         async with Tracker(namespace=namespace, **{**settings, "sweep_interval": 60.0}) as other, other.register():
+            wire.forget_commands()
             await wait_until(lambda: turns()[1] > 20, description="it sweeps at every turn")
             taken, judged = turns()
-            assert judged >= taken - 12
+            assert judged >= taken - 2

@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 from async_tracker import ConfigError, Tracker
 from async_tracker.instance.runs import handle_of
 from async_tracker.instance.runtime import Runtime
+from async_tracker.store.scripts import SCRIPTS
+from tests.crash.fleet import script_call
 from tests.harness.inside import runtime_of
+from tests.harness.settings import QUIET
 from tests.harness.wait import wait_until
 
 HALF = "\ud800"
@@ -97,15 +100,21 @@ async def test_a_name_that_is_none_is_refused_at_once_and_harms_no_other_job(tra
             await asyncio.wait_for(wait_until(lambda: tracker.job("43"), description="the job is seen"), 20)
 
 
-async def test_a_second_try_is_on_its_way_before_its_function_begins_also_where_a_beat_has_not_been_answered(tracker, redis_client):
+async def test_a_second_try_is_on_its_way_before_its_function_begins_also_where_a_beat_has_not_been_answered(make_tracker, wire):
+    tracker = make_tracker(redis_options={"url": wire.url}, **QUIET)
     async with tracker.register():
         runtime = runtime_of(tracker)
-        await redis_client.client_pause(60, all=True)
+        held = wire.hold(script_call(SCRIPTS["beat"]))
         beat = asyncio.create_task(runtime.registration.beat())
-        await wait_until(runtime.pen.lock.locked, description="the beat is under way")
+        await wait_until(lambda: held.caught, description="the beat is under way")
         run = runtime.start_run("42", function="die")
         assert runtime.writer.hurry(run)
-        await runtime.wait_stored(run)
+        waiting = asyncio.create_task(runtime.wait_stored(run))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert not waiting.done(), "the function begins, and its start is not on its way"
+        held.release()
+        await waiting
         assert run.sent
         await beat
         runtime.end_run(run)

@@ -46,7 +46,7 @@ async def test_when_more_has_ended_than_is_remembered_tracking_is_up_to_date_aga
         full = wire.reply_with_error("OOM command not allowed when used memory > 'maxmemory'.", to={"EVALSHA", "EVAL"})
         over.set()
         await asyncio.gather(*tasks)
-        await wait_until(lambda: runtime.is_behind, description="a write was refused")
+        await wait_until(lambda: runtime.writer.is_behind, description="a write was refused")
         full.remove()
         await wait_until(lambda: not runtime.is_behind, timeout=5, description="tracking is up to date again")
         assert await tracker.jobs() == []

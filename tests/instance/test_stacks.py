@@ -1,6 +1,7 @@
 """What is seen of the threads and jobs of an instance: from its loop, and from another thread while that is blocked."""
 
 import asyncio
+import sys
 import threading
 from collections.abc import Iterable
 
@@ -18,12 +19,18 @@ from async_tracker.instance.stacks import Observer
 from async_tracker.integrations.dramatiq import TrackerMiddleware
 from async_tracker.records import WaitingJobs
 from tests.harness.inside import runtime_of
+from tests.harness.settings import KNOWN
 from tests.harness.wait import wait_until
 from tests.integrations.arq.running import open_pool, start_worker
 
 
 def functions(group: WaitingJobs) -> list[str]:
     return [frame.rpartition(" ")[2] for frame in group.chain.frames]
+
+
+def waits_for_an_event(thread: threading.Thread) -> bool:
+    frame = sys._current_frames().get(thread.ident or 0)
+    return frame is not None and frame.f_code.co_name == "wait"
 
 
 async def until(event: asyncio.Event) -> None:
@@ -70,6 +77,7 @@ async def test_threads_have_their_names_and_what_looks_is_not_among_their_frames
     thread.start()
     try:
         async with tracker, tracker.register():
+            await wait_until(lambda: waits_for_an_event(thread), description="the thread has come to where it waits")
             seen = await asyncio.create_task(runtime_of(tracker).observer.look())
     finally:
         release.set()
@@ -111,7 +119,7 @@ async def test_a_job_that_blocks_the_loop_is_seen_from_another_thread(make_track
 
 
 async def test_of_an_arq_job_its_own_function_is_shown_and_a_hook_that_hangs(namespace: str, redis_url: str):
-    tracker = Tracker(namespace=namespace)
+    tracker = Tracker(namespace=namespace, **KNOWN)
     may_end, hook_may_end = asyncio.Event(), asyncio.Event()
 
     async def send(ctx) -> None:
@@ -151,7 +159,7 @@ async def test_of_an_arq_job_its_own_function_is_shown_and_a_hook_that_hangs(nam
 
 
 async def test_of_a_dramatiq_message_the_thread_that_runs_it_is_shown(namespace: str, redis_url: str):
-    tracker = Tracker(namespace=namespace)
+    tracker = Tracker(namespace=namespace, **KNOWN)
     broker = RedisBroker(url=redis_url, namespace=f"{namespace}-broker")
     broker.add_middleware(AsyncIO())
     broker.add_middleware(TrackerMiddleware(tracker))
@@ -176,11 +184,14 @@ async def test_of_a_dramatiq_message_the_thread_that_runs_it_is_shown(namespace:
         def look() -> dict[str | None, WaitingJobs]:
             return {group.function: group for group in runtime_of(tracker).observer.look_from_outside().jobs}
 
-        await wait_until(lambda: in_loop and len(look()) == 2 and look()["in_coroutine"].chain.branches, description="both run")
-        seen = look()
-        assert functions(seen["plain"])[:2] == ["plain", "wait"]
-        (where,) = seen["in_coroutine"].chain.branches
-        assert [frame.rpartition(" ")[2] for frame in where.frames][-4:] == ["in_coroutine", "nested", "until", "wait"]
+        def both_wait_where_they_should() -> bool:
+            seen = look()
+            if set(seen) != {"plain", "in_coroutine"} or functions(seen["plain"])[:2] != ["plain", "wait"]:
+                return False
+            ends = [[frame.rpartition(" ")[2] for frame in branch.frames][-4:] for branch in seen["in_coroutine"].chain.branches]
+            return ends == [["in_coroutine", "nested", "until", "wait"]]
+
+        await wait_until(both_wait_where_they_should, description="both are seen to wait where they do")
     finally:
         release.set()
         for loop, event in in_loop:

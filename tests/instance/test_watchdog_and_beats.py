@@ -30,7 +30,7 @@ async def test_a_word_that_is_older_than_a_beat_changes_nothing(tracker, redis_c
 
 
 async def test_what_the_watchdog_says_is_followed_by_a_beat_that_registers_the_loop_again(make_tracker, redis_client, namespace):
-    tracker = make_tracker(heartbeat_interval=0.2, heartbeat_ttl=5.0)
+    tracker = make_tracker(heartbeat_interval=0.2, heartbeat_ttl=5.0, watchdog=False)
     async with tracker.register() as instance_id:
         voice = runtime_of(tracker).voice
         own = await redis_client.hget(f"{namespace}:connections", instance_id)

@@ -11,6 +11,7 @@ from async_tracker.connections.access import describe
 from tests.cli.conftest import Cli
 from tests.crash.fleet import open_fleet
 from tests.harness.ledger import Ledger
+from tests.harness.settings import KNOWN
 from tests.harness.wait import wait_until
 from tests.harness.ways import Cluster, free_port
 from tests.harness.workers import Workers
@@ -27,7 +28,7 @@ async def test_its_url_and_its_client_are_taken_everywhere_and_what_is_shown_can
     given = redis.asyncio.RedisCluster(host="127.0.0.1", port=cluster.primaries[0].port or 0)
     cli = Cli(url=cluster.url, namespace=tagged)
     async with AsyncExitStack() as stack:
-        tracker = await stack.enter_async_context(Tracker(namespace=tagged, redis_options={"url": cluster.url}, **BEATING))
+        tracker = await stack.enter_async_context(Tracker(namespace=tagged, redis_options={"url": cluster.url}, **BEATING, **KNOWN))
         instance_id = await stack.enter_async_context(tracker.register())
         await stack.enter_async_context(tracker.track("42", function="send"))
         await wait_until(tracker.jobs, description="the job is listed")

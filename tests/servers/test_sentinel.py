@@ -11,6 +11,7 @@ from async_tracker.connections.access import describe
 from tests.cli.conftest import Cli
 from tests.crash.fleet import open_fleet
 from tests.harness.ledger import Ledger
+from tests.harness.settings import KNOWN
 from tests.harness.wait import wait_until
 from tests.harness.ways import PASSWORD, SENTINEL_PASSWORD, Sentinels, free_port
 from tests.harness.workers import Workers
@@ -27,7 +28,8 @@ async def test_its_url_is_taken_everywhere_and_what_is_shown_can_be_given_back(
     )
     given = manager.master_for("main")
     cli = Cli(url=sentinels.url, namespace=namespace)
-    async with Tracker(namespace=namespace, redis_options={"url": sentinels.url}, **BEATING) as tracker, tracker.register() as instance_id:
+    tracker = Tracker(namespace=namespace, redis_options={"url": sentinels.url}, **BEATING, **KNOWN)
+    async with tracker, tracker.register() as instance_id:
         for arguments in ({"redis_options": {"url": seemingly}}, {"redis": given}):
             async with Tracker(namespace=namespace, **arguments) as other:
                 assert [item.instance_id for item in await other.instances()] == [instance_id]

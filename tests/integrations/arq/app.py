@@ -9,7 +9,7 @@ from arq.connections import RedisSettings
 from async_tracker import Tracker
 
 namespace = os.environ.get("TEST_NAMESPACE", "test_app")
-tracker = Tracker(namespace=namespace, heartbeat_interval=0.5)
+tracker = Tracker(namespace=namespace, heartbeat_interval=0.5, hook_timeout=5.0)  # its end is waited for on a busy machine too
 
 
 async def hold(ctx):

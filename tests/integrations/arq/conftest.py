@@ -7,6 +7,7 @@ import pytest
 from arq.connections import ArqRedis
 
 from async_tracker import Tracker
+from tests.harness.settings import KNOWN
 from tests.integrations.arq.running import RunningWorker, open_pool, start_worker
 
 StartWorker = Callable[..., Awaitable[RunningWorker]]
@@ -47,11 +48,11 @@ async def run_worker(redis_url: str, queue: str) -> AsyncIterator[StartWorker]:
 
 @pytest.fixture
 async def make_tracker(namespace: str) -> AsyncIterator[Callable[..., Tracker]]:
-    """``make_tracker(**settings)``: beats often; the limits stay generous, the machine may be slow."""
+    """``make_tracker(**settings)``: beats often; the limits stay generous, the machine may be slow. A worker works once Redis knows it."""
     made: list[Tracker] = []
 
     def make(**settings: Any) -> Tracker:
-        options = {"namespace": namespace, "heartbeat_interval": 0.5, "heartbeat_ttl": 15.0, **settings}
+        options = {"namespace": namespace, "heartbeat_interval": 0.5, "heartbeat_ttl": 15.0, **KNOWN, **settings}
         made.append(Tracker(**options))
         return made[-1]
 

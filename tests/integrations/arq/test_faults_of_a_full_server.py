@@ -113,6 +113,8 @@ async def test_a_claim_for_which_the_server_has_no_room_ends_the_worker_as_witho
                     seen.append([instance.state for instance in await observer.instances()])
                     refusals.append(await refused_connections(redis_client) - refused)
 
+        if install is not dict:  # it is connected, and known, before the server is full
+            await wait_until(observer.instances, description="the instance is registered")
         seen: list[list[str]] = []
         refusals: list[int] = []
         monkeypatch.setattr(inner, "start_jobs", start_without_a_connection)

@@ -314,7 +314,9 @@ async def settled(observer: Tracker) -> bool:
     return not await observer.instances()
 
 
-async def test_forgotten_scripts_are_sent_again_without_a_word(apart, observer, run_worker, pool, wire, redis_client, caplog):
+async def test_forgotten_scripts_are_sent_again_without_a_word(make_tracker, observer, run_worker, pool, wire, redis_client, caplog):
+    tracker = make_tracker(redis_options={"url": wire.url}, heartbeat_interval=BEAT)  # a slow start would be told
+
     @asynccontextmanager
     async def forgetful() -> AsyncIterator[None]:
         await redis_client.script_flush()
@@ -327,7 +329,7 @@ async def test_forgotten_scripts_are_sent_again_without_a_word(apart, observer, 
         return {FORGOTTEN[name].text.encode() for name in ("beat", "write")} <= sent
 
     with caplog.at_level(logging.DEBUG, logger="async_tracker"):
-        await assert_no_harm(apart, observer, run_worker, pool, forgetful, has_met_it=has_met_it)
+        await assert_no_harm(tracker, observer, run_worker, pool, forgetful, has_met_it=has_met_it)
     assert [record.message for record in caplog.records if is_ours(record) and record.levelno >= logging.WARNING] == []
 
 

@@ -11,6 +11,7 @@ import pytest
 from arq.worker import func
 from redis.asyncio import Redis
 
+from tests.harness.inside import runtime_of
 from tests.harness.wait import wait_until
 from tests.integrations.arq.running import open_pool, result_of, wait_for_end
 from tests.integrations.arq.with_and_without_tracker import HOOK_TIMEOUT, Company, has_met_the_fault, sees, story_of
@@ -316,6 +317,7 @@ async def test_after_an_outage_what_is_written_is_the_state_of_that_moment(track
         company.may_end.clear()
         last = await pool.enqueue_job("hold", _job_id="after")
         await wait_until(lambda: company.runs["after"], description="the last job runs")
+        await wait_until(lambda: runtime_of(tracker).journal.busy == 1, description="no hook of an ended job is to come")
         wire.forget_commands()
         rule.remove()
         attempted = named_in(rule.caught, jobs)

@@ -6,6 +6,7 @@ import pytest
 from arq import Retry
 
 from async_tracker import Tracker, current_job
+from tests.harness.settings import KNOWN
 from tests.harness.wait import wait_until
 from tests.integrations.arq.running import result_of, wait_for_end
 
@@ -107,7 +108,7 @@ async def test_a_tracker_of_the_users_own_has_its_own_hooks_called(namespace, ru
             seen.append(ctx["job_id"])
             await super().on_job_start(ctx)
 
-    worker = await run_worker(settings_of(Mine(namespace=namespace), [look]))
+    worker = await run_worker(settings_of(Mine(namespace=namespace, **KNOWN), [look]))
     assert (await result_of(await pool.enqueue_job("look", _job_id="42")))[0] == "42"
     await wait_for_end(worker, 1)
     await worker.stop()

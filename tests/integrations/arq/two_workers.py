@@ -12,7 +12,7 @@ from arq.worker import Worker
 from async_tracker import Tracker
 
 namespace = os.environ.get("TEST_NAMESPACE", "test_app")
-tracker = Tracker(namespace=namespace, heartbeat_interval=0.5)
+tracker = Tracker(namespace=namespace, heartbeat_interval=0.5, hook_timeout=5.0)
 
 
 async def hold(ctx: dict[Any, Any]) -> None:

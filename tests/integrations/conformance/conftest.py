@@ -49,5 +49,12 @@ async def stage(
     async with Tracker(namespace=namespace, redis_options={"url": redis_url}) as tracker:
         driver.make_known(tracker)
         yield Stage(
-            driver=driver, workers=workers, ledger=ledger, client=redis_client, redis_url=redis_url, namespace=namespace, tracker=tracker
+            driver=driver,
+            workers=workers,
+            ledger=ledger,
+            client=redis_client,
+            redis_url=redis_url,
+            namespace=namespace,
+            tracker=tracker,
+            told=tmp_path / "told",
         )

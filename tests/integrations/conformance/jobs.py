@@ -5,10 +5,12 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 from async_tracker import CurrentJob, Tracker, current_job
 from tests.harness.ledger import Ledger
+from tests.harness.wait import wait_until
 
 URL = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:1/0")
 ledger = Ledger(os.environ.get("TEST_LEDGER", os.devnull))
@@ -26,11 +28,15 @@ def _job() -> CurrentJob:
     return job
 
 
-async def hold(seconds: float) -> None:
+async def hold(seconds: float, until: str = "") -> None:
+    """Run for so long, or until the file exists: for as long as the test needs, however long the machine takes for it."""
     job = _job()
     await job.progress(0.5, "half way")
     with ledger.run(job.job_id, attempt=job.job_try):
-        await asyncio.sleep(seconds)
+        if until:
+            await wait_until(Path(until).exists, timeout=seconds, poll_interval=0.02, description="the test has told it to end")
+        else:
+            await asyncio.sleep(seconds)
 
 
 async def fail() -> None:

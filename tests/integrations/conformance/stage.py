@@ -5,6 +5,7 @@ import os
 import signal
 import uuid
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import redis.asyncio
@@ -33,6 +34,8 @@ class Stage:
     redis_url: str
     namespace: str
     tracker: Tracker
+    told: Path
+    """The file for which jobs wait that run until the test has seen what it wants to see."""
     started: list[WorkerProcess] = field(default_factory=list)
 
     def start(self, **settings: Any) -> None:
@@ -41,7 +44,7 @@ class Stage:
             "TEST_REDIS_URL": self.redis_url,
             "TEST_LEDGER": str(self.ledger.path),
             "TEST_NAMESPACE": self.namespace,
-            "TEST_SETTINGS": json.dumps({**QUICK, **settings}),
+            "TEST_SETTINGS": json.dumps({**QUICK, "hook_timeout": 5.0, **settings}),
             "dramatiq_worker_timeout": "100",
             **({"PYTHONPATH": str(self.driver.folder)} if self.driver.folder is not None else {}),
         }
@@ -70,6 +73,14 @@ class Stage:
             self.ledger.enqueued(job_id)
         await self.driver.enqueue(self.client, job_id, function, args)
         return job_id
+
+    async def hold(self, *, job_id: str | None = None, must: bool = True) -> str:
+        """Give a job to the queue that runs until `tell`, or for ten minutes."""
+        return await self.send("hold", 600.0, str(self.told), job_id=job_id, must=must)
+
+    def tell(self) -> None:
+        """Let the jobs end that wait for it."""
+        self.told.touch()
 
     async def in_flight(self, job_id: str, *, elsewhere_than: str | None = None) -> Job:
         """Wait until the job's record is there with its progress, from another instance if one is given."""

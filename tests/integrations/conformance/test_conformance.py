@@ -26,12 +26,13 @@ async def test_a_worker_is_listed_while_it_works_and_leaves_nothing(stage: Stage
 
 async def test_a_job_is_seen_from_its_start_to_its_end(stage: Stage):
     [instance] = await stage.start_ready()
-    job_id = await stage.send("hold", 1.0)
+    job_id = await stage.hold()
     job = await stage.in_flight(job_id)
     assert (job.job_id, job.instance_id, job.library) == (job_id, instance.instance_id, stage.driver.library)
     assert (job.function, job.job_try, job.progress, job.progress_message) == ("hold", 1, 0.5, "half way")
     assert job.queue in instance.queues
     assert [found.job_id for found in await stage.tracker.jobs()] == [job_id]
+    stage.tell()
     await stage.succeeded()
     await stage.send("fail", must=False)
     await wait_until(lambda: len(stage.ledger.read().runs) == 2, timeout=SECONDS, description="the failing job has run")
@@ -54,7 +55,7 @@ def frames_of(chain: Chain) -> list[str]:
 async def test_a_job_in_flight_shows_where_it_waits_and_is_aborted_or_its_library_cannot(stage: Stage):
     [instance] = await stage.start_ready()
     aborts = stage.driver.library == "arq"
-    job_id = await stage.send("hold", 600.0 if aborts else 3.0, must=not aborts)
+    job_id = await stage.hold(must=not aborts)
     await stage.in_flight(job_id)
     seen = await stage.tracker.stacks(instance.instance_id, wait=SECONDS)
     assert [(group.job_ids, group.function) for group in seen.jobs] == [((job_id,), "hold")]
@@ -64,6 +65,7 @@ async def test_a_job_in_flight_shows_where_it_waits_and_is_aborted_or_its_librar
     else:
         with pytest.raises(UnsupportedControl, match=f"{stage.driver.library}.* cannot be aborted"):
             await stage.tracker.abort(job_id, wait=SECONDS)
+        stage.tell()
         await stage.succeeded()
     await stage.close()
 
@@ -93,7 +95,7 @@ async def test_a_worker_is_quiet_and_resumes_or_says_that_its_library_cannot(sta
 
 async def test_a_suspended_worker_keeps_its_job(stage: Stage):
     await stage.start_ready(2)
-    job_id = await stage.send("hold", 1.0)
+    job_id = await stage.hold()
     job = await stage.in_flight(job_id)
     instance = await stage.tracker.instance(job.instance_id)
     assert instance is not None
@@ -105,6 +107,7 @@ async def test_a_suspended_worker_keeps_its_job(stage: Stage):
 
     await wait_until(silent, timeout=SECONDS, description="the worker is silent")
     assert await stage.tracker.orphans() == []
+    stage.tell()
     os.kill(instance.pid, signal.SIGCONT)
     account = await stage.succeeded()
     assert len(account.runs_of(job_id)) == 1
@@ -112,8 +115,8 @@ async def test_a_suspended_worker_keeps_its_job(stage: Stage):
 
 
 async def test_what_a_killed_worker_ran_is_an_orphan_where_no_worker_recovers(stage: Stage):
-    await stage.start_ready(2, recover=False)
-    job_id = await stage.send("hold", 2.0, must=False)
+    await stage.start_ready(2, recover=False, heartbeat_ttl=15.0)  # it is not taken for stalled on the way to its death, however late
+    job_id = await stage.hold(must=False)
     job = await stage.in_flight(job_id)
     await stage.kill(job.instance_id)
 
@@ -138,16 +141,18 @@ async def test_what_a_killed_worker_ran_is_an_orphan_where_no_worker_recovers(st
         assert (await stage.tracker.stats()).orphaned == 1
         assert (done.job_id, done.library, done.action) == (job_id, stage.driver.library, RecoveryAction.RECOVERED)
         await stage.in_flight(job_id, elsewhere_than=job.instance_id)
+        stage.tell()
         await stage.close()
 
 
 @RECOVERING
 async def test_what_a_killed_worker_ran_runs_again_once(stage: Stage):
     await stage.start_ready(3)
-    job_id = await stage.send("hold", 2.0)
-    others = [await stage.send("hold", 0.1) for _ in range(8)]
+    job_id = await stage.hold()
+    others = [await stage.hold() for _ in range(8)]  # none of them is about to end when its worker is killed
     job = await stage.in_flight(job_id)
     await stage.kill(job.instance_id)
+    stage.tell()
     account = await stage.succeeded()
     assert len(account.runs_of(job_id)) == 2
     assert all(len(account.runs_of(other)) <= 2 for other in others)
@@ -162,9 +167,10 @@ async def test_what_a_killed_worker_ran_runs_again_once(stage: Stage):
 async def test_three_that_recover_by_hand_at_once_recover_each_orphan_once(stage: Stage):
     """Nobody else does: what they say that they have done must be what there was to do, each by one of them."""
     await stage.start_ready(1, recover=False)
-    job_id = await stage.send("hold", 1.0)
+    job_id = await stage.hold()
     job = await stage.in_flight(job_id)
     await stage.kill(job.instance_id)
+    stage.tell()
 
     async def orphaned() -> bool:
         return [found.job_id for found in await stage.tracker.orphans()] == [job_id]
@@ -207,9 +213,10 @@ async def test_a_job_that_kills_its_worker_is_quarantined_under_its_functions_na
 @RECOVERING
 async def test_how_full_a_queue_is_counts_what_waits_and_what_runs(stage: Stage):
     [instance] = await stage.start_ready()
-    job_id = await stage.send("hold", 1.5)
+    job_id = await stage.hold()
     await stage.in_flight(job_id)
     depths = [depth for depth in await stage.tracker.queues() if depth.queue in instance.queues]
     assert [(depth.depth, depth.library) for depth in depths] == [(1, stage.driver.library)]
+    stage.tell()
     await stage.succeeded()
     await stage.close()

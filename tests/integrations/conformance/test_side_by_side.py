@@ -28,11 +28,12 @@ async def test_an_id_that_arq_and_dramatiq_share_is_two_jobs_and_both_are_recove
         redis_url=redis_url,
         namespace=namespace,
         tracker=stage.tracker,
+        told=stage.told,
     )
     await stage.start_ready(2)
     await beside.start_ready(2)
     for one in (stage, beside):
-        await one.send("hold", 3.0, job_id="the-same")
+        await one.hold(job_id="the-same")
 
     async def holders() -> dict[str, str]:
         found = {job.library: job.instance_id for job in await stage.tracker.jobs() if job.job_id == "the-same"}
@@ -48,6 +49,7 @@ async def test_an_id_that_arq_and_dramatiq_share_is_two_jobs_and_both_are_recove
         return bool(found) and all(found[library] != first[library] for library in found)
 
     await wait_until(elsewhere, timeout=SECONDS, description="both jobs run again")
+    stage.tell()
     for one in (stage, beside):
         account = await one.succeeded()
         assert len(account.runs_of("the-same")) == 2

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import dramatiq
 from dramatiq.brokers.redis import RedisBroker
@@ -13,6 +14,7 @@ from dramatiq.middleware import AsyncIO, CurrentMessage
 from async_tracker import Tracker, current_job
 from async_tracker.integrations.dramatiq import TrackerMiddleware
 from tests.harness.ledger import Ledger
+from tests.harness.wait import wait_until, wait_until_sync
 
 # ``dramatiq`` imports this module in every worker; pytest does when it looks for doctests.
 URL = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:1/0")
@@ -41,6 +43,13 @@ def hold(seconds: float) -> None:
 
 
 @dramatiq.actor
+def until_told(path: str) -> None:
+    """Block this thread until the file exists: for as long as the test needs, however long the machine takes for it."""
+    with ledger.run(message_id()):
+        wait_until_sync(Path(path).exists, timeout=600.0, poll_interval=0.02, description="the test has told it to end")
+
+
+@dramatiq.actor
 def interrupted(again: float = 0.05) -> None:
     """Block this thread until its process ends, however long the test takes to see to it; the next time for ``again`` seconds."""
     is_first = not ledger.read().runs_of(message_id())
@@ -55,23 +64,23 @@ async def hold_async(seconds: float) -> None:
 
 
 @dramatiq.actor
-def report(fraction: float, seconds: float) -> None:
+def report(fraction: float, path: str) -> None:
     """Say how far it is, from a plain function."""
     job = current_job()
     assert job is not None
     job.progress(fraction, f"{job.function} {job.job_try} {job.queue}")
     with ledger.run(job.job_id):
-        time.sleep(seconds)
+        wait_until_sync(Path(path).exists, timeout=600.0, poll_interval=0.02, description="the test has told it to end")
 
 
 @dramatiq.actor
-async def report_async(fraction: float, seconds: float) -> None:
+async def report_async(fraction: float, path: str) -> None:
     job = current_job()
     assert job is not None
     await job.progress(fraction, "from a coroutine")
     await job.ensure_owned()
     with ledger.run(job.job_id):
-        await asyncio.sleep(seconds)
+        await wait_until(Path(path).exists, timeout=600.0, poll_interval=0.02, description="the test has told it to end")
 
 
 @dramatiq.actor(max_retries=0)

@@ -19,6 +19,7 @@ from dramatiq.worker import Worker
 from async_tracker import Event, LeaseLost, Tracker, current_job
 from async_tracker.integrations.dramatiq import TrackerMiddleware
 from async_tracker.store.instance_record import Description
+from tests.harness.settings import KNOWN
 from tests.harness.wait import wait_until, wait_until_sync
 from tests.harness.wire import WireProxy
 
@@ -61,7 +62,7 @@ async def stop(worker: Worker) -> None:
 async def test_without_another_redis_the_tracker_uses_the_brokers(
     broker: RedisBroker, start_worker: StartWorker, namespace: str, redis_url: str, no_leaks: None
 ):
-    tracker = Tracker(namespace=namespace)
+    tracker = Tracker(namespace=namespace, **KNOWN)
     tracked(broker, tracker)
     worker = start_worker(broker)
     async with Tracker(namespace=namespace, redis_options={"url": redis_url}) as observer:
@@ -75,18 +76,18 @@ async def test_without_another_redis_the_tracker_uses_the_brokers(
 
 
 async def test_a_process_that_only_enqueues_is_no_instance_and_starts_no_thread(broker: RedisBroker, namespace: str):
-    before = threading.active_count()
-    tracked(broker, Tracker(namespace=namespace))
+    before = set(threading.enumerate())  # those of other tests may end meanwhile
+    tracked(broker, Tracker(namespace=namespace, **KNOWN))
     actor = dramatiq.actor(actor_name="nothing", broker=broker)(lambda: None)
     actor.send()
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before
     assert broker.client.exists(f"{namespace}:instances") == 0
 
 
 async def test_a_worker_that_starts_again_in_the_same_process_is_another_instance(
     broker: RedisBroker, start_worker: StartWorker, namespace: str
 ):
-    tracker = Tracker(namespace=namespace)
+    tracker = Tracker(namespace=namespace, **KNOWN)
     tracked(broker, tracker)
     worker = start_worker(broker)
     first = tracker.instance_id
@@ -100,7 +101,7 @@ async def test_a_worker_that_starts_again_in_the_same_process_is_another_instanc
 async def test_a_queue_that_is_declared_while_the_worker_runs_is_recovered_too(
     broker: RedisBroker, start_worker: StartWorker, namespace: str, redis_url: str
 ):
-    tracked(broker, Tracker(namespace=namespace))
+    tracked(broker, Tracker(namespace=namespace, **KNOWN))
     worker = start_worker(broker)
     dramatiq.actor(actor_name="later", queue_name="later", broker=broker)(lambda: None)
     async with Tracker(namespace=namespace, redis_options={"url": redis_url}) as observer:
@@ -131,7 +132,7 @@ async def test_durable_waits_until_the_start_is_written(broker: RedisBroker, sta
 
 async def test_a_plain_actor_can_ask_whether_its_message_is_still_its_own(broker: RedisBroker, start_worker: StartWorker, namespace: str):
     answers: list[str] = []
-    tracked(broker, Tracker(namespace=namespace))
+    tracked(broker, Tracker(namespace=namespace, **KNOWN))
 
     def ask() -> None:
         job = current_job()
@@ -156,7 +157,7 @@ async def test_callbacks_hear_what_this_process_finds_though_its_loop_is_in_a_th
     broker: RedisBroker, start_worker: StartWorker, namespace: str, wire: WireProxy
 ):
     heard: list[str | None] = []
-    tracker = Tracker(namespace=namespace, sweep_interval=0.1)
+    tracker = Tracker(namespace=namespace, sweep_interval=0.1, **KNOWN)
     tracked(broker, tracker)
 
     @tracker.on("instance_dead")
@@ -181,7 +182,7 @@ async def test_an_interrupt_of_somebody_else_is_an_abort(broker: RedisBroker, st
     def interrupted() -> None:
         raise Abort
 
-    tracked(broker, Tracker(namespace=namespace))
+    tracked(broker, Tracker(namespace=namespace, **KNOWN))
     actor = dramatiq.actor(broker=broker, max_retries=0)(interrupted)
     worker = start_worker(broker)
     actor.send()
@@ -225,7 +226,7 @@ async def test_with_a_redis_that_does_not_answer_no_message_waits_for_the_tracke
 async def test_while_the_brokers_redis_refuses_marks_messages_run_unmarked(redis_url: str, start_worker: StartWorker, namespace: str):
     done: list[int] = []
     broker = RedisBroker(url=redis_url)
-    tracked(broker, Tracker(namespace=namespace))
+    tracked(broker, Tracker(namespace=namespace, **KNOWN))
     actor = dramatiq.actor(actor_name="append", broker=broker)(done.append)
     worker = start_worker(broker)
     instance_id = broker.client.zrange(f"{namespace}:instances", 0, 0)[0].decode()  # type: ignore[index]
@@ -248,7 +249,7 @@ async def test_a_broker_that_is_not_redis_is_tracked_and_said_to_recover_by_itse
         begun.set()
         may_end.wait(30)
 
-    tracked(broker, Tracker(namespace=namespace, redis_options={"url": redis_url}))
+    tracked(broker, Tracker(namespace=namespace, redis_options={"url": redis_url}, **KNOWN))
     actor = dramatiq.actor(broker=broker)(wait)
     worker = start_worker(broker)
     message = actor.send()

@@ -20,6 +20,7 @@ from dramatiq.worker import Worker
 from async_tracker import Tracker, current_job
 from async_tracker.integrations.dramatiq import TrackerMiddleware
 from async_tracker.integrations.dramatiq.outcomes import Ending, outcome
+from tests.harness.settings import KNOWN
 from tests.harness.wait import wait_until
 from tests.harness.workers import ROOT
 
@@ -67,7 +68,7 @@ def start(broker: RedisBroker, **options: Any) -> Worker:
 
 
 async def test_workers_of_two_brokers_are_two_instances(make_broker: MakeBroker, namespace: str, redis_url: str, no_leaks: None):
-    tracker = Tracker(namespace=namespace)
+    tracker = Tracker(namespace=namespace, **KNOWN)
     brokers = [make_broker(), make_broker()]
     for broker in brokers:
         broker.add_middleware(TrackerMiddleware(tracker))
@@ -97,7 +98,7 @@ async def test_workers_of_two_brokers_are_two_instances(make_broker: MakeBroker,
 async def test_two_workers_of_one_broker_are_two_instances_of_one_process(
     make_broker: MakeBroker, namespace: str, redis_url: str, no_leaks: None
 ):
-    tracker = Tracker(namespace=namespace)
+    tracker = Tracker(namespace=namespace, **KNOWN)
     broker = make_broker()
     broker.add_middleware(TrackerMiddleware(tracker))
     held = {name: Held(broker, queue=name) for name in ("one", "two")}
@@ -130,7 +131,7 @@ from async_tracker.integrations.dramatiq import TrackerMiddleware
 
 url, namespace = sys.argv[1:]
 broker = RedisBroker(url=url, namespace=f"{namespace}-0")
-broker.add_middleware(TrackerMiddleware(Tracker(namespace=namespace, heartbeat_interval=0.5)))
+broker.add_middleware(TrackerMiddleware(Tracker(namespace=namespace, heartbeat_interval=0.5, hook_timeout=30.0)))
 begun = threading.Barrier(3)
 
 def hold():

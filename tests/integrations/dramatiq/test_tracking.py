@@ -1,11 +1,14 @@
 """What is known of dramatiq's processes and messages while all goes well."""
 
 import asyncio
+import os
 import time
+from datetime import datetime
+from pathlib import Path
 
 from async_tracker import FunctionStats, Job, Tracker
 from tests.harness.wait import wait_until
-from tests.integrations.dramatiq.masters import DONE_SECONDS, Masters
+from tests.integrations.dramatiq.masters import DONE_SECONDS, QUICK, Masters
 
 
 async def test_every_process_of_a_master_is_an_instance_that_says_what_it_works_on(masters: Masters):
@@ -29,11 +32,11 @@ async def test_a_worker_that_consumes_some_queues_names_only_those(masters: Mast
     await masters.close()
 
 
-async def test_plain_and_async_actors_find_their_job_and_say_how_far_they_are(masters: Masters):
+async def test_plain_and_async_actors_find_their_job_and_say_how_far_they_are(masters: Masters, tmp_path: Path):
     masters.start(processes=1)
     await masters.registered(1)
-    plain = masters.send("report", 0.25, 2.0)
-    in_coroutine = masters.send("report_async", 0.75, 2.0)
+    plain = masters.send("report", 0.25, str(tmp_path / "end"))
+    in_coroutine = masters.send("report_async", 0.75, str(tmp_path / "end"))
 
     async def with_progress(message_id: str) -> Job | None:
         job = await masters.tracker.job(message_id)
@@ -48,6 +51,7 @@ async def test_plain_and_async_actors_find_their_job_and_say_how_far_they_are(ma
     found = await wait_until(lambda: with_progress(in_coroutine), timeout=DONE_SECONDS, description="the coroutine's progress is seen")
     assert found is not None
     assert (found.progress, found.progress_message) == (0.75, "from a coroutine")
+    (tmp_path / "end").touch()
     await masters.succeeded()
     await masters.close()
 
@@ -89,10 +93,10 @@ async def test_a_message_that_is_retried_is_one_job_with_another_try(masters: Ma
     await masters.close()
 
 
-async def test_an_id_that_two_libraries_share_is_two_jobs(masters: Masters, redis_url: str, namespace: str):
+async def test_an_id_that_two_libraries_share_is_two_jobs(masters: Masters, redis_url: str, namespace: str, tmp_path: Path):
     masters.start(processes=1)
     await masters.registered(1)
-    masters.send("hold", 1.5, message_id="the-same")
+    masters.send("until_told", str(tmp_path / "end"), message_id="the-same")
     await masters.in_flight("the-same")
     async with (
         Tracker(namespace=namespace, redis_options={"url": redis_url}) as tracker,
@@ -100,6 +104,7 @@ async def test_an_id_that_two_libraries_share_is_two_jobs(masters: Masters, redi
         tracker.track("the-same", function="another"),
     ):
         await wait_until(lambda: _two_jobs(tracker), timeout=DONE_SECONDS, description="both jobs are listed")
+        (tmp_path / "end").touch()
         await masters.succeeded()
         left = await wait_until(lambda: _one_job(tracker), timeout=DONE_SECONDS, description="dramatiq's job has ended")
         assert left is not None
@@ -109,7 +114,7 @@ async def test_an_id_that_two_libraries_share_is_two_jobs(masters: Masters, redi
 
 async def _two_jobs(tracker: Tracker) -> bool:
     found = {(job.job_id, job.library, job.function) for job in await tracker.jobs()}
-    return found == {("the-same", "dramatiq", "hold"), ("the-same", "asyncio", "another")}
+    return found == {("the-same", "dramatiq", "until_told"), ("the-same", "asyncio", "another")}
 
 
 async def _one_job(tracker: Tracker) -> Job | None:
@@ -117,25 +122,35 @@ async def _one_job(tracker: Tracker) -> Job | None:
     return found[0] if len(found) == 1 else None
 
 
-async def test_a_process_whose_threads_all_block_is_alive_and_keeps_its_messages(masters: Masters):
-    masters.start(processes=1, threads=2)
-    masters.start(processes=1, threads=2)
+async def test_a_process_whose_threads_all_block_is_alive_and_keeps_its_messages(masters: Masters, tmp_path: Path):
+    """It beats on: counted in heartbeats, and not in the seconds that a busy machine takes for them."""
+    patient = {**QUICK, "heartbeat_ttl": 15.0}
+    masters.start(processes=1, threads=2, settings=patient)
+    masters.start(processes=1, threads=2, settings=patient)
     await masters.registered(2)
-    blocked = [masters.send("hold", 6.0) for _ in range(4)]  # four times the quick settings' ttl
+    blocked = [masters.send("until_told", str(tmp_path / "end")) for _ in range(4)]
     for message_id in blocked:
         await masters.in_flight(message_id)
-    for _ in range(10):
-        assert [str(instance.state) for instance in await masters.tracker.instances()] == ["alive", "alive"]
-        await asyncio.sleep(0.3)
+    beats: dict[str, set[datetime]] = {}
+
+    async def each_has_beaten_six_times() -> bool:
+        instances = await masters.tracker.instances()
+        assert [str(instance.state) for instance in instances] == ["alive", "alive"]
+        for instance in instances:
+            beats.setdefault(instance.instance_id, set()).add(instance.heartbeat_at)
+        return len(beats) == 2 and min(map(len, beats.values())) > 6
+
+    await wait_until(each_has_beaten_six_times, timeout=DONE_SECONDS, description="each process has beaten six times", poll_interval=0.05)
+    (tmp_path / "end").touch()
     account = await masters.succeeded()
     assert all(len(account.runs_of(message_id)) == 1 for message_id in blocked)
     await masters.close()
 
 
-async def test_a_master_that_is_asked_to_leave_drains_and_leaves_nothing(masters: Masters):
+async def test_a_master_that_is_asked_to_leave_drains_and_leaves_nothing(masters: Masters, tmp_path: Path):
     master = masters.start(processes=2)
     await masters.registered(2)
-    message_id = masters.send("hold", 3.0)
+    message_id = masters.send("until_told", str(tmp_path / "end"))
     job = await masters.in_flight(message_id)
     master.ask_to_leave()
 
@@ -145,6 +160,7 @@ async def test_a_master_that_is_asked_to_leave_drains_and_leaves_nothing(masters
 
     await wait_until(drains, timeout=DONE_SECONDS, description="the instance says that it drains")
     assert (await masters.tracker.job(message_id)) is not None
+    (tmp_path / "end").touch()
     master.wait()
     assert await masters.tracker.instances() == []
     account = await masters.close()
@@ -158,7 +174,7 @@ async def test_the_wait_of_a_message_is_counted_from_when_it_was_due(masters: Ma
     masters.start(processes=1)
     await masters.registered(1)
     sent_at = time.monotonic()
-    delayed = masters.send("report", 0.5, 0.0, delay_ms=5_000)
+    delayed = masters.send("report", 0.5, os.devnull, delay_ms=5_000)
     account = await masters.succeeded()
     (run,) = account.runs_of(delayed)
 
@@ -173,10 +189,10 @@ async def test_the_wait_of_a_message_is_counted_from_when_it_was_due(masters: Ma
     await masters.close()
 
 
-async def test_queues_tell_what_waits_and_for_how_long(masters: Masters):
+async def test_queues_tell_what_waits_and_for_how_long(masters: Masters, tmp_path: Path):
     masters.start(processes=1, threads=1, dramatiq_queue_prefetch="1")
     await masters.registered(1)
-    running = masters.send("hold", 3.0)
+    running = masters.send("until_told", str(tmp_path / "end"))
     await masters.in_flight(running)
     for _ in range(3):
         masters.send("hold", 0.0)
@@ -184,5 +200,6 @@ async def test_queues_tell_what_waits_and_for_how_long(masters: Masters):
     assert (depths["default"].depth, depths["default"].due, depths["default"].library) == (4, 3, "dramatiq")
     assert depths["default"].oldest_wait is not None
     assert (depths["slow"].depth, depths["slow"].oldest_wait) == (0, None)
+    (tmp_path / "end").touch()
     await masters.succeeded()
     await masters.close()

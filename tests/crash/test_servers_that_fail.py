@@ -221,7 +221,7 @@ async def test_a_wire_that_delays_and_stalls_robs_nobody(fleet: Fleet, wire: Wir
 
 async def test_a_batch_that_is_delivered_late_changes_nothing(fleet: Fleet, wire: WireProxy, tmp_path: Path):
     """The start of a job arrives after its end: its record must not come back to stay. Allowed: lost 0, doubled 0."""
-    await fleet.start_ready(tracker={**QUICK, "hook_timeout": 5.0}, redis_url=wire.url)
+    await fleet.start_ready(tracker={**QUICK, "hook_timeout": 5.0}, tracker_url=wire.url)  # arq ends where its own is cut
     held = wire.hold(script_call(SCRIPTS["write"]))
     late = await fleet.enqueue("until_told", str(tmp_path / "late"))
     await wait_until(lambda: held.caught, timeout=30, description="the start of the job is under way")

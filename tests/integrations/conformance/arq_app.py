@@ -7,8 +7,8 @@ from arq.connections import RedisSettings
 from tests.integrations.conformance import jobs
 
 
-async def hold(ctx: dict[str, Any], seconds: float) -> None:
-    await jobs.hold(seconds)
+async def hold(ctx: dict[str, Any], seconds: float, until: str = "") -> None:
+    await jobs.hold(seconds, until)
 
 
 async def fail(ctx: dict[str, Any]) -> None:

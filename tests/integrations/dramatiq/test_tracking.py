@@ -125,8 +125,8 @@ async def _one_job(tracker: Tracker) -> Job | None:
 async def test_a_process_whose_threads_all_block_is_alive_and_keeps_its_messages(masters: Masters, tmp_path: Path):
     """It beats on: counted in heartbeats, and not in the seconds that a busy machine takes for them."""
     patient = {**QUICK, "heartbeat_ttl": 15.0}
-    masters.start(processes=1, threads=2, settings=patient)
-    masters.start(processes=1, threads=2, settings=patient)
+    for _ in range(2):
+        masters.start(processes=1, threads=2, settings=patient, dramatiq_queue_prefetch="2")  # neither has more than it has threads
     await masters.registered(2)
     blocked = [masters.send("until_told", str(tmp_path / "end")) for _ in range(4)]
     for message_id in blocked:

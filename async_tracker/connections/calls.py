@@ -126,6 +126,11 @@ def run_script_sync(client: Any, script: Script, keys: Sequence[str | bytes], ar
             return client.execute_command("EVAL", script.text, *rest, **RAW)
 
 
+def let_be_left(task: asyncio.Task[Any]) -> None:
+    """Let a task be left behind with its loop, and nothing be logged of it: a worker may leave its loop without a word (SystemExit)."""
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
 async def bounded(work: Coroutine[Any, Any, T], seconds: float) -> T:
     """Let the driver work in a task of its own, for at most ``seconds``. Raises Python's TimeoutError when they are over.
 
@@ -133,7 +138,7 @@ async def bounded(work: Coroutine[Any, Any, T], seconds: float) -> T:
     in which it sends, does when both come together.
     """
     task = asyncio.get_running_loop().create_task(work)
-    task._log_destroy_pending = False  # type: ignore[attr-defined]  # a worker may leave its loop without a word
+    let_be_left(task)
     task.add_done_callback(_note_exception)
     try:
         done, _ = await asyncio.wait({task}, timeout=max(seconds, 0.0))

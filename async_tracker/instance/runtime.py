@@ -15,7 +15,7 @@ from typing import Any
 
 from async_tracker.clock import ServerClock
 from async_tracker.config import Settings
-from async_tracker.connections.calls import bounded
+from async_tracker.connections.calls import bounded, let_be_left
 from async_tracker.connections.link import Link
 from async_tracker.control.orders import Done, Order
 from async_tracker.errors import StorageError
@@ -280,8 +280,7 @@ class Runtime:
 
     def _spawn(self, name: str, loop_body: Callable[[], Coroutine[Any, Any, None]]) -> None:
         task = self._loop.create_task(keep_running(loop_body, name=name, failures=self.failures))
-        # A worker may leave its loop without a word (SystemExit): these tasks are meant to be left behind then.
-        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        let_be_left(task)
         self._tasks.append(task)
 
     def _at_pulse(self) -> None:

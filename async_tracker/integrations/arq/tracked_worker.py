@@ -8,7 +8,7 @@ from typing import Any
 
 from async_tracker.clock import monotonic_ms
 from async_tracker.connections.access import describe
-from async_tracker.connections.calls import bounded
+from async_tracker.connections.calls import bounded, let_be_left
 from async_tracker.connections.link import Link
 from async_tracker.errors import StorageError
 from async_tracker.events.encoding import tries_count_event
@@ -312,8 +312,7 @@ class TrackedWorker:
         runtime = self.runtime
         if runtime is not None and runtime.is_running:
             runtime.drain()
-            last = asyncio.ensure_future(self._stop_when_idle())
-            last._log_destroy_pending = False  # type: ignore[attr-defined]
+            let_be_left(asyncio.ensure_future(self._stop_when_idle()))
 
     async def _stop_when_idle(self) -> None:
         running = self.jobs.tasks()

@@ -240,7 +240,7 @@ class TrackedWorker:
     async def _keep_try(self, run: ArqRun) -> None:
         """A run was cancelled because the worker is told to stop: arq is about to give its claim back. Have it not count the try.
 
-        Where that cannot be noted, or too many of the job were, arq's count stands. Raises nothing but a cancellation.
+        Where that cannot be noted, or too many of the job were, arq's count stands. Raises a cancellation and nothing else.
         """
         claims, adapter, runtime = self.claims, self.adapter, self.runtime
         if claims is None or adapter is None or runtime is None or not self.tries.may_keep(run, asyncio.current_task()):

@@ -17,7 +17,7 @@ with the cause attached.
 
 
 class TrackerError(Exception):
-    """The common base: ``except TrackerError`` catches whatever this library raises on purpose."""
+    """The common base: ``except TrackerError`` catches all that this library raises on purpose."""
 
 
 class ConfigError(TrackerError, ValueError):

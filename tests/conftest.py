@@ -2,6 +2,7 @@
 
 server         for the whole run, one for each process of it; has ``url`` and ``unix_socket_path``. Do not configure, stop or kill
                it: for that there is
+take_port      ``take_port()``: a port for a server that must be told its own, which no other program is given before the test is over
 make_server    ``make_server(tcp=True, extra_args=(...))``: an EmbeddedServer of the test's own, already started
 redis_client   redis.asyncio, on an empty database of ``server``
 redis_url      the same database, as a url
@@ -30,13 +31,20 @@ import redis.asyncio
 from async_tracker import Tracker
 from async_tracker.embedded import EmbeddedServer
 from tests.harness.ledger import Ledger
+from tests.harness.ports import TakePort, ports
 from tests.harness.servers import GivenServer, Server, address_of, assert_no_leaks, database_of
 from tests.harness.settings import KNOWN
 from tests.harness.wire import WireProxy
 from tests.harness.workers import Workers
 
-# A failure must come back when the same commit is tested again; and how long a single example takes is no claim of ours.
-hypothesis.settings.register_profile("tests", deadline=None, derandomize=bool(os.environ.get("CI")), print_blob=True)
+# A failure must come back when the same commit is tested again; and how long an example takes, or is looked for, is no claim of ours.
+hypothesis.settings.register_profile(
+    "tests",
+    deadline=None,
+    derandomize=bool(os.environ.get("CI")),
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("tests")
 
 
@@ -91,6 +99,12 @@ def server(request: pytest.FixtureRequest, server_binary: Path | None) -> Iterat
         return
     with EmbeddedServer(binary=server_binary) as started:
         yield started
+
+
+@pytest.fixture
+def take_port() -> Iterator[TakePort]:
+    with ports() as take:
+        yield take
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -129,14 +130,24 @@ def test_a_wrong_option_is_reported_with_what_the_server_said():
     assert not server.is_running()
 
 
-def test_a_server_that_does_not_come_up_in_time_is_reported_and_not_left_behind(tmp_path: Path):
+def test_a_server_that_does_not_come_up_in_time_is_reported_and_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     sleeper = tmp_path / "valkey-server"
-    sleeper.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 60\n")
+    sleeper.write_text("#!/bin/sh\nexec sleep 60\n")
     sleeper.chmod(0o755)
+    started: list[int] = []
+
+    class Noted(subprocess.Popen[bytes]):
+        def __init__(self, command: list[str], **options: Any) -> None:
+            super().__init__(command, **options)
+            if command[0] == str(sleeper):  # the other one looks after the folder
+                started.append(self.pid)
+
+    monkeypatch.setattr("async_tracker.embedded.subprocess.Popen", Noted)
     server = EmbeddedServer(binary=sleeper, start_timeout=0.3)
     with pytest.raises(StorageUnavailable, match=r"within 0\.3 s"):
         server.start()
-    assert not lives(int((tmp_path / "pid").read_text()))
+    (pid,) = started
+    assert not lives(pid)
 
 
 @pytest.mark.parametrize("binary", ["/nowhere/valkey-server", "/dev/null"])

@@ -9,6 +9,7 @@ from arq import create_pool
 from arq.connections import RedisSettings
 
 from async_tracker import Tracker
+from tests.harness.settings import KNOWN
 from tests.harness.wait import wait_until
 
 STRANGE = "a b:*{1}[red]\n\x1b[31mé\\"
@@ -17,7 +18,10 @@ SHOWN = r"a b:*{1}[red]\n\x1b[31mé" + "\\"
 
 @asynccontextmanager
 async def working(redis_client, namespace, **settings):
-    async with Tracker(namespace=namespace, redis=redis_client, **settings) as tracker, tracker.register(queue="mail", concurrency=4):
+    async with (
+        Tracker(namespace=namespace, redis=redis_client, **KNOWN, **settings) as tracker,
+        tracker.register(queue="mail", concurrency=4),
+    ):
         yield tracker
 
 

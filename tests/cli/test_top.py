@@ -18,6 +18,7 @@ from async_tracker.cli.top.state import VIEWS, Bounds, State, View, keys_in, pre
 from async_tracker.embedded import EmbeddedServer
 from tests.cli.conftest import environment
 from tests.harness.screen import ProgramOnTerminal, Screen
+from tests.harness.settings import KNOWN
 from tests.harness.wait import wait_until
 
 NOON = datetime(2026, 7, 29, 12, tzinfo=UTC)
@@ -238,7 +239,9 @@ async def test_it_lives_through_keys_a_resize_and_a_redis_that_goes_and_comes_ba
     make_server: Callable[..., EmbeddedServer], on_terminal: Callable[..., ProgramOnTerminal]
 ):
     server = make_server(appendonly=True)
-    tracker = Tracker(namespace="my_app", redis_options={"url": server.url}, instance_id="pod", heartbeat_interval=0.2, heartbeat_ttl=30)
+    tracker = Tracker(
+        namespace="my_app", redis_options={"url": server.url}, instance_id="pod", heartbeat_interval=0.2, heartbeat_ttl=30, **KNOWN
+    )
     async with tracker, tracker.register(queue="mail", concurrency=4), tracker.track("job-42", function="send_email"):
         program = on_terminal(server.url)
         await _shown(program, "my_app on", "1 instance", "[1 instances]", "pod:", "1/4", "q quit")

@@ -18,8 +18,8 @@ from redis.sentinel import Sentinel as SyncSentinel
 from async_tracker import ConfigError
 from async_tracker.connections.counterparts import async_counterpart, sync_counterpart
 from async_tracker.embedded import EmbeddedServer, find_server_binary
+from tests.harness.ports import TakePort
 from tests.harness.wait import wait_until_sync
-from tests.namespace.test_cluster import free_port
 
 TLS = {
     "ssl": True,
@@ -103,9 +103,9 @@ async def test_what_tls_would_no_longer_check_is_refused_and_not_left_out():
 
 
 @pytest.fixture
-def guarded(server_binary: Path | None, tmp_path: Path) -> Iterator[int]:
+def guarded(server_binary: Path | None, tmp_path: Path, take_port: TakePort) -> Iterator[int]:
     """The port of a sentinel with a password, whose server has another one."""
-    port = free_port()
+    port = take_port()
     with EmbeddedServer(binary=server_binary, tcp=True, extra_args=("--requirepass", "m@ster")) as server:
         config = tmp_path / "sentinel.conf"
         config.write_text(

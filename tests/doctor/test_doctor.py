@@ -15,7 +15,7 @@ from async_tracker.integrations.arq.rights import RECOVERING as RECOVERING_ARQ
 from async_tracker.integrations.dramatiq.holds import Broker, other_broker
 from async_tracker.integrations.dramatiq.rights import RECOVERING as RECOVERING_DRAMATIQ
 from async_tracker.store.instance_record import Note
-from tests.harness.settings import QUIET
+from tests.harness.settings import KNOWN, QUIET
 from tests.harness.wait import wait_until
 
 SCRIPTS = Path(async_tracker.__file__).parent
@@ -33,7 +33,7 @@ def finding(document, subject):
 
 @asynccontextmanager
 async def registered(redis_client, namespace, **settings):
-    async with Tracker(namespace=namespace, redis=redis_client, **settings) as tracker, tracker.register(queue="mail"):
+    async with Tracker(namespace=namespace, redis=redis_client, **{**KNOWN, **settings}) as tracker, tracker.register(queue="mail"):
         yield tracker
 
 
@@ -267,7 +267,7 @@ def asked(table):
 @pytest.mark.parametrize(("is_error", "status"), [(False, "warning"), (True, "problem")])
 async def test_what_is_not_as_it_was_meant_in_an_instance_is_shown_with_what_to_do(cli, redis_client, namespace, is_error, status):
     """arq's integration notes it: a function that it could not wrap, a name that it does not know."""
-    tracker = Tracker(namespace=namespace, redis=redis_client)
+    tracker = Tracker(namespace=namespace, redis=redis_client, **KNOWN)
     note = Note(says="a function is not wrapped: late", remedy="put it into functions", is_error=is_error)
     runtime = tracker.footing.runtime(tracker.footing.describe("arq", notes=(note,)), make_adapter=lambda link: None)
     await runtime.start()

@@ -7,6 +7,7 @@ from async_tracker import StorageUnavailable, Tracker
 from async_tracker.doctor.examination import examine
 from async_tracker.doctor.findings import Status
 from async_tracker.integrations.dramatiq.holds import Broker
+from tests.harness.settings import KNOWN
 
 
 def by_subject(findings):
@@ -15,14 +16,14 @@ def by_subject(findings):
 
 @pytest.fixture
 async def tracker(redis_client, namespace):
-    async with Tracker(namespace=namespace, redis=redis_client) as tracker:
+    async with Tracker(namespace=namespace, redis=redis_client, **KNOWN) as tracker:
         yield tracker
 
 
 @pytest.fixture
 async def mail_worker(redis_client, namespace):
     """An instance that says that it is one of dramatiq's, with its broker on another server."""
-    async with Tracker(namespace=namespace, redis=redis_client) as tracker, tracker.register():
+    async with Tracker(namespace=namespace, redis=redis_client, **KNOWN) as tracker, tracker.register():
         key = f"{namespace}:instance:{tracker.instance_id}"
 
         async def say(run_id):

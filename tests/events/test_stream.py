@@ -13,9 +13,14 @@ from async_tracker.namespace import Namespace
 
 
 @pytest.fixture(params=[2, 3], ids=["RESP2", "RESP3"])
-async def stream(request, redis_url, namespace):
-    async with redis.asyncio.Redis.from_url(redis_url, protocol=request.param, socket_timeout=0.5) as client:
-        yield EventStream(Namespace(client, namespace))
+async def client(request, redis_url):
+    async with redis.asyncio.Redis.from_url(redis_url, protocol=request.param) as client:
+        yield client
+
+
+@pytest.fixture
+def stream(client, namespace):
+    return EventStream(Namespace(client, namespace))
 
 
 async def write(redis_client, namespace, *event_ids: str) -> None:
@@ -44,7 +49,9 @@ async def test_after_an_id_comes_what_is_later_and_of_a_moment_its_own_events_to
     assert await take(stream.follow(datetime.fromtimestamp(2, UTC)), 3) == ["2000-0", "2000-1", "3000-0"]
 
 
-async def test_from_now_on_comes_what_is_written_later_however_long_nothing_is(stream, redis_client, namespace):
+async def test_from_now_on_comes_what_is_written_later_however_long_nothing_is(client, stream, redis_client, namespace):
+    await client.ping()
+    client.connection_pool.connection_kwargs["socket_timeout"] = 0.5  # of the connection on which nothing comes
     await write(redis_client, namespace, "1000-0")
     events = stream.follow()
     waiting = asyncio.ensure_future(anext(events))

@@ -1,7 +1,6 @@
 """Redis that is more than one server: three sentinels over a primary and two replicas, and a cluster of three primaries and a replica."""
 
 import itertools
-import socket
 import subprocess
 import time
 from abc import ABC, abstractmethod
@@ -15,6 +14,7 @@ import redis
 from redis.crc import key_slot
 
 from async_tracker.embedded import EmbeddedServer, end_with_parent, find_server_binary
+from tests.harness.ports import ports
 from tests.harness.wait import wait_until_sync
 
 PASSWORD, SENTINEL_PASSWORD = "m@st:er/", "s3nt?inel"
@@ -22,21 +22,12 @@ QUOTED, SENTINEL_QUOTED = "m%40st%3Aer%2F", "s3nt%3Finel"
 _REPLICATION = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
 
 
-def free_port() -> int:
-    """Return a port that is free, as is that of a node's bus, ten thousand above."""
-    while True:
-        with socket.socket() as first, socket.socket() as bus:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-            if port < 55_000 and bus.connect_ex(("127.0.0.1", port + 10_000)) != 0:
-                return port
-
-
 class _Servers(ABC):
     """Several servers, which are all ended with the block, or where one of them does not start."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
+        self._take_port = self._stack.enter_context(ports())
 
     def __enter__(self) -> Self:
         try:
@@ -80,12 +71,12 @@ class Sentinels(_Servers):
     def _start(self) -> None:
         auth = ("--requirepass", PASSWORD, "--masterauth", PASSWORD, *_REPLICATION)
         for _ in range(3):
-            server = self._stack.enter_context(EmbeddedServer(binary=self._binary, port=free_port(), extra_args=auth))
+            server = self._stack.enter_context(EmbeddedServer(binary=self._binary, port=self._take_port(), extra_args=auth))
             self.servers[server.port or 0] = server
         primary, *replicas = self.servers
         for port in replicas:
             self.client(port).execute_command("REPLICAOF", "127.0.0.1", primary)
-        self.ports = [free_port() for _ in range(3)]
+        self.ports = [self._take_port() for _ in range(3)]
         for port in self.ports:
             folder = self._folder / f"sentinel-{port}"
             folder.mkdir()
@@ -201,7 +192,8 @@ class Cluster(_Servers):
 
     def _start(self) -> None:
         options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-allow-replica-migration", "no", *_REPLICATION)
-        made = [self._stack.enter_context(EmbeddedServer(binary=self._binary, port=free_port(), extra_args=options)) for _ in range(4)]
+        taken = [self._take_port(bus=True) for _ in range(4)]
+        made = [self._stack.enter_context(EmbeddedServer(binary=self._binary, port=port, extra_args=options)) for port in taken]
         self.primaries, self.replica = made[:3], made[3]
         bounds = [16_384 * at // 3 for at in range(4)]
         for epoch, (server, (first, end)) in enumerate(zip(self.primaries, itertools.pairwise(bounds), strict=True), 1):

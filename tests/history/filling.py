@@ -3,6 +3,8 @@
 import math
 import random
 
+import redis.asyncio
+
 from async_tracker.history.histogram import Histogram
 from async_tracker.history.keeper import HistoryKeeper
 from async_tracker.history.packing import Span
@@ -27,6 +29,15 @@ async def count_in(store: Store, minute: int, fields: dict[str, int]) -> None:
     await store.redis.zadd(keys.SERIES, {"[" + name.partition("[")[2]: minute for name in fields})
     for key in (keys.MINUTES, keys.SERIES):
         await store.redis.expire(key, 90_000)
+
+
+async def bytes_of_all_keys(client: redis.asyncio.Redis) -> int:
+    """Add up what the server says that each key takes. Its memory as a whole is that and a share that is never twice the same."""
+    names = [key async for key in client.scan_iter(count=1_000)]
+    async with client.pipeline(transaction=False) as pipe:
+        for name in names:
+            pipe.memory_usage(name, samples=0)
+        return sum(await pipe.execute())
 
 
 class BusyFunction:

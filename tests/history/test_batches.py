@@ -62,7 +62,7 @@ async def test_with_a_fifth_of_the_requests_and_of_the_replies_lost_everything_c
     journal, rng = Journal(wake=lambda: None), random.Random(3)
     batches = Batches(journal=journal, clock=ServerClock())
     expected = Counter[str]()
-    for beat in range(2_000):
+    for beat in range(600):
         function = f"function {rng.randrange(12)}"
         run_ms, waited_ms = rng.lognormvariate(5, 2), rng.lognormvariate(3, 2)
         journal.counts.tally(function, "mail").extend((run_ms, waited_ms))
@@ -83,8 +83,8 @@ async def test_with_a_fifth_of_the_requests_and_of_the_replies_lost_everything_c
             continue
     found = await counted(store)
     assert {field: n for field, n in found.items() if "max" not in field and "_ms" not in field} == dict(expected)
-    assert store.lost["requests"] > 300
-    assert store.lost["replies"] > 300
+    assert store.lost["requests"] > 80
+    assert store.lost["replies"] > 80
 
 
 async def test_an_outage_costs_memory_by_functions_and_not_by_its_length(store: LossyStore):
@@ -125,7 +125,7 @@ async def test_what_was_sent_and_not_answered_is_not_counted_under_another_id(st
     assert await counted(store) == before
 
 
-async def test_a_part_has_a_bounded_number_of_counters_and_takes_the_server_less_than_3_ms(store: LossyStore):
+async def test_a_part_has_a_bounded_number_of_counters_and_has_the_server_do_little_more_than_count_them(store: LossyStore):
     journal, rng = Journal(wake=lambda: None), random.Random(5)
     batches = Batches(journal=journal, clock=ServerClock())
     for number in range(300):
@@ -141,9 +141,9 @@ async def test_a_part_has_a_bounded_number_of_counters_and_takes_the_server_less
             await batches.send(store, ID)
         except StorageUnavailable:
             continue
-    stats = await client.info("commandstats")
-    calls = stats["cmdstat_evalsha"]
-    assert calls["usec"] / calls["calls"] < 3_000
+    calls = {name: stats["calls"] for name, stats in (await client.info("commandstats")).items()}
+    parts_sent = calls.pop("cmdstat_evalsha")
+    assert sum(calls.values()) / parts_sent < 2 * COUNTERS_IN_A_PART
 
 
 async def test_an_unknown_instance_and_a_wrong_minute_change_nothing(store: LossyStore):

@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import random
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -28,9 +29,9 @@ from async_tracker.store.counters import counted_name
 from async_tracker.store.instance_record import Description, encode_description
 from async_tracker.store.reading import Reading
 from benchmarks.queries import count_round_trips
-from tests.harness.settings import QUIET
+from tests.harness.settings import KNOWN, QUIET
 from tests.harness.wait import wait_until
-from tests.history.filling import BusyFunction, count_in, keep
+from tests.history.filling import BusyFunction, bytes_of_all_keys, count_in, keep
 
 MINUTE_MS = 60_000
 
@@ -66,10 +67,18 @@ async def test_a_minute_that_is_over_is_packed_and_tells_the_same_as_before(
         await keep(keeper_of(store), (now + 0) * MINUTE_MS)
         assert await store.redis.exists(keys.minute(now - 5), keys.minute(now - 4)) == 0
         after = await tracker.history(since=600.0)
-        packed = [(point.started, point.failed, point.is_late, point.run_time_p50, point.run_time_max) for point in after.points]
-        assert packed == [(point.started, point.failed, point.is_late, point.run_time_p50, point.run_time_max) for point in before.points]
-        assert (4, 0, False, 0.00548, 0.006) in packed
-        assert (2, 2, True, None, None) in packed
+        told = [
+            {
+                int(point.at.timestamp()) // 60: (point.started, point.failed, point.is_late, point.run_time_p50, point.run_time_max)
+                for point in history.points
+            }
+            for history in (before, after)
+        ]
+        both = told[0].keys() & told[1].keys()  # the minute may have changed between the two
+        assert len(both) >= 8
+        assert {minute: told[0][minute] for minute in both} == {minute: told[1][minute] for minute in both}
+        assert told[1][now - 5] == (4, 0, False, 0.00548, 0.006)
+        assert told[1][now - 4] == (2, 2, True, None, None)
         (row,) = (await tracker.stats(function="send", window=600)).functions
     assert (row.started, row.queue, row.run_time_p99, row.run_time_max) == (4, "mail", 0.00548, 0.006)
     assert row.per_minute == pytest.approx(4 / 9.5, rel=0.06)
@@ -102,7 +111,7 @@ async def test_a_minute_with_a_sample_is_known_and_one_without_is_a_gap(store: S
     for minute in (now - 3, now - 1):
         await keeper_of(store, depths).keep(minute * MINUTE_MS)
     async with Tracker(namespace=namespace, redis=redis_client) as tracker:
-        points = (await tracker.history(since=240)).points
+        points = (await tracker.history(since=360)).points
     by_minute = {int(point.at.timestamp()) // 60: point for point in points}
     assert [by_minute[minute].is_gap for minute in (now - 3, now - 2, now - 1)] == [False, True, False]
     known = by_minute[now - 1]
@@ -210,7 +219,9 @@ async def test_an_arq_worker_leaves_a_history_of_run_times_and_waits(redis_url: 
     tracker = Tracker(namespace=namespace, **QUIET)
     arguments = {"functions": [func(send, name="send"), func(break_down, name="break_down")], "redis_pool": pool, "burst": True}
     worker = Worker(**tracker.install(arguments), handle_signals=False)
+    began = time.monotonic()
     await worker.async_run()
+    took = time.monotonic() - began
     await worker.on_shutdown(worker.ctx)
     async with Tracker(namespace=namespace, redis=pool) as asking:
         rows = {row.function: row for row in (await asking.stats(window=120)).functions}
@@ -218,7 +229,7 @@ async def test_an_arq_worker_leaves_a_history_of_run_times_and_waits(redis_url: 
     sent = rows["send"]
     assert (sent.started, sent.succeeded, rows["break_down"].failed, by_queue.started) == (20, 20, 1, 21)
     assert sent.run_time_p50 is not None
-    assert 0.045 <= sent.run_time_p50 <= 1.0
+    assert 0.045 <= sent.run_time_p50 <= took + 0.05, "a bucket is wider than nothing"
     assert sent.queue_wait_p50 is not None
     assert sent.queue_wait_p50 >= 0.27
     assert sent.run_time_max is not None
@@ -232,7 +243,7 @@ async def test_an_instance_that_sweeps_samples_and_packs_by_itself(
     now = await minute_now(redis_client)
     await count_in(store, now - 3, {'started["send",null]': 4})
     async with (
-        Tracker(namespace=namespace, redis_options={"url": redis_url}, sweep_interval=0.05) as tracker,
+        Tracker(namespace=namespace, redis_options={"url": redis_url}, sweep_interval=0.05, **KNOWN) as tracker,
         tracker.register(queue="mail", concurrency=8),
     ):
         await wait_until(lambda: _is_packed(store, now - 3), description="the minute was packed")
@@ -244,7 +255,7 @@ async def _is_packed(store: Store, minute: int) -> bool:
     return not await store.redis.exists(keys.minute(minute))
 
 
-async def test_a_day_of_a_hundred_functions_stays_within_15_mb_and_one_of_them_is_told_in_two_round_trips(
+async def test_a_day_of_a_hundred_functions_stays_within_14_mb_and_one_of_them_is_told_in_two_round_trips(
     make_server: Callable[..., EmbeddedServer],
 ):
     """200 runs a minute each, wide distributions. Three hours are written, and memory grows by as much with each."""
@@ -253,7 +264,6 @@ async def test_a_day_of_a_hundred_functions_stays_within_15_mb_and_one_of_them_i
     now = await minute_now(client)
     hour = now // 60
     records = [pack(function.span()) for function in busy for _ in range(10)]
-    before = (await client.info("memory"))["used_memory"]
     pairs = [counted_name(f"my_app.tasks.function_number_{number:03d}", "arq:queue") for number in range(100)]
     pick = itertools.cycle(records)
     for back in range(3):
@@ -261,8 +271,7 @@ async def test_a_day_of_a_hundred_functions_stays_within_15_mb_and_one_of_them_i
             minute = (hour - back) * 60 + place
             await store.pack_minute(minute, {pair: entry(place, next(pick)) for pair in pairs})
     await client.zadd("my_app:series", dict.fromkeys(pairs, now))
-    used = (await client.info("memory"))["used_memory"] - before
-    assert used * 25 / 3 <= 15_000_000
+    assert await bytes_of_all_keys(client) * 25 / 3 <= 14_000_000
     async with Tracker(namespace="my_app", redis=client) as tracker:
         ask = partial(tracker.history, function="my_app.tasks.function_number_007", since=86_400, step=600)
         found = await ask()

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import socket
 import urllib.parse
 import urllib.request
 from collections.abc import Sequence
@@ -48,7 +47,7 @@ def panels() -> list[tuple[str, str]]:
 class Prometheus:
     """Scrapes some addresses about once a second, and evaluates our rules more often, at once and in seconds."""
 
-    def __init__(self, workers: Workers, folder: Path, urls: Sequence[str]) -> None:
+    def __init__(self, workers: Workers, folder: Path, urls: Sequence[str], *, port: int) -> None:
         folder.mkdir()
         rules = re.sub(r"for: \w+", "for: 0s", ALERTS.read_text())
         for minutes, seconds in _IN_SECONDS.items():
@@ -59,9 +58,7 @@ class Prometheus:
         targets = [urllib.parse.urlsplit(url).netloc for url in urls]
         scrape = {"job_name": "t", "honor_labels": False, "static_configs": [{"targets": targets}]}
         (folder / "prometheus.yml").write_text(json.dumps({"global": every, "rule_files": ["alerts.yaml"], "scrape_configs": [scrape]}))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+        self.address = f"127.0.0.1:{port}"
         options = [f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}"]
         options += [f"--web.listen-address={self.address}", "--log.level=warn", "--rules.alert.resend-delay=1s"]
         self.process: WorkerProcess = workers.start_program([needed("prometheus"), *options])

@@ -18,6 +18,7 @@ from async_tracker import Tracker
 from async_tracker.metrics.prometheus import Collector
 from tests.crash.fleet import SWIFT, open_fleet
 from tests.harness.ledger import Ledger
+from tests.harness.ports import TakePort
 from tests.harness.wait import wait_until
 from tests.harness.wire import WireProxy
 from tests.harness.workers import Workers
@@ -28,7 +29,7 @@ PATIENCE = 60.0
 
 
 async def test_each_alert_fires_and_ends_and_no_counter_goes_back_when_a_worker_is_killed(
-    workers: Workers, ledger: Ledger, wire: WireProxy, redis_url: str, namespace: str, tmp_path: Path
+    workers: Workers, ledger: Ledger, wire: WireProxy, redis_url: str, namespace: str, tmp_path: Path, take_port: TakePort
 ):
     promtool = needed("promtool")
     fleet = await open_fleet(workers, ledger, redis_url, namespace)
@@ -37,7 +38,7 @@ async def test_each_alert_fires_and_ends_and_no_counter_goes_back_when_a_worker_
     (first,) = await fleet.start_ready(tracker={**SWIFT, "max_recoveries": 0})
     serving.wait_for_output('"url"')
     url = json.loads(next(line for line in serving.output().splitlines() if line.startswith("{")))["url"]
-    prometheus = Prometheus(workers, tmp_path / "prometheus", [url])
+    prometheus = Prometheus(workers, tmp_path / "prometheus", [url], port=take_port())
 
     async def alerts(what: str, is_so: Callable[[set[str]], bool]) -> None:
         await wait_until(
@@ -93,9 +94,16 @@ async def test_each_alert_fires_and_ends_and_no_counter_goes_back_when_a_worker_
     await alerts("Redis is back", lambda firing: not firing)
 
     assert second.exit_code is None
-    named = prometheus.query('group by (__name__) ({__name__=~"async_tracker_.+(_total|_count|_sum|_bucket)"})')
-    counters = [found["metric"]["__name__"] for found in named]
-    assert len(counters) > 10
+    counters: list[str] = []
+
+    def are_known() -> bool:
+        named = prometheus.query('group by (__name__) ({__name__=~"async_tracker_.+(_total|_count|_sum|_bucket)"})')
+        counters[:] = [found["metric"]["__name__"] for found in named]
+        return len(counters) > 10
+
+    await wait_until(
+        lambda: asyncio.to_thread(are_known), timeout=PATIENCE, description="a scrape has read the counters", poll_interval=0.1
+    )
     assert [name for name in counters if prometheus.query(f"resets({name}[10m]) > 0")] == [], "a counter went back"
     for title, expression in panels():
         prometheus.query(expression)
@@ -114,21 +122,21 @@ class Quiet(WSGIRequestHandler):
 
 
 async def test_a_registry_of_ones_own_that_answers_in_openmetrics_is_read_by_prometheus_too(
-    workers: Workers, redis_url: str, namespace: str, tmp_path: Path
+    workers: Workers, redis_url: str, namespace: str, tmp_path: Path, take_port: TakePort
 ):
     needed("prometheus")
     registry, collector = CollectorRegistry(), Collector(Tracker(namespace=namespace, redis_options={"url": redis_url}))
     registry.register(collector)
     with make_server("127.0.0.1", 0, make_wsgi_app(registry), handler_class=Quiet) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        prometheus = Prometheus(workers, tmp_path / "prometheus", [f"http://127.0.0.1:{server.server_port}"])
+        prometheus = Prometheus(workers, tmp_path / "prometheus", [f"http://127.0.0.1:{server.server_port}"], port=take_port())
 
-        async def read() -> bool:
-            return await asyncio.to_thread(prometheus.value, "async_tracker_redis_up") == 1
+        wanted = {"redis_up": 1, "orphans": 0, "orphans_total": 0, "quarantined": 0, "quarantined_total": 0}
 
-        await wait_until(read, timeout=PATIENCE, description="it is read", poll_interval=0.1)
-        for name in ("orphans", "orphans_total", "quarantined", "quarantined_total"):
-            assert prometheus.value(f"async_tracker_{name}") == 0
+        def read() -> bool:
+            return {name: prometheus.value(f"async_tracker_{name}") for name in wanted} == wanted
+
+        await wait_until(lambda: asyncio.to_thread(read), timeout=PATIENCE, description="it is read", poll_interval=0.1)
         prometheus.process.ask_to_leave()
         prometheus.process.wait()
         server.shutdown()

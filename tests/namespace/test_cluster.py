@@ -1,7 +1,6 @@
 """A namespace over a cluster of three: slots follow from full names, nothing is lost, nothing goes to the wrong node."""
 
 import itertools
-import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -14,6 +13,7 @@ from redis.crc import key_slot
 from async_tracker.embedded import EmbeddedServer
 from async_tracker.errors import UnsupportedCommand
 from async_tracker.namespace import Namespace, SyncNamespace
+from tests.harness.ports import ports
 from tests.harness.wait import wait_until, wait_until_sync
 
 SLOTS = 16_384
@@ -45,24 +45,11 @@ def cluster(server_binary) -> Iterator[int]:
     """The port of a node of a cluster."""
     options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "5000")
     with ExitStack() as stack:
-        servers = [stack.enter_context(start_node(server_binary, options)) for _ in range(NODES)]
+        take_port = stack.enter_context(ports())
+        taken = [take_port(bus=True) for _ in range(NODES)]
+        servers = [stack.enter_context(EmbeddedServer(binary=server_binary, port=port, extra_args=options)) for port in taken]
         start_cluster(servers)
         yield servers[0].port or 0
-
-
-def start_node(binary: Any, options: tuple[str, ...]) -> EmbeddedServer:
-    """Return a server on a port that leaves room for its bus, ten thousand above."""
-    return EmbeddedServer(binary=binary, port=free_port(), extra_args=options)
-
-
-def free_port() -> int:
-    """Return a port that is free, as is the one of its bus."""
-    while True:
-        with socket.socket() as first, socket.socket() as bus:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-            if port < 55_000 and bus.connect_ex(("127.0.0.1", port + 10_000)) != 0:
-                return port
 
 
 @pytest.fixture

@@ -122,7 +122,7 @@ def test_pipelines_are_the_same_with_and_without_a_namespace(sides, transaction,
         pipe = client.pipeline(transaction=transaction)
         for args in commands:
             pipe.execute_command(*args)
-        replies.append([plain(reply, ns) for reply in pipe.execute(raise_on_error=False)])
+        replies.append([timeless(args, plain(reply, ns)) for args, reply in zip(commands, pipe.execute(raise_on_error=False), strict=True)])
 
     assert replies[0] == replies[1]
     assert contents(sides[0], b"ns:") == contents(sides[1], b"")
@@ -130,9 +130,14 @@ def test_pipelines_are_the_same_with_and_without_a_namespace(sides, transaction,
 
 def outcome(client: Any, args: tuple[Any, ...], ns: SyncNamespace) -> Any:
     try:
-        return plain(client.execute_command(*args), ns)
+        return timeless(args, plain(client.execute_command(*args), ns))
     except redis.RedisError as exc:
         return plain(exc, ns)
+
+
+def timeless(args: tuple[Any, ...], reply: Any) -> Any:
+    """Take out how long a key still has: the two sides are asked one after the other."""
+    return "some time" if args[0] == "TTL" and isinstance(reply, int) and reply > 0 else reply
 
 
 def plain(reply: Any, ns: SyncNamespace) -> Any:

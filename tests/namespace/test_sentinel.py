@@ -12,14 +12,14 @@ from redis.sentinel import Sentinel as SyncSentinel
 
 from async_tracker.embedded import EmbeddedServer, find_server_binary
 from async_tracker.namespace import Namespace, SyncNamespace
+from tests.harness.ports import TakePort
 from tests.harness.wait import wait_until_sync
-from tests.namespace.test_cluster import free_port
 
 
 @pytest.fixture
-def sentinel(server_binary: Path | None, tmp_path: Path) -> Iterator[int]:
+def sentinel(server_binary: Path | None, tmp_path: Path, take_port: TakePort) -> Iterator[int]:
     """The port of a sentinel that watches over a server called ``main``."""
-    port = free_port()
+    port = take_port()
     with EmbeddedServer(binary=server_binary, tcp=True) as server:
         config = tmp_path / "sentinel.conf"
         config.write_text(f'port {port}\nbind 127.0.0.1\ndir "{tmp_path}"\nsentinel monitor main 127.0.0.1 {server.port} 1\n')

@@ -8,6 +8,7 @@ import pytest
 import redis.asyncio
 
 from async_tracker import CorruptRecord, Tracker
+from tests.harness.settings import KNOWN
 from tests.harness.wait import wait_until
 
 
@@ -69,7 +70,7 @@ async def test_whatever_the_client_decodes_it_can_be_shared(redis_url, namespace
     if options.get("single_connection_client"):
         client = redis.asyncio.Redis(connection_pool=client.connection_pool, single_connection_client=True)
     try:
-        tracker = Tracker(namespace=namespace, redis=client)
+        tracker = Tracker(namespace=namespace, redis=client, **KNOWN)
         async with tracker.register(queue="naïve"), tracker.track("ключ", function="é") as job:
             (found,) = await wait_until(tracker.jobs, description="the job is in flight")
             assert (found.job_id, found.function) == ("ключ", "é")

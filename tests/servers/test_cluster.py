@@ -11,9 +11,10 @@ from async_tracker.connections.access import describe
 from tests.cli.conftest import Cli
 from tests.crash.fleet import open_fleet
 from tests.harness.ledger import Ledger
+from tests.harness.ports import TakePort
 from tests.harness.settings import KNOWN
 from tests.harness.wait import wait_until
-from tests.harness.ways import Cluster, free_port
+from tests.harness.ways import Cluster
 from tests.harness.workers import Workers
 from tests.servers.sequel import BEATING, counts_whole, right_again
 
@@ -22,9 +23,11 @@ async def is_behind(tracker: Tracker) -> None:
     await wait_until(lambda: tracker.is_behind, description="a worker that is led to a node says so")
 
 
-async def test_its_url_and_its_client_are_taken_everywhere_and_what_is_shown_can_be_given_back(cluster: Cluster, namespace: str):
+async def test_its_url_and_its_client_are_taken_everywhere_and_what_is_shown_can_be_given_back(
+    cluster: Cluster, namespace: str, take_port: TakePort
+):
     tagged = f"{{app}}{namespace}"
-    seemingly = cluster.url.replace("redis+cluster://", f"redis+cluster://127.0.0.1:{free_port()},")
+    seemingly = cluster.url.replace("redis+cluster://", f"redis+cluster://127.0.0.1:{take_port()},")
     given = redis.asyncio.RedisCluster(host="127.0.0.1", port=cluster.primaries[0].port or 0)
     cli = Cli(url=cluster.url, namespace=tagged)
     async with AsyncExitStack() as stack:

@@ -11,18 +11,19 @@ from async_tracker.connections.access import describe
 from tests.cli.conftest import Cli
 from tests.crash.fleet import open_fleet
 from tests.harness.ledger import Ledger
+from tests.harness.ports import TakePort
 from tests.harness.settings import KNOWN
 from tests.harness.wait import wait_until
-from tests.harness.ways import PASSWORD, SENTINEL_PASSWORD, Sentinels, free_port
+from tests.harness.ways import PASSWORD, SENTINEL_PASSWORD, Sentinels
 from tests.harness.workers import Workers
 from tests.servers.sequel import BEATING, counts_whole, right_again
 
 
 async def test_its_url_is_taken_everywhere_and_what_is_shown_can_be_given_back(
-    sentinels: Sentinels, namespace: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    sentinels: Sentinels, namespace: str, redis_url: str, monkeypatch: pytest.MonkeyPatch, take_port: TakePort
 ):
     first = sentinels.ports[0]
-    seemingly = sentinels.url.replace(f"@127.0.0.1:{first}", f"@127.0.0.1:{free_port()},127.0.0.1:{first}")
+    seemingly = sentinels.url.replace(f"@127.0.0.1:{first}", f"@127.0.0.1:{take_port()},127.0.0.1:{first}")
     manager = Sentinel(
         [("127.0.0.1", port) for port in sentinels.ports], sentinel_kwargs={"password": SENTINEL_PASSWORD}, password=PASSWORD
     )

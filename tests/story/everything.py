@@ -26,7 +26,8 @@ async def long(ctx):
 
 async def block(ctx):
     await asyncio.sleep(0.1)
-    time.sleep(2)
+    while not os.path.exists(os.environ["TEST_SEEN"]):
+        time.sleep(0.05)
 
 @tracker.install
 class WorkerSettings:
@@ -36,10 +37,14 @@ class WorkerSettings:
 """
 
 
+SEEN = "seen"
+
+
 def starter(workers: Workers, folder: Path, env: Mapping[str, str]) -> Callable[..., WorkerProcess]:
     """Return what starts one worker of the fleet; keywords are further variables of it."""
     (folder / "everything.py").write_text(WORKER)
-    common = {"PYTHONPATH": str(folder), "TRACKER_MAX_RECOVERIES": "2", "TRACKER_VERSION": "2026-07-29.1", **env}
+    own = {"PYTHONPATH": str(folder), "TEST_SEEN": str(folder / SEEN)}
+    common = {**own, "TRACKER_MAX_RECOVERIES": "2", "TRACKER_VERSION": "2026-07-29.1", **env}
 
     def start(**more: str) -> WorkerProcess:
         return workers.start_program([sys.executable, "-m", "arq", "everything.WorkerSettings"], env={**common, **more})
@@ -47,15 +52,20 @@ def starter(workers: Workers, folder: Path, env: Mapping[str, str]) -> Callable[
     return start
 
 
-async def live_through_everything(tracker: Tracker, pool: ArqRedis, start: Callable[..., WorkerProcess]) -> None:
+async def live_through_everything(
+    tracker: Tracker, pool: ArqRedis, start: Callable[..., WorkerProcess], seen: Path, *, is_noted: Callable[[], bool] = lambda: True
+) -> None:
     """Jobs that end, a loop that blocks, a job that dies with its worker three times, orphans that nobody may recover, orderly ends.
 
-    ``pool`` may do anything; ``tracker`` asks.
+    ``pool`` may do anything; ``tracker`` asks; ``seen`` is the file that ends the block, `SEEN` in the folder of the workers,
+    and the block goes on until ``is_noted``.
     """
     worker = start()
     await pool.enqueue_job("quick", _job_id="quick")
     await pool.enqueue_job("block", _job_id="block")
     await wait_until(lambda: _any_blocked(tracker), timeout=30, description="the watchdog tells of the loop that is blocked")
+    await wait_until(is_noted, timeout=30, description="what stands in Redis of a block is noted")
+    seen.touch()
     await pool.enqueue_job("long", _job_id="pill")
     await wait_until(lambda: _runs(tracker, 1), timeout=30, description="the first try is in flight")
     worker.kill()

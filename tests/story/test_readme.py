@@ -16,6 +16,7 @@ from arq.connections import ArqRedis
 
 from async_tracker import InstanceState, Job, LeaseLost, Tracker
 from async_tracker.embedded import EmbeddedServer
+from tests.harness.settings import KNOWN
 from tests.harness.wait import wait_until
 from tests.harness.workers import WorkerProcess, Workers
 from tests.story.snippets import ROOT, snippet, snippets
@@ -89,7 +90,7 @@ async def test_a_web_app_answers_what_the_workers_do(as_a_user: str, load: Calla
     web = load(ASKING, "web.py")
     transport = httpx.ASGITransport(app=web.app)
     async with (
-        Tracker(namespace="my_app") as worker,
+        Tracker(namespace="my_app", **KNOWN) as worker,
         worker.register(queue="mail"),
         web.app.router.lifespan_context(web.app),
         httpx.AsyncClient(transport=transport, base_url="http://web") as client,
@@ -131,7 +132,7 @@ async def test_a_job_that_was_given_away_does_not_pay(as_a_user: str, load: Call
         paid.append((order, amount))
 
     charge = load(README, "charge.py", price_of=price_of, pay=pay)
-    async with Tracker(namespace="my_app") as tracker, tracker.register() as instance_id:
+    async with Tracker(namespace="my_app", **KNOWN) as tracker, tracker.register() as instance_id:
         async with tracker.track("order-1"):
             await charge.charge({}, "order-1")
         async with tracker.track("order-2"), tracker.redis() as r:

@@ -19,7 +19,7 @@ from async_tracker.store import keys
 from async_tracker.store.instance_record import Description, encode_description
 from async_tracker.store.run_record import RunRecord, encode_run
 from tests.harness.workers import Workers
-from tests.story.everything import live_through_everything, starter
+from tests.story.everything import SEEN, live_through_everything, starter
 from tests.story.snippets import ROOT, table
 
 PAGE = "docs/redis-schema.md"
@@ -131,7 +131,7 @@ async def test_whatever_happens_the_namespace_holds_what_the_page_says(
 ):
     start = starter(workers, tmp_path, {"REDIS_URL": as_a_user})
     async with Tracker(namespace="my_app") as tracker, sampled(redis_client) as seen:
-        await live_through_everything(tracker, pool, start)
+        await live_through_everything(tracker, pool, start, tmp_path / SEEN, is_noted=lambda: "watchdogs" in seen)
     by_row: dict[str, set[tuple[str, bool]]] = {}
     for key, found in seen.items():
         by_row.setdefault(row_of(key), set()).add(found)

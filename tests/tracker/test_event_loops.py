@@ -21,8 +21,8 @@ from async_tracker import Tracker, current_job
 
 url, namespace, way = sys.argv[1:]
 own = {"redis_options": {"url": url}} if "own" in way else {}
-interval = 5.0 if "killed" in way else 0.5
-tracker = Tracker(namespace=namespace, heartbeat_interval=interval, heartbeat_ttl=15, **own)  # before there is any loop
+interval = 60.0 if "killed" in way else 0.5
+tracker = Tracker(namespace=namespace, heartbeat_interval=interval, heartbeat_ttl=150, silence_limit=150, **own)  # before there is any loop
 
 async def job(ctx):
     return current_job().job_id

@@ -20,6 +20,14 @@ document.addEventListener("securitypolicyviolation", (event) => console.error(`v
 addEventListener("unhandledrejection", (event) => console.error(`unhandled: ${event.reason}`));
 """
 
+UNHURRIED = """
+const real = Date.now, began = real(), later = window.setTimeout;
+Date.now = () => began + (real() - began) / 20;
+window.setTimeout = (what, wait, ...rest) => later(what, wait >= 5000 ? wait * 20 : wait, ...rest);
+"""
+"""A page in which the time for the second of two keys, and that for which a word is told, is that of our patience: a busy machine
+needs seconds for a key."""
+
 
 class Eyes:
     """Opens pages and notes what goes wrong in them. ``allowed`` are complaints that the test itself is the cause of."""
@@ -75,7 +83,3 @@ async def eyes(browser: Browser) -> AsyncIterator[Eyes]:
 async def is_live(page: Page) -> None:
     """Wait until the page is told by the server."""
     await page.wait_for_selector(".live.ok")
-
-
-async def text_of(page: Page, selector: str) -> str:
-    return " ".join((await page.inner_text(selector)).split())

@@ -13,6 +13,7 @@ from async_tracker import Tracker
 from async_tracker.web import Access, create_app
 from tests.crash.fleet import Fleet, open_fleet
 from tests.harness.ledger import Ledger
+from tests.harness.settings import KNOWN
 from tests.harness.workers import WorkerProcess, Workers
 from tests.web.browser import browser, eyes
 
@@ -74,7 +75,7 @@ async def make_tracker(redis_url: str, namespace: str) -> AsyncIterator[Callable
     made: list[Tracker] = []
 
     def make(**settings: Any) -> Tracker:
-        given = {"namespace": namespace, "redis_options": {"url": redis_url}, **settings}
+        given = {"namespace": namespace, "redis_options": {"url": redis_url}, **KNOWN, **settings}
         made.append(Tracker(**given))
         return made[-1]
 

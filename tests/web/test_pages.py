@@ -2,7 +2,10 @@
 
 import gzip
 import re
+import time
+from types import SimpleNamespace
 
+import pytest
 from starlette.requests import Request
 
 from async_tracker.records import FunctionStats
@@ -53,10 +56,13 @@ def test_what_is_left_out_of_a_script_is_no_code():
     assert as_sent("x.css", b"/** kept */") == b"/** kept */"
 
 
-async def test_the_clock_of_the_readings_is_the_servers(tracker):
+async def test_the_clock_of_the_readings_is_the_servers(tracker, redis_client, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("async_tracker.web.readings.time", SimpleNamespace(time=lambda: time.time() + 3_600, monotonic=time.monotonic))
     readings = Readings(tracker)
     snapshot = (await readings.get("snapshot")).value
-    assert abs(readings.now_ms() - snapshot.taken_at.timestamp() * 1000) < 5000
+    read, now_ms = snapshot.taken_at.timestamp() * 1000, readings.now_ms()
+    seconds, microseconds = await redis_client.time()
+    assert read - 2 <= now_ms <= seconds * 1000 + microseconds / 1000 + 2
     await readings.aclose()
 
 

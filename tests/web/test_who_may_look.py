@@ -13,10 +13,11 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from async_tracker import ConfigError
-from async_tracker.web import Access, create_app, local_only
+from async_tracker.web import Access, create_app, door, local_only
 from async_tracker.web.access import reached_at
 from async_tracker.web.app import Page
 from async_tracker.web.door import ServedDoor
+from tests.harness.wait import wait_until
 from tests.web.conftest import lets_act, lets_read
 
 PATHS = ("/", "/instances", "/api/v1/snapshot", "/api/v1/live", "/api/v1/openapi.json", "/metrics", "/assets/0/main.js", "/nothing")
@@ -270,18 +271,31 @@ async def wrong(client: httpx.AsyncClient, answered: list[str]) -> None:
     answered.append("wrong")
 
 
-async def test_many_wrong_tokens_at_once_are_turned_away(serve):
-    served = serve()
+async def test_many_wrong_tokens_at_once_are_turned_away(tracker, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(door, "WRONG_TOKEN_COSTS", 3_600.0)
+    token = "0123456789abcdef0123456789abcdef"
+    at = reached_at([], host="127.0.0.1", port=8686)
+    page = Page(
+        tracker,
+        door=ServedDoor(token=token, reached=at, allows_actions=False, cookie_suffix="8686"),
+        title=None,
+        environment=None,
+        streams_end_after=None,
+    )
     codes: list[int] = []
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=page), base_url="http://127.0.0.1:8686") as client:
 
-    async def guess(client: httpx.AsyncClient) -> None:
-        with anyio.move_on_after(1.5):
-            codes.append((await client.get("", headers={"authorization": "Bearer wrong"})).status_code)
+        async def give(given: str) -> None:
+            codes.append((await client.get("/", headers={"authorization": f"Bearer {given}"})).status_code)
 
-    async with served.client() as client, anyio.create_task_group() as group:
-        for _ in range(15):
-            group.start_soon(guess, client)
-    assert codes.count(429) == 5
+        async with anyio.create_task_group() as group:
+            for _ in range(15):
+                group.start_soon(give, "wrong")
+            await wait_until(lambda: len(codes) == 5, description="ten wait, and five are turned away")
+            await give(token)
+            assert codes == [*[429] * 5, 200], "and the right one is let in at once"
+            group.cancel_scope.cancel()
+    await page.aclose()
 
 
 async def test_a_program_gives_the_token_in_a_header_and_may_act_only_where_actions_are_switched_on(serve):
@@ -323,8 +337,8 @@ async def test_another_host_name_is_refused_so_that_no_rebound_name_reaches_it(s
 async def test_a_public_url_gives_the_cookie_its_path_and_its_secure(tracker):
     token = "0123456789abcdef0123456789abcdef"
     reached = reached_at(["https://ops.example.com/tracker"], host="127.0.0.1", port=8686)
-    door = ServedDoor(token=token, reached=reached, allows_actions=False, cookie_suffix="ops")
-    page = Page(tracker, door=door, title=None, environment=None, streams_end_after=None)
+    served = ServedDoor(token=token, reached=reached, allows_actions=False, cookie_suffix="ops")
+    page = Page(tracker, door=served, title=None, environment=None, streams_end_after=None)
     mounted = Starlette(routes=[Mount("/tracker", app=page)])
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=mounted), base_url="https://ops.example.com") as client:
         response = await client.get("/tracker/", params={"token": token})

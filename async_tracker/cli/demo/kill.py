@@ -65,6 +65,7 @@ class Witness:
 async def kill_one(stage: Stage, screen: Screen, witness: Witness, crew: Crew) -> Act:
     """Kill the busiest worker of a library with SIGKILL and wait until its jobs run again."""
     victim = await _busy_worker(stage, crew)
+    victim.hold_still()  # so that the claims that are read are those of the jobs that are cut off
     claims = await _claims(stage, crew, stage.ledger.read().in_hand(victim.pid))
     killed_at = time.monotonic()
     victim.kill()

@@ -59,6 +59,10 @@ class Worker:
         """Whether it lives."""
         return self.process.poll() is None
 
+    def hold_still(self) -> None:
+        """Stop the process that runs its jobs where it stands: what it has in hand does not change any more."""
+        os.kill(self.pid, signal.SIGSTOP)
+
     def kill(self) -> None:
         """End the process that runs its jobs with SIGKILL, and return when it is dead."""
         os.kill(self.pid, signal.SIGKILL)

@@ -42,21 +42,21 @@ asyncio.run(main())
 
 
 async def test_the_jobs_of_a_killed_worker_run_again_on_another_one(as_a_user: str, start_worker: START_WORKER, pool: ArqRedis):
-    first = start_worker(README, "tasks.py", env={"REDIS_URL": as_a_user})
+    workers = [start_worker(README, "tasks.py", env={"REDIS_URL": as_a_user}) for _ in range(2)]
     async with Tracker(namespace="my_app") as tracker:
-        [instance] = await wait_until(tracker.instances, timeout=30, description="the worker is registered")
-        assert (instance.state, instance.functions, instance.queue) == (InstanceState.ALIVE, ("send_newsletter",), "arq:queue")
+        await wait_until(lambda: _count(tracker, 2), timeout=60, description="both workers are registered")
+        for instance in await tracker.instances():
+            assert (instance.state, instance.functions, instance.queue) == (InstanceState.ALIVE, ("send_newsletter",), "arq:queue")
         queued = await pool.enqueue_job("send_newsletter", 7, _job_id="issue-7")
         assert queued is not None
 
-        async def half_sent() -> bool:
+        async def half_sent() -> Job | None:
             job = await tracker.job("issue-7")
-            return job is not None and (job.progress or 0) >= 0.2 and job.progress_message is not None
+            return job if job is not None and (job.progress or 0) >= 0.2 and job.progress_message is not None else None
 
-        await wait_until(half_sent, timeout=30, description="the job tells its progress")
-        start_worker(README, "tasks.py", env={"REDIS_URL": as_a_user})
-        await wait_until(lambda: _count(tracker, 2), timeout=30, description="the second worker is registered")
-        first.kill()
+        job: Any = await wait_until(half_sent, timeout=30, description="the job tells its progress")
+        instance = next(item for item in await tracker.instances() if item.instance_id == job.instance_id)
+        next(worker for worker in workers if worker.pid == instance.pid).kill()
 
         async def runs_elsewhere() -> bool:
             job = await tracker.job("issue-7")

@@ -146,7 +146,7 @@ def receipt(claim: str) -> str:
 
 
 def abort(claim: str) -> str:
-    """string with a lifetime, in arq's Redis: the run with this claim is being aborted. A sweep that finds it orphaned ends its job."""
+    """string with a lifetime, in the worker library's Redis: this run is being aborted. A sweep that finds it orphaned ends its job."""
     return f"receipt:abort:{claim}"
 
 

@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 from arq.connections import ArqRedis
 
 from async_tracker import Tracker
+from tests.control.dramatiq_here import MakeBroker, brokers
 from tests.harness.settings import KNOWN
 from tests.integrations.arq.conftest import StartWorker, pool, queue
 from tests.integrations.arq.running import RunningWorker, open_pool, start_worker
@@ -16,7 +17,7 @@ from tests.integrations.dramatiq.conftest import masters
 
 _FINISH_SECONDS = 5.0
 
-__all__ = ["masters", "observer", "own_tracker", "pool", "queue", "run_worker"]
+__all__ = ["make_broker", "masters", "observer", "own_tracker", "pool", "queue", "run_worker"]
 
 
 @pytest.fixture
@@ -48,3 +49,10 @@ async def observer(redis_url: str, namespace: str) -> AsyncIterator[Tracker]:
     """The tracker of the person who gives orders."""
     async with Tracker(namespace=namespace, redis_options={"url": redis_url}) as tracker:
         yield tracker
+
+
+@pytest.fixture
+def make_broker(redis_url: str, namespace: str) -> Iterator[MakeBroker]:
+    """Brokers of dramatiq in this process."""
+    with brokers(redis_url, namespace) as make:
+        yield make

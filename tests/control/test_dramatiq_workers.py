@@ -2,8 +2,6 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import anyio.to_thread
 import dramatiq
@@ -14,32 +12,13 @@ from dramatiq.worker import Worker
 
 from async_tracker import InstanceState, OrderOutcome, Tracker, UnsupportedControl
 from async_tracker.integrations.dramatiq import TrackerMiddleware
+from tests.control.dramatiq_here import HEARTBEAT_TIMEOUT, MakeBroker, start, the_instance
 from tests.harness.settings import KNOWN
 from tests.harness.wait import wait_until
 from tests.integrations.dramatiq.masters import Masters
 
 LONG = 30.0
 """Seconds that an answer may take on a busy machine."""
-
-HEARTBEAT_TIMEOUT = 2.5
-"""Seconds after which dramatiq takes a broker for dead that has sent nothing."""
-
-MakeBroker = Callable[[], RedisBroker]
-
-
-@pytest.fixture
-def make_broker(redis_url: str, namespace: str) -> Iterator[MakeBroker]:
-    made: list[RedisBroker] = []
-
-    def make() -> RedisBroker:
-        timeout_ms = int(HEARTBEAT_TIMEOUT * 1000)
-        made.append(RedisBroker(url=redis_url, namespace=namespace, heartbeat_timeout=timeout_ms, maintenance_chance=1_000_000))
-        return made[-1]
-
-    yield make
-    for broker in made:
-        broker.close()
-        broker.client.close()
 
 
 class Held:
@@ -54,19 +33,6 @@ class Held:
         self.runs.append(name)
         if name.startswith("held"):
             self.may_end.wait(60)
-
-
-async def the_instance(tracker: Tracker, state: str = "alive") -> str:
-    async def found() -> str | None:
-        return next((item.instance_id for item in await tracker.instances() if item.state == state), None)
-
-    return str(await wait_until(found, timeout=30.0, description=f"an instance is {state}"))
-
-
-async def start(broker: RedisBroker, **options: Any) -> Worker:
-    worker = Worker(broker, worker_threads=2, worker_timeout=50, **options)
-    await anyio.to_thread.run_sync(worker.start)
-    return worker
 
 
 async def test_a_quiet_worker_keeps_its_messages_beside_an_eager_one_for_three_heartbeat_timeouts(

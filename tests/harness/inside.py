@@ -3,6 +3,9 @@
 from async_tracker import Abort, Tracker
 from async_tracker.control.aborting import Meant, abort
 from async_tracker.instance.runtime import Runtime
+from async_tracker.integrations.dramatiq.interruption import Bracket
+from async_tracker.integrations.dramatiq.message_run import DramatiqRun
+from async_tracker.integrations.dramatiq.middleware import TrackerMiddleware
 from tests.harness.wait import wait_until
 
 
@@ -16,6 +19,12 @@ def runtime_of(tracker: Tracker) -> Runtime:
     runtime = tracker._runtimes.asked
     assert runtime is not None, "the tracker has no instance in this process"
     return runtime
+
+
+def brackets_of(middleware: TrackerMiddleware) -> dict[str, Bracket]:
+    """Give, by the id of its message, the bracket of each message that the workers of this process have in hand."""
+    runs = [run for tracked in middleware._workers for run in tracked.runtime.journal.runs()]
+    return {run.job_id: run.bracket for run in runs if isinstance(run, DramatiqRun) and run.bracket is not None}
 
 
 async def abort_soon(tracker: Tracker, job_id: str, *, wait: float) -> Abort:

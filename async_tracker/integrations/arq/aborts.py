@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from async_tracker.connections.calls import bounded
+from async_tracker.control.abort_answers import ended_before, threads_in, threads_remark, told
 from async_tracker.control.orders import Done, Order
 from async_tracker.errors import StorageError
 from async_tracker.instance.chains import Walk, threads
@@ -21,7 +22,7 @@ from async_tracker.integrations.arq.adapter import ArqAdapter
 from async_tracker.integrations.arq.claims import Claims
 from async_tracker.integrations.arq.job_run import ArqRun
 from async_tracker.integrations.arq.jobs import Jobs
-from async_tracker.records import AbortOutcome, Chain, OrderOutcome, jsonable
+from async_tracker.records import AbortOutcome, Chain, OrderOutcome
 
 logger = logging.getLogger("async_tracker")
 
@@ -54,7 +55,7 @@ class Aborts:
         while True:
             run = self._jobs.run_of(job_id, token)
             if _has_ended(run) or (run is None and not self._claims.is_held(job_id, token)):
-                return _ended_before()
+                return ended_before()
             inner = self._inner_task(run, job_id)
             if run is not None and inner is not None:
                 return await self._abort(run, inner, until)
@@ -81,18 +82,18 @@ class Aborts:
         outer = run.task
         if outer is None or inner.done() or _has_ended(run):  # it ended while that was noted
             await self._forget(run.claim)
-            return _ended_before()
-        threads_at_work = _threads_in(self._chain(run))
+            return ended_before()
+        threads_at_work = threads_in(self._chain(run))
         self._cancel(run, outer, inner)
         await asyncio.wait([outer], timeout=max(until - time.monotonic(), 0.0))
         if not outer.done():
             return self._goes_on(run, threads_at_work)
         outcome = run.outcome if run.outcome not in (None, "ended") else ("aborted" if inner.cancelled() else "ended")
         if outcome == "aborted":
-            return _told(AbortOutcome.ABORTED, f"it has ended, and does not run again{_threads_remark(threads_at_work)}", threads_at_work)
+            return told(AbortOutcome.ABORTED, f"it has ended, and does not run again{threads_remark(threads_at_work)}", threads_at_work)
         if outcome == "retried":  # where functions are not wrapped, arq has heard of a Retry
-            return _told(AbortOutcome.GOES_ON, "it has answered with Retry, and runs again as another run")
-        return _told(AbortOutcome.ENDED_BEFORE, f"it has swallowed the cancellation, and ended by itself: {outcome}", threads_at_work)
+            return told(AbortOutcome.GOES_ON, "it has answered with Retry, and runs again as another run")
+        return told(AbortOutcome.ENDED_BEFORE, f"it has swallowed the cancellation, and ended by itself: {outcome}", threads_at_work)
 
     def _cancel(self, run: ArqRun, outer: Task, inner: Task) -> None:
         """In one turn of the loop: arq is to finish the job, and its task is cancelled."""
@@ -125,49 +126,16 @@ class Aborts:
 
     def _goes_on(self, run: ArqRun, threads_at_work: tuple[str, ...]) -> Done:
         says = "it was cancelled, and goes on: it has swallowed that, or it cleans up"
-        return _told(AbortOutcome.GOES_ON, says, threads_at_work, chain=self._chain(run))
+        return told(AbortOutcome.GOES_ON, says, threads_at_work, chain=self._chain(run))
 
     def _not_begun(self, run: ArqRun | None) -> Done:
         says = "nothing was done: arq has claimed the job, and its function has not begun; a hook of the worker may hold it up"
-        return _told(AbortOutcome.GOES_ON, says, chain=self._chain(run) if run is not None else None)
+        return told(AbortOutcome.GOES_ON, says, chain=self._chain(run) if run is not None else None)
 
 
 def _has_ended(run: ArqRun | None) -> bool:
     """Whether the function of a run has ended: arq writes down how, which cannot be aborted any more."""
     return run is not None and (run.went_well or run.ending is not None or run.outcome is not None)
-
-
-def _ended_before() -> Done:
-    return _told(AbortOutcome.ENDED_BEFORE, "its function had ended")
-
-
-def _told(outcome: AbortOutcome, says: str, names: tuple[str, ...] = (), *, chain: Chain | None = None) -> Done:
-    details: dict[str, Any] = {"outcome": str(outcome), "threads": list(names)}
-    if chain is not None:
-        details["chain"] = jsonable(chain)
-    return Done(says=says, details=details)
-
-
-def _threads_in(chain: Chain) -> tuple[str, ...]:
-    """Give the threads that work for a chain, by name, each once.
-
-    >>> _threads_in(Chain(branches=(Chain(thread="asyncio_1"), Chain(thread="asyncio_0"), Chain(thread="asyncio_1"))))
-    ('asyncio_0', 'asyncio_1')
-    """
-    own = {chain.thread} if chain.thread is not None else set()
-    return tuple(sorted(own.union(*(_threads_in(branch) for branch in chain.branches))))
-
-
-def _threads_remark(names: tuple[str, ...]) -> str:
-    """Say that threads go on.
-
-    >>> _threads_remark(()), _threads_remark(("asyncio_0",))
-    ('', '; thread asyncio_0 goes on with what it does for it')
-    """
-    if not names:
-        return ""
-    which = f"thread {names[0]} goes" if len(names) == 1 else f"threads {', '.join(names)} go"
-    return f"; {which} on with what it does for it" if len(names) == 1 else f"; {which} on with what they do for it"
 
 
 def _variable_of_run_job(task: Task, name: str) -> Any:

@@ -8,10 +8,12 @@ dramatiq is imported when the middleware is asked for, so that processes without
 import importlib
 from typing import Any
 
-__all__ = ["TrackerMiddleware"]
+_PLACES = {"Aborted": "interruption", "TrackerMiddleware": "middleware"}
+
+__all__ = ["Aborted", "TrackerMiddleware"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return importlib.import_module(f"{__name__}.middleware").TrackerMiddleware
+    return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)

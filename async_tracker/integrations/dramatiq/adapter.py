@@ -13,7 +13,7 @@ from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.integrations.dramatiq.holds import Broker, Hold, queues_of
 from async_tracker.integrations.dramatiq.marks import ALL_MARKED
 from async_tracker.integrations.dramatiq.messages import put_off, read_message, with_all_tries
-from async_tracker.integrations.dramatiq.names import DELAYED, LIBRARY, messages_key, queue_key
+from async_tracker.integrations.dramatiq.names import DELAYED, LIBRARY, dead_letters_key, messages_key, queue_key
 from async_tracker.records import QueueDepth
 from async_tracker.recovery.adapter import Claim, QuarantinedPayload, Released
 from async_tracker.store import keys
@@ -95,7 +95,10 @@ class DramatiqAdapter:
         return mine is not None and theirs is not None and (mine.broker_id, mine.namespace) == (theirs.broker_id, theirs.namespace)
 
     async def release(self, orphan: RunRecord, *, delay: float) -> Released:
-        """Queue the message again, or put it off as dramatiq itself does; one in a foreign encoding is never put off."""
+        """Queue the message again, or put it off as dramatiq itself does; one in a foreign encoding is never put off.
+
+        One that was being aborted goes to the dead letters instead.
+        """
         if orphan.hold is None or orphan.queue is None:
             return Released.NOTHING
         hold, queue = Hold.of(orphan.hold), orphan.queue
@@ -128,8 +131,17 @@ class DramatiqAdapter:
 
     def _release_names(self, orphan: RunRecord, hold: Hold, queue: str) -> list[str | bytes]:
         delayed = queue.removesuffix(DELAYED) + DELAYED
-        names: list[str | bytes] = [hold.acks, hold.queue(queue), hold.messages(queue)]
-        return [*names, hold.queue(delayed), hold.messages(delayed), self._receipt(orphan.claim)]
+        dead = dead_letters_key(hold.namespace, queue)
+        names: list[str | bytes] = [hold.acks, hold.queue(queue), hold.messages(queue), hold.queue(delayed), hold.messages(delayed)]
+        return [*names, dead, f"{dead}.msgs", self._receipt(orphan.claim), self._abort(orphan.claim)]
+
+    async def note_abort(self, claim: str) -> None:
+        """Note that the run with this claim is being aborted, so that a sweep does not run its message again if its worker dies."""
+        await call(self._client, "SET", self._abort(claim), "1", "PX", RECEIPT_MS)
+
+    async def forget_abort(self, claim: str) -> None:
+        """The run has ended, however it did, and dramatiq has its message acknowledged or with the dead letters."""
+        await call(self._client, "DEL", self._abort(claim))
 
     async def _put_off(self, hold: Hold, queue: str, delay: float) -> bytes | None:
         time_reply, raw = await call_many(self._client, [("TIME",), ("HGET", hold.messages(queue), hold.redis_message_id)])
@@ -153,7 +165,7 @@ class DramatiqAdapter:
         if orphan.hold is None or orphan.queue is None:
             return None
         hold = Hold.of(orphan.hold)
-        names: list[str | bytes] = [hold.acks, hold.messages(orphan.queue), self._receipt(orphan.claim)]
+        names: list[str | bytes] = [hold.acks, hold.messages(orphan.queue), self._receipt(orphan.claim), self._abort(orphan.claim)]
         payload = await run_script(self._client, _QUARANTINE, names, (hold.redis_message_id, KEPT_MS))
         extras = {"hold": orphan.hold.encode(), "token": orphan.claim.encode()}
         return QuarantinedPayload(payload=payload, extras=extras) if payload is not None else None
@@ -192,6 +204,9 @@ class DramatiqAdapter:
 
     def _receipt(self, token: str) -> bytes:
         return self._full_key(keys.receipt(token))
+
+    def _abort(self, claim: str) -> bytes:
+        return self._full_key(keys.abort(claim))
 
 
 def _has_started(name: str, marked: Mapping[str, set[str]], fetching: Mapping[str, set[str]]) -> bool | None:

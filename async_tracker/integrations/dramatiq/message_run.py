@@ -5,7 +5,8 @@ import threading
 from dramatiq.broker import MessageProxy
 
 from async_tracker.clock import monotonic_ms
-from async_tracker.instance.runs import Run, shown_args, tokens
+from async_tracker.instance.runs import shown_args, tokens
+from async_tracker.integrations.dramatiq.aborts import AbortableRun
 from async_tracker.integrations.dramatiq.description import time_limit
 from async_tracker.integrations.dramatiq.names import LIBRARY
 from async_tracker.integrations.dramatiq.outcomes import Ending
@@ -18,7 +19,7 @@ DUE_AT = "async_tracker_due_at"
 """The option of a message that was delayed: when it was due, in ms."""
 
 
-class DramatiqRun(Run):
+class DramatiqRun(AbortableRun):
     """One run between its hooks, all of which run in the same thread.
 
     Made for every message, and most are gone before the journal reads them: what only a record needs is read off the message then.
@@ -26,7 +27,13 @@ class DramatiqRun(Run):
 
     library: str = LIBRARY
     scope: str = LIBRARY
-    library_files: tuple[str, ...] = ("threading.py", "dramatiq/worker.py", "dramatiq/actor.py", "dramatiq/asyncio.py")
+    library_files: tuple[str, ...] = (
+        "threading.py",
+        "dramatiq/worker.py",
+        "dramatiq/actor.py",
+        "dramatiq/asyncio.py",
+        "dramatiq/interruption.py",
+    )
     traced: Traced | None = None
     """Its span, with ``telemetry=True``."""
 

@@ -9,6 +9,7 @@ import logging
 import threading
 from typing import Any
 
+from dramatiq.actor import Actor
 from dramatiq.broker import Broker as DramatiqBroker
 from dramatiq.broker import MessageProxy
 from dramatiq.brokers.redis import RedisBroker
@@ -17,7 +18,9 @@ from dramatiq.threading import is_gevent_active
 from dramatiq.worker import Worker
 
 from async_tracker.connections.counterparts import async_counterpart
+from async_tracker.errors import ConfigError
 from async_tracker.instance.runs import current
+from async_tracker.integrations.dramatiq.interruption import Bracket, put_brackets
 from async_tracker.integrations.dramatiq.message_run import DUE_AT, DramatiqRun
 from async_tracker.integrations.dramatiq.outcomes import outcome
 from async_tracker.integrations.dramatiq.tracked_worker import TrackedWorker
@@ -33,9 +36,15 @@ class TrackerMiddleware(Middleware):
 
     ``broker.add_middleware(TrackerMiddleware(tracker))``, before the actors are declared or after. In processes that only enqueue
     it does nothing.
+
+    With ``abort=True`` a message that is processed can be aborted by an order: `Aborted` is raised in its actor, a coroutine is
+    cancelled, and the message goes to the dead letters. Without it such an order is answered with `UnsupportedControl`.
     """
 
-    def __init__(self, tracker: HasFooting) -> None:
+    def __init__(self, tracker: HasFooting, *, abort: bool = False) -> None:
+        if not isinstance(abort, bool):
+            raise ConfigError(f"TrackerMiddleware(abort={abort!r}): write True or False")
+        self._may_abort = abort
         self._tracker = tracker
         self._settings = tracker.settings
         self._local = threading.local()
@@ -63,9 +72,22 @@ class TrackerMiddleware(Middleware):
             footing.access.default_to(lambda: async_counterpart(broker.client))
         if not isinstance(broker, RedisBroker):
             logger.info("%s gives back itself what a dead worker held: the tracker only tracks", type(broker).__name__)
-        tracked = TrackedWorker(footing, broker, worker)
+        if self._may_abort:
+            for actor in list(broker.actors.values()):
+                put_brackets(actor, self._bracket)
+        tracked = TrackedWorker(footing, broker, worker, may_abort=self._may_abort)
         with self._lock:
             self._workers = (*self._workers, tracked)
+
+    def after_declare_actor(self, broker: DramatiqBroker, actor: Actor[..., Any]) -> None:
+        """An actor that is declared while the worker runs can be aborted as well."""
+        if self._may_abort and self._workers:
+            put_brackets(actor, self._bracket)
+
+    def _bracket(self) -> Bracket | None:
+        """Give the bracket of the message that this thread has in hand."""
+        found: DramatiqRun | None = getattr(self._local, "found", None)
+        return found.bracket if found is not None else None
 
     def after_declare_queue(self, broker: DramatiqBroker, queue_name: str) -> None:
         """A queue that is declared while the worker runs is one more to look for claims in."""
@@ -120,6 +142,8 @@ class TrackerMiddleware(Middleware):
         if tracked is None or not tracked.runtime.is_running:
             return None
         run = self._local.found = DramatiqRun(tracked, message)
+        if self._may_abort:
+            run.bracket = Bracket(message)
         current.set(run)
         if tracked.marks is not None:
             tracked.marks.begin(self._number(), run.redis_message_id)
@@ -192,10 +216,34 @@ class TrackerMiddleware(Middleware):
             return
         self._local.found = None
         current.set(None)
+        if found.bracket is not None:
+            found.bracket.shut()  # where its actor was never called
+            found.ending.is_abort_asked = found.bracket.is_asked
+            self._local.interrupted = found if found.bracket.is_asked else None
         try:
             found.ending.is_dead = message.failed
             found.ending.is_retried = message.options.get("retries", 0) > found.retries and not message.failed
             found.tracked.runtime.finish_run(found, outcome(found.ending))
+        except Exception as exc:  # the edge of a hook
+            self._failed(exc)
+
+    def after_ack(self, broker: DramatiqBroker, message: MessageProxy) -> None:
+        """The broker knows that the message is done: it does not run again, also where this worker dies now."""
+        self._settle(message)
+
+    def after_nack(self, broker: DramatiqBroker, message: MessageProxy) -> None:
+        """The broker has the message with the dead letters."""
+        self._settle(message)
+
+    def _settle(self, message: MessageProxy) -> None:
+        if not self._may_abort:
+            return
+        run: DramatiqRun | None = getattr(self._local, "interrupted", None)
+        if run is None or run.message is not message or run.tracked.aborts is None:
+            return
+        self._local.interrupted = None
+        try:
+            run.tracked.thread.post(run.tracked.aborts.settled, run)
         except Exception as exc:  # the edge of a hook
             self._failed(exc)
 

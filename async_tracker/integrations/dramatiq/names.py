@@ -25,6 +25,15 @@ def messages_key(namespace: str, queue: str) -> str:
     return f"{namespace}:{queue}.msgs"
 
 
+def dead_letters_key(namespace: str, queue: str) -> str:
+    """Name the sorted set of the dead letters of a queue, each with when it became one, in ms.
+
+    >>> dead_letters_key("dramatiq", "default.DQ")
+    'dramatiq:default.XQ'
+    """
+    return f"{namespace}:{queue.removesuffix(DELAYED)}.XQ"
+
+
 def heartbeats_key(namespace: str) -> str:
     """Name the sorted set of the brokers that have spoken, each with when, in ms."""
     return f"{namespace}:__heartbeats__"

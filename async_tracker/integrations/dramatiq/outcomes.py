@@ -4,8 +4,12 @@ import asyncio
 from concurrent.futures import CancelledError as FutureCancelledError
 from dataclasses import dataclass
 
+from dramatiq.errors import Retry
 from dramatiq.middleware import Interrupt, TimeLimitExceeded
 from dramatiq.middleware.shutdown import Shutdown
+
+_INTERRUPTIONS = Interrupt | Retry | asyncio.CancelledError | FutureCancelledError
+"""How a run ends in answer to an abort, and not by an error of its own: another interruption may have taken the place of ours."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -19,6 +23,8 @@ class Ending:
     """It was enqueued again."""
     is_dead: bool = False
     """It goes to the dead letters."""
+    is_abort_asked: bool = False
+    """The tracker has interrupted its actor."""
 
 
 def outcome(ending: Ending) -> str:
@@ -30,10 +36,14 @@ def outcome(ending: Ending) -> str:
     'timed_out'
     >>> outcome(Ending(is_skipped=True, is_dead=True)), outcome(Ending())
     ('aborted', 'ended')
+    >>> outcome(Ending(error=Retry(), is_dead=True, is_abort_asked=True)), outcome(Ending(error=ValueError(), is_abort_asked=True))
+    ('aborted', 'failed')
     """
     if ending.is_skipped:
         return "aborted"
     if ending.error is not None:
+        if ending.is_abort_asked and isinstance(ending.error, _INTERRUPTIONS):
+            return "aborted"
         return _interrupted(ending.error) or ("retried" if ending.is_retried else "failed")
     if ending.is_dead:
         return "failed"

@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Callable, Sequence
 
 from async_tracker.integrations.dramatiq.holds import Broker
+from async_tracker.integrations.dramatiq.names import dead_letters_key
 from async_tracker.integrations.rights import Rights, commands_of
 from async_tracker.store import keys
 from async_tracker.store.instance_record import Description
@@ -33,12 +34,15 @@ HSET marks 0 m
 EXPIRE marks 10
 HVALS marks
 DEL marks
+ZADD dead 0 m
+ZREM dead m
 EXISTS receipt
 HGET receipt payload
 HSET receipt payload 0
 PEXPIRE receipt 10000
 DEL receipt
 SET receipt 0 XX PX 1
+GET receipt
 """
 
 
@@ -56,5 +60,6 @@ def rights(described: Sequence[Description], *, queue: str | None, full_key: Cal
     asked = f"{next(iter(description.queues), 'default')}.{nonce}"
     hold = Broker(broker_id=nonce, namespace=broker.namespace).hold(asked, nonce)
     names: dict[str, str | bytes] = {"acks": hold.acks, "queue": hold.queue(asked), "messages": hold.messages(asked), "m": nonce}
+    names["dead"] = dead_letters_key(broker.namespace, asked)
     names |= {"marks": full_key(keys.marks(nonce)), "receipt": full_key(keys.receipt(nonce))}
     return Rights(keys=f"{broker.namespace}:*", commands=tuple(commands_of(RECOVERING, names)))

@@ -13,10 +13,10 @@ from dramatiq.worker import Worker
 from async_tracker.connections.access import describe
 from async_tracker.connections.counterparts import async_counterpart, lone_connection
 from async_tracker.connections.link import Link
-from async_tracker.control.orders import Done, Order
 from async_tracker.errors import StorageError
 from async_tracker.instance.order_taker import Handler
 from async_tracker.instance.runtime import Runtime
+from async_tracker.integrations.dramatiq.aborts import Aborts, refuse
 from async_tracker.integrations.dramatiq.adapter import DramatiqAdapter
 from async_tracker.integrations.dramatiq.controls import DramatiqControls
 from async_tracker.integrations.dramatiq.description import broker_of, describe_worker
@@ -24,26 +24,18 @@ from async_tracker.integrations.dramatiq.loop_thread import LoopThread
 from async_tracker.integrations.dramatiq.marks import Marks
 from async_tracker.integrations.dramatiq.presence import BrokerPresence
 from async_tracker.integrations.footing import Footing
-from async_tracker.records import OrderOutcome
 from async_tracker.store.instance_record import Description
 
 logger = logging.getLogger("async_tracker")
 
 
-_NO_ABORT = (
-    "a dramatiq message cannot be aborted: it runs in a thread, and an exception that is raised in that may hit the next message, or end "
-    "the thread. Give the actor a time_limit, have it look at a flag of yours, or stop the worker"
-)
-
-
-async def _refuse_abort(order: Order) -> Done:
-    return Done(OrderOutcome.UNSUPPORTED, _NO_ABORT)
-
-
 class TrackedWorker:
-    """One worker. It begins when it is made, which waits for Redis for about ``hook_timeout`` seconds at most; may raise anything."""
+    """One worker. It begins when it is made, which waits for Redis for about ``hook_timeout`` seconds at most; may raise anything.
 
-    def __init__(self, footing: Footing, broker: DramatiqBroker, worker: Worker) -> None:
+    ``may_abort``: whether its messages can be aborted; their actors are called within brackets then.
+    """
+
+    def __init__(self, footing: Footing, broker: DramatiqBroker, worker: Worker, *, may_abort: bool = False) -> None:
         self._footing = footing
         self.settings = footing.settings
         self.tracing = footing.tracing
@@ -52,6 +44,8 @@ class TrackedWorker:
         self.marks: Marks | None = None
         self.controls = DramatiqControls(worker)
         self._presence: BrokerPresence | None = None
+        self._may_abort = may_abort
+        self.aborts: Aborts | None = None
         self._claims_server: str | None = None
         self._lent: Any = None
         self._claims_link: Link | None = None
@@ -87,7 +81,11 @@ class TrackedWorker:
         if isinstance(broker, RedisBroker) and self.broker is not None:
             client = self._claims_link.client if self._claims_link is not None else runtime.link.client
             self._presence = BrokerPresence(client, self.broker, timeout=broker.heartbeat_timeout / 1000.0)
-        runtime.orders.handle("abort", Handler(carry_out=_refuse_abort))
+        if self._may_abort:
+            adapter = runtime.adapter if self.broker is not None and isinstance(runtime.adapter, DramatiqAdapter) else None
+            self.aborts = Aborts(journal=runtime.journal, adapter=adapter, patience=self.settings.hook_timeout)
+        carry_out = self.aborts.carry_out if self.aborts is not None else refuse
+        runtime.orders.handle("abort", Handler(carry_out=carry_out, goes_over=False))
         await runtime.start()
         return runtime
 

@@ -25,7 +25,7 @@ broker.broker_id = os.environ.get("TEST_BROKER_ID") or broker.broker_id
 broker.add_middleware(AsyncIO())
 broker.add_middleware(CurrentMessage())
 tracker = Tracker(namespace=os.environ.get("TEST_NAMESPACE", "test"), **json.loads(os.environ.get("TEST_SETTINGS", "{}")))
-broker.add_middleware(TrackerMiddleware(tracker))
+broker.add_middleware(TrackerMiddleware(tracker, abort="TEST_ABORT" in os.environ))
 dramatiq.set_broker(broker)
 
 

@@ -252,6 +252,28 @@ async def test_a_sweep_that_plans_otherwise_than_the_one_that_died_half_way_find
     assert waiting(dead) == 1
 
 
+async def test_an_orphan_that_was_being_aborted_is_a_dead_letter_and_never_queued_again(adapter: DramatiqAdapter, dead: RedisBroker):
+    """Whatever the sweep would have done with it: given back at once, later, or put into quarantine."""
+    messages = fetch(dead, 3)
+    for message, delay in zip(messages, (0.0, 60.0, None), strict=True):
+        run = orphan(dead, message, token=message.message_id)
+        await adapter.note_abort(run.claim)
+        if delay is None:
+            assert await adapter.quarantine(run, error="died too often") is None
+        for _ in range(2):
+            assert await adapter.release(run, delay=delay or 0.0) is Released.ABORTED
+        assert await adapter.quarantine(run, error="died too often") is None
+    assert waiting(dead) == 0
+    assert await claims(adapter, dead) == []
+    client, name = dead.client, f"{dead.namespace}:q"
+    assert client.exists(f"{name}.msgs", f"{name}.DQ.msgs", f"{name}.DQ") == 0
+    kept: Any = client.hgetall(f"{name}.XQ.msgs")
+    assert {Message.decode(raw).message_id for raw in kept.values()} == {message.message_id for message in messages}
+    scores: Any = client.zrange(f"{name}.XQ", 0, -1, withscores=True)
+    assert {member for member, _ in scores} == set(kept)
+    assert all(abs(score / 1000.0 - time.time()) < 3600 for _, score in scores)
+
+
 async def test_a_run_is_held_until_its_message_is_acknowledged(adapter: DramatiqAdapter, dead: RedisBroker):
     [message] = fetch(dead, 1)
     assert await adapter.holds(orphan(dead, message))

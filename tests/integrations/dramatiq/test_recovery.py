@@ -7,10 +7,12 @@ from typing import Any
 
 import anyio
 import pytest
+from dramatiq import Message
 
-from async_tracker import Event, RecoveryAction, StorageError, Tracker
+from async_tracker import AbortOutcome, Event, RecoveryAction, StorageError, Tracker
 from async_tracker.embedded import EmbeddedServer
 from tests.harness.alive import lives
+from tests.harness.inside import abort_soon
 from tests.harness.ledger import Ledger
 from tests.harness.wait import lived, wait_until
 from tests.harness.workers import Workers
@@ -44,6 +46,29 @@ async def test_what_a_killed_process_ran_and_had_prefetched_runs_again_long_befo
     assert masters.broker.client.zscore("dramatiq:__heartbeats__", broker_id) is not None  # dramatiq's own maintenance needs it
     stats = await masters.tracker.stats()
     assert (stats.orphaned, stats.recovered) == (2, 2)
+    await masters.close()
+
+
+async def test_a_message_whose_process_is_killed_while_it_aborts_it_does_not_run_again(masters: Masters):
+    """Its thread is in a call that no exception reaches. Another thread of that process has a message that is given back."""
+    masters.start(processes=1, threads=2, TEST_ABORT="1")
+    [victim] = await masters.registered(1)
+    aborted, other = masters.send("interrupted", must=False), masters.send("interrupted")
+    for message_id in (aborted, other):
+        await masters.in_flight(message_id)
+    found = await abort_soon(masters.tracker, aborted, wait=0.5)
+    assert found.outcome is AbortOutcome.GOES_ON
+    masters.kill(victim.pid)
+    masters.start(processes=1, threads=2)
+    account = await masters.succeeded()
+
+    def is_over() -> bool:
+        return masters.broker.client.hlen("dramatiq:default.XQ.msgs") == 1
+
+    await wait_until(is_over, timeout=DONE_SECONDS, description="it is a dead letter")
+    assert [len(account.runs_of(message_id)) for message_id in (aborted, other)] == [1, 2]
+    [dead_letter] = masters.broker.client.hvals("dramatiq:default.XQ.msgs")
+    assert Message.decode(dead_letter).message_id == aborted
     await masters.close()
 
 

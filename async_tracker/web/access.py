@@ -11,7 +11,7 @@ from starlette.requests import Request
 from async_tracker.errors import ConfigError
 
 ORDERS = ("quiet", "resume", "stop")
-ACTIONS = ("recover", "retry", "drop", *ORDERS, "stacks")
+ACTIONS = ("recover", "retry", "drop", *ORDERS, "stacks", "abort")
 """What the page can do, by the names that `authorize` may return."""
 
 
@@ -42,7 +42,7 @@ def actions_of(granted: Access | Collection[str]) -> frozenset[str] | None:
     """Read what `authorize` returned: the actions that are allowed; None where the viewer may not even look.
 
     >>> actions_of(Access.NONE), sorted(actions_of(Access.ACT)), actions_of(Access.READ), actions_of({"retry"})
-    (None, ['drop', 'quiet', 'recover', 'resume', 'retry', 'stacks', 'stop'], frozenset(), frozenset({'retry'}))
+    (None, ['abort', 'drop', 'quiet', 'recover', 'resume', 'retry', 'stacks', 'stop'], frozenset(), frozenset({'retry'}))
 
     Raises ConfigError for anything else: a mistake in there must not open a door.
     """

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from async_tracker.errors import OrderFailed, StorageError, TrackerError, UnsupportedControl
-from async_tracker.records import Answer, OrderOutcome
+from async_tracker.records import AbortOutcome, Answer, OrderOutcome
 from async_tracker.web.access import Viewer
 from async_tracker.web.answers import Problem, document
 from async_tracker.web.past import note_action
@@ -81,6 +81,21 @@ class Actions:
         except OrderFailed as exc:
             raise _not_done(exc.outcome, str(exc)) from exc
         return document({"stacks": found})
+
+    async def abort(self, request: Request, viewer: Viewer, job_id: str) -> Response:
+        """End the run of a job for good, and tell what came of it within ten seconds or so."""
+        await _no_options(request)
+        logger.info("abort by %s from %s", viewer.name, viewer.peer, extra={"job_id": job_id})
+        try:
+            found = await self._tracker.abort(job_id, by=_who(viewer))
+        except UnsupportedControl as exc:
+            raise Problem(409, "unsupported", str(exc)) from exc
+        except OrderFailed as exc:
+            raise _not_done(exc.outcome, str(exc)) from exc
+        self._readings.forget()
+        if found.outcome is AbortOutcome.REFUSED:
+            raise Problem(404, "not_found", f"{job_id}: {found.says}")
+        return document({"abort": found})
 
     async def _known(self, ref: str) -> None:
         if all(item.job_id != ref for item in await self._tracker.quarantined()):

@@ -199,6 +199,12 @@ class Page:
                 lambda request, viewer, found: actions.stacks(request, viewer, found["id"]),
                 "stacks",
             ),
+            (
+                "POST",
+                r"/api/v1/jobs/(?P<id>.+)/abort",
+                lambda request, viewer, found: actions.abort(request, viewer, found["id"]),
+                "abort",
+            ),
         ]
         return [(method, re.compile(pattern, re.DOTALL), answer, action) for method, pattern, answer, action in made]
 

@@ -10,6 +10,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from async_tracker import __version__
 from async_tracker.doctor.findings import Finding
 from async_tracker.records import (
+    Abort,
     Answer,
     Chain,
     Event,
@@ -35,6 +36,7 @@ from async_tracker.web.spans import WINDOWS
 Schema = dict[str, Any]
 
 _RECORDS = (
+    Abort,
     Answer,
     Chain,
     Instance,
@@ -111,6 +113,7 @@ def openapi() -> Schema:
         "/api/v1/instances/{id}/stacks": {
             "post": _on_instance("stacks", "What each thread of a worker does, and where each of its jobs waits.", _ref(Stacks), "stacks")
         },
+        "/api/v1/jobs/{id}/abort": {"post": _on_instance("abort", "End the run of a job for good.", _ref(Abort), "abort")},
         "/healthz": {"get": _health("healthz", "This process answers.", 200)},
         "/readyz": {"get": _health("readyz", "Redis answers.", 200, 503)},
     }

@@ -4,6 +4,7 @@ from contextlib import AsyncExitStack
 
 from playwright.async_api import expect
 
+from tests.crash.fleet import QUICK, Fleet
 from tests.harness.wait import wait_until
 from tests.web.browser import Eyes, is_live
 from tests.web.conftest import lets_act, lets_read
@@ -85,3 +86,50 @@ async def test_a_person_makes_a_worker_quiet_and_reads_its_stacks(serve, eyes: E
         await page.locator("#drawer .orders").get_by_role("button", name="Resume").click()
         await page.locator("dialog").get_by_role("button", name="Resume").click()
         await expect(page.locator("#drawer .stateline .state")).to_have_text("alive")
+
+
+async def test_a_job_is_aborted_and_what_does_not_run_or_cannot_be_aborted_is_said(mount, tracker, fleet: Fleet):
+    await fleet.start_ready(tracker=QUICK)
+    job = await fleet.pool.enqueue_job("hold", 600.0, _job_id="to-be-aborted")
+    assert job is not None
+    await fleet.in_flight("to-be-aborted")
+    client = mount(of=fleet.tracker, authorize=lets_act, identify=lambda request: "ann")
+    assert (await mount(of=fleet.tracker, authorize=lets_read).post("/api/v1/jobs/to-be-aborted/abort", headers=HERE)).status_code == 405
+    assert (await client.post("/api/v1/jobs/to-be-aborted/abort", headers={"sec-fetch-site": "cross-site"})).status_code == 403
+    answer = await client.post("/api/v1/jobs/to-be-aborted/abort", headers=HERE)
+    assert (answer.status_code, answer.json()["abort"]["outcome"]) == (200, "aborted")
+    answer = await client.post("/api/v1/jobs/unknown/abort", headers=HERE)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+    async with AsyncExitStack() as stack:
+        await with_jobs(stack, tracker, "plain")
+        await wait_until(lambda: tracker.job("plain"), description="the job is listed")
+        answer = await client.post("/api/v1/jobs/plain/abort", headers=HERE)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "unsupported")
+    told = [event.details for event in await fleet.tracker.recent_events() if event.type == "control" and event.details["order"] == "abort"]
+    assert told[-1]["by"].startswith("ann at ")
+    await fleet.pool.delete("arq:result:to-be-aborted")
+
+
+async def test_a_person_aborts_a_job_in_the_list_and_one_of_an_instance(serve, eyes: Eyes, fleet: Fleet):
+    await fleet.start_ready(tracker=QUICK)
+    for name in ("first-job", "second-job"):
+        await fleet.pool.enqueue_job("hold", 600.0, _job_id=name)
+        await fleet.in_flight(name)
+    page = await eyes.open(serve("--allow-actions").url)
+    await is_live(page)
+    await page.click("nav a[data-screen=jobs]")
+    await page.get_by_role("button", name="Abort job first-job").click()
+    dialog = page.locator("dialog")
+    await expect(dialog).to_contain_text("it does not run again")
+    await dialog.get_by_role("button", name="Cancel").click()
+    await page.get_by_role("button", name="Abort job first-job").click()
+    await dialog.get_by_role("button", name="Abort", exact=True).click()
+    await expect(page.locator(".toast").first).to_contain_text("first-job: it has ended, and does not run again.")
+    await expect(page.get_by_role("button", name="Abort job first-job")).to_have_count(0)
+    await page.click("nav a[data-screen=instances]")
+    await page.locator("tbody a.id").first.click()
+    await page.locator("#drawer").get_by_role("button", name="Abort job second-job").click()
+    await dialog.get_by_role("button", name="Abort", exact=True).click()
+    await expect(page.locator("#drawer")).to_contain_text("No job is in flight on it.")
+    assert await fleet.tracker.job("second-job") is None
+    await fleet.pool.delete("arq:result:first-job", "arq:result:second-job")

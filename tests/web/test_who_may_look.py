@@ -112,7 +112,7 @@ async def test_actions_need_to_be_granted_each_by_its_name(mount):
     assert (await retries.post("/api/v1/quarantine/x/drop", headers=same_origin)).status_code == 405
     assert (await retries.post("/api/v1/recover", headers=same_origin)).status_code == 405
     assert (await acts.post("/api/v1/recover", headers=same_origin)).status_code == 200
-    every = '["drop", "quiet", "recover", "resume", "retry", "stacks", "stop"]'
+    every = '["abort", "drop", "quiet", "recover", "resume", "retry", "stacks", "stop"]'
     for client, granted in (
         (looks, "[]"),
         (retries, '["retry"]'),

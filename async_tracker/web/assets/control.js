@@ -1,5 +1,5 @@
 // @ts-check
-// Orders to one worker: quiet, resume, stop; and where its jobs wait, line by line.
+// Orders to one worker: quiet, resume, stop; where its jobs wait, line by line; and the abort of one job.
 import { confirmed, post, tell } from "./act.js";
 import { el, fill } from "./dom.js";
 import { refresh } from "./stream.js";
@@ -51,6 +51,36 @@ export function control(instanceId, settings) {
       settings.actions.includes("stacks") && state !== "dead" && el("button", { type: "button", class: "button small", onclick: look }, "Stacks"));
     },
   };
+}
+
+/**
+ * The button that ends one job for good; none where the viewer may not, or its worker is gone or of no library, which cannot do it.
+ * @param {{ id: string, function: string | null, library: string, state: string }} job
+ * @param {import("./main.js").Settings} settings
+ */
+export function abortButton(job, settings) {
+  if (!settings.actions.includes("abort") || job.library === "asyncio" || job.state === "dead") return null;
+  const button = el("button", { type: "button", class: "button small", title: `Abort job ${job.id}`, onclick: () => abort(job, button) }, "Abort");
+  return button;
+}
+
+/** @param {{ id: string, function: string | null }} job @param {HTMLElement} button */
+async function abort(job, button) {
+  const said = [
+    el("p", {}, el("code", {}, cut(job.id, 60)), job.function && ` of ${cut(job.function, 40)}`),
+    el("p", {}, "Its function is stopped where it waits; what it has for cleaning up is run. The job is over then: it does not run again, and the caller who awaits it gets an error."),
+  ];
+  if (!(await confirmed("End this job for good?", "Abort", said, { grave: true }))) return;
+  button.setAttribute("disabled", "");
+  try {
+    const { abort: found } = await post(`jobs/${encodeURIComponent(job.id)}/abort`);
+    const goesOn = found.outcome === "goes_on";
+    tell(`${cut(found.job_id, 40)}: ${found.says}${goesOn && found.chain?.frames.length ? `, at ${placeOf(found.chain)}` : ""}.`, goesOn);
+  } catch (error) {
+    tell(error instanceof Error ? error.message : String(error), true);
+  }
+  button.removeAttribute("disabled");
+  refresh();
 }
 
 /** @param {any} stacks @returns {import("./dom.js").Child[]} */

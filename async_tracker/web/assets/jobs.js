@@ -1,14 +1,15 @@
 // @ts-check
 // Jobs: the runs in flight. One of them opened: its record, and what happened to it.
 import { address } from "./address.js";
+import { abortButton } from "./control.js";
 import { el, fill } from "./dom.js";
 import { eventList } from "./events.js";
 import { opener } from "./instances.js";
 import { chips, filters, taken, Table } from "./table.js";
 import { counted, cut, duration, id, number, since, badge } from "./wording.js";
 
-/** @returns {import("./table.js").Column[]} */
-export function jobColumns() {
+/** @param {import("./main.js").Settings} settings @returns {import("./table.js").Column[]} */
+export function jobColumns(settings) {
   return [
     { title: "Job", sort: "id", uses: ["id", "superseded"], cell: (row) => [jobOpener(row.id), row.superseded > 0 && el("span", { class: "sub" }, `${counted(row.superseded, "older run")} still alive`)] },
     { title: "Function", sort: "function", uses: ["function"], cell: (row) => el("span", { class: "id", title: row.function ?? "" }, cut(row.function ?? "—", 32)) },
@@ -19,6 +20,7 @@ export function jobColumns() {
     { title: "Timeout", sort: "timeout", right: true, uses: ["timeout"], cell: (row) => duration(row.timeout) },
     { title: "Progress", sort: "progress", uses: ["progress", "message"], cell: progress },
     { title: "Instance", sort: "instance", uses: ["instance", "state"], cell: (row) => [opener(row.instance, 26), row.state !== "alive" && [" ", badge(row.state)]].flat() },
+    ...(settings.actions.includes("abort") ? [{ title: "Action", uses: ["library", "state", "function"], cell: (/** @type {any} */ row) => abortButton(row, settings) }] : []),
   ];
 }
 
@@ -53,7 +55,7 @@ export function jobOpener(jobId, most = 30) {
 export function jobs(settings) {
   const table = new Table({
     name: "Jobs in flight",
-    columns: jobColumns(),
+    columns: jobColumns(settings),
     key: (row) => `${row.library} ${row.id}`,
     sortedBy: "started",
     pages: true,
@@ -76,15 +78,16 @@ export function jobs(settings) {
       if (picture.facts.corrupt) fill(corrupt, `Skipped, because this version cannot read them: ${picture.facts.corrupt.join(", ")}`);
       table.show(picture);
     },
-    drawer: jobDrawer,
+    drawer: (/** @type {string} */ jobId) => jobDrawer(jobId, settings),
   };
 }
 
 /**
  * Everything of one job.
  * @param {string} jobId
+ * @param {import("./main.js").Settings} settings
  */
-export function jobDrawer(jobId) {
+export function jobDrawer(jobId, settings) {
   const facts = el("div"), events = el("section", { class: "panel" });
   return {
     element: el("div", {}, facts, events),
@@ -95,6 +98,7 @@ export function jobDrawer(jobId) {
       const { orphaned = [], pills = [] } = picture.facts;
       fill(facts,
         ...picture.order.map((key) => described(picture.rows.get(key))),
+        ...picture.order.map((key) => abortButton(picture.rows.get(key), settings)).filter(Boolean).map((button) => el("p", { class: "orders" }, button)),
         ...orphaned.map((/** @type {any} */ orphan) => el("p", { class: "banner bad" }, "An orphan", since(orphan.orphaned, "", " since "), `: its instance is dead (${orphan.why}).`)),
         ...pills.map((/** @type {any} */ pill) => el("p", { class: "banner bad" }, el("span", {}, `In quarantine: ${counted(pill.deaths, "worker")} died running it.`), el("a", { href: address("quarantine", { q: jobId }) }, "Decide"))),
         picture.facts.missing && !orphaned.length && !pills.length && el("p", { class: "empty" }, "It is not in flight: it has ended, waits in its queue, or was never here. What happened to it stands below."));

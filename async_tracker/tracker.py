@@ -544,18 +544,19 @@ class Tracker:
         """Have instances take no more jobs and run those that they have: one, several ids, those of a ``queue``, or all ``everywhere``.
 
         With ``queue`` or ``everywhere`` the order stands for ``stands_for`` seconds, one hour by default: an instance that registers
-        meanwhile begins quiet. Those that are quiet by then stay so until they are resumed. ``cron=False`` has arq workers queue no cron
-        jobs meanwhile. Each instance is given its own heartbeat interval and ``wait`` seconds, by default 2, to answer; an order that is
-        not answered is taken back. ``by`` is who asks, by default the user and host of this process.
+        meanwhile begins quiet. When it is over, those that it has made quiet take jobs again by themselves, except where they were made
+        quiet by id as well. ``cron=False`` has arq workers queue no cron jobs meanwhile. Each instance is given its own heartbeat
+        interval and ``wait`` seconds, by default 2, to answer; an order that is not answered is taken back. ``by`` is who asks, by
+        default the user and host of this process.
 
         One id gives its `Answer`, and raises UnsupportedControl where its library cannot do it; several give a list of answers.
         """
         check_argument_truth("quiet", cron=cron)
-        arguments = {"cron": cron}
+        arguments: dict[str, Any] = {"cron": cron}
         aim = Aim("quiet", instance_id, queue=queue, everywhere=everywhere)
         if aim.is_standing:
             check_argument_seconds("quiet", stands_for=stands_for)
-            await self._control(by).stand("quiet", queue=queue, seconds=stands_for, arguments=arguments)
+            arguments = await self._control(by).stand("quiet", queue=queue, seconds=stands_for, arguments=arguments)
         return await self._order(aim, arguments, wait=wait, by=by)
 
     @overload

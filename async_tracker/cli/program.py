@@ -348,7 +348,7 @@ def quiet(target: Target, *, meant: dict[str, Any], stands_for: str, no_cron: bo
     """Have workers take no more jobs, and run those that they have: before a deploy, or in an incident.
 
     INSTANCE is an id, a label, or the beginning of either. With --queue or --all the order stands: who registers meanwhile begins
-    quiet. Those that are quiet stay so until they are resumed.
+    quiet. When it is over they take jobs again by themselves.
     """
     options = {"stands_for": stands_for, "cron": not no_cron, "wait": wait, "timeout": timeout, "yes": yes}
     return _do("orders:quiet", target, meant=meant, **options)

@@ -18,6 +18,7 @@ from async_tracker.control.orders import (
     encode_order,
     event_facts,
     scope_of,
+    standing_arguments,
     standing_order,
 )
 from async_tracker.errors import StorageError, UnsupportedControl
@@ -108,12 +109,17 @@ class Control:
             raise UnsupportedControl(f"{answer.instance_id}: {answer.says}")
         return answer
 
-    async def stand(self, kind: str, *, queue: str | None, seconds: float, arguments: Mapping[str, Any]) -> None:
-        """Have an order stand for so many seconds, for the workers of a queue or for all: who registers meanwhile begins with it."""
-        order = Order(order_id=secrets.token_hex(8), kind=kind, by=self._by, arguments=arguments)
-        await self._store.stand(scope_of(queue), order.order_id, encode_order(order), for_ms=int(seconds * 1000))
+    async def stand(self, kind: str, *, queue: str | None, seconds: float, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Have an order stand for so many seconds, for the workers of a queue or for all: who registers meanwhile begins with it.
+
+        Returns the arguments with which it goes to those that are there, who are to know when it is over.
+        """
+        scope = scope_of(queue)
+        order = Order(order_id=secrets.token_hex(8), kind=kind, by=self._by, arguments=standing_arguments(arguments, scope=scope))
+        until_ms = await self._store.stand(scope, order.order_id, encode_order(order), for_ms=int(seconds * 1000))
         whose = "all instances" if queue is None else f"the instances of {queue}"
         await self._tell(order, None, Done(says=f"stands for {whose} that register in the next {seconds:g} s"))
+        return standing_arguments(arguments, scope=scope, until_ms=until_ms)
 
     async def withdraw(self, *, queue: str | None) -> int:
         """Withdraw the standing order of a queue, or with None all of them. Returns how many there were."""

@@ -5,6 +5,7 @@ The instance finds it in the reply to a beat, a write or its watchdog's word, an
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,6 +92,29 @@ def scopes_of(description: Description) -> list[str]:
     return [EVERYWHERE, *map(scope_of, queues)]
 
 
+def standing_arguments(arguments: Mapping[str, Any], *, scope: str, until_ms: int | None = None) -> dict[str, Any]:
+    """Give the arguments of an order that stands for a scope, and where it goes to one instance, until when: by that it ends there.
+
+    >>> standing_arguments({"cron": True}, scope="queue:mail", until_ms=1700)
+    {'cron': True, 'scope': 'queue:mail', 'until_ms': 1700}
+    """
+    return {**arguments, "scope": scope, **({} if until_ms is None else {"until_ms": until_ms})}
+
+
+def scope_and_end(order: Order) -> tuple[str, float]:
+    """Give the scope of an order that stands, and until when it does; '' and for ever for an order that was given to one instance.
+
+    >>> scope_and_end(Order(order_id="5f", kind="quiet", by="ann", arguments={"scope": "*", "until_ms": 1700}))
+    ('*', 1700.0)
+    >>> scope_and_end(Order(order_id="5f", kind="quiet", by="ann"))
+    ('', inf)
+    """
+    scope, until_ms = order.arguments.get("scope"), order.arguments.get("until_ms")
+    if isinstance(scope, str) and isinstance(until_ms, int | float):
+        return scope, float(until_ms)
+    return "", math.inf
+
+
 def standing_order(scope: str, line: str, *, now_ms: int) -> StandingOrder | None:
     """Read an order that stands; None for one that is over, or cannot be read.
 
@@ -105,9 +129,8 @@ def standing_order(scope: str, line: str, *, now_ms: int) -> StandingOrder | Non
         if order.until_ms > now_ms:
             queue = None if scope == EVERYWHERE else scope.partition(":")[2]
             left = (order.until_ms - now_ms) / 1000.0
-            return StandingOrder(
-                order=order.kind, queue=queue, by=order.by, until=from_ms(order.until_ms), left=left, arguments=order.arguments
-            )
+            arguments = {name: value for name, value in order.arguments.items() if name != "scope"}
+            return StandingOrder(order=order.kind, queue=queue, by=order.by, until=from_ms(order.until_ms), left=left, arguments=arguments)
     return None
 
 

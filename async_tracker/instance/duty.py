@@ -1,14 +1,18 @@
 """Whether an instance takes jobs, as people order it: on duty, quiet, or stopping."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
-from async_tracker.control.orders import Done, Order
+from async_tracker.control.orders import Done, Order, scope_and_end
 from async_tracker.errors import UnsupportedControl
 from async_tracker.instance.order_taker import Handler, OrderTaker
 from async_tracker.records import OrderOutcome
+
+logger = logging.getLogger("async_tracker")
 
 _LOOK_SECONDS = 0.1
 """How far looks are apart, whether a worker has nothing in hand, while a caller waits for that."""
@@ -80,22 +84,41 @@ class Uncontrolled:
         return UnsupportedControl(f"the integration of {self._library} cannot tell its worker to {what}")
 
 
+@dataclass(frozen=True, slots=True)
+class _Reason:
+    """An order because of which an instance is quiet."""
+
+    order_id: str
+    until_ms: float
+    """When it is over, on the server's clock: infinite for one that was given to this instance itself."""
+
+
 class Duty:
     """What people have ordered of one instance, and the events that its program can await. Lives in the instance's event loop."""
 
     def __init__(
-        self, controls: Controls, *, busy: Callable[[], int], on_quiet: Callable[[bool], None], is_leaving: Callable[[], bool]
+        self,
+        controls: Controls,
+        *,
+        busy: Callable[[], int],
+        on_quiet: Callable[[bool], None],
+        is_leaving: Callable[[], bool],
+        now_ms: Callable[[], int],
     ) -> None:
-        """``busy`` tells how many runs are in flight, and ``is_leaving`` whether shutdown has begun. ``on_quiet`` is told whenever the
-        instance becomes quiet, or is that no longer.
+        """``busy`` tells how many runs are in flight, ``is_leaving`` whether shutdown has begun, and ``now_ms`` the server's time.
+        ``on_quiet`` is told whenever the instance becomes quiet, or is that no longer.
         """
         self._controls = controls
         self._busy = busy
         self._on_quiet = on_quiet
         self._is_leaving = is_leaving
+        self._now_ms = now_ms
         self._turn = asyncio.Lock()
-        self._changed_by = ""
-        """Id of the order that has made it quiet, or resumed it, last."""
+        self._reasons: dict[str, _Reason] = {}
+        """Why it is quiet, by scope: of each order that stands, and '' for an order of its own, which is over when it is resumed."""
+        self._resumed: tuple[str, dict[str, _Reason]] = ("", {})
+        """Id of the order that has resumed it last, and why it was quiet before."""
+        self._ending: asyncio.Task[None] | None = None
         self.is_quiet = False
         """It takes no more jobs: it was ordered to be quiet, or to stop."""
         self.is_stopping = False
@@ -104,6 +127,7 @@ class Duty:
 
     def take_orders(self, orders: OrderTaker) -> None:
         """Have the orders carried out that this is about."""
+        self._spawn = orders.spawn
         orders.handle("quiet", Handler(carry_out=self._quiet, undo=self._undo_quiet))
         orders.handle("resume", Handler(carry_out=self._resume, undo=self._undo_resume))
         orders.handle("idle", Handler(carry_out=self._idle))
@@ -120,28 +144,69 @@ class Duty:
             if self._is_leaving():
                 return Done(says="it is shutting down, and takes no more jobs anyway")
             says = await self._controls.quiet(cron=bool(order.arguments.get("cron", True)))
+            scope, until_ms = scope_and_end(order)
+            if scope or scope not in self._reasons:  # an order that stands takes the place of one with its scope, there as here
+                self._reasons[scope] = _Reason(order.order_id, until_ms)
             if self.is_quiet:
                 return Done(says=f"it was quiet before; {says}")
             self._set_quiet(True)
-            self._changed_by = order.order_id
             return Done(says=says)
 
     async def _resume(self, order: Order) -> Done:
         async with self._turn:
-            if self._is_leaving() or self.is_stopping:
-                return Done(OrderOutcome.REFUSED, "it is shutting down, and takes no more jobs")
-            says = await self._controls.resume()
-            if not self.is_quiet:
-                return Done(says=f"it was not quiet; {says}")
-            self._set_quiet(False)
-            self._changed_by = order.order_id
-            return Done(says=says)
+            return await self._resume_now(order.order_id)
+
+    async def _resume_now(self, order_id: str) -> Done:
+        if self._is_leaving() or self.is_stopping:
+            return Done(OrderOutcome.REFUSED, "it is shutting down, and takes no more jobs")
+        says = await self._controls.resume()
+        self._resumed = (order_id, self._reasons)
+        self._reasons = {}
+        if not self.is_quiet:
+            return Done(says=f"it was not quiet; {says}")
+        self._set_quiet(False)
+        return Done(says=says)
 
     async def _undo_quiet(self, order: Order) -> Done:
-        return await self._resume(order) if self._changed_by == order.order_id else Done()
+        async with self._turn:
+            left = {scope: reason for scope, reason in self._reasons.items() if reason.order_id != order.order_id}
+            return await self._keep_only(left) if left != self._reasons else Done()
 
     async def _undo_resume(self, order: Order) -> Done:
-        return await self._quiet(order) if self._changed_by == order.order_id else Done()
+        async with self._turn:
+            order_id, reasons = self._resumed
+            if order_id != order.order_id or self.is_quiet or not reasons or self._is_leaving():
+                return Done()
+            says = await self._controls.quiet(cron=True)
+            self._reasons = reasons
+            self._set_quiet(True)
+            return Done(says=says)
+
+    def look(self) -> None:
+        """Begin to take jobs again when the orders that stand are over and nothing else keeps the instance quiet. Called often."""
+        if self._reasons and self._ending is None and any(reason.until_ms <= self._now_ms() for reason in self._reasons.values()):
+            self._ending = self._spawn(self._end_what_is_over())
+            self._ending.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._ending = None
+
+    async def _end_what_is_over(self) -> None:
+        async with self._turn:
+            now_ms = self._now_ms()
+            try:
+                await self._keep_only({scope: reason for scope, reason in self._reasons.items() if reason.until_ms > now_ms})
+            except Exception:  # the edge of the pulse: an integration of the user's own
+                logger.exception("an order that stood is over, and the worker cannot be told to take jobs again")
+                self._reasons = {}
+
+    async def _keep_only(self, reasons: dict[str, _Reason]) -> Done:
+        """Be quiet for these reasons alone; without any, take jobs again, unless the worker ends."""
+        if not reasons and self.is_quiet and not self.is_stopping and not self._is_leaving():
+            logger.info("no order keeps this instance quiet any more: it takes jobs again")
+            return await self._resume_now("")
+        self._reasons = reasons
+        return Done()
 
     async def _idle(self, order: Order) -> Done:
         """Answer when nothing is in hand, or after the seconds that the order gives."""

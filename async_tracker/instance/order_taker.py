@@ -8,7 +8,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from async_tracker.control.orders import Done, Order, decode_orders, encode_answer, event_facts
@@ -109,7 +109,7 @@ class OrderTaker:
         for order in decode_orders(lines):
             if self._begin(order):
                 self._on_first()
-                self._spawn(self._carry_out(order, now_ms, was_for))
+                self.spawn(self._carry_out(order, now_ms, was_for))
 
     def hear_standing(self, lines: str) -> None:
         """Begin the orders that stand for instances like this one, and were not begun before. No caller waits for an answer."""
@@ -117,15 +117,18 @@ class OrderTaker:
             handler = self._handlers.get(order.kind)
             if handler is not None and self._begin(order):
                 logger.info("the order %r of %s stands, and is obeyed from the start", order.kind, order.by)
-                self._spawn(self._obey(handler, order))
+                until = replace(order, arguments={**order.arguments, "until_ms": order.until_ms})
+                self.spawn(self._obey(handler, until))
 
     async def _obey(self, handler: Handler, order: Order) -> None:
         await self._done(handler.carry_out, order)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Have something done in the loop, as an order is carried out: it ends with the orders."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def hear_blocked(self, lines: str, now_ms: int, store: SyncStore) -> None:
         """Carry out, in the watchdog's thread, the orders that can be while the loop is blocked. Raises StorageError."""

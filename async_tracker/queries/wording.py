@@ -55,7 +55,7 @@ def blocking_line(frames: Sequence[str]) -> str:
 def standing_remark(order: StandingOrder) -> str:
     """Say which order stands, for whom and for how long."""
     whose = "every instance" if order.queue is None else f"each instance of {order.queue}"
-    return f"{order.order} stands for {whose} that registers within {duration(order.left)}, by {order.by}"
+    return f"{order.order} stands for {whose}, those that register meanwhile included, for {duration(order.left)}, by {order.by}"
 
 
 def matching(instances: Iterable[Instance], wanted: str) -> list[Instance]:

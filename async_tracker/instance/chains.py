@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, FunctionType, GeneratorType
 from typing import Any
 
@@ -31,6 +32,7 @@ QUEUED = "a free thread"
 """It waits for an executor that has not begun its work."""
 SEEN = "a task that is shown above"
 
+_CODE, _POSITION = attrgetter("f_code"), attrgetter("f_lasti")
 _FRAMES = 64
 """Frames that are shown of one chain, and of one thread; what is left out is in the middle of none: the innermost are kept."""
 _NODES = 200
@@ -95,15 +97,6 @@ class _Budget:
     seen: set[int] = field(default_factory=set)
 
 
-@dataclass(slots=True)
-class _Steps:
-    """A chain in the making."""
-
-    frames: list[FrameType] = field(default_factory=list)
-    is_running: bool = False
-    is_begun: bool = True
-
-
 class Walk:
     """One look at what tasks wait for, and at what the threads do that work for them."""
 
@@ -112,9 +105,17 @@ class Walk:
         self._threads = at_work
         self._lines = lines if lines is not None else Lines()
         self._by_future = {id(future): thread for thread in at_work.values() for future in _futures_of(thread)}
+        self._texts: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[str, ...]] = {}
+        """By where in which code frames are: most jobs wait at the same few places."""
+        self._frames: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._chains: dict[tuple[Any, ...], Chain] = {}
+        """Equal chains are one object, so that nobody has to compare them."""
+        self._left_out: dict[tuple[int, Sequence[str]], Chain] = {}
 
     def task(self, task: "asyncio.Future[Any]", *, leaving_out: Sequence[str] = ()) -> Chain:
         """Follow a task. Its outermost frames in files that end in one of ``leaving_out`` are a library's, and left out.
+
+        Equal chains of one walk are the same object.
 
         >>> async def nap():
         ...     await asyncio.sleep(9)
@@ -126,23 +127,33 @@ class Walk:
         >>> asyncio.run(main())
         (['nap', 'sleep'], 'Future')
         """
-        return _without(self._of(task, _Budget()), leaving_out)
+        return self._without(self._of(task, _Budget()), tuple(leaving_out))
 
     def thread(self, ident: int, *, leaving_out: Sequence[str] = ()) -> Chain:
         """Show what a thread does, and where it waits for a coroutine in a loop, follow that."""
         found = self._threads.get(ident)
-        return _without(self._of_thread(found, 0, _Budget()), leaving_out) if found is not None else Chain(ends=DONE)
+        if found is None:
+            return self._made((), DONE)
+        return self._without(self._of_thread(found, 0, _Budget()), tuple(leaving_out))
 
     def texts(self, frames: Sequence[FrameType]) -> tuple[str, ...]:
-        """Give the text of the innermost of these frames."""
-        return self._lines.texts(frames[-_FRAMES:])
+        """Give the text of the innermost of these frames; equal ones are the same object."""
+        frames = frames[-_FRAMES:]
+        where = tuple(map(_POSITION, frames)), tuple(map(id, map(_CODE, frames)))
+        found = self._texts.get(where)
+        if found is None:
+            found = self._texts[where] = self._same(self._lines.texts(frames))
+        return found
+
+    def _same(self, frames: tuple[str, ...]) -> tuple[str, ...]:
+        return self._frames.setdefault(frames, frames)
 
     def _of(self, awaited: Any, budget: _Budget) -> Chain:
         try:
             return self._followed(awaited, budget)
         except Exception as exc:  # the edge of the walk: an awaitable may be of any library's making, and the others are to be shown
             logger.debug("what %s waits for cannot be followed: %r", type(awaited).__name__, exc)
-            return Chain(ends=type(awaited).__name__)
+            return self._made((), type(awaited).__name__)
 
     def _followed(self, awaited: Any, budget: _Budget) -> Chain:
         """Follow a future or a task over every task that it waits for alone."""
@@ -156,12 +167,12 @@ class Walk:
                 return self._future(awaited, frames, budget)
             if awaited.done():
                 return self._chain(frames, DONE)
-            steps = _steps(awaited.get_coro())
-            frames += steps.frames
+            steps, is_running, is_begun = _steps(awaited.get_coro())
+            frames += steps
             waiter = _peek(awaited, "_fut_waiter")
-            if steps.is_running:
+            if is_running:
                 return self._running(frames)
-            if not steps.is_begun:
+            if not is_begun:
                 return self._chain(frames, NOT_BEGUN)
             if waiter is None:
                 return self._chain(frames, READY)
@@ -196,7 +207,7 @@ class Walk:
         pending = [child for child in children if not child.done()]
         if len(pending) == 1 and budget.nodes > 0:  # one after the other: a chain as before
             only = self._of(pending[0], budget)
-            return _joined(self.texts(frames), only)
+            return self._changed(only, frames=(*self.texts(frames), *only.frames)[-_FRAMES:])
         counted: dict[Chain, int] = {}
         left_out = 0
         for child in pending:
@@ -205,7 +216,7 @@ class Walk:
                 continue
             chain = self._of(child, budget)
             counted[chain] = counted.get(chain, 0) + 1
-        branches = tuple(_times(chain, times) for chain, times in counted.items())
+        branches = tuple(self._changed(chain, times=times) if times > 1 else chain for chain, times in counted.items())
         return self._chain(frames, "" if branches or left_out else READY, branches=branches, left_out=left_out)
 
     def _running(self, frames: Sequence[FrameType]) -> Chain:
@@ -232,14 +243,55 @@ class Walk:
     def _chain(
         self, frames: Sequence[FrameType], ends: str, *, thread: str | None = None, branches: tuple[Chain, ...] = (), left_out: int = 0
     ) -> Chain:
-        return Chain(frames=self.texts(frames), ends=ends, thread=thread, branches=branches, left_out=left_out)
+        return self._made(self.texts(frames), ends, thread=thread, branches=branches, left_out=left_out)
+
+    def _made(
+        self,
+        frames: tuple[str, ...],
+        ends: str,
+        *,
+        thread: str | None = None,
+        branches: tuple[Chain, ...] = (),
+        times: int = 1,
+        left_out: int = 0,
+    ) -> Chain:
+        """Make a chain of such frames as `_same` gives; one that was made before where it is equal."""
+        key = (id(frames), ends, thread, tuple(map(id, branches)), times, left_out)
+        found = self._chains.get(key)
+        if found is None:
+            found = Chain(frames=frames, ends=ends, thread=thread, branches=branches, times=times, left_out=left_out)
+            self._chains[key] = found
+        return found
+
+    def _changed(self, chain: Chain, *, frames: tuple[str, ...] | None = None, times: int | None = None) -> Chain:
+        return self._made(
+            chain.frames if frames is None else self._same(frames),
+            chain.ends,
+            thread=chain.thread,
+            branches=chain.branches,
+            times=chain.times if times is None else times,
+            left_out=chain.left_out,
+        )
+
+    def _without(self, chain: Chain, files: tuple[str, ...]) -> Chain:
+        """Leave out the outermost frames that are in these files, except for the innermost frame of all."""
+        key = id(chain), files
+        found = self._left_out.get(key)
+        if found is None:
+            position = 0
+            last = len(chain.frames) - (0 if chain.branches else 1)
+            while files and position < last and chain.frames[position].rpartition(":")[0].endswith(files):
+                position += 1
+            found = self._left_out[key] = self._changed(chain, frames=chain.frames[position:]) if position else chain
+        return found
 
 
-def _steps(awaited: Any) -> _Steps:
-    """Go from a coroutine to what it awaits, and so on, as far as there are frames."""
-    steps = _Steps()
+def _steps(awaited: Any) -> tuple[list[FrameType], bool, bool]:
+    """Go from a coroutine to what it awaits, and so on, as far as there are frames. Gives whether it runs and has begun, too."""
+    frames: list[FrameType] = []
     while type(awaited) is CoroutineType and (inner := awaited.cr_await) is not None:  # nearly all are: these few steps are what costs
-        steps.frames += [awaited.cr_frame] if awaited.cr_frame is not None else []
+        if (frame := awaited.cr_frame) is not None:
+            frames.append(frame)
         awaited = inner
     for _ in range(1_000):  # deeper than Python lets calls be, by default
         if isinstance(awaited, CoroutineType):
@@ -251,18 +303,16 @@ def _steps(awaited: Any) -> _Steps:
         elif type(awaited).__name__ in _OPAQUE and (driven := _driven(awaited)) is not None:
             awaited = driven
             continue
-        elif isinstance(frame := _peek(awaited, "cr_frame"), FrameType):  # of a compiler's making
-            inner, is_running = _peek(awaited, "cr_await"), bool(_peek(awaited, "cr_running"))
+        elif isinstance(found := _peek(awaited, "cr_frame"), FrameType):  # of a compiler's making
+            frame, inner, is_running = found, _peek(awaited, "cr_await"), bool(_peek(awaited, "cr_running"))
         else:
             break
         if frame is not None:
-            steps.frames.append(frame)
+            frames.append(frame)
         if inner is None:
-            steps.is_running = is_running
-            steps.is_begun = is_running or _peek(awaited, "cr_suspended") is not False  # that of a new coroutine is False
-            break
+            return frames, is_running, is_running or _peek(awaited, "cr_suspended") is not False  # that of a new coroutine is False
         awaited = inner
-    return steps
+    return frames, False, True
 
 
 def _driven(awaited: Any) -> Any:
@@ -330,32 +380,3 @@ def _first_below(thread: Thread, future: Any) -> int:
 def _peek(thing: Any, name: str) -> Any:
     """Read an attribute that may not be there."""
     return getattr(thing, name, None)
-
-
-def _without(chain: Chain, files: Sequence[str]) -> Chain:
-    """Leave out the outermost frames that are in these files, except for the innermost frame of all."""
-    endings = tuple(files)
-    position = 0
-    last = len(chain.frames) - (0 if chain.branches else 1)
-    while endings and position < last and chain.frames[position].rpartition(":")[0].endswith(endings):
-        position += 1
-    return _changed(chain, frames=chain.frames[position:]) if position else chain
-
-
-def _joined(frames: Sequence[str], chain: Chain) -> Chain:
-    return _changed(chain, frames=(*frames, *chain.frames)[-_FRAMES:])
-
-
-def _times(chain: Chain, times: int) -> Chain:
-    return _changed(chain, times=times) if times > 1 else chain
-
-
-def _changed(chain: Chain, *, frames: tuple[str, ...] | None = None, times: int | None = None) -> Chain:
-    return Chain(
-        frames=chain.frames if frames is None else frames,
-        ends=chain.ends,
-        thread=chain.thread,
-        branches=chain.branches,
-        times=chain.times if times is None else times,
-        left_out=chain.left_out,
-    )

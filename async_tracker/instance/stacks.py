@@ -12,6 +12,7 @@ from async_tracker.instance.chains import Lines, Thread, Walk, threads
 from async_tracker.instance.runs import Run
 from async_tracker.records import Chain, Stacks, ThreadStack, WaitingJobs
 
+_NOT_KNOWN = Chain(ends="not known")
 _FRAMES = 12
 _SLICE_SECONDS = 0.002
 """For how long jobs are looked at before the loop gets its turn; the last job of a turn may take as long again."""
@@ -68,7 +69,8 @@ class _Look:
         self._lines = lines
         self._began = time.perf_counter()
         self._threads: list[ThreadStack] = []
-        self._groups: dict[tuple[str | None, Chain], list[str]] = {}
+        self._groups: dict[tuple[str | None, int], tuple[Chain, list[str]]] = {}
+        """By function and chain, of which equal ones are one object."""
 
     def steps(self, runs: Callable[[], Sequence[Run]]) -> Iterator[None]:
         """Look at everything, with a pause after each thing."""
@@ -80,12 +82,13 @@ class _Look:
         yield
         for run in runs():
             if run.in_flight and self._job_id in (None, run.job_id):
-                self._groups.setdefault((run.function, chain_of(run, walk)), []).append(run.job_id)
+                chain = chain_of(run, walk)
+                self._groups.setdefault((run.function, id(chain)), (chain, []))[1].append(run.job_id)
                 yield
 
     def result(self, *, is_blocked: bool) -> Stacks:
         """Give what was found, the largest group of jobs first."""
-        groups = sorted(self._groups.items(), key=lambda item: -len(item[1]))
+        groups = sorted(self._groups.items(), key=lambda item: -len(item[1][1]))
         return Stacks(
             instance_id=self._instance_id,
             taken_at=from_ms(self._taken_at_ms),
@@ -94,7 +97,7 @@ class _Look:
             threads=tuple(sorted(self._threads, key=lambda stack: stack.name)),
             jobs=tuple(
                 WaitingJobs(count=len(job_ids), job_ids=tuple(job_ids), function=function, chain=chain)
-                for (function, chain), job_ids in groups
+                for (function, _), (chain, job_ids) in groups
             ),
         )
 
@@ -103,7 +106,7 @@ def chain_of(run: Run, walk: Walk) -> Chain:
     """Tell where one run waits."""
     place = run.place()
     if place is None:
-        return Chain(ends="not known")
+        return _NOT_KNOWN
     follow = walk.thread if isinstance(place, int) else walk.task
     return follow(place, leaving_out=run.library_files)
 

@@ -4,14 +4,15 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
+from types import FrameType
 from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
 
-from async_tracker.instance.chains import NOT_BEGUN, QUEUED, READY, RUNNING, Walk, threads
+from async_tracker.instance.chains import NOT_BEGUN, QUEUED, READY, RUNNING, Lines, Walk, threads
 from async_tracker.records import Chain
 
 
@@ -165,6 +166,26 @@ async def test_a_task_group_branches_into_its_tasks(job):
         first, *rest = lines_of(Walk({}).task(task))
         assert first.startswith(f"{job.__name__} __aexit__")
         assert sorted(line.replace("_run_coro ", "") for line in rest) == [f"  nested nested {EVER}", f"  {EVER}"]
+
+
+async def test_equal_chains_of_one_look_are_one_object_and_are_looked_up_and_not_made_again():
+    """A thousand jobs that wait in two ways: their text is made twice, and their chains are compared by nothing."""
+    made: list[int] = []
+
+    class Counting(Lines):
+        def texts(self, frames: Sequence[FrameType]) -> tuple[str, ...]:
+            made.append(len(frames))
+            return super().texts(frames)
+
+    tasks = [asyncio.create_task(nested(number % 2, wait_for_ever)) for number in range(1_000)]
+    await asyncio.sleep(0)
+    walk = Walk({}, lines=Counting())
+    chains = [walk.task(task, leaving_out=("elsewhere.py",)) for task in tasks]
+    assert [id(chain) for chain in chains] == [id(chains[number % 2]) for number in range(1_000)]
+    assert sorted(made) == [2, 3]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_a_chain_names_file_line_and_function_and_no_values():

@@ -1,4 +1,4 @@
-"""A rolling deploy of arq workers under load, by quiet, stop and start: no job lost, none cancelled, no try used up."""
+"""A rolling deploy under load, by quiet, stop and start: no job lost, none cancelled or run twice, no try used up."""
 
 import asyncio
 import itertools
@@ -7,9 +7,11 @@ from typing import Any
 from arq.connections import ArqRedis
 
 from async_tracker import OrderOutcome, Tracker
+from tests.harness.alive import parent
 from tests.harness.ledger import Ledger
 from tests.harness.wait import wait_until
 from tests.harness.workers import Workers
+from tests.integrations.dramatiq.masters import Masters
 
 FLEET = 4
 LONG = 60.0
@@ -73,3 +75,41 @@ async def test_a_rolling_deploy_loses_no_job_cancels_none_and_uses_up_no_try(
     assert len(account.runs) == len(account.enqueued), "each job has run once"
     assert {run.attempt for run in account.runs} == {1}
     assert (await observer.stats()).cancelled == 0
+
+
+async def test_a_rolling_deploy_of_dramatiq_loses_no_message_and_runs_none_twice(masters: Masters):
+    """Two masters of one process each are replaced one after the other, while messages of all lengths, and delayed ones, keep coming."""
+    observer, is_over = masters.tracker, asyncio.Event()
+
+    async def load() -> None:
+        while not is_over.is_set():
+            for seconds, delay_ms in ((0.0, None), (0.2, None), (0.5, None), (0.0, 700)):
+                await asyncio.to_thread(masters.send, "hold", seconds, delay_ms=delay_ms)
+            await asyncio.sleep(0.2)
+
+    masters.start(processes=1, threads=3)
+    masters.start(processes=1, threads=3)
+    first = await masters.registered(2)
+    loading = asyncio.create_task(load())
+    try:
+        await wait_until(lambda: len(masters.ledger.read().runs) > 8, timeout=LONG, description="they are at work")
+        for instance in first:
+            old = next(master for master in masters.started if master.pid == parent(instance.pid))
+            masters.start(processes=1, threads=3)
+            await masters.registered(3)
+            assert (await observer.quiet(instance.instance_id, wait=LONG)).outcome is OrderOutcome.DONE
+            (idle,) = await observer.wait_until_idle(instance.instance_id, timeout=LONG)
+            assert idle.outcome is OrderOutcome.DONE
+            stopped = await observer.stop(instance.instance_id, wait=LONG)
+            assert stopped.says == f"its dramatiq master (pid {old.pid}) ends, and its only process when their messages are done"
+            assert await asyncio.to_thread(old.wait, LONG) == 0
+            masters.started.remove(old)
+            await masters.registered(2)
+    finally:
+        is_over.set()
+        await loading
+    account = await masters.succeeded()
+    assert len(account.runs) == len(account.enqueued), "each message has run once"
+    stats = await observer.stats()
+    assert (stats.retried, stats.cancelled, stats.orphaned) == (0, 0, 0)
+    await masters.close()

@@ -60,7 +60,7 @@ export function control(instanceId, settings) {
  */
 export function abortButton(job, settings) {
   if (!settings.actions.includes("abort") || job.library === "asyncio" || job.state === "dead") return null;
-  const button = el("button", { type: "button", class: "button small", title: `Abort job ${job.id}`, onclick: () => abort(job, button) }, "Abort");
+  const button = el("button", { type: "button", class: "button small", "aria-label": `Abort job ${job.id}`, onclick: () => abort(job, button) }, "Abort");
   return button;
 }
 
@@ -71,6 +71,7 @@ async function abort(job, button) {
     el("p", {}, "Its function is stopped where it waits; what it has for cleaning up is run. The job is over then: it does not run again, and the caller who awaits it gets an error."),
   ];
   if (!(await confirmed("End this job for good?", "Abort", said, { grave: true }))) return;
+  button.blur(); // rows keep their places while the focus is in one of them, and this one is about to go
   button.setAttribute("disabled", "");
   try {
     const { abort: found } = await post(`jobs/${encodeURIComponent(job.id)}/abort`);

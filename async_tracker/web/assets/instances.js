@@ -106,7 +106,7 @@ const ending = (frame) => frame.replace(/^.*\/(?:site|dist)-packages\//, "").rep
 export function instanceDrawer(instanceId, settings) {
   const facts = el("div"), heading = el("h3"), orders = control(instanceId, settings), table = new Table({
     name: "Jobs of this instance",
-    columns: jobColumns(settings).filter((column) => column.title !== "Instance" && column.title !== "Queue"),
+    columns: jobColumns(settings).filter((column) => !["Instance", "Queue", "Waited"].includes(column.title)),
     key: (row) => row.id,
     empty: () => [el("p", {}, "No job is in flight on it.")],
   });

@@ -16,13 +16,13 @@ end
 if redis.call('SREM', acks, id) == 0 then
   return 'taken'
 end
-local message = redis.call('HGET', messages, id)
-if not message then
+if redis.call('HEXISTS', messages, id) == 0 then
   return 'ended'
 end
 local result = 'released'
 if redis.call('EXISTS', abort) == 1 then
   local time = redis.call('TIME')
+  local message = redis.call('HGET', messages, id)
   redis.call('HDEL', messages, id)
   redis.call('ZADD', dead_letters, time[1] * 1000 + math.floor(time[2] / 1000), id)
   redis.call('HSET', dead_messages, id, message)

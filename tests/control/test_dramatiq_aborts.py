@@ -20,6 +20,7 @@ from async_tracker import AbortOutcome, ConfigError, OrderFailed, Tracker, Unsup
 from async_tracker.integrations.dramatiq import Aborted, TrackerMiddleware
 from tests.control.dramatiq_here import MakeBroker, start
 from tests.harness.inside import abort_soon, brackets_of
+from tests.harness.settings import KNOWN
 from tests.harness.wait import wait_until
 
 LONG = 30.0
@@ -45,7 +46,7 @@ class Stage:
 
     def __init__(self, broker: RedisBroker, namespace: str) -> None:
         self.broker = broker
-        self.middleware = TrackerMiddleware(Tracker(namespace=namespace, heartbeat_interval=0.5), abort=True)
+        self.middleware = TrackerMiddleware(Tracker(namespace=namespace, heartbeat_interval=0.5, **KNOWN), abort=True)
         self.held = Held()
         broker.add_middleware(AsyncIO())
         broker.add_middleware(self.middleware)
@@ -267,7 +268,7 @@ async def test_where_it_cannot_be_noted_nothing_is_done(make_broker: MakeBroker,
 
 async def test_where_it_was_not_asked_for_it_is_said_how(make_broker: MakeBroker, namespace: str, observer: Tracker):
     broker = make_broker()
-    broker.add_middleware(TrackerMiddleware(Tracker(namespace=namespace, heartbeat_interval=0.5)))
+    broker.add_middleware(TrackerMiddleware(Tracker(namespace=namespace, heartbeat_interval=0.5, **KNOWN)))
     may_end, begun = threading.Event(), threading.Event()
 
     def wait() -> None:
@@ -293,7 +294,7 @@ async def test_among_hundreds_of_short_messages_only_those_are_hit_that_are_mean
 ):
     """A thread aborts what it finds in flight, every second message, as fast as it can: most at about the moment of their end."""
     broker = make_broker()
-    middleware = TrackerMiddleware(Tracker(namespace=namespace), abort=True)
+    middleware = TrackerMiddleware(Tracker(namespace=namespace, **KNOWN), abort=True)
     broker.add_middleware(middleware)
     runs: Counter[int] = Counter()
     ended: set[int] = set()

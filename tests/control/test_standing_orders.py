@@ -9,6 +9,7 @@ from arq.connections import ArqRedis
 
 from async_tracker import InstanceState, OrderOutcome, Tracker
 from tests.control.dramatiq_here import the_instance
+from tests.harness.settings import KNOWN
 from tests.harness.wait import wait_until
 
 LONG = 30.0
@@ -20,7 +21,7 @@ SOON = 0.3
 @pytest.fixture
 def made(namespace: str, redis_url: str) -> Any:
     def make() -> Tracker:
-        return Tracker(namespace=namespace, redis_options={"url": redis_url}, heartbeat_interval=0.5)
+        return Tracker(namespace=namespace, redis_options={"url": redis_url}, heartbeat_interval=0.5, **KNOWN)
 
     return make
 

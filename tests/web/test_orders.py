@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 from playwright.async_api import expect
 
 from tests.crash.fleet import QUICK, Fleet
+from tests.harness.settings import KNOWN
 from tests.harness.wait import wait_until
 from tests.web.browser import Eyes, is_live
 from tests.web.conftest import lets_act, lets_read
@@ -89,7 +90,7 @@ async def test_a_person_makes_a_worker_quiet_and_reads_its_stacks(serve, eyes: E
 
 
 async def test_a_job_is_aborted_and_what_does_not_run_or_cannot_be_aborted_is_said(mount, tracker, fleet: Fleet):
-    await fleet.start_ready(tracker=QUICK)
+    await fleet.start_ready(tracker={**QUICK, **KNOWN})
     job = await fleet.pool.enqueue_job("hold", 600.0, _job_id="to-be-aborted")
     assert job is not None
     await fleet.in_flight("to-be-aborted")
@@ -111,7 +112,7 @@ async def test_a_job_is_aborted_and_what_does_not_run_or_cannot_be_aborted_is_sa
 
 
 async def test_a_person_aborts_a_job_in_the_list_and_one_of_an_instance(serve, eyes: Eyes, fleet: Fleet):
-    await fleet.start_ready(tracker=QUICK)
+    await fleet.start_ready(tracker={**QUICK, **KNOWN})
     for name in ("first-job", "second-job"):
         await fleet.pool.enqueue_job("hold", 600.0, _job_id=name)
         await fleet.in_flight(name)

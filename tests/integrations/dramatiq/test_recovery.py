@@ -14,6 +14,7 @@ from async_tracker.embedded import EmbeddedServer
 from tests.harness.alive import lives
 from tests.harness.inside import abort_soon
 from tests.harness.ledger import Ledger
+from tests.harness.settings import KNOWN
 from tests.harness.wait import lived, wait_until
 from tests.harness.workers import Workers
 from tests.integrations.dramatiq.masters import DONE_SECONDS, QUICK, Masters
@@ -51,7 +52,7 @@ async def test_what_a_killed_process_ran_and_had_prefetched_runs_again_long_befo
 
 async def test_a_message_whose_process_is_killed_while_it_aborts_it_does_not_run_again(masters: Masters):
     """Its thread is in a call that no exception reaches. Another thread of that process has a message that is given back."""
-    masters.start(processes=1, threads=2, TEST_ABORT="1")
+    masters.start(processes=1, threads=2, settings={**QUICK, **KNOWN}, TEST_ABORT="1")
     [victim] = await masters.registered(1)
     aborted, other = masters.send("interrupted", must=False), masters.send("interrupted")
     for message_id in (aborted, other):

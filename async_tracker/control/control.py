@@ -21,7 +21,7 @@ from async_tracker.control.orders import (
     standing_arguments,
     standing_order,
 )
-from async_tracker.errors import StorageError, UnsupportedControl
+from async_tracker.errors import StorageError, StorageUnavailable, UnsupportedControl
 from async_tracker.events.encoding import encode_event
 from async_tracker.records import Answer, Instance, OrderOutcome, StandingOrder
 from async_tracker.store.commands import Store
@@ -30,6 +30,8 @@ from async_tracker.store.writes import OrderToPlace
 _FIRST_LOOK_SECONDS = 0.05
 _LONGEST_LOOK_SECONDS = 0.25
 """How far looks for answers are apart; one look costs one round trip, of however many instances."""
+_SWITCH_SECONDS = 15.0
+"""For how long Redis may be away while answers are waited for: as long as a failover takes."""
 _PLACED, _NOT_REGISTERED, _NOT_TAKEN, _TOO_MANY = 1, 0, -1, -2
 
 _NOT_PLACED = {
@@ -66,7 +68,7 @@ class Control:
         to_place = {name: OrderToPlace(order_id=order.order_id, kind=kind, text=encode_order(order)) for name, order in orders.items()}
         try:
             placed = await self._store.order(to_place, beyond_ms=int(beyond * 1000))
-        except anyio.get_cancelled_exc_class():  # it may stand, although its caller has not been told
+        except (anyio.get_cancelled_exc_class(), StorageUnavailable):  # it may stand, although its caller has not been told
             with anyio.CancelScope(shield=True), contextlib.suppress(StorageError):
                 await self._take_back(orders, list(orders), {}, _CALLER_LEFT)
             raise
@@ -83,8 +85,8 @@ class Control:
         try:
             await self._wait(orders, ends, answers)
         finally:
-            if ends:  # the caller was cancelled: what is asked and not answered must not be done behind its back
-                with anyio.CancelScope(shield=True):
+            if ends:  # the caller was cancelled, or is told that Redis is away: what is not answered must not be done behind its back
+                with anyio.CancelScope(shield=True), contextlib.suppress(StorageError):
                     await self._take_back(orders, list(ends), answers, _CALLER_LEFT)
         return [answers[name] for name in instance_ids]
 
@@ -132,28 +134,43 @@ class Control:
         return [order for order in found if order is not None]
 
     async def _wait(self, orders: Mapping[str, Order], ends: dict[str, float], answers: dict[str, Answer]) -> None:
-        """Move instances from ``ends`` to ``answers`` until none is left."""
-        pause = _FIRST_LOOK_SECONDS
+        """Move instances from ``ends`` to ``answers`` until none is left. A failover in between is waited for, and takes nobody's time."""
+        pause, looked_at, given_up_at = _FIRST_LOOK_SECONDS, anyio.current_time(), None
         while ends:
             await anyio.sleep(pause)
             pause = min(pause * 1.5, _LONGEST_LOOK_SECONDS)
-            found = await self._store.answers({name: orders[name].order_id for name in ends})
             now = anyio.current_time()
-            over: list[str] = []
-            gone: list[str] = []
-            for name, (stored, may_answer) in found.items():
-                if stored is not None:
-                    del ends[name]
-                    answers[name] = _of(orders[name], name, stored)
-                elif not may_answer:
-                    gone.append(name)
-                elif now >= ends[name]:
-                    over.append(name)
-            for left, says in ((gone, ""), (over, "no answer in time, so it was taken back")):
-                if left:
-                    await self._take_back(orders, left, answers, says)
-                    for name in left:
-                        del ends[name]
+            try:
+                await self._look(orders, ends, answers)
+            except StorageUnavailable as exc:
+                given_up_at = given_up_at or max(now + _SWITCH_SECONDS, *ends.values())
+                if now >= given_up_at:
+                    raise StorageUnavailable(f"{exc}; what came of the order is not known, and it is not begun any more") from exc
+            else:
+                if given_up_at is not None:
+                    given_up_at = None
+                    for name in ends:
+                        ends[name] += now - looked_at
+                looked_at = now
+
+    async def _look(self, orders: Mapping[str, Order], ends: dict[str, float], answers: dict[str, Answer]) -> None:
+        """Look once for answers, and take back what is not answered in time."""
+        found = await self._store.answers({name: orders[name].order_id for name in ends})
+        now = anyio.current_time()
+        over: list[str] = []
+        gone: list[str] = []
+        for name, (stored, may_answer) in found.items():
+            if stored is not None:
+                del ends[name]
+                answers[name] = _of(orders[name], name, stored)
+            elif not may_answer:
+                gone.append(name)
+            elif now >= ends[name]:
+                over.append(name)
+        for left, says in ((gone, ""), (over, "no answer in time, so it was taken back")):
+            for name in left:
+                await self._take_back(orders, [name], answers, says)
+                del ends[name]
 
     async def _take_back(self, orders: Mapping[str, Order], names: Sequence[str], answers: dict[str, Answer], says: str) -> None:
         """Answer orders in the place of their instances, ``says`` why; '' where they are gone. An answer that came first stands."""

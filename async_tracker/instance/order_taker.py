@@ -6,7 +6,8 @@ Nothing here waits for orders and nothing asks for them: they stand in the hash 
 import asyncio
 import logging
 import threading
-from collections import OrderedDict
+import time
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +25,9 @@ logger = logging.getLogger("async_tracker")
 
 _REMEMBERED = 1_000
 """Orders that are not begun a second time, however often they are handed over."""
+
+_WAITED_FOR_SECONDS = 60.0
+"""How old an answer may be that is sent again to another server; a caller who waits longer is told that none came."""
 
 _LATE = Done(OrderOutcome.REFUSED, "it came too late: its caller no longer waits")
 _OTHER = Done(OrderOutcome.REFUSED, "it is another instance now")
@@ -84,6 +88,8 @@ class OrderTaker:
         self._beginning = threading.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._answered: list[_Answered] = []
+        self._newest: deque[tuple[float, _Answered]] = deque(maxlen=_REMEMBERED)
+        """What was answered last, and when: a failover may lose it."""
         self._sending = asyncio.Lock()
 
     def handle(self, kind: str, handler: Handler) -> None:
@@ -182,6 +188,12 @@ class OrderTaker:
         """Give the answers that have not reached Redis. To be asked before a beat is made: what they say shows in that beat."""
         return list(self._answered)
 
+    def answer_again(self) -> None:
+        """Redis is another server, which may have lost the newest answers: callers who wait for them must not hear that none came."""
+        since = time.monotonic() - _WAITED_FOR_SECONDS
+        self._answered += [answered for at, answered in self._newest if at >= since and answered not in self._answered]
+        self._newest.clear()
+
     async def send_answers(self, ready: Sequence[_Answered]) -> None:
         """Send these answers. Raises StorageUnavailable; then those that have not reached Redis are sent with the next beat."""
         async with self._sending:
@@ -201,6 +213,9 @@ class OrderTaker:
             logger.warning("the answer to the order %r of %s is refused: %s", order.kind, order.by, exc)
             stood = ""
         self._answered.remove(answered)
+        self._newest.append((time.monotonic(), answered))
+        if stood == answer:  # it was sent again, and had not been lost
+            return
         if not stood:
             self._on_event(event)
         elif done.outcome is OrderOutcome.DONE:

@@ -174,6 +174,7 @@ class Registration:
         if before not in ("", self._server):
             self._journal.resend_counts()
             self._journal.write_all_again()
+            self._orders.answer_again()
 
     async def _send(self) -> Reply:
         async with self._pen.lock:

@@ -1,12 +1,14 @@
 """Redis behind three sentinels: found by its url everywhere, and found again after a failover."""
 
+import asyncio
 from contextlib import aclosing
+from typing import Any
 
 import anyio.to_thread
 import pytest
 from redis.asyncio.sentinel import Sentinel
 
-from async_tracker import StorageError, Tracker
+from async_tracker import OrderOutcome, StorageError, Tracker
 from async_tracker.connections.access import describe
 from tests.cli.conftest import Cli
 from tests.crash.fleet import open_fleet
@@ -105,3 +107,37 @@ async def test_failovers_lose_nothing_rob_no_worker_and_leave_no_ghost(
         await right_again(fleet, ids)
         await counts_whole(fleet, 11)
         await fleet.close()
+
+
+async def test_orders_that_meet_the_death_of_the_primary_are_answered_or_taken_back(sentinels: Sentinels, namespace: str):
+    """One that is not heard by then, one that may be under way, and one that stands. What a caller is told is what is so."""
+    way: dict[str, Any] = {"namespace": namespace, "redis_options": {"url": sentinels.url}}
+    quick, slow, late = Tracker(**way, **BEATING), Tracker(**way, heartbeat_interval=20.0, heartbeat_ttl=60.0), Tracker(**way, **BEATING)
+    async with Tracker(**way) as person, quick, slow, late, quick.register(queue="mail") as first, slow.register(queue="mail") as second:
+        await anyio.to_thread.run_sync(sentinels.heal)
+        before = sentinels.primary
+        await person.quiet(queue="parcels", stands_for=3600.0)
+        with sentinels.client(before) as client:  # what is to be seen after the failover has reached a replica before it
+            await anyio.to_thread.run_sync(lambda: client.wait(2, 30_000))
+        stopping = asyncio.create_task(person.stop(second, wait=40.0))
+        with sentinels.client(before) as client:
+            key = f"{namespace}:instance:{second}"
+            await wait_until(lambda: bool(client.hexists(key, "orders")), description="the order stands in its hash")
+        quieting = asyncio.create_task(person.quiet(first, wait=40.0))  # it may be placed by then, under way, or answered
+        await anyio.to_thread.run_sync(sentinels.kill_primary)
+        await anyio.to_thread.run_sync(lambda: sentinels.promoted(instead_of=before))
+        stopped = await stopping
+        try:
+            made_quiet = (await quieting).outcome
+        except StorageError:  # it could not be placed, and its caller was told so
+            made_quiet = None
+        assert {stopped.outcome, made_quiet} <= {OrderOutcome.DONE, OrderOutcome.UNANSWERED, None}
+        assert slow.is_stopping == (stopped.outcome is OrderOutcome.DONE)
+
+        def is_as_told() -> bool:
+            return made_quiet is None or quick.is_quiet == (made_quiet is OrderOutcome.DONE)
+
+        await wait_until(is_as_told, timeout=60, description="what was taken back is undone")
+        assert [order.queue for order in await person.standing_orders()] == ["parcels"]
+        async with late.register(queue="parcels"):
+            await wait_until(lambda: late.is_quiet, timeout=60, description="it begins quiet")

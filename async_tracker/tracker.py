@@ -421,10 +421,15 @@ class Tracker:
             raise WrongArgument(f"events(since={since!r:.80}): write the id of an event, as '1700000000000-0', or a datetime")
         return EventStream(self._namespaced()).follow(since)
 
-    async def recent_events(self, count: int = 100) -> list[Event]:
-        """Give the newest ``count`` events, the oldest of them first; the stream keeps about 10,000."""
+    async def recent_events(self, count: int = 100, *, before: str | None = None) -> list[Event]:
+        """Give the newest ``count`` events, the oldest of them first; the stream keeps about 10,000.
+
+        ``before`` is the id of an event: then those before it, which is the next page backwards. Raises ConfigError for what is no id.
+        """
         check_argument_whole("recent_events", least=1, count=count)
-        return await self._access.asked(lambda client: EventStream(Namespace(client, self.namespace)).newest(count))
+        if before is not None and not (isinstance(before, str) and EVENT_ID.fullmatch(before)):
+            raise WrongArgument(f"recent_events(before={before!r:.80}): write the id of an event, as '1700000000000-0'")
+        return await self._access.asked(lambda client: EventStream(Namespace(client, self.namespace)).newest(count, before=before))
 
     async def stored_instances(self) -> list[StoredInstance]:
         """Give what every instance says of itself, as it is stored: for integrations, and for programs that examine a set-up.
@@ -480,12 +485,19 @@ class Tracker:
 
     # recovery
 
-    async def recover(self, dry_run: bool = False) -> list[Recovery]:
+    async def recover(self, dry_run: bool = False, *, only: Collection[str] | None = None) -> list[Recovery]:
         """Look for dead instances now and recover their orphans, the oldest first; with ``dry_run``, only tell what would be done.
+
+        ``only`` are the ids of the jobs that are recovered, by default all; where an instance recovers by itself, it recovers the others
+        meanwhile. An id that is no orphan's is passed over: the answer names what was done.
 
         Takes ``disconnect_grace`` seconds longer when the connection of an instance is gone and no sweep has noted it before.
         Raises StorageError when the Redis of the worker library is not the one that the workers use, and where a replica is asked.
+        Raises ConfigError for an ``only`` that is no collection of ids.
         """
+        if only is not None:
+            check_argument_names("recover", only=only)
+            only = frozenset(only)
         await self._ask(lambda queries: queries.server_run_id())
         stored = await self.stored_instances()
         queries = self._queries()
@@ -493,7 +505,7 @@ class Tracker:
         done: list[Recovery] = []
         for adapter, _ in self._registry.by_library(item.description for item in stored):
             await self._registry.check(adapter, stored)
-            done += await (by_hand.plan(adapter) if dry_run else by_hand.recover(adapter))
+            done += await (by_hand.plan(adapter, only=only) if dry_run else by_hand.recover(adapter, only=only))
         return done
 
     async def retry_quarantined(self, job_id: str) -> bool:

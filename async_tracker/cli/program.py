@@ -264,15 +264,16 @@ def events(target: Target, *, since: str | None, follow: bool, types: tuple[str,
 
 
 @program.command(short_help="Recover the orphans of dead instances now.")
+@click.argument("job_ids", metavar="[JOB_ID]...", nargs=-1)
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @_reaching
-def recover(target: Target, *, dry_run: bool, yes: bool) -> int:
-    """Look for dead instances now, and make their orphans runnable again.
+def recover(target: Target, *, job_ids: tuple[str, ...], dry_run: bool, yes: bool) -> int:
+    """Look for dead instances now, and make their orphans runnable again: all of them, or these jobs.
 
     Instances do this by themselves, except when all of them have recover=False.
     """
-    return _do("remedies:recover", target, dry_run=dry_run, yes=yes)
+    return _do("remedies:recover", target, job_ids=job_ids, dry_run=dry_run, yes=yes)
 
 
 @program.group(short_help="Show poison pills and decide about them.")

@@ -13,21 +13,28 @@ from async_tracker.records import Quarantined, Recovery
 from async_tracker.tracker import Tracker
 
 
-async def recover(target: Target, *, dry_run: bool, yes: bool) -> int:
-    """Recover orphans; without ``yes`` a person is shown what would be done, and asked."""
+async def recover(target: Target, *, job_ids: tuple[str, ...] = (), dry_run: bool, yes: bool) -> int:
+    """Recover orphans, all or these; without ``yes`` a person is shown what would be done, and asked.
+
+    A bad answer where one of these jobs is no orphan.
+    """
+    only = job_ids or None
     async with reach(target) as tracker:
         if not dry_run and not yes:
             must_be_able_to_ask("recover", target)
-            planned = await tracker.recover(dry_run=True)
+            planned = await tracker.recover(dry_run=True, only=only)
             show(recoveries_table(planned, dry_run=True))
-            if not agreed("Look for dead instances now and recover what they left?"):
+            if not agreed("Look for dead instances now and recover what they left?" if only is None else "Recover these jobs now?"):
                 return Ending.OK
-        done = await tracker.recover(dry_run=dry_run)
+        done = await tracker.recover(dry_run=dry_run, only=only)
     if target.as_json:
         say_document({"dry_run": dry_run, "recoveries": done})
     else:
         show(recoveries_table(done, dry_run=dry_run))
-    return Ending.OK
+    others = [job_id for job_id in dict.fromkeys(job_ids) if all(item.job_id != job_id for item in done)]
+    if others:
+        remark(f"no orphans: {', '.join(map(shown, others))}")
+    return Ending.BAD_ANSWER if others else Ending.OK
 
 
 def recoveries_table(found: Iterable[Recovery], *, dry_run: bool) -> Table:

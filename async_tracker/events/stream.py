@@ -29,9 +29,9 @@ class EventStream:
     def __init__(self, redis: Any) -> None:
         self._redis = redis
 
-    async def newest(self, count: int = 100) -> list[Event]:
-        """Give the newest ``count`` events, the oldest of them first."""
-        return list(_decoded(reversed(await self._last(count))))
+    async def newest(self, count: int = 100, *, before: str | None = None) -> list[Event]:
+        """Give the newest ``count`` events, or of those before the event of this id, the oldest of them first."""
+        return list(_decoded(reversed(await self._last(count, until="+" if before is None else _id_before(before)))))
 
     async def follow(self, since: str | datetime | None = None) -> AsyncIterator[Event]:
         """Give events as they come, for ever; first those after ``since``: the id of an event, or a moment.
@@ -72,12 +72,22 @@ class EventStream:
         oldest = read_entries(await call(self._redis, "XREAD", "COUNT", 1, "STREAMS", keys.EVENTS, _BEGINNING))
         return bool(oldest) and oldest[0][0] == following
 
-    async def _last(self, count: int) -> list[StreamEntry]:
-        return stream_entries(await call(self._redis, "XREVRANGE", keys.EVENTS, "+", "-", "COUNT", count))
+    async def _last(self, count: int, *, until: str = "+") -> list[StreamEntry]:
+        return stream_entries(await call(self._redis, "XREVRANGE", keys.EVENTS, until, "-", "COUNT", count))
 
 
 def _number(event_id: str) -> int:
     return int(event_id.split("-")[0])
+
+
+def _id_before(event_id: str) -> str:
+    """Give the last id that comes before this one.
+
+    >>> _id_before("1700000000000-3"), _id_before("1700000000000-0")
+    ('1700000000000-2', '1699999999999-18446744073709551615')
+    """
+    at_ms, number = map(int, event_id.split("-"))
+    return f"{at_ms}-{number - 1}" if number else f"{max(at_ms - 1, 0)}-{_LAST_SEQUENCE}"
 
 
 def _ms_of(moment: datetime) -> int:

@@ -2,7 +2,7 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from async_tracker.config import Settings
 from async_tracker.policy import InstanceState
@@ -26,7 +26,7 @@ class RecoveryByHand:
         self._queries = queries
         self._on_event = on_event
 
-    async def plan(self, adapter: Adapter) -> list[Recovery]:
+    async def plan(self, adapter: Adapter, *, only: Collection[str] | None = None) -> list[Recovery]:
         """Tell what `recover` would do for the workers of the adapter's library. Nothing is changed.
 
         Those count as dead that questions show as dead.
@@ -35,10 +35,10 @@ class RecoveryByHand:
         dead = [item.instance_id for item in found if item.state is InstanceState.DEAD]
         living = [item.instance_id for item in found if item.state is not InstanceState.DEAD]
         sweeper = make_sweeper(self._settings, self._store, adapter, library=adapter.library, on_event=self._on_event)
-        return await sweeper.plan(dead, living)
+        return await sweeper.plan(dead, living, only=only)
 
-    async def recover(self, adapter: Adapter) -> list[Recovery]:
-        """Look for dead instances of the adapter's library, and recover what they left, the oldest orphan first.
+    async def recover(self, adapter: Adapter, *, only: Collection[str] | None = None) -> list[Recovery]:
+        """Look for dead instances of the adapter's library, and recover what they left, the oldest orphan first; ``only`` these jobs.
 
         Takes ``disconnect_grace`` seconds longer when the connection of an instance is gone and no sweep has noted it before.
         """
@@ -47,7 +47,7 @@ class RecoveryByHand:
         _, verdicts = await sweeper.judge_all(run_id)
         if any(verdict.state is not InstanceState.DEAD for verdict in verdicts.values()):
             await asyncio.sleep(await self._grace())
-        return list((await sweeper.sweep(run_id)).done)
+        return list((await sweeper.sweep(run_id, only=only)).done)
 
     async def _grace(self) -> float:
         """Seconds after which an instance may be declared dead whose connection has just been noted as gone; 0 where there is none."""

@@ -78,9 +78,10 @@ class Quarantine:
 
     async def _find(self, job_id: str) -> tuple[str, dict[str, bytes]]:
         """Find a quarantined job by its id, or by its ref where two libraries have quarantined the same id."""
-        found = await self._reading.quarantined()
+        found = await self._reading.quarantined([job_id])  # there may be very many, each with its payload
         if job_id in found:
             return job_id, found[job_id]
+        found = await self._reading.quarantined()
         for ref, fields in found.items():
             if field_text(fields, "job_id") == job_id:
                 return ref, fields

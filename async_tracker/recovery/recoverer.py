@@ -10,7 +10,7 @@ import math
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from async_tracker.connections.calls import is_of_wrong_type
@@ -113,6 +113,10 @@ class _Backlog:
         self.together: dict[str, _DiedTogether] = {}
         self.unread: set[str] = set()
         """Bad data is in the way at these."""
+        self.only: Collection[str] | None = None
+        """The ids of the jobs that are meant; None: all."""
+        self.left_out: set[str] = set()
+        """The instances that keep orphans which are not meant."""
 
     def keep_only(self, instance_ids: Sequence[str]) -> None:
         """Forget what belongs to other instances: they are not dead any more, or another sweeper has buried them."""
@@ -167,19 +171,23 @@ class Recoverer:
         dry_run: bool = False,
         within: float | None = None,
         on_the_way: Callable[[], Awaitable[bool]] | None = None,
+        only: Collection[str] | None = None,
     ) -> Recovered:
         """Recover what these dead instances left, and bury those that have nothing left: recorded orphans first, the oldest of them first.
 
         Then the queues are searched for claims that no record knows, in parts. After ``within`` seconds no further part is begun; what
         was found and not done by then is kept for the next call, and an instance with orphans left stays among the dead. Where
         ``on_the_way``, which is called now and then, returns False, nothing further is done either.
-        With ``dry_run`` nothing is changed, and what is returned is what would be done.
+        With ``dry_run`` nothing is changed, and what is returned is what would be done. ``only`` are the ids of the jobs that are meant:
+        all others stay orphans, and count as before where it is decided what killed their instance.
         """
         if dry_run:
             left = await self._leftovers.find(instance_ids, now_ms=now_ms, adopt=False)
-            return Recovered(done=tuple([self._plan(death, dry_run=True) for death in await self._deaths(left.orphans, {}, now_ms=now_ms)]))
+            deaths = [death for death in await self._deaths(left.orphans, {}, now_ms=now_ms) if _is_meant(death, only)]
+            return Recovered(done=tuple([self._plan(death, dry_run=True) for death in deaths]))
         backlog, self._backlog = self._backlog, _Backlog()  # what raises in between leaves none: the next call looks at all anew
         backlog.keep_only(instance_ids)
+        backlog.only = only
         until = time.monotonic() + within if within is not None else math.inf
         done: list[Recovery] = []
         hindered = False
@@ -193,7 +201,7 @@ class Recoverer:
                 self._backlog = backlog
                 return Recovered(done=tuple(done), ran_out=True, hindered=hindered)
         for instance_id in instance_ids:
-            if instance_id not in backlog.unread:
+            if instance_id not in backlog.unread | backlog.left_out:
                 await self._leftovers.bury(instance_id)
         return Recovered(done=tuple(done), hindered=hindered)
 
@@ -239,7 +247,10 @@ class Recoverer:
         most = math.inf if is_whole else self._limits.max_recoveries
         for death in await self._deaths(new, backlog.together, now_ms=now_ms, most=most):
             backlog.tried.add(_named(death.orphan))
-            backlog.waiting.append(death)
+            if _is_meant(death, backlog.only):
+                backlog.waiting.append(death)
+            else:
+                backlog.left_out.add(death.orphan.record.instance_id)
 
     async def _recover_some(self, deaths: Sequence[_Death]) -> list[Recovery | bool]:
         """Recover some orphans, most of them in two round trips for all. Gives of each what was done; True where it was hindered."""
@@ -410,6 +421,10 @@ class Recoverer:
             logger.warning("job %s was left by dead instance %s: %s", result.job_id, result.instance_id, result.action, extra=facts)
             for event in settlement.events[1 if settled is Settled.ANNOUNCED else 0 :]:
                 self._on_event(event)
+
+
+def _is_meant(death: _Death, only: Collection[str] | None) -> bool:
+    return only is None or death.orphan.record.job_id in only
 
 
 def _named(orphan: FoundOrphan) -> tuple[str, str, str]:

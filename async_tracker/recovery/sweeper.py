@@ -4,7 +4,7 @@ Which instance sweeps is decided by the lease, and how often by the loop of the 
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from async_tracker.config import Settings
@@ -87,11 +87,18 @@ class Sweeper:
         """Whether it recovers orphans; otherwise it announces them, and they stay listed until another process recovers them."""
         return self._recoverer is not None
 
-    async def sweep(self, run_id: str, *, within: float | None = None, on_the_way: Callable[[], Awaitable[bool]] | None = None) -> Swept:
+    async def sweep(
+        self,
+        run_id: str,
+        *,
+        within: float | None = None,
+        on_the_way: Callable[[], Awaitable[bool]] | None = None,
+        only: Collection[str] | None = None,
+    ) -> Swept:
         """Judge every instance of our library, declare the dead ones dead, recover their orphans.
 
         ``run_id`` is the server's. After ``within`` seconds of recovering, or where ``on_the_way`` returns False, the other orphans are
-        left to the next sweep.
+        left to the next sweep. ``only``, where given, are the ids of the jobs that are recovered; all others stay orphans.
         """
         sighting = await self._lookout.look(run_id, also=self._stalled)
         evidence, roll = sighting.evidence, self._lookout.roll
@@ -108,7 +115,7 @@ class Sweeper:
             await self._note_stall(name, verdict)
         self._stalled.intersection_update(roll.connections)
         living = [name for name in roll.connections if name not in died_at_ms] if died_at_ms else []
-        recovered = await self._recover(died_at_ms, living, now_ms=observation.now_ms, within=within, on_the_way=on_the_way)
+        recovered = await self._recover(died_at_ms, living, now_ms=observation.now_ms, within=within, on_the_way=on_the_way, only=only)
         return Swept(
             done=recovered.done,
             ran_out=recovered.ran_out,
@@ -116,13 +123,13 @@ class Sweeper:
             was_alone=sighting.instances == 1 and not observation.dead and not died_at_ms,
         )
 
-    async def plan(self, dead: Sequence[str], living: Sequence[str]) -> list[Recovery]:
+    async def plan(self, dead: Sequence[str], living: Sequence[str], *, only: Collection[str] | None = None) -> list[Recovery]:
         """Tell what a sweep would recover of these dead instances, while these others live. Nothing is changed."""
         if self._recoverer is None:
             return []
         observation = await self._store.observe("")
         await self._learn([*dead, *living])
-        planned = await self._recoverer.recover(self._distinguishable(dead, living), now_ms=observation.now_ms, dry_run=True)
+        planned = await self._recoverer.recover(self._distinguishable(dead, living), now_ms=observation.now_ms, dry_run=True, only=only)
         return list(planned.done)
 
     async def judge_all(self, run_id: str) -> tuple[FleetEvidence, dict[str, Verdict]]:
@@ -199,6 +206,7 @@ class Sweeper:
         now_ms: int,
         within: float | None,
         on_the_way: Callable[[], Awaitable[bool]] | None,
+        only: Collection[str] | None,
     ) -> Recovered:
         """Recover what these dead instances left, or only announce it; what cannot be distinguished from others' claims is left."""
         if not died_at_ms:
@@ -208,7 +216,7 @@ class Sweeper:
             self._note_indistinct(indistinct)
             await self._leftovers.forget({name: died_at_ms[name] for name in indistinct}, now_ms=now_ms)
         if distinct and self._recoverer is not None:
-            return await self._recoverer.recover(distinct, now_ms=now_ms, within=within, on_the_way=on_the_way)
+            return await self._recoverer.recover(distinct, now_ms=now_ms, within=within, on_the_way=on_the_way, only=only)
         if distinct:
             await self._leftovers.announce({name: died_at_ms[name] for name in distinct}, now_ms=now_ms)
         return Recovered()

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, TypeVar
@@ -395,9 +395,10 @@ class Reading:
             packed_days=_found(of_days, chain.from_iterable(raised(list(replies)))),
         )
 
-    async def quarantined(self) -> dict[str, dict[str, bytes]]:
-        """Read every quarantined job with its fields as bytes, in two round trips; the longest quarantined first."""
-        names = [text(name) for name in await call(self._redis, "ZRANGE", keys.QUARANTINE, 0, -1)]
+    async def quarantined(self, only: Collection[str] | None = None) -> dict[str, dict[str, bytes]]:
+        """Read every quarantined job, or only those of these refs, with its fields as bytes, in two round trips; the oldest first."""
+        listed = [text(name) for name in await call(self._redis, "ZRANGE", keys.QUARANTINE, 0, -1)]
+        names = listed if only is None else [name for name in listed if name in only]
         replies = await self._ask([("HGETALL", keys.quarantined(name)) for name in names])
         unread = {"reason": b"its record is of another type: another program wrote it"}  # shown, so that it can be dropped
         return {

@@ -2,7 +2,9 @@
 
 import json
 import logging
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,10 +15,57 @@ from async_tracker.web.access import Viewer
 from async_tracker.web.answers import Problem, document
 from async_tracker.web.past import note_action
 from async_tracker.web.readings import Readings
+from async_tracker.web.screens import Wanted, counted, matching, wanted
 
 logger = logging.getLogger("async_tracker")
 
-_BODY_MOST = 10_000
+_BODY_MOST = 100_000
+CHOICE = '"jobs": [their ids], or "filter": {as the screen is asked, {} for all} and "most": how many were agreed to'
+_DECIDED = {"retry": "retried", "drop": "dropped"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Which rows of a screen an action is about: those of these ids, or those that pass its filters."""
+
+    screen: str
+    jobs: tuple[str, ...] | None = None
+    asked: Wanted | None = None
+    most: int | None = None
+    """The number that a person has agreed to: where more pass the filters by now, nothing is done."""
+
+    @classmethod
+    def taken_from(cls, options: dict[str, Any], screen: str) -> Self | None:
+        """Take the choice out of the body of an action; None where there is none. Raises Problem."""
+        given = {name: options.pop(name) for name in ("jobs", "filter", "most") if name in options}
+        jobs, filters, most = (given.get(name) for name in ("jobs", "filter", "most"))
+        if not given:
+            return None
+        if isinstance(jobs, list) and given.keys() == {"jobs"} and jobs and all(isinstance(job_id, str) for job_id in jobs):
+            return cls(screen=screen, jobs=tuple(dict.fromkeys(jobs)))
+        if jobs is not None or not isinstance(filters, dict) or not (most is None or _is_count(most)):
+            raise Problem(400, "bad_request", f"write {CHOICE}")
+        if not all(isinstance(value, str) for value in filters.values()):
+            raise Problem(400, "bad_request", "the values of a filter are texts, as in a query string")
+        query = [(name, value) for name, value in filters.items() if name not in ("sort", "cursor", "limit")]
+        return cls(screen=screen, asked=wanted(screen, query), most=most)
+
+    async def ids(self, rows: Sequence[Any], *, is_question: bool = False) -> list[str]:
+        """Name the jobs that are meant. Raises Problem where more pass the filters than a person has agreed to."""
+        if self.asked is None:
+            return list(self.jobs or ())
+        if self.most is None and not is_question:
+            raise Problem(400, "bad_request", 'a filter needs "most": how many it chose when that was agreed to')
+        found = await matching(self.asked, rows)
+        if self.most is not None and len(found) > self.most:
+            raise Problem(409, "more_match", f"{len(found)} match by now, and not {self.most}: look again. Nothing was done")
+        return [item.job_id for item in found]
+
+    def __str__(self) -> str:
+        """Say it for an event: a few words, however many jobs."""
+        if self.asked is None:
+            return "ticked"
+        return ", ".join(f"{name}={value}" for name, value in self.asked.filters) or "all"
 
 
 class Actions:
@@ -27,16 +76,53 @@ class Actions:
         self._tracker = readings.tracker
 
     async def recover(self, request: Request, viewer: Viewer) -> Response:
-        """Look for dead instances and recover what they left; with ``{"dry_run": true}`` only tell what would be done."""
+        """Look for dead instances and recover what they left, all or what is chosen; with ``dry_run`` only tell what would be done."""
         options = await _options(request)
-        dry_run = options.pop("dry_run", False)
-        if options or not isinstance(dry_run, bool):
-            raise Problem(400, "bad_request", 'write {"dry_run": true}, {"dry_run": false} or nothing')
-        done = await self._tracker.recover(dry_run=dry_run)
+        choice = Choice.taken_from(options, "orphans")
+        dry_run, limit = options.pop("dry_run", False), options.pop("limit", None)
+        if options or not isinstance(dry_run, bool) or not (limit is None or _is_count(limit)):
+            raise Problem(400, "bad_request", f'write {{"dry_run": true}} or false, "limit" (how many recoveries are named), and {CHOICE}')
+        only = None if choice is None else await choice.ids(await self._tracker.orphans(), is_question=dry_run)
+        done = await self._tracker.recover(dry_run=dry_run, only=only)
         if not dry_run:
             self._readings.forget()
-            await self._note("recover", viewer, "done", jobs=len(done))
-        return document({"dry_run": dry_run, "recoveries": done})
+            await self._note("recover", viewer, "done", jobs=len(done), chosen=str(choice or "all"))
+        actions = counted(str(item.action) for item in done)
+        chosen = None if only is None else len(only)
+        return document({"dry_run": dry_run, "chosen": chosen, "total": len(done), "actions": actions, "recoveries": done[:limit]})
+
+    async def retry_many(self, request: Request, viewer: Viewer) -> Response:
+        """Let the chosen quarantined jobs run again; those whose id was enqueued anew meanwhile stay."""
+        return await self._decide(request, viewer, "retry")
+
+    async def drop_many(self, request: Request, viewer: Viewer) -> Response:
+        """Forget the chosen quarantined jobs, their payloads included."""
+        return await self._decide(request, viewer, "drop")
+
+    async def _decide(self, request: Request, viewer: Viewer, action: str) -> Response:
+        options = await _options(request)
+        choice = Choice.taken_from(options, "quarantine")
+        if choice is None or options:
+            raise Problem(400, "bad_request", f"write {CHOICE}")
+        decide = {"retry": self._tracker.retry_quarantined, "drop": self._tracker.drop_quarantined}[action]
+        done: list[str] = []
+        stayed: list[dict[str, str]] = []
+        try:
+            for job_id in await choice.ids(await self._tracker.quarantined()):
+                try:
+                    why_not = "" if await decide(job_id) or action == "drop" else "its id was enqueued anew meanwhile"
+                except StorageError:
+                    raise
+                except TrackerError as exc:
+                    why_not = str(exc)
+                if why_not:
+                    stayed.append({"job_id": job_id, "why": why_not})
+                else:
+                    done.append(job_id)
+        finally:  # what was done so far is done, whatever came then
+            self._readings.forget()
+            await self._note(action, viewer, "done" if done else "refused", jobs=len(done), stayed=len(stayed), chosen=str(choice))
+        return document({_DECIDED[action]: done, "stayed": stayed})
 
     async def retry(self, request: Request, viewer: Viewer, ref: str) -> Response:
         """Let a quarantined job run again, with all its tries."""
@@ -107,6 +193,10 @@ class Actions:
             await note_action(self._tracker, action, by=viewer.name, peer=viewer.peer, outcome=outcome, **facts)
         except StorageError as exc:  # what was done is done: the answer must not say that it was not
             logger.warning("the event of %s by %s could not be written: %s", action, viewer.name, exc)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 10_000_000
 
 
 def _who(viewer: Viewer) -> str:

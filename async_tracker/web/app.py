@@ -180,6 +180,8 @@ class Page:
             ("GET", r"/api/v1/instances/(?P<id>.+)", lambda request, viewer, found: api.instance(request, found["id"]), None),
             ("GET", r"/api/v1/jobs/(?P<id>.+)", lambda request, viewer, found: api.job(request, found["id"]), None),
             ("POST", r"/api/v1/recover", lambda request, viewer, found: actions.recover(request, viewer), "recover"),
+            ("POST", r"/api/v1/quarantine/retry", lambda request, viewer, found: actions.retry_many(request, viewer), "retry"),
+            ("POST", r"/api/v1/quarantine/drop", lambda request, viewer, found: actions.drop_many(request, viewer), "drop"),
             (
                 "POST",
                 r"/api/v1/quarantine/(?P<ref>.+)/retry",

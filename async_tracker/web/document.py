@@ -13,6 +13,7 @@ from async_tracker.records import (
     Abort,
     Answer,
     Chain,
+    Deploy,
     Event,
     FunctionStats,
     History,
@@ -39,6 +40,7 @@ _RECORDS = (
     Abort,
     Answer,
     Chain,
+    Deploy,
     Instance,
     Job,
     Orphan,
@@ -72,7 +74,11 @@ _ROWS: Mapping[str, tuple[str, type, str]] = {
     "quarantine": ("quarantined", Quarantined, "The poison pills."),
     "functions": ("functions", FunctionStats, "The counters by function and queue."),
     "queues": ("queues", QueueDepth, "How full the queues are."),
-    "events": ("events", Event, "The newest events, as far back as the page looks."),
+    "events": (
+        "events",
+        Event,
+        "The events that the stream keeps, the newest first: about 10,000. Within seconds of the first question they are all there.",
+    ),
 }
 _VERSION: Schema = {"type": "integer", "const": DOCUMENT_VERSION}
 _AT: Schema = {"type": "integer", "description": "The server's time of the reading, in milliseconds. It may be a second old."}
@@ -108,6 +114,8 @@ def openapi() -> Schema:
         "/api/v1/live": {"get": _live()},
         "/api/v1/openapi.json": _get("openapi", "This document.", {"type": "object"}, errors=()),
         "/api/v1/recover": {"post": _recover()},
+        "/api/v1/quarantine/retry": {"post": _on_chosen("retry_many", "Let the chosen quarantined jobs run again.", "retried")},
+        "/api/v1/quarantine/drop": {"post": _on_chosen("drop_many", "Forget the chosen quarantined jobs.", "dropped")},
         "/api/v1/quarantine/{ref}/retry": {"post": _on_quarantined("retry", "Let a quarantined job run again.", "retried")},
         "/api/v1/quarantine/{ref}/drop": {"post": _on_quarantined("drop", "Forget a quarantined job.", "dropped")},
         "/api/v1/instances/{id}/stacks": {
@@ -270,13 +278,45 @@ def _live() -> Schema:
 
 
 def _recover() -> Schema:
-    body = {"type": "object", "properties": {"dry_run": {"type": "boolean", "default": False}}, "additionalProperties": False}
+    said = {"dry_run": {"type": "boolean", "default": False}, "limit": {**_COUNT, "description": "So many recoveries are named at most."}}
+    body = {"type": "object", "properties": {**said, **_CHOICE}, "additionalProperties": False}
+    answer = _document(
+        dry_run=_PLAIN[bool],
+        chosen={"type": ["integer", "null"], "description": "How many orphans were chosen; null where none were."},
+        total=_PLAIN[int],
+        actions={"type": "object", "additionalProperties": _PLAIN[int], "description": "How many of what was done."},
+        recoveries=_list(_ref(Recovery)),
+    )
     return {
         "operationId": "recover",
-        "summary": "Look for dead instances now and recover what they left.",
+        "summary": "Look for dead instances now and recover what they left: all of it, or what is chosen.",
         "parameters": [],
         "requestBody": {"required": False, "content": {"application/json": {"schema": body}}},
-        "responses": _answers(_document(dry_run=_PLAIN[bool], recoveries=_list(_ref(Recovery))), 409, 422),
+        "responses": _answers(answer, 409, 422),
+    }
+
+
+_COUNT: Schema = {"type": "integer", "minimum": 1, "maximum": 10_000_000}
+_CHOICE: Mapping[str, Schema] = {
+    "jobs": {"type": "array", "items": {"type": "string"}, "minItems": 1, "description": "The ids that are meant; or else a filter."},
+    "filter": {
+        "type": "object",
+        "additionalProperties": {"type": "string"},
+        "description": "As the list of them is asked; {} is all. With it goes `most`, except where it is only asked what would be done.",
+    },
+    "most": {**_COUNT, "description": "How many a person has agreed to: where more match by now, the answer is 409 and nothing is done."},
+}
+
+
+def _on_chosen(name: str, summary: str, member: str) -> Schema:
+    body = {"type": "object", "properties": dict(_CHOICE), "additionalProperties": False}
+    stayed = {"type": "object", "properties": {"job_id": _PLAIN[str], "why": _PLAIN[str]}, "required": ["job_id", "why"]}
+    return {
+        "operationId": name,
+        "summary": summary,
+        "parameters": [],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "responses": _answers(_document(**{member: _list(_PLAIN[str])}, stayed=_list(stayed)), 409, 422),
     }
 
 

@@ -1,4 +1,4 @@
-"""The newest events, and the event that each action of the page leaves: the only place here that knows how events are stored."""
+"""The events that are kept, and the event that each action of the page leaves: the only place here that knows how they are stored."""
 
 from collections import deque
 from typing import Any
@@ -8,29 +8,45 @@ from async_tracker.records import Event
 from async_tracker.store.commands import Store
 from async_tracker.tracker import Tracker
 
-KEPT = 2_000
-"""As many of the newest events are looked through; older ones are for ``async-tracker events --since``."""
+KEPT = 12_000
+"""Events that are looked through: all that the stream keeps, which is about 10,000."""
 _AT_ONCE = 100
+_FIRST = 1_000
+"""As many are read at first, and as many older ones with each further reading, until all are known: no reading takes long."""
 
 
 class Past:
-    """The newest events. A second question reads only what is new, as long as that is not very much."""
+    """The events, as far as they were read. A second question reads only what is new, as long as that is not very much, and some older."""
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
         self._known: deque[Event] = deque(maxlen=KEPT)
+        self._is_whole = False
 
     async def read(self) -> tuple[Event, ...]:
-        """Give the newest events, the newest first."""
-        if self._known:
-            newest = await self._tracker.recent_events(_AT_ONCE)
-            ids = [event.event_id for event in newest]
-            last = self._known[-1].event_id
-            if last in ids:
-                self._known.extend(newest[ids.index(last) + 1 :])
-                return tuple(reversed(self._known))
-        self._known = deque(await self._tracker.recent_events(KEPT), maxlen=KEPT)
+        """Give the events, the newest first."""
+        if not await self._go_on():
+            self._known.clear()
+            self._known.extend(await self._tracker.recent_events(_FIRST))
+            self._is_whole = not self._known
         return tuple(reversed(self._known))
+
+    async def _go_on(self) -> bool:
+        """Read what is new, and some of what is older. False where the last that is known is not among the newest."""
+        if not self._known:
+            return False
+        newest = await self._tracker.recent_events(_AT_ONCE)
+        ids = [event.event_id for event in newest]
+        last = self._known[-1].event_id
+        if last not in ids:
+            return False
+        self._known.extend(newest[ids.index(last) + 1 :])
+        room = KEPT - len(self._known)
+        if not self._is_whole and room:
+            older = await self._tracker.recent_events(min(_FIRST, room), before=self._known[0].event_id)
+            self._known.extendleft(reversed(older))
+            self._is_whole = not older
+        return True
 
 
 async def note_action(tracker: Tracker, action: str, *, by: str, peer: str, outcome: str, **facts: Any) -> None:

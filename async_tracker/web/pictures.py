@@ -6,12 +6,13 @@ from typing import Any
 
 from async_tracker.errors import StorageError
 from async_tracker.policy import STALLED, InstanceState, takes_jobs
-from async_tracker.records import Instance
+from async_tracker.records import Instance, Job
 from async_tracker.web import screens, trends
 from async_tracker.web.readings import Reading, Readings, unserved
 from async_tracker.web.screens import Row, Wanted
 
 _ATTENTION_MOST = 12
+_OVERDUE_MOST = 3
 _BUSIEST_MOST = 8
 _JOBS_OF_AN_INSTANCE_MOST = 100
 _EVENTS_OF_ONE_MOST = 20
@@ -104,7 +105,7 @@ class Pictures:
     async def _overview(self) -> Picture:
         instances: list[Instance] = (await self._readings.get("instances")).value
         orphans = await self._orphans(instances)
-        quarantined, queues, stats = [await self._perhaps(kind) for kind in ("quarantined", "queues", "stats")]
+        quarantined, queues, overdue, stats = [await self._perhaps(kind) for kind in ("quarantined", "queues", "overdue", "stats")]
         live = [item for item in instances if item.state != InstanceState.DEAD]
         facts: Row = {
             "states": screens.counted(str(item.state) for item in instances),
@@ -119,6 +120,8 @@ class Pictures:
         if queues is not None:
             attention += [_unserved(item) for item in unserved(queues.value, instances)]
             facts |= self._oldest(queues)
+        if overdue is not None:
+            attention += _overdue(overdue.value)
         if quarantined is not None:
             attention += [{"kind": "quarantined", **screens.quarantined_row(item)} for item in reversed(quarantined.value)]
         facts["attention"], facts["attention_more"] = attention[:_ATTENTION_MOST], max(len(attention) - _ATTENTION_MOST, 0)
@@ -139,6 +142,7 @@ class Pictures:
             row["rate"] = rates.get((row["function"], row["queue"]), row["rate"])
         return {
             "points": [trends.point_row(point) for point in history.value.points] if history is not None else [],
+            "deploys": trends.deploy_rows(history.value) if history is not None else [],
             "hour": None if last_hour is None else trends.totals_row(last_hour.value),
             "day": None if last_day is None else trends.totals_row(last_day.value),
             "rate": round(sum(rates.values()), 1) if rates else None,
@@ -164,7 +168,10 @@ class Pictures:
         else:
             snapshot = (await self._readings.get("snapshot")).value
             rows = [screens.job_row(job) for job in snapshot.jobs if job.instance_id == instance_id]
-        facts = {"one": screens.instance_details(item), "total": len(rows), "events": await self._events("instance_id", instance_id)}
+        one = screens.instance_details(item)
+        if item.state != InstanceState.DEAD:
+            one["busy"] = len(rows)  # its beat told how many it had then: of one screen there is one number
+        facts = {"one": one, "total": len(rows), "events": await self._events("instance_id", instance_id)}
         return Picture(facts=facts, rows=keyed(rows[:_JOBS_OF_AN_INSTANCE_MOST]))
 
     async def _job(self, job_id: str) -> Picture:
@@ -188,7 +195,8 @@ class Pictures:
         events = await self._events("function", function)
         points = [trends.point_row(point) for point in history.value.points]
         one = [screens.function_row(item, {}) for item in rows]
-        facts: Row = {"points": points, "step": history.value.step * 1000, "one": one, "events": events}
+        deploys = trends.deploy_rows(history.value)
+        facts: Row = {"points": points, "deploys": deploys, "step": history.value.step * 1000, "one": one, "events": events}
         return Picture(facts=facts)
 
     async def _flows(self) -> dict[str, trends.Flow]:
@@ -228,6 +236,14 @@ def _stalled(item: Instance) -> Row:
 def _dead(item: Instance, orphans: int) -> Row:
     row = screens.instance_row(item)
     return {"kind": "dead", "orphans": orphans, **{name: row[name] for name in ("id", "label", "beat", "died", "why")}}
+
+
+def _overdue(jobs: Sequence[Job]) -> list[Row]:
+    """Name those that are past their timeout by most, and say how many more there are."""
+    names = ("id", "function", "instance", "started", "timeout")
+    rows = [{"kind": "overdue", **{name: screens.job_row(job)[name] for name in names}} for job in jobs[:_OVERDUE_MOST]]
+    more = len(jobs) - len(rows)
+    return [*rows, {"kind": "overdue", "id": "", "more": more}] if more else rows
 
 
 def _unserved(item: Any) -> Row:

@@ -9,7 +9,8 @@ from typing import Any
 from async_tracker.doctor.examination import examine
 from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.policy import takes_jobs
-from async_tracker.records import History, Instance, QueueDepth, Stats
+from async_tracker.queries.turns import in_turns
+from async_tracker.records import History, Instance, Job, QueueDepth, Snapshot, Stats
 from async_tracker.tracker import Tracker
 from async_tracker.web.past import Past
 from async_tracker.web.rates import Rates
@@ -24,10 +25,12 @@ _LOOKED_AT_ALL_THE_TIME = ("instances", "snapshot", "orphans", "events")
 _FRESH_FOR = {
     **dict.fromkeys(_LOOKED_AT_ALL_THE_TIME, 1.0),
     **dict.fromkeys(("quarantined", "queues", "stats"), 5.0),
-    **dict.fromkeys(("window", "history"), 10.0),
+    **dict.fromkeys(("window", "history", "overdue"), 10.0),
     "doctor": 30.0,
 }
 """How long a reading is fresh at least, in seconds."""
+AT_ONCE = 500
+"""Rows that are looked at before others on the loop have a turn: about a millisecond."""
 _KEPT_MOST = 64
 """Readings of windows and histories that are kept: there is one for each function that is opened."""
 
@@ -69,6 +72,7 @@ class Readings:
         self._ask: Mapping[str | None, Callable[..., Awaitable[Any]]] = {
             "instances": tracker.instances,
             "snapshot": tracker.snapshot,
+            "overdue": self._overdue,
             "orphans": tracker.orphans,
             "quarantined": tracker.quarantined,
             "queues": tracker.queues,
@@ -143,6 +147,12 @@ class Readings:
         elif question == "snapshot":
             self._ahead_ms = (value.taken_at.timestamp() - time.time()) * 1000
 
+    async def _overdue(self) -> list[Job]:
+        """Find the jobs that run for longer than their timeout allows, those first that do so by most."""
+        snapshot: Snapshot = (await self.get("snapshot")).value
+        found = [item async for part in in_turns(snapshot.jobs, AT_ONCE) for item in part if is_overdue(item)]
+        return sorted(found, key=lambda item: (item.timeout or 0.0) - item.running_for)
+
     async def _stats(self) -> Stats:
         found = await self.tracker.stats()
         self.rates.add(found, at_ms=self.now_ms())
@@ -172,6 +182,11 @@ class Readings:
 def server_ms(instance: Instance) -> int:
     """Tell the server's time at which an instance was looked at."""
     return round(instance.heartbeat_at.timestamp() * 1000 + instance.heartbeat_age * 1000)
+
+
+def is_overdue(job: Job) -> bool:
+    """Tell whether a job runs for longer than its timeout allows."""
+    return job.timeout is not None and job.running_for > job.timeout
 
 
 def unserved(queues: list[QueueDepth], instances: list[Instance]) -> list[QueueDepth]:

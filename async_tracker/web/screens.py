@@ -25,14 +25,12 @@ from async_tracker.records import (
     QueueDepth,
 )
 from async_tracker.web.answers import Problem
-from async_tracker.web.readings import server_ms
+from async_tracker.web.readings import AT_ONCE, is_overdue, server_ms
 from async_tracker.web.spans import WINDOWS
 
 SORTED_AT_MOST = 10_000
 """Rows that are put in another order than their own; the answer says where there were more."""
 LIMIT, LIMIT_MOST, LIVE_MOST = 50, 1_000, 100
-_AT_ONCE = 500
-"""Rows that are looked at before others on the loop have a turn: about a millisecond."""
 
 Row = dict[str, Any]
 _AGES = re.compile(r",? (?:(?:since|for|until) [\d.]+ s(?: ago)?|[\d.]+ s ago)(?=[ ,;:]|$)")
@@ -242,11 +240,6 @@ def _is_one_of(name: str) -> Callable[[str], Test]:
 def _older(wanted: str) -> Test:
     seconds = number(wanted, "older")
     return lambda item: item.running_for >= seconds
-
-
-def is_overdue(job: Job) -> bool:
-    """Tell whether a job runs for longer than its timeout allows."""
-    return job.timeout is not None and job.running_for > job.timeout
 
 
 def _overdue(wanted: str) -> Test:
@@ -557,10 +550,7 @@ async def page(asked: Wanted, value: Any) -> Page:
     """Choose the rows of one page; others on the loop have a turn after every so many rows."""
     screen = SCREENS[asked.screen]
     every = screen.rows_of(value)
-    tests = tests_of(asked)
-    found: Sequence[Any] = every
-    if tests:
-        found = [item async for part in in_turns(every, _AT_ONCE) for item in part if all(test(item) for test in tests)]
+    found = await matching(asked, every)
     total, is_cut = len(found), False
     if asked.sort != screen.sorted_by:
         name = asked.sort.removeprefix("-")
@@ -578,9 +568,17 @@ async def page(asked: Wanted, value: Any) -> Page:
     )
 
 
+async def matching(asked: Wanted, rows: Sequence[Any]) -> Sequence[Any]:
+    """Give the rows that pass the filters."""
+    tests = tests_of(asked)
+    if not tests:
+        return rows
+    return [item async for part in in_turns(rows, AT_ONCE) for item in part if all(test(item) for test in tests)]
+
+
 async def _sorted(items: Sequence[Any], key: Callable[[Any], Any], *, descending: bool) -> list[Any]:
     """Sort, with turns for others while the keys are made: that takes longer than the sorting itself."""
-    keys = [key(item) async for part in in_turns(items, _AT_ONCE) for item in part]
+    keys = [key(item) async for part in in_turns(items, AT_ONCE) for item in part]
     return [items[place] for place in sorted(range(len(items)), key=keys.__getitem__, reverse=descending)]
 
 

@@ -23,6 +23,11 @@ def point_row(item: HistoryPoint) -> list[Any]:
     return [ms(item.at), started, succeeded, item.failed + item.timed_out, recovered, *(rounded(value) for value in figures)]
 
 
+def deploy_rows(history: History) -> list[list[Any]]:
+    """Say when which version was new in the fleet."""
+    return [[ms(item.at), item.version] for item in history.deploys]
+
+
 def rounded(seconds: float | None) -> float | None:
     """Give a number of seconds, or of jobs, as it is worth showing: a percentile is right within 10 %.
 

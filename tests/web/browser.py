@@ -3,8 +3,10 @@
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,3 +85,30 @@ async def eyes(browser: Browser) -> AsyncIterator[Eyes]:
 async def is_live(page: Page) -> None:
     """Wait until the page is told by the server."""
     await page.wait_for_selector(".live.ok")
+
+
+@contextmanager
+def asleep() -> Iterator[None]:
+    """Stop every process that runs scripts of a page, or of a worker of pages, as a machine does that sleeps; go on after the block."""
+    stopped = [pid for pid, command in descendants(os.getpid()).items() if "--type=renderer" in command]
+    assert stopped
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """Give the command line of each process that this one has started, or that one of those has."""
+    found: dict[int, str] = {}
+    for child in Path(f"/proc/{pid}/task").glob("*/children"):
+        for name in child.read_text().split():
+            try:
+                found[int(name)] = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+                found |= descendants(int(name))
+            except OSError:  # it has ended since
+                continue
+    return found

@@ -1,8 +1,8 @@
 // @ts-check
-// Actions: asked about first, carried out one after the other, and told with what came of them.
-import { base } from "./address.js";
+// Actions: what they are about, asked before they are carried out, and told with what came of them.
+import { asked, base } from "./address.js";
 import { byId, el } from "./dom.js";
-import { refresh } from "./stream.js";
+import { cut, number } from "./wording.js";
 
 /**
  * Ask the server to do something. Rejects with what it says.
@@ -51,25 +51,33 @@ export function tell(text, isBad = false) {
   setTimeout(() => toast.remove(), isBad ? 12000 : 5000);
 }
 
+/** Tell that it failed, and why. @param {unknown} error */
+export const tellFailure = (error) => tell(error instanceof Error ? error.message : String(error), true);
+
+// What an action is about: the rows that are ticked, or else all that pass the filters of the address.
+
+/** @typedef {{ jobs: string[] } | { filter: Record<string, string> }} Choice */
+const NO_FILTERS = ["sort", "cursor", "limit", "open", "token"];
+
+/** The filters of the address. @returns {Record<string, string>} */
+const filtersNow = () => Object.fromEntries([...asked()].filter(([name, value]) => value && !NO_FILTERS.includes(name)));
+
+/** @param {any[]} ticked @returns {Choice} */
+export const choiceOf = (ticked) => (ticked.length ? { jobs: ticked.map((row) => row.id) } : { filter: filtersNow() });
+
 /**
- * Do the same with each of several things, and tell how many it was done with.
- * @template T
- * @param {T[]} things
- * @param {(thing: T) => Promise<any>} action
- * @param {string} done what was done, as in "3 jobs are queued again"
+ * Some of the jobs that are meant, and how many more there are.
+ * @param {any[]} rows each with an `id`, or a `job_id`
+ * @param {number} count
+ * @param {(row: any) => string} [beside]
  */
-export async function doAll(things, action, done) {
-  /** @type {string[]} */
-  const failures = [];
-  for (const thing of things) {
-    try {
-      await action(thing);
-    } catch (error) {
-      failures.push(error instanceof Error ? error.message : String(error));
-    }
-  }
-  const count = things.length - failures.length;
-  if (count) tell(`${count} ${count === 1 ? "job is" : "jobs are"} ${done}.`);
-  if (failures.length) tell(`${failures.length} not: ${[...new Set(failures)].slice(0, 3).join("; ")}`, true);
-  refresh();
+export function someOf(rows, count, beside = (row) => row.function ?? "") {
+  const shown = rows.slice(0, 10);
+  return [
+    el("ul", {}, ...shown.map((row) => el("li", {}, el("code", {}, cut(row.id ?? row.job_id, 40)), ` ${beside(row)}`))),
+    count > shown.length && el("p", {}, `and ${number(count - shown.length)} more`),
+  ];
 }
+
+/** What the filters of the address are, in words: "function mail, older 60". */
+export const filterWords = () => Object.entries(filtersNow()).map(([name, value]) => `${name === "q" ? "text" : name} ${value}`).join(", ");

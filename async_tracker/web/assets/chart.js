@@ -1,13 +1,14 @@
 // @ts-check
 // Charts, made by hand of SVG.
 import { el, svg } from "./dom.js";
-import { clockTime, duration, number } from "./wording.js";
+import { clockTime, cut, duration, number } from "./wording.js";
 
 /**
  * One step of a history: when it began; then, unless nothing is known of it, how many started, succeeded, failed and were recovered, jobs in
  * flight, p50 and p95 of the run time, p95 of the wait, and the oldest wait in a queue; the last five may be null.
  * @typedef {(number | null)[]} Point
  */
+/** When a version was new in the fleet, and which. @typedef {[number, string]} Deploy */
 export const BUSY = 5, P50 = 6, P95 = 7, WAIT = 8, OLDEST = 9;
 
 /**
@@ -21,19 +22,52 @@ export function shown(points) {
 }
 
 /**
+ * Put each deploy to the step in which it was; those before the first step are left out.
+ * @param {Deploy[]} deploys
+ * @param {Point[]} points
+ * @returns {Map<number, string[]>}
+ */
+function placed(deploys, points) {
+  /** @type {Map<number, string[]>} */
+  const found = new Map();
+  for (const [at, version] of deploys) {
+    const later = points.findIndex((point) => Number(point[0]) > at), place = (later < 0 ? points.length : later) - 1;
+    if (place >= 0) found.set(place, [...(found.get(place) ?? []), version]);
+  }
+  return found;
+}
+
+/**
+ * The marks of deploys above a drawing: a flag at each, with its version where there is room for that.
+ * @param {Map<number, string[]>} marks
+ * @param {number} steps
+ */
+function flags(marks, steps) {
+  let free = 0;
+  return [...marks].sort(([one], [other]) => one - other).map(([place, versions]) => {
+    const at = (place + 0.5) / steps, hasRoom = at >= free, isLast = at > 0.75, version = versions[versions.length - 1];
+    if (hasRoom) free = at + 0.2;
+    const flag = el("span", { class: `flag${isLast ? " left" : ""}`, title: `deployed: ${versions.join(", ")}` }, isLast ? "" : "▸", hasRoom && cut(version, 16), isLast ? "◂" : "");
+    flag.style.left = `${at * 100}%`;
+    return flag;
+  });
+}
+
+/**
  * A drawing with one column for each step: arrows move through them, a pointer does too.
  * @param {Point[]} points
- * @param {{ label: string, height: number, most: string, half: string, spots: (Node[] | null)[], over?: Node[], said: (point: Point) => string }} what
+ * @param {{ label: string, height: number, most: string, half: string, spots: (Node[] | null)[], over?: Node[], deploys?: Deploy[], said: (point: Point) => string }} what
  */
-function framed(points, { label, height, most, half, spots, over = [], said }) {
-  const told = el("output", { class: "told" }), width = points.length * 10;
+function framed(points, { label, height, most, half, spots, over = [], deploys = [], said }) {
+  const told = el("output", { class: "told" }), width = points.length * 10, marks = placed(deploys, points);
   let at = points.length - 1;
   /** @type {SVGElement[]} */
   const columns = [];
   const show = (/** @type {number} */ place) => {
     at = Math.min(Math.max(place, 0), points.length - 1);
     columns.forEach((column, other) => column.classList.toggle("on", other === at));
-    told.textContent = `${clockTime(Number(points[at][0]))} · ${points[at].length > 1 ? said(points[at]) : "nothing is known"}`;
+    const deployed = marks.has(at) ? ` · deployed ${marks.get(at)?.join(", ")}` : "";
+    told.textContent = `${clockTime(Number(points[at][0]))} · ${points[at].length > 1 ? said(points[at]) : "nothing is known"}${deployed}`;
   };
   const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true", class: "chart" });
   for (const line of [0, 0.5]) drawing.append(svg("line", { x1: 0, x2: width, y1: line * height + 0.5, y2: line * height + 0.5, class: "grid" }));
@@ -43,6 +77,7 @@ function framed(points, { label, height, most, half, spots, over = [], said }) {
     columns[place] = spot;
     drawing.append(spot);
   });
+  for (const place of marks.keys()) drawing.append(svg("line", { x1: place * 10 + 5, x2: place * 10 + 5, y1: 0, y2: height, class: "deploy" }));
   drawing.append(...over);
   const frame = el("div", {
     class: "frame", tabindex: "0", role: "group", "aria-label": `${label}; the arrow keys move from step to step`,
@@ -52,7 +87,7 @@ function framed(points, { label, height, most, half, spots, over = [], said }) {
       event.preventDefault();
       show(at + step);
     },
-  }, drawing, el("span", { class: "scale top" }, most), el("span", { class: "scale middle" }, half));
+  }, drawing, el("span", { class: "scale top" }, most), el("span", { class: "scale middle" }, half), ...flags(marks, points.length));
   const axis = el("div", { class: "axis" }, ...[0, Math.floor(points.length / 2)].map((place) => el("span", {}, clockTime(Number(points[place][0])))), el("span", {}, "now"));
   if (points.length) show(at);
   return { frame, axis, told };
@@ -61,8 +96,9 @@ function framed(points, { label, height, most, half, spots, over = [], said }) {
 /**
  * How many have succeeded and failed in each step.
  * @param {Point[]} points
+ * @param {Deploy[]} [deploys]
  */
-export function ends(points) {
+export function ends(points, deploys) {
   const height = 100;
   const top = nice(Math.max(...points.map(([, started = 0, succeeded = 0, failed = 0]) => Math.max(started ?? 0, (succeeded ?? 0) + (failed ?? 0))), 1));
   const spots = points.map((point, place) => {
@@ -74,7 +110,7 @@ export function ends(points) {
     ].filter((mark) => mark instanceof Node);
   });
   return framed(points, {
-    label: "Succeeded and failed", height, most: number(top), half: number(top / 2), spots,
+    label: "Succeeded and failed", height, most: number(top), half: number(top / 2), spots, deploys,
     said: ([, started, succeeded, failed, recovered]) => `${number(started)} started, ${number(succeeded)} succeeded, ${number(failed)} failed`
       + (recovered ? `, ${number(recovered)} recovered` : ""),
   });
@@ -84,8 +120,9 @@ export function ends(points) {
  * Durations in each step: one line for each place of the points.
  * @param {Point[]} points
  * @param {[number, string][]} lines the place of each, and its name
+ * @param {Deploy[]} [deploys]
  */
-export function times(points, lines) {
+export function times(points, lines, deploys) {
   const height = 100, most = Math.max(...points.flatMap((point) => lines.map(([place]) => point[place] ?? 0)), 0.001) * 1.1;
   const over = lines.map(([place], kind) => {
     let isOn = false;
@@ -97,7 +134,7 @@ export function times(points, lines) {
     return svg("path", { d: path.join(""), class: `line k${kind}` });
   });
   return framed(points, {
-    label: lines.map(([, name]) => name).join(" and "), height, most: duration(most), half: duration(most / 2), over,
+    label: lines.map(([, name]) => name).join(" and "), height, most: duration(most), half: duration(most / 2), over, deploys,
     spots: points.map((point) => (point.length > 1 ? [] : null)),
     said: (point) => lines.map(([place, name]) => `${name} ${duration(point[place])}`).join(", "),
   });

@@ -15,6 +15,7 @@ export function doctor(settings) {
       { title: "Finding", uses: ["says"], cell: (row) => el("span", { class: "why wide" }, row.says) },
       { title: "What to do", uses: ["remedy"], cell: (row) => row.remedy && el("span", { class: "why wide" }, row.remedy) },
     ],
+    stacks: true,
     key: (row) => `${row.subject} ${row.says}`,
     mark: (row) => (row.status === "problem" ? "is-dead" : row.status === "warning" ? "is-stalled" : null),
     empty: () => [el("p", {}, "Looking…")],

@@ -31,6 +31,7 @@ export function events(settings) {
     columns,
     key: (row) => row.id,
     pages: true,
+    stacks: true,
     empty: () => (location.search ? [el("h2", {}, "No event matches"), el("p", {}, el("a", { href: "events" }, "Show all"))]
       : [el("h2", {}, "Nothing has happened"), el("p", {}, "Deaths, orphans, recoveries, quarantines and what people do stand here. Jobs that merely start and end are counted under ", el("a", { href: "functions" }, "Functions"), ".")]),
   });

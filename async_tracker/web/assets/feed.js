@@ -1,8 +1,33 @@
 // @ts-check
 // The live stream, read from the server: what is looked at goes in, news comes out. It heals itself.
 
-/** @typedef {{ kind: "live" | "waiting" | "refused" | "away", message?: string, code?: number }} Status */
+/** @typedef {{ kind: "live" | "waiting" | "refused" | "away" | "woken", message?: string, code?: number, gap?: number }} Status */
 /** @typedef {{ now: number, at: number, news: [string, any[]][], topics: string[] }} News */
+
+// Time that went by without us: the machine slept, the browser froze the page, or the clock was set.
+
+const EVERY = 1000, LONGEST_GAP = 5000, BACK_AT_MOST = 1000;
+
+let seen = Date.now();
+/** @type {((gap: number) => void)[]} */
+const listeners = [];
+
+/** Have a function told each time, with how many milliseconds went by: less than 0 where the clock was set back. @param {(gap: number) => void} listener */
+export function onWake(listener) {
+  listeners.push(listener);
+}
+
+/** Look at the clock, and tell the listeners where we stood still. A timer asks; so does each message, which may come before the timer. */
+export function lookAtTheClock() {
+  const now = Date.now(), gap = now - seen;
+  seen = now;
+  if (gap >= -BACK_AT_MOST && gap <= LONGEST_GAP) return;
+  for (const listener of listeners) listener(gap);
+}
+
+setInterval(lookAtTheClock, EVERY);
+
+// The connection.
 
 const SILENT_FOR = 20000;
 const LONGEST_WAIT = 8000;
@@ -29,6 +54,9 @@ export class Feed {
     /** @type {(() => void) | null} */
     this.wake = null;
     this.running = false;
+    /** Whole pictures were asked for: that the connection ended is no failure. */
+    this.isCalled = false;
+    onWake(() => this.again());
   }
 
   /**
@@ -47,6 +75,7 @@ export class Feed {
   /** Ask for whole pictures, at once. */
   again() {
     this.lastId = "";
+    this.isCalled = true;
     this.connection?.abort();
     this.wake?.();
     if (this.topics.length && !this.running) void this.run();
@@ -56,12 +85,13 @@ export class Feed {
     this.running = true;
     while (this.topics.length) {
       const topics = this.topics;
+      this.isCalled = false;
       try {
         await this.read(topics);
         this.failures = 0;
         if (this.pollEvery) await this.pause(this.pollEvery);
       } catch (error) {
-        if (topics !== this.topics) continue;
+        if (topics !== this.topics || this.isCalled) continue;
         this.failures += 1;
         if (!(error instanceof Refused)) this.onStatus({ kind: "away", message: "the server of this page does not answer" });
       }
@@ -104,7 +134,7 @@ export class Feed {
         clearTimeout(silence);
         silence = setTimeout(() => connection.abort(), SILENT_FOR);
         text += value;
-        for (let end; (end = text.indexOf("\n\n")) >= 0; text = text.slice(end + 2)) this.take(text.slice(0, end), topics);
+        for (let end; (end = text.indexOf("\n\n")) >= 0; text = text.slice(end + 2)) this.take(text.slice(0, end), topics, connection.signal);
       }
     } finally {
       clearTimeout(silence);
@@ -112,8 +142,10 @@ export class Feed {
     }
   }
 
-  /** @param {string} event @param {string[]} topics */
-  take(event, topics) {
+  /** @param {string} event @param {string[]} topics @param {AbortSignal} signal of the connection that it came by */
+  take(event, topics, signal) {
+    lookAtTheClock();  // what was sent while we stood still is read at once afterwards, and is old
+    if (signal.aborted) return;
     let data = "", id = "";
     for (const line of event.split("\n")) {
       if (line.startsWith("data: ")) data = line.slice(6);

@@ -5,7 +5,7 @@ import { ends, P50, P95, shown, times, WAIT } from "./chart.js";
 import { el, fill } from "./dom.js";
 import { eventList } from "./events.js";
 import { chips, filters, taken, Table } from "./table.js";
-import { cut, duration, number, percent } from "./wording.js";
+import { cut, duration, name, number, percent } from "./wording.js";
 
 /** @param {string} title @param {string} name @param {string} [sort] @returns {import("./table.js").Column} */
 const count = (title, name, sort) => ({ title, sort, right: true, uses: [name], cell: (row) => el("span", { class: row[name] ? null : "dim" }, number(row[name])) });
@@ -32,7 +32,7 @@ export function functions(settings) {
     name: "Functions",
     columns: [
       { title: "Function", sort: "function", uses: ["function"], cell: (row) => el("a", { class: "id", href: functionAddress(row), title: row.function ?? "" }, cut(row.function ?? "(no name)", 40)) },
-      { title: "Queue", sort: "queue", uses: ["queue"], cell: (row) => el("span", { class: "dim", title: row.queue ?? "" }, cut(row.queue ?? "—", 24)) },
+      { title: "Queue", sort: "queue", uses: ["queue"], cell: (row) => name(row.queue, 24) },
       { title: "Per min", right: true, sort: "rate", uses: ["rate"], cell: (row) => (row.rate === null ? "…" : number(Math.round(row.rate))) },
       { title: "Run p50", right: true, sort: "run_time_p50", uses: ["run_time_p50", "run"], cell: (row) => (row.run_time_p50 === undefined ? el("span", { title: "mean of all time" }, duration(row.run)) : duration(row.run_time_p50)) },
       time("p95", "run_time_p95"),
@@ -86,15 +86,15 @@ function functionDrawer(opened) {
     topic: `function?${new URLSearchParams({ function: name, ...(queue && { queue }), window: window === "all" ? "24h" : window })}`,
     /** @param {import("./stream.js").Picture} picture */
     show(picture) {
-      const { one = [] } = picture.facts, points = shown(picture.facts.points ?? []);
+      const { one = [], deploys = [] } = picture.facts, points = shown(picture.facts.points ?? []);
       fill(facts, el("p", { class: "stateline" }, el("a", { href: address("jobs", { function: name }) }, "Its jobs in flight")), ...one.map(described));
-      const now = JSON.stringify(points);
+      const now = JSON.stringify([points, deploys]);
       if (now !== drawn && points.length && !charts.matches(":hover, :focus-within")) {
         drawn = now;
         charts.replaceChildren(...[
-          { title: "Runs ", ...ends(points) },
-          { title: "Run time ", ...times(points, [[P50, "p50"], [P95, "p95"]]) },
-          ...(points.some((point) => point[WAIT] != null) ? [{ title: "Wait in the queue ", ...times(points, [[WAIT, "p95"]]) }] : []),
+          { title: "Runs ", ...ends(points, deploys) },
+          { title: "Run time ", ...times(points, [[P50, "p50"], [P95, "p95"]], deploys) },
+          ...(points.some((point) => point[WAIT] != null) ? [{ title: "Wait in the queue ", ...times(points, [[WAIT, "p95"]], deploys) }] : []),
         ].map(({ title, frame, axis, told }) => el("section", { class: "panel chart-panel" }, el("h2", {}, title, told), frame, axis)));
       }
       fill(events, ...eventList(picture.facts.events ?? []));

@@ -71,10 +71,11 @@ function named(row) {
 
 /** @param {any} row */
 function busy(row) {
-  if (!row.slots) return number(row.busy);
+  const then = row.state.startsWith("stalled") && !row.stack && el("span", { class: "sub" }, "when it last beat");
+  if (!row.slots) return [number(row.busy), then];
   const fillTo = el("i");
   fillTo.style.width = `${Math.min((row.busy / row.slots) * 100, 100)}%`;
-  return [el("span", { class: `meter${row.busy >= row.slots ? " full" : ""}` }, fillTo), `${number(row.busy)} / ${number(row.slots)}`];
+  return [el("span", { class: `meter${row.busy >= row.slots ? " full" : ""}` }, fillTo), `${number(row.busy)} / ${number(row.slots)}`, then];
 }
 
 /** @param {any} row @param {number} ttl */

@@ -6,14 +6,14 @@ import { el, fill } from "./dom.js";
 import { eventList } from "./events.js";
 import { opener } from "./instances.js";
 import { chips, filters, taken, Table } from "./table.js";
-import { counted, cut, duration, id, number, since, badge } from "./wording.js";
+import { badge, counted, cut, duration, id, name, number, since } from "./wording.js";
 
 /** @param {import("./main.js").Settings} settings @returns {import("./table.js").Column[]} */
 export function jobColumns(settings) {
   return [
     { title: "Job", sort: "id", uses: ["id", "superseded"], cell: (row) => [jobOpener(row.id), row.superseded > 0 && el("span", { class: "sub" }, `${counted(row.superseded, "older run")} still alive`)] },
-    { title: "Function", sort: "function", uses: ["function"], cell: (row) => el("span", { class: "id", title: row.function ?? "" }, cut(row.function ?? "—", 32)) },
-    { title: "Queue", sort: "queue", far: true, uses: ["queue"], cell: (row) => el("span", { class: "dim", title: row.queue ?? "" }, cut(row.queue ?? "—", 24)) },
+    { title: "Function", sort: "function", uses: ["function"], cell: (row) => name(row.function, 32, "id") },
+    { title: "Queue", sort: "queue", far: true, uses: ["queue"], cell: (row) => name(row.queue, 24) },
     { title: "Try", sort: "try", right: true, far: true, uses: ["try"], cell: (row) => number(row.try) },
     { title: "Waited", right: true, far: true, uses: ["enqueued", "started"], cell: (row) => (row.enqueued === null ? "—" : duration(Math.max(row.started - row.enqueued, 0) / 1000)) },
     { title: "Running for", sort: "started", right: true, flip: true, uses: ["started", "timeout", "usual"], cell: running },

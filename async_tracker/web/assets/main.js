@@ -5,6 +5,7 @@ import { address, ask, asked, base, onAddress, screen, SCREENS } from "./address
 import { doctor } from "./doctor.js";
 import { byId, el, fill } from "./dom.js";
 import { events } from "./events.js";
+import { lookAtTheClock } from "./feed.js";
 import { functions } from "./functions.js";
 import { instances } from "./instances.js";
 import { jobs } from "./jobs.js";
@@ -45,12 +46,18 @@ let isDrawn = false, isDrawerDrawn = false;
 /** @type {import("./feed.js").Status} */
 let status = { kind: "waiting" };
 let waitingSince = Date.now();
+/** Where the page stood still: when it noticed, and for how many seconds that was. */
+let wokeAt = 0, stoodStill = 0;
+const oldFor = () => stoodStill + (Date.now() - wokeAt) / 1000;
+const LATE_AFTER = 10, CALM_FOR = 700;
 
 // The header.
 
 const counts = /** @type {Record<string, HTMLElement>} */ (Object.fromEntries(["instances", "jobs", "orphans", "quarantine"].map((name) => [name, el("b")])));
 const links = SCREENS.map((name) => el("a", { href: address(name), dataset: { screen: name } }, name[0].toUpperCase() + name.slice(1), counts[name] && " ", counts[name]));
 const live = el("span", { class: "live", title: "How old is what is shown" }, el("span", { class: "dot" }), el("span", { class: "word" }));
+/** The same, where what is opened covers the header. */
+const oldBeside = el("span", { class: "echo" }, el("span", { class: "dot" }), el("span", { class: "word" }));
 const pauseButton = el("button", { type: "button", class: "icon", "aria-pressed": "false", title: "Pause (p)", onclick: pause }, "Pause");
 const themeButton = el("button", { type: "button", class: "icon", title: "Theme (t)", onclick: theme }, "Theme");
 const keysButton = el("button", { type: "button", class: "icon keys-button", title: "Keys (?)", "aria-label": "Keys", onclick: showKeys }, "?");
@@ -137,8 +144,9 @@ function openDrawer(id) {
   if (!drawer) return drawerPlace.replaceChildren();
   const heading = el("h2", { tabindex: "-1", title: id }, drawer.title);
   const close = el("button", { type: "button", class: "icon", onclick: closeDrawer }, "Close");
+  showLive();
   drawerPlace.setAttribute("aria-label", drawer.title);
-  drawerPlace.replaceChildren(el("div", { class: "drawer-head" }, heading, close), drawer.element);
+  drawerPlace.replaceChildren(el("div", { class: "drawer-head" }, heading, oldBeside, close), drawer.element);
   heading.focus({ preventScroll: true });
 }
 
@@ -190,23 +198,30 @@ function showBar() {
   let said = [];
   if (status.kind === "refused" && status.code === 401) said = ["The session of this page is over, or the server was started again: ", "open the address that ", el("code", {}, "async-tracker serve"), " has printed. This page comes back by itself then."];
   else if (status.kind === "refused") said = [`The server refuses: ${status.message}`];
+  else if (status.kind === "woken") said = Date.now() - wokeAt > CALM_FOR ? [`This page stood still: what stands here is ${age(oldFor())} old, and is being read anew.`] : [];
   else if (status.kind === "away") said = ["The server of this page does not answer", since(readAt || null, "", " since "), ". What stands here is as old as that; it comes back by itself."];
   else if (facts.away) said = ["Redis is away", since(facts.away.since, "", " since "), `: ${facts.away.why}. Jobs run on; what stands here is as old as that, and it comes back by itself.`];
   else if (facts.page && facts.page !== settings.version) said = ["This page is served in another version now: ", el("a", { href: location.href, target: "_self" }, "load it again"), "."];
   else if (own.error !== null) said = [`This screen cannot be read: ${own.error}`];
   bar.classList.toggle("shown", said.length > 0);
   fill(bar, ...said);
-  document.body.classList.toggle("old", status.kind !== "live" || Boolean(facts.away));
+  document.body.classList.toggle("old", !isFresh());
 }
 
+/** Whether what stands here is what is: else it is told as it was, and no age in it counts on. */
+const isFresh = () => status.kind === "live" && !picture("head").facts.away;
+
 function showLive() {
-  const word = /** @type {HTMLElement} */ (live.querySelector(".word"));
-  const seconds = (now() - readAt) / 1000;
-  const isLive = status.kind === "live" && readAt > 0 && !picture("head").facts.away;
-  const text = isPaused ? "paused" : isLive ? (seconds < 10 ? `live · ${Math.max(seconds, 0).toFixed(1)} s` : `live · ${age(seconds)}`)
+  const seconds = status.kind === "woken" ? oldFor() : Math.max((now() - readAt) / 1000, 0);
+  const isLive = readAt > 0 && isFresh(), isLate = seconds > LATE_AFTER;
+  const text = isPaused ? "paused" : isLive ? (isLate ? `late · ${age(seconds)}` : `live · ${seconds.toFixed(1)} s`)
     : status.kind === "waiting" && Date.now() - waitingSince < 3000 ? "connecting" : readAt ? `old · ${age(seconds)}` : "not connected";
-  if (word.textContent !== text) word.textContent = text;
-  live.className = `live ${isPaused ? "off" : isLive ? "ok" : "bad"}`;
+  for (const place of [live, oldBeside]) {
+    const word = /** @type {HTMLElement} */ (place.querySelector(".word"));
+    if (word.textContent !== text) word.textContent = text;
+    place.className = `${place === live ? "live" : "echo"} ${isPaused ? "off" : !isLive ? "bad" : isLate ? "late" : "ok"}`;
+  }
+  oldBeside.hidden = isLive && !isLate && !isPaused;
 }
 
 /** How far a heartbeat is towards its limit. @param {HTMLElement} element */
@@ -233,13 +248,17 @@ begin(base, (changed, at) => {
   showLive();
 }, (told) => {
   if (told.kind === "waiting") waitingSince = Date.now();
+  if (told.kind === "woken" && status.kind !== "woken") [wokeAt, stoodStill] = [Date.now(), Math.max(told.gap ?? 0, readAt && now() - readAt, 0) / 1000];
   status = told;
   showBar();
   showLive();
 });
 setInterval(() => {
   if (document.hidden) return;
-  if (!isPaused) countAll();
+  lookAtTheClock();
+  countAll(bar);
+  if (isPaused || !isFresh()) return;
+  countAll(document.body);
   for (const element of document.querySelectorAll("[data-limit], [data-usual]")) {
     const time = /** @type {HTMLElement} */ (element), runs = (now() - Number(time.dataset.since)) / 1000;
     const isLate = runs > Number(time.dataset.limit ?? Infinity);
@@ -248,5 +267,10 @@ setInterval(() => {
   }
   for (const element of document.querySelectorAll("[data-beat]")) beat(/** @type {HTMLElement} */ (element));
 }, 1000);
-setInterval(() => document.hidden || showLive(), 500);
+setInterval(() => {
+  if (document.hidden) return;
+  lookAtTheClock();
+  showLive();
+  if (status.kind === "woken") showBar();
+}, 500);
 route();

@@ -21,7 +21,7 @@ export function overview(settings) {
     show({ facts }) {
       fill(banner, ...(facts.attention ?? []).filter(isUrgent).slice(0, 3).map(said));
       fill(cards, ...cardsOf(facts));
-      const pointsNow = JSON.stringify(facts.points ?? []);
+      const pointsNow = JSON.stringify([facts.points, facts.deploys]);
       if (pointsNow !== drawn && !chart.matches(":hover, :focus-within")) {
         drawn = pointsNow;
         drawChart(chart, facts);
@@ -93,7 +93,7 @@ function card(title, value, beside, href, kind = "", series = null, lineKind = "
 function drawChart(panel, facts) {
   panel.hidden = !facts.points?.some((/** @type {any[]} */ point) => point.length > 1);
   if (panel.hidden) return;
-  const { frame, axis, told } = ends(shown(facts.points));
+  const { frame, axis, told } = ends(shown(facts.points), facts.deploys);
   panel.replaceChildren(el("h2", {}, "Jobs per minute ", told), frame, axis);
 }
 
@@ -119,8 +119,8 @@ function busiestOf(rows) {
 function attentionOf(facts) {
   const items = facts.attention ?? [];
   const more = facts.attention_more ?? 0;
-  const title = el("h2", {}, "Needs attention ", el("span", {}, number(items.length + more)));
-  if (!items.length) return [title, el("p", { class: "empty" }, "Nothing: every instance beats, every queue with work has a worker, nothing is quarantined.")];
+  const title = el("h2", {}, "Needs attention ", el("span", {}, number(items.reduce((/** @type {number} */ sum, /** @type {any} */ item) => sum + (item.more ?? 1), more))));
+  if (!items.length) return [title, el("p", { class: "empty" }, "Nothing: every instance beats, every queue with work has a worker, no job is past its timeout, nothing is quarantined.")];
   return [title, el("ul", { class: "list" }, ...items.map((/** @type {any} */ item) => el("li", {}, el("span", { class: "kind" }, badge(item.kind)), attentionText(item)))),
     more > 0 && el("p", { class: "empty" }, `and ${number(more)} more`)];
 }
@@ -134,6 +134,12 @@ function attentionText(item) {
   ];
   if (item.kind === "quarantined") {
     return text(address("quarantine", { q: item.id }), [`${item.function ?? "?"}: ${counted(item.deaths, "worker")} died running it`], [since(item.at, " ago")]);
+  }
+  if (item.kind === "overdue" && item.more) {
+    return el("span", { class: "what" }, el("a", { href: address("jobs", { overdue: "1" }) }, `${counted(item.more, "more job")} past ${item.more === 1 ? "its" : "their"} timeout`));
+  }
+  if (item.kind === "overdue") {
+    return text(address("jobs", { open: item.id }), [`${item.function ?? "?"}: should have ended within ${duration(item.timeout)}`], [since(item.started)]);
   }
   if (item.kind === "unserved") return text(address("queues", { q: item.id }), [`${item.library}: no instance works on it`], [`${number(item.due)} due`]);
   if (item.kind === "dead") {

@@ -1,57 +1,85 @@
 // @ts-check
 // Quarantine: poison pills, which kept killing their workers; a person decides about them.
-import { confirmed, doAll, post } from "./act.js";
+import { choiceOf, confirmed, filterWords, post, someOf, tell, tellFailure } from "./act.js";
 import { el } from "./dom.js";
 import { opener } from "./instances.js";
 import { jobOpener } from "./jobs.js";
+import { refresh } from "./stream.js";
 import { filters, taken, Table } from "./table.js";
-import { counted, cut, number, since, size } from "./wording.js";
+import { counted, name, number, since, size } from "./wording.js";
 
 /** @param {import("./main.js").Settings} settings */
 export function quarantine(settings) {
   const mayRetry = settings.actions.includes("retry"), mayDrop = settings.actions.includes("drop");
   const bulk = el("span", { class: "bulk" });
+  let total = 0, offered = "";
+  /** @type {any[]} */
+  let ticked = [];
   const table = new Table({
     name: "Quarantined jobs",
     columns: [
       { title: "Job", sort: "id", uses: ["id"], cell: (row) => jobOpener(row.id) },
-      { title: "Function", sort: "function", uses: ["function"], cell: (row) => el("span", { class: "id", title: row.function ?? "" }, cut(row.function ?? "—", 32)) },
-      { title: "Queue", uses: ["queue"], cell: (row) => el("span", { class: "dim", title: row.queue ?? "" }, cut(row.queue ?? "—", 24)) },
+      { title: "Function", sort: "function", uses: ["function"], cell: (row) => name(row.function, 32, "id") },
+      { title: "Queue", uses: ["queue"], cell: (row) => name(row.queue, 24) },
       { title: "Deaths", sort: "deaths", right: true, uses: ["deaths"], cell: (row) => number(row.deaths) },
       { title: "Quarantined", sort: "at", right: true, flip: true, uses: ["at"], cell: (row) => since(row.at, " ago") },
       { title: "Payload", sort: "bytes", right: true, uses: ["bytes"], cell: (row) => size(row.bytes) },
       { title: "Last instance", uses: ["instance"], cell: (row) => opener(row.instance) },
       { title: "Why it died", uses: ["why"], cell: (row) => el("span", { class: "why" }, row.why) },
-      ...(mayRetry || mayDrop ? [{ title: "Decide", uses: ["id"], cell: (/** @type {any} */ row) => decide([row]) }] : []),
+      ...(mayRetry || mayDrop ? [{ title: "Decide", uses: ["id"], cell: (/** @type {any} */ row) => decide([row], 1) }] : []),
     ],
     key: (row) => `${row.library} ${row.id}`,
     sortedBy: "at",
     pages: true,
     ticks: mayRetry || mayDrop,
-    onTick: (rows) => bulk.replaceChildren(...(rows.length ? [`${number(rows.length)} ticked `, ...decide(rows).filter((button) => button !== false)] : [])),
+    onTick: (rows) => {
+      ticked = rows;
+      offer(rows);
+    },
     empty: () => (location.search ? [el("h2", {}, "No quarantined job matches"), el("p", {}, el("a", { href: "quarantine" }, "Show all"))]
       : [el("h2", {}, "Nothing is quarantined"), el("p", {}, "A job that kills its worker again and again is put here instead of killing the next one.")]),
   });
 
-  /** @param {any[]} rows */
-  function decide(rows) {
+  /**
+   * The buttons about one row, the ticked ones, or, without any, all that match.
+   * @param {any[]} rows
+   * @param {number} count
+   * @param {(count: string) => string} [words]
+   */
+  function decide(rows, count, words = (word) => word) {
+    const isOne = rows.length === 1, what = counted(count, "job");
     /** @param {string} verb @param {string} word @param {string} question @param {string} done @param {boolean} grave */
     const button = (verb, word, question, done, grave) =>
       el("button", {
-        type: "button", class: "button small", "aria-label": rows.length === 1 ? `${word} ${rows[0].id}` : `${word} ${counted(rows.length, "job")}`,
+        type: "button", class: "button small", "aria-label": isOne ? `${word} ${rows[0].id}` : `${word} ${what}`,
         onclick: async () => {
-          const shown = rows.slice(0, 10).map((row) => el("li", {}, el("code", {}, cut(row.id, 40)), ` ${row.function ?? ""}`));
-          const more = [el("ul", {}, ...shown), rows.length > 10 && el("p", {}, `and ${number(rows.length - 10)} more`)];
+          const more = rows.length ? someOf(rows, count) : [el("p", {}, filterWords() ? `All that match: ${filterWords()}.` : "All that there are.")];
           if (!(await confirmed(question, word, more, { grave }))) return;
-          table.tickAll(false);
-          await doAll(rows, (row) => post(`quarantine/${encodeURIComponent(row.id)}/${verb}`), done);
+          try {
+            const answer = await post(`quarantine/${verb}`, { ...choiceOf(rows), ...(!rows.length && { most: count }) });
+            const { stayed } = answer, changed = answer[verb === "retry" ? "retried" : "dropped"].length;
+            table.tickAll(false);
+            if (changed) tell(`${counted(changed, "job")} ${changed === 1 ? "is" : "are"} ${done}.`);
+            if (stayed.length) tell(`${number(stayed.length)} not: ${stayed[0].why}`, true);
+          } catch (error) {
+            tellFailure(error);
+          }
+          refresh();
         },
-      }, word);
-    const what = counted(rows.length, "job");
+      }, words(word));
     return [
       mayRetry && button("retry", "Retry", `Let ${what} run again, with all tries?`, "queued again", false),
       mayDrop && button("drop", "Drop", `Forget ${what} for good, payload included?`, "forgotten", true),
     ];
+  }
+
+  /** @param {any[]} rows those that are ticked */
+  function offer(rows) {
+    const key = JSON.stringify([rows.map((row) => row.id), total, filterWords()]);
+    if (key === offered) return;
+    offered = key;
+    bulk.replaceChildren(...(rows.length ? [`${number(rows.length)} ticked `, ...decide(rows, rows.length)]
+      : total > 1 ? decide([], total, (word) => `${word} all ${number(total)}${filterWords() ? " that match" : ""}…`) : []).filter((child) => child !== false));
   }
 
   return {
@@ -61,6 +89,10 @@ export function quarantine(settings) {
     table,
     topic: (/** @type {URLSearchParams} */ query) => `quarantine?${query}`,
     /** @param {import("./stream.js").Picture} picture */
-    show: (picture) => table.show(picture),
+    show(picture) {
+      total = picture.facts.total ?? 0;
+      table.show(picture);
+      offer(ticked);
+    },
   };
 }

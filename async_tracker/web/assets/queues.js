@@ -3,7 +3,7 @@
 import { address } from "./address.js";
 import { el } from "./dom.js";
 import { filters, Table } from "./table.js";
-import { badge, counted, cut, number, since } from "./wording.js";
+import { badge, counted, name, number, since } from "./wording.js";
 
 /** Jobs a minute, in the last quarter of an hour. @param {number | null} value */
 const figure = (value) => (value === null ? "—" : number(value < 10 ? Math.round(value * 10) / 10 : Math.round(value)));
@@ -13,7 +13,7 @@ export function queues(settings) {
   const table = new Table({
     name: "Queues",
     columns: [
-      { title: "Queue", sort: "queue", uses: ["queue"], cell: (row) => el("span", { class: "id", title: row.queue }, cut(row.queue, 44)) },
+      { title: "Queue", sort: "queue", uses: ["queue"], cell: (row) => name(row.queue, 44, "id") },
       { title: "Library", sort: "library", uses: ["library"], cell: (row) => row.library },
       { title: "Depth", sort: "depth", right: true, uses: ["depth"], cell: (row) => number(row.depth) },
       { title: "Due", sort: "due", right: true, uses: ["due"], cell: (row) => number(row.due) },

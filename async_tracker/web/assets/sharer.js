@@ -1,6 +1,6 @@
 // @ts-check
 // One stream for all tabs of this browser: a browser opens six connections to one address, and tabs would use them up.
-import { Feed } from "./feed.js";
+import { Feed, onWake } from "./feed.js";
 
 const GONE_AFTER = 60000;
 
@@ -25,11 +25,17 @@ function look() {
   return feed.look([...tabs.values()].flatMap((tab) => tab.topics));
 }
 
+onWake(() => {
+  for (const tab of tabs.values()) tab.heard = Date.now();  // they slept too, and have not said good-bye
+});
 scope.onconnect = (/** @type {MessageEvent} */ event) => {
   const port = event.ports[0];
   port.onmessage = ({ data }) => {
     if (data.bye) tabs.delete(port);
-    else tabs.set(port, { topics: data.topics ?? tabs.get(port)?.topics ?? [], heard: Date.now() });
+    else {
+      if (data.call) port.postMessage({ call: data.call });  // whatever came before this was older
+      tabs.set(port, { topics: data.topics ?? tabs.get(port)?.topics ?? [], heard: Date.now() });
+    }
     if (!look() && data.again) feed.again();
   };
 };

@@ -26,6 +26,7 @@ import { number } from "./wording.js";
  * @property {boolean} [ticks] rows can be ticked
  * @property {(rows: any[]) => void} [onTick]
  * @property {boolean} [pages]
+ * @property {boolean} [stacks] on a phone a row stands as a block, its cells below each other: for tables that are text
  */
 
 export class Table {
@@ -42,12 +43,13 @@ export class Table {
     this.waiting = null;
     /** Something else was asked for: what comes next takes its place, whatever the pointer does. */
     this.isAskedAnew = true;
-    this.head = el("tr");
-    this.body = el("tbody");
+    // Where rows stand as blocks, browsers take them for no table any more: the roles say that it is one.
+    this.head = el("tr", { role: "row" });
+    this.body = el("tbody", { role: "rowgroup" });
     this.notice = el("button", { type: "button", class: "notice", hidden: true, onclick: () => this.release() });
     this.empty = el("div", { class: "empty", hidden: true });
     this.scroll = el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": options.name },
-      el("table", {}, el("caption", { class: "hidden" }, options.name), el("thead", {}, this.head), this.body));
+      el("table", { role: "table", class: options.stacks && "stacks" }, el("caption", { class: "hidden" }, options.name), el("thead", { role: "rowgroup" }, this.head), this.body));
     this.foot = el("div", { class: "foot" });
     this.element = el("section", { class: "panel table" }, this.scroll, this.empty, this.foot);
     this.body.addEventListener("pointerenter", (event) => (this.isOver = /** @type {PointerEvent} */ (event).pointerType === "mouse"));
@@ -65,13 +67,13 @@ export class Table {
       const direction = by && sort.replace("-", "") === by ? (sort.startsWith("-") ? "descending" : "ascending") : null;
       const turn = () => ask({ sort: direction === "ascending" ? `-${by}` : (by ?? null), cursor: null });
       const shown = direction && flip ? (direction === "ascending" ? "descending" : "ascending") : direction;
-      return el("th", { scope: "col", class: kind(right, far), "aria-sort": shown },
+      return el("th", { scope: "col", role: "columnheader", class: kind(right, far), "aria-sort": shown },
         by ? el("button", { type: "button", onclick: turn }, title) : title);
     });
     if (this.options.ticks) {
       const tickAll = (/** @type {Event} */ event) => this.tickAll(/** @type {HTMLInputElement} */ (event.target).checked);
       this.all = /** @type {HTMLInputElement} */ (el("input", { type: "checkbox", "aria-label": "Tick all on this page", onchange: tickAll }));
-      heads.unshift(el("th", { scope: "col", class: "tick" }, this.all));
+      heads.unshift(el("th", { scope: "col", role: "columnheader", class: "tick" }, this.all));
     }
     this.head.replaceChildren(...heads);
   }
@@ -153,14 +155,14 @@ export class Table {
   /** @param {string} key @param {any} row */
   make(key, row) {
     const cells = this.options.columns.map((column, place) => {
-      const cell = el(place === 0 ? "th" : "td", { class: kind(column.right, column.far), scope: place === 0 ? "row" : null });
+      const cell = el(place === 0 ? "th" : "td", { class: kind(column.right, column.far), scope: place === 0 ? "row" : null, role: place === 0 ? "rowheader" : "cell" });
       fill(cell, column.cell(row));
       return cell;
     });
-    const tr = el("tr", { class: this.options.mark?.(row) ?? null }, ...cells);
+    const tr = el("tr", { role: "row", class: this.options.mark?.(row) ?? null }, ...cells);
     if (this.options.ticks) {
       const tick = el("input", { type: "checkbox", "aria-label": `Tick ${row.id}`, onchange: () => this.tick(key, !this.ticked.has(key)) });
-      tr.prepend(el("td", { class: "tick" }, tick));
+      tr.prepend(el("td", { class: "tick", role: "cell" }, tick));
     }
     return { tr, row, cells };
   }

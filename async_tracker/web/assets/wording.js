@@ -58,9 +58,9 @@ function count(element) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Count on, everywhere in the page. */
-export function countAll() {
-  for (const element of document.querySelectorAll("[data-since]")) count(/** @type {HTMLElement} */ (element));
+/** Count on, everywhere in an element. @param {Element} within */
+export function countAll(within) {
+  for (const element of within.querySelectorAll("[data-since]")) count(/** @type {HTMLElement} */ (element));
 }
 
 /** Write a moment in full. @param {number} at */
@@ -102,6 +102,14 @@ export function cut(text, most) {
 }
 
 /**
+ * A name: cut in its middle, whole in its title.
+ * @param {string | null | undefined} text
+ * @param {number} most
+ * @param {string} [kind]
+ */
+export const name = (text, most, kind = "dim") => el("span", { class: kind, title: text ?? "" }, cut(text ?? "—", most));
+
+/**
  * A state: its shape, its word and its colour.
  * @param {string} state
  * @returns {HTMLElement}
@@ -118,6 +126,7 @@ export function badge(state) {
     dead: ["bad", "dead"],
     quarantined: ["bad", "quarantined"],
     unserved: ["bad", "no worker"],
+    overdue: ["warn", "overdue"],
     ok: ["ok", "ok"],
     warning: ["warn", "warning"],
     problem: ["bad", "problem"],

@@ -66,6 +66,7 @@ class Pages:
 
 
 _BESIDE_CODE = re.compile(r"/\*\* @\w+ .*?\*/ ?| +// [^\"'`]*$")
+_BESIDE_OPERATORS = re.compile(r" (=>|===|!==|&&|\|\||\?\?|=) |(?<=\{) | (?=\})")
 _BESIDE_MARKS = re.compile(r"(?<=[:;,{}]) | (?=[{}])")
 
 
@@ -73,7 +74,7 @@ def as_sent(name: str, content: bytes) -> bytes:
     """Leave out of a script, or of a style, what only its readers need: indents, empty lines, types and comments.
 
     >>> as_sent("a.js", b"// says what\\n  let a = /** @type {any} */ (1);  // one\\n\\n/**\\n * @param {number} b\\n */\\nf();\\n")
-    b'let a = (1);\\nf();'
+    b'let a=(1);\\nf();'
     >>> as_sent("a.css", b".a { color: red; }\\n")
     b'.a{color:red;}'
     """
@@ -87,7 +88,7 @@ def as_sent(name: str, content: bytes) -> bytes:
         is_comment = is_comment or (line.startswith("/**") and "*/" not in line)
         is_whole = line.startswith("//") or (line.startswith("/**") and line.endswith("*/"))
         if not is_comment and not is_whole:
-            kept.append(_BESIDE_CODE.sub("", line))
+            kept.append(_BESIDE_OPERATORS.sub(lambda found: found[1] or "", _BESIDE_CODE.sub("", line)))
         is_comment = is_comment and "*/" not in line
     return "\n".join(kept).encode()
 

@@ -54,7 +54,7 @@ def test_what_is_left_out_of_a_script_is_no_code():
     source = (
         "const a = 1; /* in line */ const b = 2;\n  // gone\n/** @type {string} */\nconst c = 'https://x//y';  // gone too\nr(/\\/\\//);\n"
     )
-    assert as_sent("x.js", source.encode()) == b"const a = 1; /* in line */ const b = 2;\nconst c = 'https://x//y';\nr(/\\/\\//);"
+    assert as_sent("x.js", source.encode()) == b"const a=1; /* in line */ const b=2;\nconst c='https://x//y';\nr(/\\/\\//);"
     assert as_sent("x.css", b"/** kept */") == b"/** kept */"
 
 

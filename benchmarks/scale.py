@@ -164,7 +164,7 @@ class _Fleet:
     async def beat(self, name: str) -> None:
         """Send the heartbeat of one instance."""
         self._sequence += 1
-        await self.store.beat(name, Beat(sequence=self._sequence, connections="", fields=_FIELDS, counters={}))
+        await self.store.beat(name, Beat(sequence=self._sequence, connections="", fields=_FIELDS))
 
 
 async def _sweeps(fleet: _Fleet, sweeper: Sweeper) -> tuple[float, float]:

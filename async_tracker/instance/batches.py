@@ -34,11 +34,11 @@ class Batches:
         """The number of the one that was sent and not answered."""
         self._since_ms = monotonic_ms()
 
-    def take(self) -> Sequence[CountedBatch]:
-        """Give what Redis is not known to have: first what was made before, else what is new."""
-        if not self._pending:
+    def take(self, *, at_the_end: bool = False) -> Sequence[CountedBatch]:
+        """Give what Redis is not known to have: first what was made before, else what is new; ``at_the_end`` of the process both."""
+        if at_the_end or not self._pending:
             now_ms = monotonic_ms()
-            self._pending = [
+            self._pending += [
                 CountedBatch(number=next(self._numbers), since_ms=self._since_ms, counted=part)
                 for part in in_parts(self._journal.take_new_counts(), size=COUNTERS_IN_A_PART)
             ]
@@ -52,9 +52,9 @@ class Batches:
         """
         for _ in range(2 if self._pending else 1):
             for batch in list(self.take()):
-                self._in_doubt = batch.number
+                was_in_doubt, self._in_doubt = self._in_doubt, batch.number
                 reply = await store.count(instance_id, batch, clock=self._clock)
-                self._in_doubt = None
+                self._in_doubt = was_in_doubt if reply.status is Status.UNKNOWN else None
                 if reply.status not in (Status.WRITTEN, Status.STALE):
                     return  # the instance is not registered, or the server's minute is another one: the next beat will know
                 self._pending.remove(batch)

@@ -1,7 +1,7 @@
 """Counters, gathered in the process and written with the beat.
 
-Totals per function and queue, so that writing them twice is harmless; and what is new since the last batch, with the histograms of run
-time and of queue wait, for the minute in which it arrives.
+What is new of the counters of all time; and what is new since the last batch, with the histograms of run time and of queue wait, for the
+minute in which it arrives.
 """
 
 from collections import defaultdict
@@ -40,13 +40,14 @@ class Counts:
 
     def __init__(self) -> None:
         self._totals: dict[Pair, defaultdict[str, int]] = {}
+        self._taken: dict[Pair, dict[str, int]] = {}
+        """The totals as they were when what is new of them was taken last."""
         self._batched: dict[Pair, dict[str, int]] = {}
-        """The totals as they were when the last batch was made."""
+        """The totals as they were when the last batch for the history was made."""
         self._times: dict[Pair, _Times] = {}
         self._tallies: dict[Pair, Tally] = {}
         self._rests: dict[Pair, list[float]] = {}
         """What is left of the milliseconds of tallied runs and of their waits, where these make no whole one."""
-        self._acknowledged: dict[str, int] = {}
         self._started = 0
         self._ended = 0
 
@@ -69,7 +70,7 @@ class Counts:
         self._ended += ended
 
     def tally(self, function: str | None, queue: str | None) -> Tally:
-        """Give the tally of a function on a queue. Only the thread that calls `unsent` and `sort` may count in it."""
+        """Give the tally of a function on a queue. Only the thread that calls `take_new_totals` and `sort` may count in it."""
         return self._tallies.setdefault((function, queue), [])
 
     def sort(self, *, within: float) -> None:
@@ -166,42 +167,21 @@ class Counts:
             times = self._times[pair] = _Times()
         return times
 
-    # the totals
+    # what is new, of all time
 
-    def unsent(self) -> dict[str, int]:
-        """Give the totals that have changed since they were last acknowledged, by field name."""
+    def take_new_totals(self) -> dict[str, int]:
+        """Take by how much the totals have grown since the last call, by field name."""
         self._cast_up_all()
-        changed = {}
-        for (function, queue), totals in self._totals.items():
-            for counter, total in totals.items():
-                name = field_name(function, queue, counter)
-                if self._acknowledged.get(name) != total:
-                    changed[name] = total
-        return changed
+        return {
+            field_name(*pair, counter): added
+            for pair, totals in self._totals.items()
+            for counter, added in _grown(totals, self._taken.setdefault(pair, {})).items()
+        }
 
     def _cast_up_all(self) -> None:
         for pair, tally in self._tallies.items():
             while tally:
                 self._cast_up(pair, tally, len(tally))
-
-    def acknowledge(self, sent: Mapping[str, int]) -> None:
-        """Remember what Redis has."""
-        self._acknowledged.update(sent)
-
-    def resend_all(self) -> None:
-        """Redis may have lost them: the totals are sent again. What it still has of them is not counted twice."""
-        self._acknowledged.clear()
-
-    def start_anew(self) -> None:
-        """Another instance id reports from here on: what was reported under the old one stays there."""
-        self._cast_up_all()
-        for (function, queue), totals in self._totals.items():
-            batched = self._batched.setdefault((function, queue), {})
-            for counter in totals:
-                reported = self._acknowledged.get(field_name(function, queue, counter), 0)
-                totals[counter] -= reported
-                batched[counter] = batched.get(counter, 0) - reported
-        self._acknowledged.clear()
 
     # what is new, for the minute
 
@@ -210,7 +190,7 @@ class Counts:
         self._cast_up_all()
         found = []
         for pair, totals in self._totals.items():
-            grown = self._grown(pair, totals)
+            grown = _grown(totals, self._batched.setdefault(pair, {}))
             times = self._times.pop(pair, None)
             if times is not None:
                 _fill(times, len(times.runs) + len(times.waits))
@@ -219,15 +199,21 @@ class Counts:
                 found.append(Counted(counted_name(*pair), grown))
         return found
 
-    def _grown(self, pair: Pair, totals: Mapping[str, int]) -> dict[str, int]:
-        batched = self._batched.setdefault(pair, {})
-        grown = {}
-        for counter in totals.keys() | batched.keys():
-            added = totals.get(counter, 0) - batched.get(counter, 0)
-            if added:
-                grown[counter] = added
-                batched[counter] = batched.get(counter, 0) + added
-        return grown
+
+def _grown(totals: Mapping[str, int], before: dict[str, int]) -> dict[str, int]:
+    """Tell by how much totals have grown since they were as ``before``, which is as they are now from here on.
+
+    >>> before = {"started": 2, "failed": 1}
+    >>> _grown({"started": 5, "failed": 1}, before), before
+    ({'started': 3}, {'started': 5, 'failed': 1})
+    """
+    grown = {}
+    for counter in totals.keys() | before.keys():
+        added = totals.get(counter, 0) - before.get(counter, 0)
+        if added:
+            grown[counter] = added
+            before[counter] = before.get(counter, 0) + added
+    return grown
 
 
 def _fill(times: _Times, length: int) -> None:

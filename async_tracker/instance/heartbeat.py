@@ -12,23 +12,30 @@ from async_tracker.instance.host import rss_bytes
 from async_tracker.instance.journal import Journal
 from async_tracker.instance.pen import Pen
 from async_tracker.instance.pulse import Pulse
+from async_tracker.instance.totals import Totals
 from async_tracker.policy import InstanceState, next_beat
-from async_tracker.store.counters import counters_in_parts
+from async_tracker.store.counters import TotalsBatch
 from async_tracker.store.writes import Beat
 
 _ATTENTIVE_SECONDS = 60.0
 """For how long an instance that was given an order beats oftener: another one may follow, and answers go with beats."""
 _ATTENTIVE_INTERVAL = 0.5
 
-COUNTERS_IN_A_BEAT = 100
-"""What the server adds in well under a millisecond."""
-
 
 class Heartbeat:
     """Makes the beats, and calls for one at the given interval. Sending them is the registration's part."""
 
     def __init__(
-        self, *, pen: Pen, journal: Journal, clock: ServerClock, pulse: Pulse, failing: Callable[[], str], interval: float, lease: str
+        self,
+        *,
+        pen: Pen,
+        journal: Journal,
+        totals: Totals,
+        clock: ServerClock,
+        pulse: Pulse,
+        failing: Callable[[], str],
+        interval: float,
+        lease: str,
     ) -> None:
         """``interval`` is in seconds. ``failing`` says which loops of the instance fail, '' for none. ``lease`` is the name of the lease
         that it would hold."""
@@ -37,6 +44,7 @@ class Heartbeat:
         self._said_failing = ""
         self._pen = pen
         self._journal = journal
+        self._totals = totals
         self._clock = clock
         self._pulse = pulse
         self._interval = interval
@@ -45,29 +53,38 @@ class Heartbeat:
         self._acknowledged_state: InstanceState | None = None
         """The state in the last beat that Redis has taken."""
 
-    def beats(self, *, state: InstanceState, connections: str) -> list[Beat]:
-        """Make the next beat, with what has changed since the last one that was taken. Only the holder of the pen's lock may send it.
+    def beat(self, *, state: InstanceState, connections: str) -> Beat:
+        """Make the next beat, with the first batch of totals that Redis does not have. Only the holder of the pen's lock may send it.
 
-        Where more counters have changed than one beat may carry, there are further ones with counters alone. ``connections`` is ''
-        where they have not changed. It must be read before this call takes the beat's number, so that what the watchdog says in between
-        has a higher one.
+        ``connections`` is '' where they have not changed. It must be read before this call takes the beat's number, so that what the
+        watchdog says in between has a higher one.
         """
-        first, *others = list(counters_in_parts(self._journal.unsent_counts(), size=COUNTERS_IN_A_BEAT)) or [{}]
-        numbers = self._pen.next_number
-        beats = [Beat(sequence=numbers(), connections=connections, fields=self._fields(state), counters=first, lease=self._lease)]
-        return beats + [Beat(sequence=numbers(), connections="", fields={}, counters=part, lease=self._lease) for part in others]
+        batch = next(iter(self._totals.take()), None)
+        return self._make(self._fields(state), batch, connections=connections)
+
+    def further_beat(self, batch: TotalsBatch) -> Beat:
+        """Make a beat for totals alone, which the one before had no room for."""
+        return self._make({}, batch)
+
+    def _make(self, fields: dict[str, Argument], batch: TotalsBatch | None, *, connections: str = "") -> Beat:
+        return Beat(sequence=self._pen.next_number(), connections=connections, fields=fields, totals=batch, lease=self._lease)
+
+    def beats_at_the_end(self, *, state: InstanceState, connections: str = "") -> list[Beat]:
+        """Make the beats with all that is left to say, for one message in which nothing waits for an answer."""
+        batches = self._totals.take(at_the_end=True)
+        first = self._make(self._fields(state), next(iter(batches), None), connections=connections)
+        return [first, *map(self.further_beat, batches[1:])]
 
     def last_beats(self, *, state: InstanceState) -> list[Beat]:
         """Make the beats for the end of the process, whose loop sends no more; none where Redis has all that they would say."""
-        if state in (InstanceState.ALIVE, self._acknowledged_state) and not self._journal.unsent_counts():
+        if state in (InstanceState.ALIVE, self._acknowledged_state) and not self._totals.take(at_the_end=True):
             return []
-        return self.beats(state=state, connections="")  # as they were registered: they end with the process
+        return self.beats_at_the_end(state=state)  # with the connections as they were registered: they end with the process
 
     def was_taken(self, beat: Beat) -> None:
-        """Redis has taken the first of some beats."""
+        """Redis has taken a beat that says how the instance is."""
         self._said_failing = str(beat.fields.get("failing", ""))
         self._acknowledged_state = InstanceState(str(beat.fields["state"]))
-        self._journal.acknowledge_counts(beat.counters)
 
     def _fields(self, state: InstanceState) -> dict[str, Argument]:
         counts = self._journal.counts

@@ -8,7 +8,7 @@ more.
 import itertools
 import math
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from async_tracker.clock import monotonic_ms
@@ -209,17 +209,12 @@ class Journal:
             self._take_in()
             self.counts.count_end(run)
 
-    def unsent_counts(self) -> dict[str, int]:
-        """Give the totals that have changed since they were last acknowledged."""
+    def take_new_totals(self) -> dict[str, int]:
+        """Take by how much the totals have grown since the last call; only the loop's thread may call it."""
         with self._lock:
             self._take_in()
             self.counts.count_starts(self._runs.values())
-            return self.counts.unsent()
-
-    def acknowledge_counts(self, sent: Mapping[str, int]) -> None:
-        """Remember which totals Redis has."""
-        with self._lock:
-            self.counts.acknowledge(sent)
+            return self.counts.take_new_totals()
 
     def sort_counts(self, *, within: float) -> None:
         """Sort what was counted into totals and buckets, for at most ``within`` seconds; only the loop's thread may call it."""
@@ -338,11 +333,6 @@ class Journal:
             self._dirty = {name: run.started_mono_ms for name, run in self._runs.items()}
         self._wake()
 
-    def resend_counts(self) -> None:
-        """Redis may have lost the totals: all are sent again, and what it still has is not counted twice."""
-        with self._lock:
-            self.counts.resend_all()
-
     def disown(self) -> list[Run]:
         """The instance was declared dead: other workers get its jobs. Returns its runs, which are not owned any more."""
         with self._lock:
@@ -358,5 +348,4 @@ class Journal:
             self._ended.clear()
             self._mixed_up.clear()
             self.must_compare = False
-            self.counts.start_anew()
             return lost

@@ -4,8 +4,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 
 from async_tracker.clock import ServerClock, monotonic_ms
 from async_tracker.config import Settings
@@ -21,6 +20,7 @@ from async_tracker.instance.heartbeat import Heartbeat
 from async_tracker.instance.host import new_instance_id
 from async_tracker.instance.order_taker import OrderTaker
 from async_tracker.instance.pen import Pen
+from async_tracker.instance.totals import Totals
 from async_tracker.instance.voice import Voice
 from async_tracker.instance.writer import Writer
 from async_tracker.liveness.presence import Presence
@@ -56,6 +56,7 @@ class Registration:
         pen: Pen,
         writer: Writer,
         heartbeat: Heartbeat,
+        totals: Totals,
         batches: Batches,
         orders: OrderTaker,
         voice: Voice,
@@ -75,6 +76,7 @@ class Registration:
         self._writer = writer
         self._journal = writer.journal
         self._heartbeat = heartbeat
+        self._totals = totals
         self._batches = batches
         self._orders = orders
         self._voice = voice
@@ -167,43 +169,54 @@ class Registration:
     def _note_server(self) -> None:
         """Have all written again where Redis is another server by now: a failover loses the newest writes, though they were answered.
 
-        That is what has started, what has ended, and what was counted. A server that does not tell which one it is may be another one
-        with every connection.
+        That is what has started and what has ended; which totals it has, its answer to the beat tells. A server that does not tell which
+        one it is may be another one with every connection.
         """
         before, self._server = self._server, self._link.server_run_id or f"unknown, connection {self._link.generation}"
         if before not in ("", self._server):
-            self._journal.resend_counts()
             self._journal.write_all_again()
             self._orders.answer_again()
 
     async def _send(self) -> Reply:
+        rounds = 2 if self._totals.pending else 1  # where the last beat was not answered, what is new follows what it carried
         async with self._pen.lock:
             sent_at_ms = monotonic_ms()
-            beat, *others = self.next_beats()
-            reply = await self._store.beat(self._pen.instance_id, beat)
+            beat = self._heartbeat.beat(state=self._state, connections=self._changed_connections())
+            reply = await self._send_beat(beat)
         if reply.status is Status.WRITTEN:
             self._clock.correct(reply.now_ms, sent_at_ms=sent_at_ms, received_at_ms=monotonic_ms())
             self._heartbeat.was_taken(beat)
             self._on_fleet(reply.instances, reply.is_led)
-            await self._send_counters(others)
+            await self._send_totals(rounds)
         return reply
 
-    async def _send_counters(self, beats: Sequence[Beat]) -> None:
+    async def _send_beat(self, beat: Beat) -> Reply:
+        """Send a beat, and take its answer to what is counted. Only the holder of the pen's lock may call it."""
+        self._totals.is_sent(beat.totals)
+        reply = await self._store.beat(self._pen.instance_id, beat)
+        if reply.status is Status.WRITTEN:
+            self._totals.heard(reply.newest_totals)
+        return reply
+
+    async def _send_totals(self, rounds: int) -> None:
         """Send what the heartbeat had no room for, one message each: the server has a turn for others between two, and so has the writer.
 
         What is not taken goes with the next heartbeat.
         """
-        for beat in beats:
-            async with self._pen.lock:
-                numbered = replace(beat, sequence=self._pen.next_number())
-                if (await self._store.beat(self._pen.instance_id, numbered)).status is not Status.WRITTEN:
+        for number in range(rounds):
+            left = self._totals.pending if number == 0 else self._totals.take()
+            while left:
+                first = left[0]
+                async with self._pen.lock:
+                    if (await self._send_beat(self._heartbeat.further_beat(first))).status is not Status.WRITTEN:
+                        return
+                left = self._totals.pending
+                if left[:1] == [first]:
                     return
-            self._journal.acknowledge_counts(beat.counters)
 
-    def next_beats(self) -> list[Beat]:
-        """Make the next beat, and those for the counters that it has no room for; only the holder of the pen's lock may send it."""
-        connections = self._changed_connections()
-        return self._heartbeat.beats(state=self._state, connections=connections)
+    def leaving_beats(self) -> list[Beat]:
+        """Make the beats for the message with which the instance leaves; only the holder of the pen's lock may send them."""
+        return self._heartbeat.beats_at_the_end(state=self._state, connections=self._changed_connections())
 
     def last_beats(self) -> list[Beat]:
         """Make the beats for the end of the process; none where Redis has all that they would say, or never knew the instance."""
@@ -283,7 +296,6 @@ class Registration:
             if reply.status is Status.WRITTEN:
                 self.is_registered = True
                 self._orders.hear_standing(reply.orders)
-                self._journal.resend_counts()  # only now is it sure that they were lost, and not left to an id that was declared dead
                 return
             if reply.status is Status.UNKNOWN:
                 await self._declared_dead()
@@ -291,6 +303,7 @@ class Registration:
     async def _declared_dead(self) -> None:
         """Go on under another id: the old one must never beat, end or recover anything again."""
         old = self._pen.instance_id
+        self._totals.leave_behind()
         self._batches.leave_behind()
         lost = self._journal.disown()
         self._pen.rename(new_instance_id(self._settings.instance_id))

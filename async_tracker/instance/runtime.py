@@ -36,6 +36,7 @@ from async_tracker.instance.stack_orders import StackOrders
 from async_tracker.instance.stacks import Observer
 from async_tracker.instance.sweep_loop import SweepLoop
 from async_tracker.instance.tasks import Failures, end_tasks, keep_running
+from async_tracker.instance.totals import Totals
 from async_tracker.instance.voice import Voice
 from async_tracker.instance.watchdog import Watchdog
 from async_tracker.instance.writer import Writer
@@ -127,9 +128,11 @@ class Runtime:
         self.journal = self.writer.journal
         self.observer = Observer(runs=self.journal.runs, instance_id=lambda: self.pen.instance_id, clock=self.clock)
         self.failures = Failures()
+        self.totals = Totals(journal=self.journal)
         self.heartbeat = Heartbeat(
             pen=self.pen,
             journal=self.journal,
+            totals=self.totals,
             clock=self.clock,
             pulse=self.pulse,
             failing=self._failing,
@@ -167,6 +170,7 @@ class Runtime:
             pen=self.pen,
             writer=self.writer,
             heartbeat=self.heartbeat,
+            totals=self.totals,
             batches=self.batches,
             orders=self.orders,
             voice=self.voice,
@@ -395,8 +399,8 @@ class Runtime:
             await self.store.leave(
                 self.instance_id,
                 writes=self.writer.last_writes(),
-                beats=self.registration.next_beats(),
-                batches=self.batches.take(),
+                beats=self.registration.leaving_beats(),
+                batches=self.batches.take(at_the_end=True),
                 clock=self.clock,
                 lease=self.lease.resign(),
             )
@@ -413,7 +417,7 @@ class Runtime:
             self._on_pulse()
         beats = self.registration.last_beats()
         if beats:
-            self.voice.say_last(beats, self.batches.take(), self.clock)
+            self.voice.say_last(beats, self.batches.take(at_the_end=True), self.clock)
 
 
 def _at_exit() -> None:

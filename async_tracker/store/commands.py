@@ -326,8 +326,8 @@ def _count_call(instance_id: str, batch: CountedBatch, clock: ServerClock) -> tu
 
 def _reply(reply: Any) -> Reply:
     orders = text(reply[2]) if len(reply) > 2 else ""
-    instances, is_led = (int(reply[3]), int(reply[4]) == 1) if len(reply) > 4 else (0, True)
-    return Reply(Status(int(reply[0])), int(reply[1]), orders, instances, is_led)
+    instances, is_led, totals = (int(reply[3]), int(reply[4]) == 1, text(reply[5])) if len(reply) > 5 else (0, True, "")
+    return Reply(Status(int(reply[0])), int(reply[1]), orders, instances, is_led, int(totals) if totals.isdecimal() else 0)
 
 
 def _two(reply: Any) -> tuple[int, int]:

@@ -79,6 +79,17 @@ class CountedBatch:
     counted: tuple[Counted, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TotalsBatch:
+    """By how much counters of all time have grown, to be added after another batch and once: it is sent as it is until Redis has it."""
+
+    number: int
+    after: int
+    """The number of the batch that comes before it; 0 for the first."""
+    grown: Mapping[str, int]
+    """Field of ``stats`` -> by how much it has grown."""
+
+
 @functools.lru_cache(maxsize=2 * PAIRS_KEPT)
 def counted_name(function: str | None, queue: str | None) -> str:
     """Name a function on a queue as it stands in the history.
@@ -156,7 +167,7 @@ _DIGITS = 16
 
 
 def counters_in_parts(counters: Mapping[str, int], *, size: int) -> Iterator[dict[str, int]]:
-    """Cut totals into parts of at most ``size``.
+    """Cut counters into parts of at most ``size``.
 
     >>> list(counters_in_parts({"a": 1, "b": 2, "c": 3}, size=2))
     [{'a': 1, 'b': 2}, {'c': 3}]

@@ -22,7 +22,7 @@ SCRIPTS: dict[str, Script] = {
     name: load_script(__package__, name) for name in (*_OF_INSTANCES, *_OF_EVIDENCE, *_OF_SWEEPS, *_OF_ORDERS, *_OF_HISTORY)
 }
 
-_LENGTHS = {"register": 3, "beat": 5, "write": 3, "count": 2, "speak": 3, "lease": 3, "observe": 8, "observe_changes": 10, "order": 2}
+_LENGTHS = {"register": 3, "beat": 6, "write": 3, "count": 2, "speak": 3, "lease": 3, "observe": 8, "observe_changes": 10, "order": 2}
 """How many values these scripts return; the others return one number."""
 _TEXTS = {"answer"}
 """These return a text."""
@@ -200,9 +200,10 @@ def write_call(
 def beat_call(instance_id: str, beat: Beat) -> tuple[list[str], list[Argument]]:
     """Give keys and arguments of ``beat.lua``; the watchdog sends them where the process ends before its loop could."""
     names = [keys.INSTANCES, keys.instance(instance_id), keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS]
-    names += [keys.counters(instance_id), keys.STATS, keys.CHANGED, keys.lease(beat.lease)]
+    names += [keys.STATS, keys.CHANGED, keys.lease(beat.lease)]
     arguments: list[Argument] = [instance_id, beat.sequence, beat.connections, STATS_SECONDS, CHANGED_SECONDS, len(beat.fields)]
-    return names, [*arguments, *flat(beat.fields), *flat(beat.counters)]
+    totals = [beat.totals.after, beat.totals.number, *flat(beat.totals.grown)] if beat.totals is not None else []
+    return names, [*arguments, *flat(beat.fields), *totals]
 
 
 def count_call(instance_id: str, batch: CountedBatch, *, now_ms: float, since_ms: float) -> tuple[list[str], list[Argument]]:
@@ -225,8 +226,8 @@ def answer_call(instance_id: str, order_id: str, answer: str, event: str) -> tup
 
 def deregister_call(instance_id: str) -> tuple[list[str], list[Argument]]:
     """Give keys and arguments of ``deregister.lua``."""
-    names = [keys.INSTANCES, keys.instance(instance_id), keys.jobs(instance_id), keys.counters(instance_id)]
-    names += [keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS, keys.DEAD, keys.tombstone(instance_id), keys.CHANGED]
+    names = [keys.INSTANCES, keys.instance(instance_id), keys.jobs(instance_id), keys.CONNECTIONS, keys.GONE]
+    names += [keys.WATCHDOGS, keys.DEAD, keys.tombstone(instance_id), keys.CHANGED]
     return names, [instance_id, TOMBSTONE_MS, CHANGED_SECONDS]
 
 

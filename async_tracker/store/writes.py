@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from async_tracker.connections.replies import Argument
+from async_tracker.store.counters import TotalsBatch
 from async_tracker.store.run_record import RunRecord
 
 
@@ -42,6 +43,8 @@ class Reply:
     """How many are registered, where a beat asked."""
     is_led: bool = True
     """False where a beat found that no instance holds the lease: none sweeps."""
+    newest_totals: int = 0
+    """The number of the newest batch of totals that Redis has of the instance, where a beat was taken; 0 where it has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,12 +70,12 @@ class Write:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beat:
-    """What one heartbeat carries, and its number; ``connections`` is '' when they have not changed, ``counters`` are totals."""
+    """What one heartbeat carries, and its number; ``connections`` is '' when they have not changed."""
 
     sequence: int
     connections: str
     fields: Mapping[str, Argument]
-    counters: Mapping[str, int]
+    totals: TotalsBatch | None = None
     lease: str = "?"
     """The name of the lease that this instance would hold."""
 

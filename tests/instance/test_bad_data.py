@@ -144,11 +144,10 @@ async def test_a_defect_in_a_loop_is_logged_once_and_told_while_it_lasts(make_tr
     assert len([line for line in caplog.messages if "sweep failed and starts again" in line]) == 1
 
 
-async def test_counters_of_another_type_cost_the_counters_and_no_heartbeat(make_tracker, redis_client, namespace):
+async def test_a_number_of_the_totals_that_is_none_costs_the_counters_and_no_heartbeat(make_tracker, redis_client, namespace):
     tracker: Tracker = make_tracker(**QUICK)
     async with tracker.register() as instance_id:
-        await redis_client.delete(f"{namespace}:counters:{instance_id}")
-        await redis_client.set(f"{namespace}:counters:{instance_id}", "theirs")
+        await redis_client.hset(f"{namespace}:instance:{instance_id}", "totals", "theirs")
         async with tracker.track("42", function="send"):
             pass
         before = await redis_client.zscore(f"{namespace}:instances", instance_id)

@@ -184,7 +184,7 @@ async def test_who_comes_changes_connection_or_leaves_is_noticed_without_reading
     await lookout.look(run_id)
     await fleet.join("w8")
     other = Connections(server=run_id, ids={10**9: "async-tracker:new"}).encode()
-    assert (await fleet.store.beat("w1", Beat(sequence=5, connections=other, fields={"busy": 0}, counters={}))).status is Status.WRITTEN
+    assert (await fleet.store.beat("w1", Beat(sequence=5, connections=other, fields={"busy": 0}))).status is Status.WRITTEN
     sighting = await lookout.look(run_id)
     assert (sighting.instances, gone_in(sighting)) == (9, {"w1"})
     assert lookout.roll.connections["w1"].encode() == other

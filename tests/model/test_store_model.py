@@ -24,6 +24,7 @@ from async_tracker.recovery.leftovers import Leftovers
 from async_tracker.recovery.quarantine import kept_payload
 from async_tracker.recovery.recoverer import Recoverer, RecoveryLimits
 from async_tracker.store.commands import Store
+from async_tracker.store.counters import TotalsBatch
 from async_tracker.store.instance_record import Description, encode_description
 from async_tracker.store.observation import Connections
 from async_tracker.store.reading import Reading
@@ -37,12 +38,13 @@ MAX_RECOVERIES = 1
 DESCRIPTION = Description(library="arq", host="h", host_id="h", pid=1, queue=DEFAULT_QUEUE)
 FIELDS = encode_description(DESCRIPTION, Limits())
 NAMESPACE = "model"
+COUNTED = TotalsBatch(number=1, after=0, grown={"c": 1})
 
 picks = st.integers(min_value=0, max_value=1_000)
 
 
-def beat_of(number: int, *, busy: int, connections: str = "", counters: dict[str, int] | None = None) -> Beat:
-    return Beat(sequence=number, connections=connections, fields={"busy": busy}, counters=counters or {})
+def beat_of(number: int, *, busy: int, connections: str = "", totals: TotalsBatch | None = None) -> Beat:
+    return Beat(sequence=number, connections=connections, fields={"busy": busy}, totals=totals)
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -244,7 +246,7 @@ class StoreMachine(RuleBasedStateMachine):
         record = RunRecord(job_id=job, instance_id=name, token="zombie", library="arq", started_at_ms=10**15)
         deeds: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
             "register": lambda: self.store.register(name, number, "", FIELDS),
-            "beat": lambda: self.store.beat(name, beat_of(number, busy=9, connections="x", counters={"c": 1})),
+            "beat": lambda: self.store.beat(name, beat_of(number, busy=9, connections="x", totals=COUNTED)),
             "write": lambda: self.store.write(name, number, started=[record], ended=[Ended(job_id=job, token=None)]),
             "deregister": lambda: deregister(self.store, name),
         }

@@ -7,6 +7,7 @@ from async_tracker.namespace import Namespace
 from async_tracker.policy import InstanceState
 from async_tracker.recovery.sweeper import Sweeper, make_sweeper
 from async_tracker.store.commands import Store
+from async_tracker.store.counters import TotalsBatch
 from async_tracker.store.observation import Connections
 from async_tracker.store.writes import Beat
 from tests.harness.wait import wait_until
@@ -59,6 +60,16 @@ async def test_a_foreign_key_in_place_of_the_counters_costs_no_heartbeat(redis_c
     store, run_id = Store(Namespace(redis_client, namespace)), await run_id_of(redis_client)
     await register(store, run_id, limits="[15.0,1.0,60.0,null]")
     await redis_client.set(f"{namespace}:stats", "somebody else's")
-    reply = await store.beat("newer:1:ab", Beat(sequence=2, connections="", fields={"busy": 0}, counters={'["f",null,"started"]': 3}))
-    assert reply.status == 1
-    assert await redis_client.hget(f"{namespace}:counters:newer:1:ab", '["f",null,"started"]') == b"3"
+    totals = TotalsBatch(number=1, after=0, grown={'["f",null,"started"]': 3})
+    reply = await store.beat("newer:1:ab", Beat(sequence=2, connections="", fields={"busy": 0}, totals=totals))
+    assert (reply.status, reply.newest_totals) == (1, 1), "it is not sent again and again"
+
+
+async def test_what_an_older_version_has_kept_of_an_instance_goes_with_it(redis_client, namespace):
+    store, run_id = Store(Namespace(redis_client, namespace)), await run_id_of(redis_client)
+    await register(store, run_id, limits="[15.0,1.0,60.0,null]")
+    await redis_client.hset(f"{namespace}:counters:newer:1:ab", '["f",null,"started"]', 3)
+    await redis_client.zrem(f"{namespace}:instances", "newer:1:ab")
+    await redis_client.zadd(f"{namespace}:dead", {"newer:1:ab": 1})
+    assert await store.bury("newer:1:ab")
+    assert not await redis_client.exists(f"{namespace}:counters:newer:1:ab", f"{namespace}:instance:newer:1:ab")

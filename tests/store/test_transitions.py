@@ -8,6 +8,7 @@ from async_tracker.errors import StorageError
 from async_tracker.namespace import Namespace
 from async_tracker.store import keys
 from async_tracker.store.commands import Store
+from async_tracker.store.counters import TotalsBatch
 from async_tracker.store.observation import Connections
 from async_tracker.store.run_record import RunRecord
 from async_tracker.store.scripts import SCRIPTS
@@ -44,8 +45,12 @@ async def judged(store, instance_id="w", *, reason="it is gone"):
     )
 
 
-async def beat(store, sequence, *, counters=None, connections=""):
-    return await store.beat("w", Beat(sequence=sequence, connections=connections, fields={"busy": 0}, counters=counters or {}))
+async def beat(store, sequence, *, totals=None, connections=""):
+    return await store.beat("w", Beat(sequence=sequence, connections=connections, fields={"busy": 0}, totals=totals))
+
+
+def batch(number, *, after, **grown):
+    return TotalsBatch(number=number, after=after, grown=grown)
 
 
 async def test_a_write_of_nobody_changes_nothing(store, redis_client, namespace):
@@ -68,7 +73,7 @@ async def test_a_write_that_comes_late_changes_nothing(store):
 async def test_a_registration_a_beat_or_a_word_of_the_watchdog_that_comes_late_changes_nothing(store, redis_client, namespace):
     """A newer write was seen: none of them may bring back an old connection, nor say that the loop is blocked."""
     await registered(store)
-    assert (await store.beat("w", Beat(sequence=5, connections=HERE, fields={"busy": 7}, counters={}))).status is Status.WRITTEN
+    assert (await store.beat("w", Beat(sequence=5, connections=HERE, fields={"busy": 7}))).status is Status.WRITTEN
     earlier = Connections(server="5f", ids={3: "async-tracker:earlier"}).encode()
     assert (await store.register("w", 4, earlier, {**FIELDS, "busy": 0})).status is Status.STALE
     assert (await beat(store, 4, connections=earlier)).status is Status.STALE
@@ -98,17 +103,24 @@ async def test_an_older_run_does_not_replace_the_record_of_a_newer(store, redis_
     assert b'"run":"new"' in await redis_client.get(f"{namespace}:job:42")
 
 
-async def test_a_report_of_counters_counts_once_however_often_it_comes(store, redis_client, namespace):
+async def test_a_batch_of_totals_counts_once_however_often_it_comes(store, redis_client, namespace):
     await registered(store)
     for sequence in (2, 3, 4):
-        await beat(store, sequence, counters={"a": 5})
-    await beat(store, 5, counters={"a": 7, "b": 1})
+        assert (await beat(store, sequence, totals=batch(1, after=0, a=5))).newest_totals == 1
+    assert (await beat(store, 5, totals=batch(2, after=1, a=2, b=1))).newest_totals == 2
+    assert (await beat(store, 6)).newest_totals == 2
     assert await redis_client.hgetall(f"{namespace}:stats") == {b"a": b"7", b"b": b"1"}
+
+
+async def test_a_batch_of_totals_is_not_added_before_the_one_that_it_follows(store, redis_client, namespace):
+    await registered(store)
+    assert (await beat(store, 2, totals=batch(3, after=2, a=5))).newest_totals == 0
+    assert not await redis_client.exists(f"{namespace}:stats")
 
 
 async def test_an_orderly_end_leaves_nothing_but_what_has_a_lifetime(store, redis_client, namespace):
     await registered(store)
-    await beat(store, 2, counters={"a": 1})
+    await beat(store, 2, totals=batch(1, after=0, a=1))
     await store.write("w", 3, started=[record()], ended=[])
     await store.write("w", 4, started=[], ended=[Ended(job_id="42", token="r1")])
     assert await deregister(store, "w") == 0

@@ -15,6 +15,6 @@ end
 if redis.call('SCARD', jobs) > 0 then
   return 0
 end
-redis.call('DEL', instance, jobs, counters, orphans, settled, told)
+redis.call('DEL', instance, jobs, counters, orphans, settled, told) -- counters: of an instance of an older version
 redis.call('ZREM', dead, id)
 return 1

@@ -1,9 +1,9 @@
 -- An orderly end. Runs that are left are orphans at once; without any, nothing of the instance stays.
--- KEYS: instances, instance:{id}, jobs:{id}, counters:{id}, connections, gone, watchdogs, dead, tombstone:{id}, changed
+-- KEYS: instances, instance:{id}, jobs:{id}, connections, gone, watchdogs, dead, tombstone:{id}, changed
 -- ARGV: id, lifetime of the tombstone in ms, lifetime of the changes in s
 -- Returns: number of runs left; -1 when it was not registered
-local instances, instance, jobs, counters, connections = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local gone, watchdogs, dead, tombstone, changed = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+local instances, instance, jobs, connections = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local gone, watchdogs, dead, tombstone, changed = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local id, tombstone_ms, changed_seconds = ARGV[1], ARGV[2], ARGV[3]
 
 local time = redis.call('TIME')
@@ -26,6 +26,6 @@ if left > 0 then
   redis.call('ZADD', dead, now, id)
   redis.pcall('HSET', instance, 'state', 'draining', 'died_at_ms', now, 'death_reason', 'it shut down with runs left')
 else
-  redis.call('DEL', instance, jobs, counters)
+  redis.call('DEL', instance, jobs)
 end
 return left

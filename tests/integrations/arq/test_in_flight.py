@@ -82,7 +82,7 @@ async def test_a_job_whose_claim_was_made_under_an_id_that_was_declared_dead_sin
     await result_of(queued)
     assert seen == [(False, old, 0)]
     assert tracker.instance_id != old
-    assert runtime_of(tracker).journal.unsent_counts() == {}
+    assert runtime_of(tracker).journal.take_new_totals() == {}
 
 
 async def test_with_durable_the_start_is_written_before_the_first_statement_of_the_job(make_tracker, namespace, run_worker, pool):

@@ -90,7 +90,7 @@ async def test_a_start_is_counted_under_its_function_though_a_hook_asked_for_the
         assert current_job() is not None
 
     async def counts(ctx):
-        counted.append(runtime_of(tracker).journal.unsent_counts())
+        counted.append(runtime_of(tracker).journal.take_new_totals())
 
     worker = await run_worker(tracker.install({"functions": [func(counts, name="counts")], "on_job_start": hook}))
     await pool.enqueue_job("counts")

@@ -6,12 +6,8 @@ from async_tracker.metrics.prometheus import Collector
 REGISTRY.register(Collector(tracker))
 """
 
-import asyncio
-import logging
-import platform
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from socketserver import ThreadingMixIn
@@ -22,18 +18,12 @@ import anyio.to_thread
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector as Registered
 
-from async_tracker import __version__
-from async_tracker.connections.calls import bounded
-from async_tracker.errors import ConfigError, StorageError, StorageUnavailable
-from async_tracker.metrics.background import Background
-from async_tracker.metrics.exposition import CONTENT_TYPE, Told, limits_of, written
-from async_tracker.metrics.families import FAMILIES, NAMES_MOST, PREFIX, Distribution, Family, Shown, Values
-from async_tracker.records import Measures
-from async_tracker.tracker import Tracker
+from async_tracker.errors import ConfigError
+from async_tracker.metrics.exposition import CONTENT_TYPE, limits_of, written
+from async_tracker.metrics.families import FAMILIES, Distribution, Family, Values
+from async_tracker.metrics.source import Source
 
 __all__ = ["CONTENT_TYPE", "Collector", "serving"]
-
-logger = logging.getLogger("async_tracker")
 
 _KINDS: dict[str, Callable[..., Any]] = {
     "gauge": GaugeMetricFamily,
@@ -42,7 +32,7 @@ _KINDS: dict[str, Callable[..., Any]] = {
 }
 
 
-class Collector(Registered):
+class Collector(Source, Registered):
     """The metrics of a tracker's namespace. Nothing is read before it is first asked, and nothing is written.
 
     ``timeout``: how many seconds a scrape may wait for Redis; then ``async_tracker_redis_up`` is 0, and the rest is left out.
@@ -52,22 +42,6 @@ class Collector(Registered):
     `collect` may be called from any thread: it reads in an event loop of its own. In an asyncio app `exposition` answers a scrape
     without holding up the loop. Raises ConfigError for numbers that cannot work.
     """
-
-    def __init__(self, tracker: Tracker, *, timeout: float = 3.0, fresh_for: float = 1.0, names_most: int = NAMES_MOST) -> None:
-        for name, value, least in (("timeout", timeout, 0.01), ("fresh_for", fresh_for, 0.0), ("names_most", names_most, 1)):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= 1_000_000:
-                raise ConfigError(f"Collector({name}={value!r:.40}): write a number of {least:g} or more")
-        self._tracker = tracker
-        self._timeout = float(timeout)
-        self._fresh_for = float(fresh_for)
-        self._shown = Shown(names_most=int(names_most))
-        self._background = Background(tracker.elsewhere)
-        self._reading = threading.Lock()
-        self._showing = threading.Lock()
-        self._asking: asyncio.Task[Told] | None = None
-        self._told = Told({})
-        self._fresh_until = 0.0
-        self._is_away = False
 
     def describe(self) -> Iterable[Metric]:
         """Name the metrics, without asking Redis: so that registering reads nothing."""
@@ -80,71 +54,9 @@ class Collector(Registered):
         limits = limits_of(told.bounds)
         return [_made(family, told.values[family.name], limits=limits) for family in FAMILIES if family.name in told.values]
 
-    def ask(self) -> Told:
-        """Do what `collect` does, and give the mere values."""
-        with self._reading:
-            if time.monotonic() >= self._fresh_until:
-                began = time.monotonic()
-                try:
-                    told = self._known(self._background.run(self._measures, within=self._timeout), began=began)
-                except (StorageError, TimeoutError) as exc:
-                    told = self._away(exc, began=began)
-                self._keep(told)
-            return self._told
-
-    async def read(self) -> Told:
-        """Do what `ask` does, in the running event loop with the tracker's own client: for an asyncio app."""
-        if time.monotonic() < self._fresh_until:
-            return self._told
-        if self._asking is None or self._asking.done() or self._asking.get_loop() is not asyncio.get_running_loop():
-            self._asking = asyncio.create_task(self._read())
-        return await asyncio.shield(self._asking)  # one that gives up waiting must not take it from the others
-
-    async def _read(self) -> Told:
-        began = time.monotonic()
-        try:
-            told = self._known(await bounded(self._measures(), self._timeout), began=began)
-        except (StorageError, TimeoutError) as exc:
-            told = self._away(exc, began=began)
-        self._keep(told)
-        return told
-
     async def exposition(self) -> bytes:
         """Answer a scrape with the body, whose content type is `CONTENT_TYPE`."""
         return await anyio.to_thread.run_sync(written, await self.read())
-
-    def close(self) -> None:
-        """End the thread in which `collect` reads, if there is one."""
-        self._background.close()
-
-    async def _measures(self) -> Measures:
-        return await self._tracker.measures(queues_within=self._timeout / 3)
-
-    def _keep(self, told: Told) -> None:
-        self._told, self._fresh_until = told, time.monotonic() + self._fresh_for
-
-    def _known(self, measures: Measures, *, began: float) -> Told:
-        if self._is_away:
-            self._is_away = False
-            logger.info("Redis answers scrapes again")
-        with self._showing:  # a thread and a loop may both be asked
-            values = self._shown.values(measures)
-        return Told(values | self._of_itself(is_up=True, began=began), measures.bounds)
-
-    def _away(self, exc: Exception, *, began: float) -> Told:
-        why = exc if isinstance(exc, StorageError) else StorageUnavailable(f"Redis did not answer within {self._timeout:g} s")
-        if not self._is_away:
-            self._is_away = True
-            logger.warning("scrapes are answered without metrics: %s", why)
-        return Told(self._of_itself(is_up=False, began=began))
-
-    def _of_itself(self, *, is_up: bool, began: float) -> dict[str, Values]:
-        build = (__version__, platform.python_version(), self._tracker.namespace)
-        return {
-            f"{PREFIX}redis_up": {(): int(is_up)},
-            f"{PREFIX}scrape_duration_seconds": {(): time.monotonic() - began},
-            f"{PREFIX}build_info": {build: 1},
-        }
 
 
 def _made(family: Family, values: Values | None = None, *, limits: Sequence[str] = ()) -> Metric:

@@ -6,7 +6,7 @@ So the sum of two histograms is the histogram of both, the count is exact, and e
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 ERROR = 0.1
 """By how much of itself a quantile may be wrong, from 1 ms to 24 h."""
@@ -48,6 +48,9 @@ def middle_ms(bucket: int) -> float:
     return 2.0 * upper_bound_ms(bucket) / (GAMMA + 1.0)
 
 
+_MIDDLES = tuple(middle_ms(bucket) for bucket in range(TOP + 1))
+
+
 class Histogram:
     """How many durations there were of each length, and the longest. Two are merged by adding one to the other."""
 
@@ -86,20 +89,26 @@ class Histogram:
         """How many durations were counted."""
         return sum(self.buckets.values())
 
-    def quantile_ms(self, q: float) -> float | None:
-        """Give the duration than which the part ``q`` of all is not longer, within ``ERROR`` of itself; None where nothing was counted.
+    def quantiles_ms(self, parts: Sequence[float]) -> list[float | None]:
+        """Give, for each of these parts of all, in ascending order, the duration than which it is not longer, within ``ERROR`` of itself;
+        None where nothing was counted.
 
         >>> histogram = Histogram()
         >>> histogram.add(range(1, 1001))
-        >>> [round(histogram.quantile_ms(q)) for q in (0.0, 0.5, 0.95, 1.0)], Histogram().quantile_ms(0.5)
-        ([1, 453, 1000, 1000], None)
+        >>> [round(ms) for ms in histogram.quantiles_ms([0.0, 0.5, 0.95, 1.0])], Histogram().quantiles_ms([0.5])
+        ([1, 453, 1000, 1000], [None])
         """
-        rank, passed = q * (self.count - 1), 0
-        for bucket in sorted(self.buckets):
-            passed += self.buckets[bucket]
-            if passed > rank:
-                return min(middle_ms(bucket), float(self.max_ms)) if self.max_ms else middle_ms(bucket)
-        return None
+        buckets, last = self.buckets, self.count - 1
+        found: list[float | None] = []
+        ranks = iter([*(part * last for part in parts), math.inf])
+        rank, passed = next(ranks), 0
+        for bucket in sorted(buckets):
+            passed += buckets[bucket]
+            while passed > rank:
+                middle = _MIDDLES[bucket]
+                found.append(middle if middle < self.max_ms or not self.max_ms else float(self.max_ms))
+                rank = next(ranks)
+        return found + [None] * (len(parts) - len(found))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Histogram) and (self.buckets, self.max_ms) == (other.buckets, other.max_ms)

@@ -54,6 +54,9 @@ def mean_of(samples: Sequence[Sample]) -> Sample:
     >>> mean_of([Sample(2, 10, {"mail": (7, 1.2)}), Sample(4, 10, {"mail": (3, None)})])
     Sample(busy=3.0, slots=10.0, queues={'mail': (7, 1.2)}, moments=2)
     """
+    if len(samples) == 1:  # a question for a day has 1,440 of them
+        (only,) = samples
+        return Sample(float(only.busy), float(only.slots), dict(sorted(only.queues.items())), only.moments)
     moments = sum(sample.moments for sample in samples)
     fullest: dict[str, tuple[int, float | None]] = {}
     for sample in samples:

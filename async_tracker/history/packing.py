@@ -4,7 +4,7 @@ A string holds the spans of one function on one queue: for each of them its plac
 length of its record in two bytes, and the record. Numbers in a record are variable in length, as most of them are small.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from async_tracker.history.histogram import TOP, Histogram
@@ -99,18 +99,20 @@ def unpack(record: bytes) -> Span:
 
 
 def _read_histogram(histogram: Histogram, record: bytes, at: int) -> int:
-    """Read a histogram. A question reads tens of thousands: most numbers are below 128, and take no call."""
+    """Read a histogram. A question reads tens of thousands: nearly all numbers are below 128, and are read in one go."""
     length, low = record[at], record[at + 1]
     at += 2
-    buckets = histogram.buckets
-    for bucket in range(low, low + length):
-        value = record[at]
-        if value > 127:
+    values: Sequence[int] = record[at : at + length]
+    if len(values) < length:
+        raise IndexError
+    if record[at : at + length].isascii():
+        at += length
+    else:
+        values = []
+        for _ in range(length):
             value, at = _read_number(record, at)
-        else:
-            at += 1
-        if value:
-            buckets[bucket] = value
+            values.append(value)
+    histogram.buckets = {bucket: value for bucket, value in enumerate(values, low) if value}
     histogram.max_ms, at = _read_number(record, at)
     return at
 

@@ -1,5 +1,6 @@
 """From what is kept to what people ask: windows and steps. Pure."""
 
+import functools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -210,8 +211,12 @@ class Collected:
 
     def _add(self, minute: int, name: str, span: Span) -> None:
         if minute in self.minutes:
-            pair = read_counted_name(name) if self.by_pair else None
-            self.spans.setdefault((self._step(minute), pair), Span()).merge(span)
+            at = self._step(minute), read_counted_name(name) if self.by_pair else None
+            before = self.spans.get(at)
+            if before is None:
+                self.spans[at] = span  # it is of no one else
+            else:
+                before.merge(span)
 
 
 def window_of(kept: Collected, *, now_ms: int, window: float) -> Stats:
@@ -295,7 +300,11 @@ def _of_histogram(name: str, histogram: Histogram) -> dict[str, float | None]:
     >>> _of_histogram("run_time", Histogram({9: 10}, 6))
     {'run_time_p50': 0.00548, 'run_time_p95': 0.00548, 'run_time_p99': 0.00548, 'run_time_max': 0.006}
     """
-    named = {f"{name}_p{q}": histogram.quantile_ms(q / 100) for q in (50, 95, 99)}
+    p50, p95, p99 = map(_rounded, histogram.quantiles_ms((0.5, 0.95, 0.99)))
     longest = histogram.max_ms / 1000.0 if histogram.buckets else None
-    rounded = {key: float(f"{ms / 1000.0:.3g}") if ms is not None else None for key, ms in named.items()}
-    return {**rounded, f"{name}_max": longest}
+    return {f"{name}_p50": p50, f"{name}_p95": p95, f"{name}_p99": p99, f"{name}_max": longest}
+
+
+@functools.lru_cache(maxsize=1_024)
+def _rounded(ms: float | None) -> float | None:
+    return float(f"{ms / 1000.0:.3g}") if ms is not None else None

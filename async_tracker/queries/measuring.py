@@ -9,6 +9,7 @@ from async_tracker.queries.answers import stats_of
 from async_tracker.queries.picture import Picture
 from async_tracker.records import Durations, InFlight, Instance, Measures
 from async_tracker.store.counters import DEATHS, QUARANTINES, STALLS, Total, TotalsIndex
+from async_tracker.store.run_record import glance_at_run
 
 
 class InFlightCount:
@@ -23,17 +24,22 @@ class InFlightCount:
         for instance_id in instance_ids:
             is_live = picture.is_live(instance_id)
             for ref, raw in picture.held.get(instance_id, {}).items():
-                stored = picture.read(ref, raw)
-                if stored is None or stored["instance"] != instance_id:
+                run = (glance_at_run(raw) if raw is not None else None) or _read(picture, ref, raw)
+                if run is None or run[0] != instance_id:
                     continue
                 if is_live:
-                    yield stored.get("function"), stored.get("queue")
+                    yield run[1:]
                 else:
                     self.orphans += 1
 
     def add(self, runs: Iterable[tuple[str | None, str | None]]) -> None:
         """Count runs."""
         self.runs.update(runs)
+
+
+def _read(picture: Picture, ref: str, raw: bytes | None) -> tuple[str, str | None, str | None] | None:
+    stored = picture.read(ref, raw)
+    return (stored["instance"], stored.get("function"), stored.get("queue")) if stored is not None else None
 
 
 def measures_of(

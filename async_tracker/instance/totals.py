@@ -37,8 +37,8 @@ class Totals:
     def __init__(self, *, journal: Journal) -> None:
         self._journal = journal
         self._numbers = itertools.count(1)
-        self._first = 1
-        """The number with which the chain began; smaller ones are of chains that were given up."""
+        self._made_anew = range(0)
+        """The numbers of the batches that tell everything once more, to a server that had nothing."""
         self._before = Counter[str]()
         """What was counted in all batches before the chain."""
         self._base = 0
@@ -75,20 +75,22 @@ class Totals:
             self._in_doubt = batch.number
 
     def heard(self, newest: int) -> None:
-        """Take an answer of Redis, which says which batch is the newest that it has, 0 for none."""
-        doubtful, self._in_doubt = self._in_doubt, None
+        """Take an answer of Redis, which says which batch is the newest that it has, 0 for none.
+
+        Numbers only grow, so it has nothing of the batches with a higher one. Whatever of the others it may lack is left out, where it is
+        not known exactly.
+        """
+        self._in_doubt = None
         chain = [*self._known, *self._pending]
-        numbers = [self._base, *(batch.number for batch in chain)]
         if newest == 0 and (self._known or self._base):
             self._begin_anew(chain)
-        elif newest in numbers:
-            self._split(chain, numbers.index(newest))
-        elif self._first <= newest < self._base:
-            self._follow(newest, chain)  # of what lies between them it is not known which part the server has: it is left out
-        else:  # the server is one that was thought to be lost: what it may have already is left out
-            unsent = [batch for batch in self._pending if batch.number != doubtful]
-            self._forget(chain[: len(chain) - len(unsent)])
-            self._follow(newest, unsent)
+        elif newest == self._base or newest in [batch.number for batch in chain]:
+            self._split(chain, sum(batch.number <= newest for batch in chain))
+        else:
+            was_there_before = newest < self._made_anew.start  # the server was thought to be lost, and has what is told once more
+            later = [batch for batch in chain if batch.number > newest and not (was_there_before and batch.number in self._made_anew)]
+            self._forget([batch for batch in chain if batch not in later])
+            self._follow(newest, later)
 
     def _split(self, chain: list[TotalsBatch], known: int) -> None:
         self._known, self._pending = chain[:known], chain[known:]
@@ -114,8 +116,7 @@ class Totals:
         parts = [
             TotalsBatch(number=next(self._numbers), after=0, grown=grown) for grown in counters_in_parts(counted, size=COUNTERS_IN_A_BATCH)
         ]
-        self._first = parts[0].number if parts else next(self._numbers)
-        self._base = 0
+        self._made_anew = range(parts[0].number, parts[-1].number + 1) if parts else range(0)
         self._follow(0, parts)
 
     def _follow(self, newest: int, batches: list[TotalsBatch]) -> None:
@@ -131,7 +132,7 @@ class Totals:
         unsent = [batch for batch in self._pending if batch.number != self._in_doubt]
         self._before.clear()
         self._in_doubt = None
-        self._first = unsent[0].number if unsent else next(self._numbers)
+        self._made_anew = range(0)
         self._follow(0, unsent)
 
 

@@ -63,12 +63,13 @@ class Scene:
         return sum(self.server.stats.values())
 
 
-STEPS = st.sampled_from(["count", "count", "count other", "beat", "beat", "request lost", "reply lost"])
+STEPS = st.sampled_from(["count a", "count b", "count c", "count all", "beat", "beat", "request lost", "reply lost"])
 
 
 def step(scene: Scene, what: str) -> None:
     if what.startswith("count"):
-        scene.count("other" if what.endswith("other") else "send")
+        for function in "abcde" if what == "count all" else what[-1]:
+            scene.count(function)
     else:
         scene.beat(request=what != "request lost", reply=what == "beat")
 
@@ -94,20 +95,48 @@ def test_a_server_that_loses_its_newest_writes_or_all_of_them_has_every_count_ag
     assert scene.settle() + left_behind == scene.counted
 
 
-@given(st.lists(st.one_of(STEPS, st.sampled_from(["copied", "loses all"]), st.integers(0, 3)), max_size=60))
-def test_a_server_that_was_thought_to_be_lost_and_returns_counts_nothing_twice(history: list[str | int]):
-    """Whichever copy of any age the instance is led to, in any order."""
+@given(
+    st.lists(st.one_of(STEPS, st.sampled_from(["copied", "loses all", "settled"]), st.integers(0, 3)), max_size=40),
+    st.integers(1, 3),
+    st.integers(5, 40),
+)
+def test_a_server_that_was_thought_to_be_lost_and_returns_counts_nothing_twice(history: list[str | int], in_a_batch: int, remembered: int):
+    """Whichever copy of any age the instance is led to, in any order, and in the middle of being told everything."""
     scene = Scene()
-    for what in history:
-        if isinstance(what, int):
-            scene.server = scene.copies[what % len(scene.copies)].copy()
-        elif what == "copied":
-            scene.copies.append(scene.server.copy())
-        elif what == "loses all":
-            scene.server = Server()
-        else:
-            step(scene, what)
-    assert scene.settle() <= scene.counted
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("async_tracker.instance.totals.COUNTERS_IN_A_BATCH", in_a_batch)
+        patched.setattr("async_tracker.instance.totals.COUNTERS_REMEMBERED", remembered)
+        for what in history:
+            if isinstance(what, int):
+                scene.server = scene.copies[what % len(scene.copies)].copy()
+            elif what == "copied":
+                scene.copies.append(scene.server.copy())
+            elif what == "loses all":
+                scene.server = Server()
+            elif what == "settled":
+                scene.settle()
+            else:
+                step(scene, what)
+        assert scene.settle() <= scene.counted
+
+
+@pytest.mark.parametrize("told", range(4))
+def test_a_server_that_returns_while_another_is_told_everything_is_not_told_it_again(monkeypatch: pytest.MonkeyPatch, told: int):
+    monkeypatch.setattr("async_tracker.instance.totals.COUNTERS_IN_A_BATCH", 2)
+    monkeypatch.setattr("async_tracker.instance.totals.COUNTERS_REMEMBERED", 8)
+    scene = Scene()
+    for function in "abcde":
+        scene.count(function)
+    scene.settle()
+    old, scene.server = scene.server, Server()
+    scene.beat()  # it has nothing, and says so
+    for _ in range(told):  # of the three batches with everything
+        scene.beat()
+    scene.count("a")
+    scene.server = old
+    assert scene.settle() == 6
+    scene.server = Server()
+    assert scene.settle() == 6, "and one that has nothing is told everything"
 
 
 @given(st.lists(STEPS, max_size=40))

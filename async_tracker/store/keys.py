@@ -111,7 +111,7 @@ def told(instance_id: str) -> str:
 
 
 def counters(instance_id: str) -> str:
-    """hash: the totals that one instance has reported so far; what makes reporting them twice harmless."""
+    """hash: the totals that one instance of an older version has reported so far; this version does not write it."""
     return f"counters:{instance_id}"
 
 

@@ -28,9 +28,10 @@ SCRIPTS = ROOT / "async_tracker" / "store" / "lua"
 WRITING = {"SET", "HSET", "HSETNX", "HINCRBY", "SADD", "ZADD", "XADD"}
 DELETING = {"DEL", "UNLINK", "HDEL", "SREM", "ZREM"}
 PASSING = {"orphans:{id}", "settled:{id}", "told:{id}", "marks:{id}", "packed:{span}", "answer:{order}", "standing"}
-PASSING |= {"receipt:kept:{job}", "receipt:abort:{claim}"}
+PASSING |= {"receipt:kept:{job}", "receipt:abort:{claim}", "counters:{id}"}
 """Written and deleted by the same sweep, unless it dies half-way; what is announced; what only dramatiq has; what is written
-when a minute has been over for another; what people order; and what `keep_tries` and aborts note."""
+when a minute has been over for another; what people order; what `keep_tries` and aborts note; and what an older version
+has written."""
 
 
 def row_of(key: str) -> str:

@@ -105,9 +105,15 @@ async def test_each_alert_fires_and_ends_and_no_counter_goes_back_when_a_worker_
         lambda: asyncio.to_thread(are_known), timeout=PATIENCE, description="a scrape has read the counters", poll_interval=0.1
     )
     assert [name for name in counters if prometheus.query(f"resets({name}[10m]) > 0")] == [], "a counter went back"
-    for title, expression in panels():
-        prometheus.query(expression)
-        assert title
+    held = await fleet.enqueue("until_told", str(tmp_path / "told"))
+    await fleet.in_flight(held)
+
+    async def shows_something() -> bool:
+        return all(await asyncio.gather(*(asyncio.to_thread(prometheus.query, expression) for _, expression in panels())))
+
+    await wait_until(shows_something, timeout=PATIENCE, description="each panel of the dashboard has data", poll_interval=0.5)
+    (tmp_path / "told").touch()
+    await fleet.succeeded(held)
     await value('sum(async_tracker_instances{state="alive"})', 1)
     assert len(prometheus.targets()) == 1
     body = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=20).read())

@@ -25,7 +25,7 @@ async def bytes_of(redis_client, names: Sequence[str]) -> int:
 
 @pytest.mark.parametrize("functions", [20, 100, 1_000])
 async def test_what_an_instance_counts_takes_no_more_of_redis_with_many_functions_than_with_few(
-    redis_client, redis_url, namespace, functions
+    redis_client, redis_url, namespace, functions: int
 ):
     """``functions`` that it has run, and that it did not list as those that it can run: the list of their names is theirs."""
     tracker = Tracker(namespace=namespace, redis_options={"url": redis_url}, **{**QUIET, "heartbeat_interval": 0.1})

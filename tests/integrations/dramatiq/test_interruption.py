@@ -1,6 +1,7 @@
 """What an abort may hit: the function of its own message, while it runs, and nothing else."""
 
 import random
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -103,6 +104,39 @@ def test_of_ten_thousand_aborts_at_the_moment_of_the_end_none_hits_another_messa
     assert line.results.get("aborted, not interrupted", 0) == 0
     assert line.results.get("aborted, interrupted", 0) + line.results.get("done, interrupted", 0) == sent
     assert line.results["done, not interrupted"] == ABORTS + refused
+
+
+PROFILED = """
+import sys, threading
+from dramatiq import Message
+from dramatiq.broker import MessageProxy
+from async_tracker.integrations.dramatiq.interruption import Aborted, Bracket
+
+def work(bracket, how):
+    other = threading.Thread(target=bracket.interrupt)
+    other.start()
+    other.join() if how == "late" else [other.is_alive() for _ in iter(int, 1)]
+
+for how in ("late", "within"):
+    bracket = Bracket(MessageProxy(Message(queue_name="q", actor_name="a", args=(), kwargs={}, options={})))
+    try:
+        bracket.call(work, bracket, how)
+    except Aborted:
+        pass
+    calls = []
+    sys.setprofile(lambda *event: calls.append(event))
+    threading.get_ident()
+    (lambda: None)()
+    sys.setprofile(None)
+    assert calls
+print("profiled")
+"""
+
+
+def test_after_an_abort_the_process_can_be_profiled():
+    """A pending exception that is taken back leaves CPython believing in one; 3.11 then never gets past the first profiled call."""
+    ended = subprocess.run([sys.executable, "-c", PROFILED], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.stdout, ended.stderr) == ("profiled\n", "")
 
 
 class Called:

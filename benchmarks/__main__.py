@@ -1,4 +1,4 @@
-"""The program: ``python -m benchmarks [what] [--quick] [--json FILE] [--plot FILE] [--results] [--redis-url URL]``."""
+"""The program: ``python -m benchmarks [what] [--middle | --quick] [--minutes N] [--json FILE] [--plot FILE] [--results]``, and more."""
 
 import argparse
 import sys
@@ -16,7 +16,7 @@ from benchmarks.environment import environment, header
 from benchmarks.ground import DatabaseInUse, Ground, ground
 from benchmarks.proxy import run as namespace
 from benchmarks.report import Report, write_json
-from benchmarks.size import FULL, QUICK, Size
+from benchmarks.size import FULL, MIDDLE, QUICK, Size
 
 USAGE, UNREACHABLE, INTERRUPTED = 2, 3, 130
 
@@ -24,6 +24,11 @@ _LARGEST_FLEET = 10_000
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "RESULTS.md"
+
+DURATIONS = (
+    "Minutes on two cores, in full / --middle / --quick: overhead 110 / 15 / 5, connections 13 / 8 / 2, queries 2 / 2 / 1, "
+    "namespace 5 / 5 / 1, recovery 35 / 20 / 2, scale 8 / 4 / 1, web 2 / 2 / 1. Each ends by itself."
+)
 
 BENCHMARKS: dict[str, Callable[[Ground, Size], Report]] = {
     "overhead": overhead.run,
@@ -40,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what was asked for, print it, write what was asked for. Returns the exit code."""
     asked = _parser().parse_args(arguments)
     names = list(BENCHMARKS) if asked.what == "all" else [asked.what]
-    size = QUICK if asked.quick else FULL
+    size = QUICK if asked.quick else MIDDLE if asked.middle else FULL
+    if asked.minutes is not None:
+        size = replace(size, seconds=asked.minutes * 60.0)
     if asked.full:
         size = replace(size, fleet=(*size.fleet, _LARGEST_FLEET))
     try:
@@ -69,9 +76,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What tracking costs, and what it brings.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What tracking costs, and what it brings.", epilog=DURATIONS)
     parser.add_argument("what", nargs="?", choices=[*BENCHMARKS, "all"], default="all", help="which benchmark (default: all)")
-    parser.add_argument("--quick", action="store_true", help="a minute's worth: fewer rounds, wide intervals")
+    extent = parser.add_mutually_exclusive_group()
+    extent.add_argument("--quick", action="store_true", help="some minutes' worth: fewer rounds, wide intervals")
+    extent.add_argument("--middle", action="store_true", help="what matters most: of the grid of jobs the cells that most people have")
+    parser.add_argument(
+        "--minutes",
+        type=_minutes,
+        metavar="N",
+        help="overhead, connections: make no more rounds than fit into so many minutes each (with --middle: 15); one is always made",
+    )
     parser.add_argument("--full", action="store_true", help=f"scale: a fleet of {_LARGEST_FLEET:,} as well")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it (.svg, .png, .pdf); with several benchmarks, a file for each")
@@ -83,9 +98,19 @@ def _parser() -> argparse.ArgumentParser:
 def _one(name: str, found: Ground, size: Size) -> Report:
     began = time.monotonic()
     found.empty()
-    report = BENCHMARKS[name](found, size)
-    print(report.to_markdown(), end=f"\n\n({time.monotonic() - began:.0f} s)\n\n", flush=True)
+    report = replace(BENCHMARKS[name](found, size), seconds=time.monotonic() - began)
+    print(report.to_markdown(), end="\n\n", flush=True)
     return report
+
+
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0.0
+    if not 0.0 < minutes < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of minutes: write one above 0, such as 15")
+    return minutes
 
 
 def write_results(path: Path, where: dict[str, str], reports: Sequence[Report], *, draw: Callable[[Report, Path], None] = draw) -> None:

@@ -18,7 +18,7 @@ from dramatiq.worker import Worker
 
 from async_tracker import Tracker
 from async_tracker.integrations.dramatiq import TrackerMiddleware
-from benchmarks.far import far_class, far_thread_class
+from benchmarks.far import far_pool, far_thread_pool
 from benchmarks.meter import Meter
 
 ACTOR, QUEUE = "noop", "benchmark"
@@ -44,7 +44,7 @@ def measured(load: Load) -> dict[str, Any]:
     with redis.Redis.from_url(load.counters_url) as client:
         client.ping()
         meter, lock, over = Meter(load, client), threading.Lock(), threading.Event()
-        broker: Any = RedisBroker(client=redis.Redis(connection_pool=_pool(load)))  # type: ignore[no-untyped-call]
+        broker: Any = RedisBroker(client=redis.Redis(connection_pool=far_thread_pool(load.url, load.far_seconds)))  # type: ignore[no-untyped-call]
         if load.way == "tracked":
             broker.add_middleware(TrackerMiddleware(_tracker(load)))
         dramatiq.set_broker(broker)
@@ -68,14 +68,7 @@ def measured(load: Load) -> dict[str, Any]:
 def _tracker(load: Load) -> Tracker:
     if not load.far_seconds:
         return Tracker(namespace=load.namespace)
-    pool = redis.asyncio.ConnectionPool.from_url(load.url, connection_class=far_class(load.url, load.far_seconds))
-    return Tracker(namespace=load.namespace, redis=redis.asyncio.Redis(connection_pool=pool))
-
-
-def _pool(load: Load) -> redis.ConnectionPool:
-    if not load.far_seconds:
-        return redis.ConnectionPool.from_url(load.url)
-    return redis.ConnectionPool.from_url(load.url, connection_class=far_thread_class(load.url, load.far_seconds))
+    return Tracker(namespace=load.namespace, redis=redis.asyncio.Redis(connection_pool=far_pool(load.url, load.far_seconds)))
 
 
 if __name__ == "__main__":

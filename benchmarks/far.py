@@ -7,6 +7,10 @@ from typing import Any
 import redis
 from redis.asyncio.connection import Connection, UnixDomainSocketConnection
 
+from benchmarks.medians import estimate
+
+_PINGS = 50
+
 
 def far(kind: type[Connection] | type[UnixDomainSocketConnection], seconds: float) -> type[Any]:
     """Give a connection class whose replies arrive no sooner than this long after what they answer was sent.
@@ -57,3 +61,28 @@ def far_thread_class(url: str, seconds: float) -> type[Any]:
             return reply
 
     return Far
+
+
+def far_pool(url: str, seconds: float) -> redis.asyncio.ConnectionPool:
+    """Give a pool of connections to a server that far away; 0: as near as it is."""
+    kind = {"connection_class": far_class(url, seconds)} if seconds else {}
+    return redis.asyncio.ConnectionPool.from_url(url, **kind)
+
+
+def far_thread_pool(url: str, seconds: float) -> redis.ConnectionPool:
+    """Give the same for threads."""
+    kind = {"connection_class": far_thread_class(url, seconds)} if seconds else {}
+    return redis.ConnectionPool.from_url(url, **kind)
+
+
+def ping_ms(url: str, seconds: float) -> float:
+    """Measure a PING over such a connection; the median of many."""
+    with redis.Redis(connection_pool=far_thread_pool(url, seconds)) as client:
+        client.ping()
+        return estimate([_timed_ping(client) for _ in range(_PINGS)]).median
+
+
+def _timed_ping(client: redis.Redis) -> float:
+    began = time.perf_counter()
+    client.ping()
+    return (time.perf_counter() - began) * 1000.0

@@ -11,6 +11,8 @@ from typing import Any
 
 from async_tracker.embedded import end_with_parent
 from benchmarks import dramatiq_worker
+from benchmarks.budget import rounds as rounds_within
+from benchmarks.budget import share
 from benchmarks.ground import Ground
 from benchmarks.medians import Estimate, estimate
 from benchmarks.processes import NAMESPACE, QUEUE, ROOT, measure, shuffled
@@ -48,6 +50,24 @@ class Cell:
         return f"{self.job_ms:g} ms, Redis {self.far_ms:g} ms away, {slots}{offered}"
 
 
+NAMED = (
+    Cell(library="arq", job_ms=0, far_ms=0, slots=10),
+    Cell(library="arq", job_ms=10, far_ms=0, slots=10),
+    Cell(library="arq", job_ms=100, far_ms=0, slots=10),
+    Cell(library="arq", job_ms=10, far_ms=1, slots=10),
+    Cell(library="arq", job_ms=30, far_ms=1, slots=10),
+    Cell(library="arq", job_ms=10, far_ms=0, slots=10, per_second=20),
+    Cell(library="dramatiq", job_ms=0, far_ms=0, slots=1),
+    Cell(library="dramatiq", job_ms=0, far_ms=0, slots=8),
+    Cell(library="dramatiq", job_ms=10, far_ms=0, slots=1),
+    Cell(library="dramatiq", job_ms=10, far_ms=0, slots=8),
+)
+"""What is measured where there is no time for all: jobs as most people have them, and the ends of the scale."""
+
+_IDLE_PART = 0.2
+"""How much of the time is for workers that have nothing to do."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
     """What was measured of a cell, as estimates over its rounds; processor time in us per job."""
@@ -58,6 +78,8 @@ class Found:
     pace: Estimate
     noise: Estimate
     added: Estimate
+    added_again: Estimate
+    """What the worker alone, measured a second time, took more than the first time."""
 
     @property
     def allowed_us(self) -> float:
@@ -65,8 +87,15 @@ class Found:
         return allowed_us(self.alone_us, self.per_second, library=self.cell.library)
 
 
-def run(ground: Ground, size: Size) -> Report:
-    """Measure every cell of the grid, in interleaved rounds, and a worker that has nothing to do."""
+def cells(size: Size) -> tuple[Cell, ...]:
+    """Give the cells that are measured: those of arq that are full, those at a rate, those of dramatiq.
+
+    >>> from benchmarks.size import FULL, MIDDLE
+    >>> len(cells(FULL)), len(cells(MIDDLE)), set(cells(MIDDLE)) <= set(cells(FULL))
+    (58, 10, True)
+    """
+    if size.only_named_cells:
+        return NAMED
     full = [Cell(library="arq", job_ms=ms, far_ms=far, slots=slots) for slots in size.slots for far in size.far_ms for ms in size.job_ms]
     offered = [
         Cell(library="arq", job_ms=_OFFERED_JOB_SECONDS * 1000, far_ms=far, slots=_OFFERED_SLOTS, per_second=rate)
@@ -79,34 +108,34 @@ def run(ground: Ground, size: Size) -> Report:
         for far in size.far_ms
         for ms in size.message_ms
     ]
-    rounds = {cell: _rounds(ground, size, cell) for cell in (*full, *offered, *threads)}
-    found = {cell: _found(cell, of_cell) for cell, of_cell in rounds.items()}
-    of_arq, of_dramatiq = [found[cell] for cell in (*full, *offered)], [found[cell] for cell in threads]
-    idle = _idle_rounds(ground, size)
+    return (*full, *offered, *threads)
+
+
+def run(ground: Ground, size: Size, *, seconds: float | None = None) -> Report:
+    """Measure every cell of the grid, in interleaved rounds, and a worker that has nothing to do. Ends after ``seconds``, if given."""
+    rounds = _rounds(ground, size, seconds=share(seconds, 1 - _IDLE_PART))
+    found = [_found(cell, of_cell) for cell, of_cell in rounds.items()]
+    by_library = {library: [each for each in found if each.cell.library == library] for library in ALLOWED_US}
+    idle = _idle_rounds(ground, size, seconds=share(seconds, _IDLE_PART))
     return Report(
         name="jobs",
         title="what tracking adds to jobs of any length",
-        meaning=_meaning([*of_arq, *of_dramatiq]),
-        tables=[*(_table(name, of, size) for name, of in (("arq", of_arq), ("dramatiq", of_dramatiq)) if of), _idle_table(idle)],
-        heat_maps=[
-            heat_map
-            for heat_map in (
-                _heat_map("arq", [found[cell] for cell in full], size.job_ms),
-                _heat_map("dramatiq", of_dramatiq, size.message_ms),
-            )
-            if heat_map.rows
-        ],
+        meaning=_meaning(found),
+        tables=[*(_table(library, of) for library, of in by_library.items() if of), _idle_table(idle)],
+        heat_maps=[_heat_map(library, full) for library, of in by_library.items() if (full := _full(of))],
         data={"cells": {f"{cell.library}: {cell.name}": of_cell for cell, of_cell in rounds.items()}, "idle": idle},
     )
 
 
-def _rounds(ground: Ground, size: Size, cell: Cell) -> dict[str, list[dict[str, Any]]]:
-    rounds: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
-    make = _dramatiq_load if cell.library == "dramatiq" else _arq_load
-    for number in range(size.grid_rounds):
-        for way in shuffled(WAYS, number):
-            found = measure(ground, make(ground, size, cell, way))
-            rounds[way].append({name: found[name] for name in ("jobs_per_second", "cpu_us_per_job", "calls_per_job")})
+def _rounds(ground: Ground, size: Size, *, seconds: float | None) -> dict[Cell, dict[str, list[dict[str, Any]]]]:
+    """Measure all cells in each round, so that one that is cut short by the time has measured each of them as often."""
+    rounds: dict[Cell, dict[str, list[dict[str, Any]]]] = {cell: {way: [] for way in WAYS} for cell in cells(size)}
+    for number in rounds_within(size.grid_rounds, seconds=seconds):
+        for cell, of_cell in rounds.items():
+            make = _dramatiq_load if cell.library == "dramatiq" else _arq_load
+            for way in shuffled(WAYS, number):
+                found = measure(ground, make(ground, size, cell, way))
+                of_cell[way].append({name: found[name] for name in ("jobs_per_second", "cpu_us_per_job", "calls_per_job")})
     return rounds
 
 
@@ -156,7 +185,7 @@ def allowed_us(alone_us: float, jobs_per_second: float, *, library: str = "arq")
 
 def _found(cell: Cell, rounds: dict[str, list[dict[str, Any]]]) -> Found:
     pairs = list(zip(rounds["tracked"], rounds["untracked"], strict=True))
-    twice = zip(rounds["control"], rounds["untracked"], strict=True)
+    twice = list(zip(rounds["control"], rounds["untracked"], strict=True))
     return Found(
         cell=cell,
         per_second=statistics.median(each["jobs_per_second"] for each in rounds["untracked"]),
@@ -164,14 +193,16 @@ def _found(cell: Cell, rounds: dict[str, list[dict[str, Any]]]) -> Found:
         pace=estimate([mine["jobs_per_second"] / theirs["jobs_per_second"] for mine, theirs in pairs]),
         noise=estimate([mine["jobs_per_second"] / theirs["jobs_per_second"] for mine, theirs in twice]),
         added=estimate([mine["cpu_us_per_job"] - theirs["cpu_us_per_job"] for mine, theirs in pairs]),
+        added_again=estimate([mine["cpu_us_per_job"] - theirs["cpu_us_per_job"] for mine, theirs in twice]),
     )
 
 
-def _table(library: str, found: Sequence[Found], size: Size) -> Table:
+def _table(library: str, found: Sequence[Found]) -> Table:
     poll = f", poll_delay {POLL_SECONDS * 1000:g} ms" if library == "arq" else ""
+    count, coverage = found[0].added.rounds, found[0].added.coverage
     return Table(
-        title=f"{library}'s jobs, {size.grid_rounds} interleaved rounds{poll}",
-        columns=["jobs", "jobs/s alone", "pace", "alone twice", "CPU us/job alone", "added", "goal"],
+        title=f"{library}'s jobs, {count} interleaved rounds{poll} (interval of the median: {coverage:.0%})",
+        columns=["jobs", "jobs/s alone", "pace", "alone twice", "CPU us/job alone", "added", "alone twice", "goal"],
         rows=[
             [
                 each.cell.name,
@@ -180,6 +211,7 @@ def _table(library: str, found: Sequence[Found], size: Size) -> Table:
                 f"{each.noise.median:.3f} ({each.noise.low:.3f} to {each.noise.high:.3f})",
                 f"{each.alone_us:.0f}",
                 f"{each.added.median:+.0f} ({each.added.low:+.0f} to {each.added.high:+.0f})",
+                f"{each.added_again.median:+.0f} ({each.added_again.low:+.0f} to {each.added_again.high:+.0f})",
                 f"{each.allowed_us:.0f}",
             ]
             for each in found
@@ -187,7 +219,13 @@ def _table(library: str, found: Sequence[Found], size: Size) -> Table:
     )
 
 
-def _heat_map(library: str, found: Sequence[Found], lengths: Sequence[float]) -> HeatMap:
+def _full(found: Sequence[Found]) -> list[Found]:
+    """Give those that have all their jobs at once."""
+    return [each for each in found if not each.cell.per_second]
+
+
+def _heat_map(library: str, found: Sequence[Found]) -> HeatMap:
+    lengths = sorted({each.cell.job_ms for each in found})
     rows = list(dict.fromkeys((each.cell.slots, each.cell.far_ms) for each in found))
     by_cell = {(each.cell.slots, each.cell.far_ms, each.cell.job_ms): each.added.median / each.allowed_us for each in found}
     unit = "threads" if library == "dramatiq" else "slots"
@@ -215,15 +253,15 @@ _IDLE_WAYS = ("untracked", "tracked")
 _OTHERS = 19
 
 
-def _idle_rounds(ground: Ground, size: Size) -> dict[str, dict[str, list[float]]]:
+def _idle_rounds(ground: Ground, size: Size, *, seconds: float | None) -> dict[str, dict[str, list[float]]]:
     """Measure the share of a core that an arq worker takes which has nothing to do: by itself, and as one of twenty."""
-    found: dict[str, dict[str, list[float]]] = {}
-    for name, others in (("alone", 0), ("one of twenty", _OTHERS)):
-        found[name] = {way: [] for way in _IDLE_WAYS}
-        for number in range(max(size.grid_rounds // 2, 1)):
+    others = {"alone": 0, "one of twenty": _OTHERS}
+    found: dict[str, dict[str, list[float]]] = {name: {way: [] for way in _IDLE_WAYS} for name in others}
+    for number in rounds_within(max(size.grid_rounds // 2, 1), seconds=seconds):
+        for name, count in others.items():
             for way in shuffled(_IDLE_WAYS, number):
                 ground.empty()
-                with _registered(ground, others):
+                with _registered(ground, count):
                     found[name][way].append(_idle(ground, way, seconds=size.idle_seconds))
     return found
 

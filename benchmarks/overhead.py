@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from benchmarks import footprint, grid
+from benchmarks.budget import rounds as rounds_within
+from benchmarks.budget import share
 from benchmarks.ground import Ground, place
 from benchmarks.medians import Estimate, estimate, quantile
 from benchmarks.processes import NAMESPACE, QUEUE, measure, shuffled
@@ -28,10 +30,17 @@ _NAMES = {
 }
 _PACE_SECONDS = 0.002
 _ALONE = 1
+_FAR_SECONDS = 0.001
+LATENCY_GOALS_MS = {"p50": 0.03, "p99": 0.10}
+
+_THROUGHPUT_PART, _PACED_PART, _GRID_PART = 0.2, 0.15, 0.6
+"""How the time is shared out, where it is limited; the rest is for what is done once."""
 
 Rounds = dict[str, list[dict[str, Any]]]
 Setting = tuple[str, int]
 """Over what the server is reached, and with how many slots: each has its rounds."""
+Distance = float
+"""How many seconds each reply takes."""
 
 
 def run(ground: Ground, size: Size) -> Report:
@@ -42,7 +51,7 @@ def run(ground: Ground, size: Size) -> Report:
     }
     timed = measure(ground, replace(_load(ground, "tracked", slots=size.slots[0], jobs=size.jobs, warmup=size.warmup), times_parts=True))
     paced = _paced_rounds(ground, size)
-    jobs = grid.run(ground, size)
+    jobs = grid.run(ground, size, seconds=share(size.seconds, _GRID_PART))
     memory = footprint.run(ground, size)
     return Report(
         name="overhead",
@@ -53,7 +62,7 @@ def run(ground: Ground, size: Size) -> Report:
             *jobs.tables,
             _parts_table(timed["parts_us_per_job"]),
             _counts_table(counted),
-            _latency_table(paced),
+            *(_latency_table(far, found) for far, found in paced.items()),
             *memory.tables,
         ],
         charts=[_chart(setting, found) for setting, found in rounds.items()],
@@ -62,7 +71,10 @@ def run(ground: Ground, size: Size) -> Report:
             "rounds": {f"{over}, {slots}": _kept(found) for (over, slots), found in rounds.items()},
             "parts_us_per_job": timed["parts_us_per_job"],
             "counted": {way: {**found, "service_ms": None} for way, found in counted.items()},
-            "service_ms": {way: [_percentiles(found) for found in found_rounds] for way, found_rounds in paced.items()},
+            "service_ms": {
+                f"{far * 1000:g} ms away": {way: [_percentiles(found) for found in of_way] for way, of_way in rounds_there.items()}
+                for far, rounds_there in paced.items()
+            },
             **jobs.data,
             **memory.data,
         },
@@ -70,7 +82,16 @@ def run(ground: Ground, size: Size) -> Report:
 
 
 def _load(
-    ground: Ground, way: str, *, slots: int, jobs: int, warmup: int, url: str | None = None, counts: bool = False, pace: float = 0.0
+    ground: Ground,
+    way: str,
+    *,
+    slots: int,
+    jobs: int,
+    warmup: int,
+    url: str | None = None,
+    counts: bool = False,
+    pace: float = 0.0,
+    far: Distance = 0.0,
 ) -> Load:
     return Load(
         way=way,
@@ -83,31 +104,34 @@ def _load(
         jobs=jobs,
         counts_round_trips=counts,
         job_seconds=pace,
+        far_seconds=far,
     )
 
 
 def _all_rounds(ground: Ground, size: Size) -> dict[Setting, Rounds]:
     """Measure throughput as workers reach their server as a rule, and over a unix socket, where a worker of arq's has the least to do."""
     ways = {ground.named_url: WAYS, ground.url: _WAYS_ELSEWHERE} if ground.named_url is not None else {ground.url: WAYS}
-    return {(place(url), slots): _rounds(ground, size, slots, url=url, ways=ways[url]) for url in ways for slots in size.slots}
+    found: dict[Setting, Rounds] = {(place(url), slots): {way: [] for way in ways[url]} for url in ways for slots in size.slots}
+    for number in rounds_within(size.rounds, seconds=share(size.seconds, _THROUGHPUT_PART)):
+        for url in ways:
+            for slots in size.slots:
+                for way in shuffled(ways[url], number):
+                    load = _load(ground, way, url=url, slots=slots, jobs=size.jobs, warmup=size.warmup)
+                    found[place(url), slots][way].append(measure(ground, load))
+    return found
 
 
-def _rounds(ground: Ground, size: Size, slots: int, *, url: str, ways: Sequence[str]) -> Rounds:
-    rounds: Rounds = {way: [] for way in ways}
-    for number in range(size.rounds):
-        for way in shuffled(ways, number):
-            rounds[way].append(measure(ground, _load(ground, way, url=url, slots=slots, jobs=size.jobs, warmup=size.warmup)))
-    return rounds
-
-
-def _paced_rounds(ground: Ground, size: Size) -> Rounds:
-    """One job at a time, each of a few ms: what a job waits for tracking where nobody else is in its way."""
-    rounds: Rounds = {way: [] for way in WAYS}
-    for number in range(max(size.rounds // 3, 1)):
-        for way in shuffled(WAYS, number):
-            load = _load(ground, way, slots=_ALONE, jobs=size.paced_jobs, warmup=min(size.warmup, size.paced_jobs // 2), pace=_PACE_SECONDS)
-            rounds[way].append(measure(ground, load))
-    return rounds
+def _paced_rounds(ground: Ground, size: Size) -> dict[Distance, Rounds]:
+    """One job at a time, each of a few ms: what a job waits for tracking where no other is in its way, near and far from Redis."""
+    ways: dict[Distance, Sequence[str]] = {0.0: WAYS, _FAR_SECONDS: _WAYS_ELSEWHERE}
+    found: dict[Distance, Rounds] = {far: {way: [] for way in ways[far]} for far in ways}
+    jobs, warmup = size.paced_jobs, min(size.warmup, size.paced_jobs // 2)
+    for number in rounds_within(max(size.rounds // 3, 1), seconds=share(size.seconds, _PACED_PART)):
+        for far in ways:
+            for way in shuffled(ways[far], number):
+                load = _load(ground, way, slots=_ALONE, jobs=jobs, warmup=warmup, pace=_PACE_SECONDS, far=far)
+                found[far][way].append(measure(ground, load))
+    return found
 
 
 def ratios(rounds: Rounds, way: str, *, of: str = "untracked", what: str = "jobs_per_second") -> Estimate:
@@ -180,7 +204,7 @@ def added_latency(rounds: Rounds, way: str, share: str) -> Estimate:
     return estimate([_percentiles(mine)[share] - _percentiles(theirs)[share] for mine, theirs in pairs])
 
 
-def _latency_table(rounds: Rounds) -> Table:
+def _latency_table(far: Distance, rounds: Rounds) -> Table:
     rows = []
     for way, found in rounds.items():
         p50, p99 = added_latency(rounds, way, "p50"), added_latency(rounds, way, "p99")
@@ -193,14 +217,17 @@ def _latency_table(rounds: Rounds) -> Table:
                 f"{p99.median:+.2f} ({p99.low:+.2f} to {p99.high:+.2f})",
             ]
         )
+    where = f"Redis {far * 1000:g} ms away" if far else "Redis near"
+    goals = ", ".join(f"{goal:.2f} to {name}" for name, goal in LATENCY_GOALS_MS.items())
     return Table(
-        title=f"Latency: ms from claim to acknowledgement of a job of {_PACE_SECONDS * 1000:.0f} ms, one at a time",
+        title=f"Latency: ms from claim to acknowledgement of a job of {_PACE_SECONDS * 1000:.0f} ms, one at a time, {where} "
+        f"({len(rounds['untracked'])} rounds; goal: {goals})",
         columns=["way", "p50", "added to p50", "p99", "added to p99"],
         rows=rows,
     )
 
 
-def _meaning(rounds: dict[Setting, Rounds], counted: dict[str, dict[str, Any]], paced: Rounds) -> list[str]:
+def _meaning(rounds: dict[Setting, Rounds], counted: dict[str, dict[str, Any]], paced: dict[Distance, Rounds]) -> list[str]:
     sentences = []
     for (over, slots), found in rounds.items():
         ours, noise = ratios(found, "tracked"), ratios(found, "control")
@@ -218,13 +245,18 @@ def _meaning(rounds: dict[Setting, Rounds], counted: dict[str, dict[str, Any]], 
         )
     trips = {way: counted[way]["round_trips_per_job"] - counted["untracked"]["round_trips_per_job"] for way in WAYS}
     connections = counted["tracked"]["tracker_connections"]
-    p50 = added_latency(paced, "tracked", "p50")
+    added = {far: {name: added_latency(found, "tracked", name).median for name in LATENCY_GOALS_MS} for far, found in paced.items()}
+    latency = "; ".join(f"{added_there['p50']:+.2f} and {added_there['p99']:+.2f} ms {_at(far)}" for far, added_there in added.items())
     sentences.append(
         f"Tracking adds {max(trips['tracked'], 0.0):.3f} round trips per job, none of which a job waits for "
-        f"(durable: {trips['durable']:.3f}; the gem: {trips['gem']:.2f}, each awaited), {connections} connection(s) per worker "
-        f"and {p50.median:+.2f} ms to the median job."
+        f"(durable: {trips['durable']:.3f}; the gem: {trips['gem']:.2f}, each awaited), {connections} connection(s) per worker. "
+        f"To p50 and p99 of a job of {_PACE_SECONDS * 1000:.0f} ms, one at a time, it adds {latency}."
     )
     return sentences
+
+
+def _at(far: Distance) -> str:
+    return f"with Redis {far * 1000:g} ms away" if far else "beside Redis"
 
 
 def _kept(rounds: Rounds) -> dict[str, list[dict[str, Any]]]:

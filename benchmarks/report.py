@@ -79,16 +79,22 @@ class Report:
     charts: Sequence[Chart] = ()
     heat_maps: Sequence[HeatMap] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float | None = None
+    """How long it took to find out; None where that was not measured."""
 
     def to_markdown(self, *, heading: str = "##") -> str:
         """Write all but charts and data."""
         parts = [f"{heading} {self.name}: {self.title}"]
         for table in self.tables:
             parts += [f"{heading}# {table.title}" if len(self.tables) > 1 else table.title, table.to_markdown()]
-        return "\n\n".join([*parts, *self.meaning])
+        took = [] if self.seconds is None else [f"(Measured in {self.seconds / 60:.1f} minutes.)"]
+        return "\n\n".join([*parts, *self.meaning, *took])
 
 
 def write_json(path: Path, environment: Mapping[str, Any], reports: Sequence[Report]) -> None:
     """Write everything that was measured."""
-    found = {report.name: {"title": report.title, "meaning": list(report.meaning), **report.data} for report in reports}
+    found = {
+        report.name: {"title": report.title, "meaning": list(report.meaning), "seconds": report.seconds, **report.data}
+        for report in reports
+    }
     path.write_text(json.dumps({"schema": SCHEMA, "environment": environment, "benchmarks": found}, indent=1) + "\n")

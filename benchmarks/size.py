@@ -1,6 +1,6 @@
-"""How much a benchmark does: a full run for a page of results, a quick one for a minute, one round to see that it lives."""
+"""How much a benchmark does: all of it, what matters most of it, a quick look, or one round to see that it lives."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +38,10 @@ class Size:
     queue_ids: int
     hardships: bool
     """Whether live workers are stopped, blocked and lost as well, which takes minutes at default settings."""
+    only_named_cells: bool = False
+    """Of the grid of jobs only the cells that stand in `benchmarks.grid.NAMED`; else every length, distance, number of slots and rate."""
+    seconds: float | None = None
+    """How long each benchmark that is made of rounds may take; it makes fewer then. None: all of them."""
 
 
 FULL = Size(
@@ -68,6 +72,23 @@ FULL = Size(
     scale_seconds=10.0,
     queue_ids=1_000_000,
     hardships=True,
+)
+
+MIDDLE = replace(
+    FULL,
+    name="middle",
+    rounds=12,
+    slots=(10,),
+    paced_jobs=150,
+    runs_in_one_process=200_000,
+    imports=7,
+    latency_rounds=7,
+    only_named_cells=True,
+    idle_seconds=6.0,
+    grid_seconds=1.5,
+    kills=30,
+    fleet=(10, 100, 1_000),
+    seconds=15 * 60.0,
 )
 
 QUICK = Size(
@@ -110,7 +131,7 @@ ONE_ROUND = Size(
     imports=1,
     runs_in_one_process=500,
     runs_in_flight=100,
-    latencies_ms=(0, 1),
+    latencies_ms=(1,),
     latency_rounds=1,
     foreign_keys=1_000,
     instances=(1, 10),

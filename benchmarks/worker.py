@@ -20,7 +20,7 @@ from arq.worker import Worker, func
 from redis.asyncio.connection import AbstractConnection
 
 from async_tracker import Tracker
-from benchmarks.far import far_class
+from benchmarks.far import far_pool
 from benchmarks.gem import GemTracker
 from benchmarks.meter import Meter
 from benchmarks.parts import time_parts
@@ -92,8 +92,7 @@ def worker_arguments(load: Load, meter: Meter) -> dict[str, Any]:
 
 def _connection(load: Load) -> dict[str, Any]:
     if load.far_seconds:
-        pool = redis.asyncio.ConnectionPool.from_url(load.url, connection_class=far_class(load.url, load.far_seconds))
-        return {"redis_pool": ArqRedis(pool)}
+        return {"redis_pool": ArqRedis(far_pool(load.url, load.far_seconds))}
     if load.pool_limit is None:
         return {"redis_settings": RedisSettings.from_dsn(load.url)}
     pool = redis.asyncio.BlockingConnectionPool.from_url(load.url, max_connections=load.pool_limit, timeout=None)
@@ -117,6 +116,9 @@ def _durable(arguments: dict[str, Any], load: Load) -> dict[str, Any]:
 
 
 def _dedicated(arguments: dict[str, Any], load: Load) -> dict[str, Any]:
+    if load.far_seconds:  # a client of its own, as the tracker would make it, except that its replies are held back
+        client = redis.asyncio.Redis(connection_pool=far_pool(load.url, load.far_seconds))
+        return Tracker(namespace=load.namespace, redis=client).install(arguments)
     return Tracker(namespace=load.namespace, redis_options={"url": load.url}).install(arguments)
 
 

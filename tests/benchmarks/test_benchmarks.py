@@ -4,12 +4,12 @@ import asyncio
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from benchmarks import connections, hardships, medians, overhead, proxy, queries, recovery, scale, web
+from benchmarks import budget, connections, hardships, medians, overhead, proxy, queries, recovery, scale, web
 from benchmarks.__main__ import BENCHMARKS, main, write_results
 from benchmarks.environment import environment, header
 from benchmarks.ground import DatabaseInUse, Ground, ground
@@ -38,7 +38,7 @@ def assert_says_what_it_found(report: Report, tmp_path: Path, where: dict[str, s
     assert report.name in json.loads((tmp_path / "found.json").read_text())["benchmarks"]
 
 
-@pytest.mark.parametrize("module", [connections, queries, recovery, scale, web], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [queries, recovery, scale, web], ids=lambda module: module.__name__)
 def test_one_round_of_each_benchmark_says_what_it_found(module, own_ground: Ground, tmp_path: Path):
     report = module.run(own_ground, ONE_ROUND)
     assert_says_what_it_found(report, tmp_path, environment(own_ground, size=ONE_ROUND.name))
@@ -69,6 +69,32 @@ def test_the_hardships_of_a_live_worker_are_told(own_ground: Ground, tmp_path: P
 def test_the_benchmark_of_the_namespace_is_read_as_the_others_are(own_ground: Ground, tmp_path: Path):
     report = proxy.run(own_ground, ONE_ROUND)
     assert_says_what_it_found(report, tmp_path, environment(own_ground, size=ONE_ROUND.name))
+
+
+def test_connections_are_compared_near_and_far_with_many_jobs_and_with_one_at_a_time(own_ground: Ground, tmp_path: Path):
+    report = connections.run(own_ground, ONE_ROUND)
+    assert_says_what_it_found(report, tmp_path, environment(own_ground, size=ONE_ROUND.name))
+    full, paced = report.tables
+    assert {row[0].split(" (")[0] for row in full.rows} == {"1 ms", "near, pool of 4"}
+    assert [row[0] for row in paced.rows] == [f"1 ms: {how}" for how in ("arq alone", "arq alone, again", "pooled (shared)", "dedicated")]
+    pings_ms = [float(row[0].split("(")[1].split(" ms")[0]) for row in full.rows if row[0].startswith("1 ms")]
+    assert all(ping_ms >= 1.0 for ping_ms in pings_ms)
+
+
+@pytest.mark.parametrize("minutes", ["0", "-3", "soon", "inf", "nan"])
+def test_no_number_of_minutes_is_refused_with_what_to_write(minutes: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit, match="2"):
+        main(["overhead", f"--minutes={minutes}"])
+    assert "is no number of minutes: write one above 0, such as 15" in capsys.readouterr().err
+
+
+def test_rounds_are_as_many_as_fit_into_the_time_and_one_at_least():
+    def clock(*seconds: float) -> Callable[[], float]:
+        return iter(seconds).__next__
+
+    assert list(budget.rounds(5, seconds=0.0, now=clock(0.0, 100.0))) == [0]
+    assert list(budget.rounds(5, seconds=100.0, now=clock(0.0, 40.0, 80.0))) == [0, 1]
+    assert list(budget.rounds(2, seconds=100.0, now=clock(0.0, 1.0))) == [0, 1]
 
 
 def write_name(report: Report, path: Path) -> None:

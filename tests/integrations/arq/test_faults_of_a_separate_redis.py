@@ -352,4 +352,6 @@ async def test_a_fault_is_logged_once_and_once_that_it_is_over(apart, observer, 
     assert said.count("tracking is up to date again") == 1
     assert said.count("heartbeats reach Redis again") == said.count("no heartbeat reaches Redis, jobs keep running")
     assert said.count("sweeps fail, so this worker recovers nothing") <= 1
-    assert len(said) == len(set(said)) <= 7, said  # begun and over, of three loops; and on a busy machine, a slow registration
+    assert len(said) == len(set(said)), said
+    ours = [text for text in said if not text.startswith(("registration takes longer", "Redis refuses to keep the history"))]
+    assert len(ours) <= 6, said  # begun and over, of three loops

@@ -122,6 +122,8 @@ async def test_a_message_that_kills_its_process_at_once_is_quarantined_and_its_n
     masters.start(processes=1, threads=1, settings=settings)
     masters.start(processes=1, threads=1, settings=settings)
     await masters.registered(2)
+    for master in masters.started:  # one that loses its process before it is up waits for it for ever, tracked or not
+        master.wait_for_output("is booting up")
     pill = masters.send("die_at_once", must=False)
     neighbours = [masters.send("hold", 0.05) for _ in range(9)]
 

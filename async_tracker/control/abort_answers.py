@@ -8,10 +8,10 @@ from async_tracker.records import AbortOutcome, Chain, jsonable
 
 def ended_before() -> Done:
     """The function had ended when the order came."""
-    return told(AbortOutcome.ENDED_BEFORE, "its function had ended")
+    return abort_answer(AbortOutcome.ENDED_BEFORE, "its function had ended")
 
 
-def told(outcome: AbortOutcome, says: str, names: tuple[str, ...] = (), *, chain: Chain | None = None) -> Done:
+def abort_answer(outcome: AbortOutcome, says: str, names: tuple[str, ...] = (), *, chain: Chain | None = None) -> Done:
     """Say what came of an abort; ``names`` are the threads that go on, ``chain`` is where the run waits."""
     details: dict[str, Any] = {"outcome": str(outcome), "threads": list(names)}
     if chain is not None:
@@ -34,8 +34,11 @@ def threads_remark(names: tuple[str, ...]) -> str:
 
     >>> threads_remark(()), threads_remark(("asyncio_0",))
     ('', '; thread asyncio_0 goes on with what it does for it')
+    >>> threads_remark(("asyncio_0", "asyncio_1"))
+    '; threads asyncio_0, asyncio_1 go on with what they do for it'
     """
     if not names:
         return ""
-    which = f"thread {names[0]} goes" if len(names) == 1 else f"threads {', '.join(names)} go"
-    return f"; {which} on with what it does for it" if len(names) == 1 else f"; {which} on with what they do for it"
+    if len(names) == 1:
+        return f"; thread {names[0]} goes on with what it does for it"
+    return f"; threads {', '.join(names)} go on with what they do for it"

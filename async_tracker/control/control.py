@@ -134,8 +134,8 @@ class Control:
         return [order for order in found if order is not None]
 
     async def _wait(self, orders: Mapping[str, Order], ends: dict[str, float], answers: dict[str, Answer]) -> None:
-        """Move instances from ``ends`` to ``answers`` until none is left. A failover in between is waited for, and takes nobody's time."""
-        pause, looked_at, given_up_at = _FIRST_LOOK_SECONDS, anyio.current_time(), None
+        """Move instances from ``ends`` to ``answers`` until none is left. The time for which Redis is away in between is not counted."""
+        pause, looked_at, gives_up_at = _FIRST_LOOK_SECONDS, anyio.current_time(), None
         while ends:
             await anyio.sleep(pause)
             pause = min(pause * 1.5, _LONGEST_LOOK_SECONDS)
@@ -143,12 +143,12 @@ class Control:
             try:
                 await self._look(orders, ends, answers)
             except StorageUnavailable as exc:
-                given_up_at = given_up_at or max(now + _SWITCH_SECONDS, *ends.values())
-                if now >= given_up_at:
+                gives_up_at = gives_up_at or max(now + _SWITCH_SECONDS, *ends.values())
+                if now >= gives_up_at:
                     raise StorageUnavailable(f"{exc}; what came of the order is not known, and it is not begun any more") from exc
             else:
-                if given_up_at is not None:
-                    given_up_at = None
+                if gives_up_at is not None:
+                    gives_up_at = None
                     for name in ends:
                         ends[name] += now - looked_at
                 looked_at = now
@@ -168,7 +168,7 @@ class Control:
             elif now >= ends[name]:
                 over.append(name)
         for left, says in ((gone, ""), (over, "no answer in time, so it was taken back")):
-            for name in left:
+            for name in left:  # one by one: where Redis goes away meanwhile, those that were taken back are settled
                 await self._take_back(orders, [name], answers, says)
                 del ends[name]
 

@@ -109,7 +109,7 @@ class Walk:
         """By where in which code frames are: most jobs wait at the same few places."""
         self._frames: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._chains: dict[tuple[Any, ...], Chain] = {}
-        """Equal chains are one object, so that nobody has to compare them."""
+        """Equal chains are one object, and can be compared by what they are and not by what they hold."""
         self._left_out: dict[tuple[int, Sequence[str]], Chain] = {}
 
     def task(self, task: "asyncio.Future[Any]", *, leaving_out: Sequence[str] = ()) -> Chain:

@@ -3,9 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from async_tracker.control.orders import Done, Order, scope_and_end
 from async_tracker.errors import UnsupportedControl
@@ -104,15 +104,17 @@ class Duty:
         on_quiet: Callable[[bool], None],
         is_leaving: Callable[[], bool],
         now_ms: Callable[[], int],
+        spawn: Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"],
     ) -> None:
         """``busy`` tells how many runs are in flight, ``is_leaving`` whether shutdown has begun, and ``now_ms`` the server's time.
-        ``on_quiet`` is told whenever the instance becomes quiet, or is that no longer.
+        ``on_quiet`` is told whenever the instance becomes quiet, or is that no longer. ``spawn`` has something done in the loop.
         """
         self._controls = controls
         self._busy = busy
         self._on_quiet = on_quiet
         self._is_leaving = is_leaving
         self._now_ms = now_ms
+        self._spawn = spawn
         self._turn = asyncio.Lock()
         self._reasons: dict[str, _Reason] = {}
         """Why it is quiet, by scope: of each order that stands, and '' for an order of its own, which is over when it is resumed."""
@@ -127,7 +129,6 @@ class Duty:
 
     def take_orders(self, orders: OrderTaker) -> None:
         """Have the orders carried out that this is about."""
-        self._spawn = orders.spawn
         orders.handle("quiet", Handler(carry_out=self._quiet, undo=self._undo_quiet))
         orders.handle("resume", Handler(carry_out=self._resume, undo=self._undo_resume))
         orders.handle("idle", Handler(carry_out=self._idle))
@@ -182,16 +183,16 @@ class Duty:
             self._set_quiet(True)
             return Done(says=says)
 
-    def look(self) -> None:
+    def end_what_is_over(self) -> None:
         """Begin to take jobs again when the orders that stand are over and nothing else keeps the instance quiet. Called often."""
         if self._reasons and self._ending is None and any(reason.until_ms <= self._now_ms() for reason in self._reasons.values()):
-            self._ending = self._spawn(self._end_what_is_over())
+            self._ending = self._spawn(self._drop_what_is_over())
             self._ending.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._ending = None
 
-    async def _end_what_is_over(self) -> None:
+    async def _drop_what_is_over(self) -> None:
         async with self._turn:
             now_ms = self._now_ms()
             try:

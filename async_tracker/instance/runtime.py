@@ -185,6 +185,7 @@ class Runtime:
             on_quiet=self.registration.set_quiet,
             is_leaving=lambda: self._is_stopped or self.registration.is_draining or (is_draining is not None and is_draining()),
             now_ms=self.clock.now_ms,
+            spawn=self.orders.spawn,
         )
         self.duty.take_orders(self.orders)
         StackOrders(self.observer).take_orders(self.orders)
@@ -290,7 +291,7 @@ class Runtime:
 
     def _at_pulse(self) -> None:
         self.journal.sort_counts(within=_SORTING_SECONDS)
-        self.duty.look()
+        self.duty.end_what_is_over()
         if self._on_pulse is not None:
             self._on_pulse()
         if self._is_draining is not None and self._is_draining():

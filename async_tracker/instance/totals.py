@@ -45,7 +45,6 @@ class Totals:
         """The number of the batch before the chain, 0 for none."""
         self._known: list[TotalsBatch] = []
         """The beginning of the chain: what Redis is known to have."""
-        self._size = 0
         self._pending: list[TotalsBatch] = []
         """The rest of the chain."""
         self._in_doubt: int | None = None
@@ -94,10 +93,10 @@ class Totals:
 
     def _split(self, chain: list[TotalsBatch], known: int) -> None:
         self._known, self._pending = chain[:known], chain[known:]
-        self._size = sum(map(_size, self._known))
+        size = sum(map(_size, self._known))
         length = 0
-        while self._size > COUNTERS_REMEMBERED:
-            self._size -= _size(self._known[length])
+        while size > COUNTERS_REMEMBERED:
+            size -= _size(self._known[length])
             length += 1
         if length:
             self._base = self._known[length - 1].number
@@ -121,7 +120,7 @@ class Totals:
 
     def _follow(self, newest: int, batches: list[TotalsBatch]) -> None:
         """Have these batches sent, in this order, after the newest that the server has."""
-        self._base, self._known, self._size, self._pending = newest, [], 0, []
+        self._base, self._known, self._pending = newest, [], []
         for batch in batches:
             self._pending.append(TotalsBatch(number=batch.number, after=self._newest, grown=batch.grown))
 

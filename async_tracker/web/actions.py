@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -20,7 +20,7 @@ from async_tracker.web.screens import Wanted, counted, matching, wanted
 logger = logging.getLogger("async_tracker")
 
 _BODY_MOST = 100_000
-CHOICE = '"jobs": [their ids], or "filter": {as the screen is asked, {} for all} and "most": how many were agreed to'
+_CHOICE = '"jobs": [their ids], or "filter": {as the screen is asked, {} for all} and "most": how many were agreed to'
 _DECIDED = {"retry": "retried", "drop": "dropped"}
 
 
@@ -44,19 +44,20 @@ class Choice:
         if isinstance(jobs, list) and given.keys() == {"jobs"} and jobs and all(isinstance(job_id, str) for job_id in jobs):
             return cls(screen=screen, jobs=tuple(dict.fromkeys(jobs)))
         if jobs is not None or not isinstance(filters, dict) or not (most is None or _is_count(most)):
-            raise Problem(400, "bad_request", f"write {CHOICE}")
+            raise Problem(400, "bad_request", f"write {_CHOICE}")
         if not all(isinstance(value, str) for value in filters.values()):
             raise Problem(400, "bad_request", "the values of a filter are texts, as in a query string")
         query = [(name, value) for name, value in filters.items() if name not in ("sort", "cursor", "limit")]
         return cls(screen=screen, asked=wanted(screen, query), most=most)
 
-    async def ids(self, rows: Sequence[Any], *, is_question: bool = False) -> list[str]:
-        """Name the jobs that are meant. Raises Problem where more pass the filters than a person has agreed to."""
+    async def ids(self, read: Callable[[], Awaitable[Sequence[Any]]], *, is_question: bool = False) -> list[str]:
+        """Name the jobs that are meant; ``read`` reads the rows, where there are filters. Raises Problem where more pass these than a
+        person has agreed to."""
         if self.asked is None:
             return list(self.jobs or ())
         if self.most is None and not is_question:
             raise Problem(400, "bad_request", 'a filter needs "most": how many it chose when that was agreed to')
-        found = await matching(self.asked, rows)
+        found = await matching(self.asked, await read())
         if self.most is not None and len(found) > self.most:
             raise Problem(409, "more_match", f"{len(found)} match by now, and not {self.most}: look again. Nothing was done")
         return [item.job_id for item in found]
@@ -81,8 +82,8 @@ class Actions:
         choice = Choice.taken_from(options, "orphans")
         dry_run, limit = options.pop("dry_run", False), options.pop("limit", None)
         if options or not isinstance(dry_run, bool) or not (limit is None or _is_count(limit)):
-            raise Problem(400, "bad_request", f'write {{"dry_run": true}} or false, "limit" (how many recoveries are named), and {CHOICE}')
-        only = None if choice is None else await choice.ids(await self._tracker.orphans(), is_question=dry_run)
+            raise Problem(400, "bad_request", f'write {{"dry_run": true}} or false, "limit" (how many recoveries are named), and {_CHOICE}')
+        only = None if choice is None else await choice.ids(self._tracker.orphans, is_question=dry_run)
         done = await self._tracker.recover(dry_run=dry_run, only=only)
         if not dry_run:
             self._readings.forget()
@@ -103,12 +104,12 @@ class Actions:
         options = await _options(request)
         choice = Choice.taken_from(options, "quarantine")
         if choice is None or options:
-            raise Problem(400, "bad_request", f"write {CHOICE}")
+            raise Problem(400, "bad_request", f"write {_CHOICE}")
         decide = {"retry": self._tracker.retry_quarantined, "drop": self._tracker.drop_quarantined}[action]
         done: list[str] = []
         stayed: list[dict[str, str]] = []
         try:
-            for job_id in await choice.ids(await self._tracker.quarantined()):
+            for job_id in await choice.ids(self._tracker.quarantined):
                 try:
                     why_not = "" if await decide(job_id) or action == "drop" else "its id was enqueued anew meanwhile"
                 except StorageError:

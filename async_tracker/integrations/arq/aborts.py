@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from async_tracker.connections.calls import bounded
-from async_tracker.control.abort_answers import ended_before, threads_in, threads_remark, told
+from async_tracker.control.abort_answers import abort_answer, ended_before, threads_in, threads_remark
 from async_tracker.control.orders import Done, Order
 from async_tracker.errors import StorageError
 from async_tracker.instance.chains import Walk, threads
@@ -90,10 +90,14 @@ class Aborts:
             return self._goes_on(run, threads_at_work)
         outcome = run.outcome if run.outcome not in (None, "ended") else ("aborted" if inner.cancelled() else "ended")
         if outcome == "aborted":
-            return told(AbortOutcome.ABORTED, f"it has ended, and does not run again{threads_remark(threads_at_work)}", threads_at_work)
+            return abort_answer(
+                AbortOutcome.ABORTED, f"it has ended, and does not run again{threads_remark(threads_at_work)}", threads_at_work
+            )
         if outcome == "retried":  # where functions are not wrapped, arq has heard of a Retry
-            return told(AbortOutcome.GOES_ON, "it has answered with Retry, and runs again as another run")
-        return told(AbortOutcome.ENDED_BEFORE, f"it has swallowed the cancellation, and ended by itself: {outcome}", threads_at_work)
+            return abort_answer(AbortOutcome.GOES_ON, "it has answered with Retry, and runs again as another run")
+        return abort_answer(
+            AbortOutcome.ENDED_BEFORE, f"it has swallowed the cancellation, and ended by itself: {outcome}", threads_at_work
+        )
 
     def _cancel(self, run: ArqRun, outer: Task, inner: Task) -> None:
         """In one turn of the loop: arq is to finish the job, and its task is cancelled."""
@@ -126,11 +130,11 @@ class Aborts:
 
     def _goes_on(self, run: ArqRun, threads_at_work: tuple[str, ...]) -> Done:
         says = "it was cancelled, and goes on: it has swallowed that, or it cleans up"
-        return told(AbortOutcome.GOES_ON, says, threads_at_work, chain=self._chain(run))
+        return abort_answer(AbortOutcome.GOES_ON, says, threads_at_work, chain=self._chain(run))
 
     def _not_begun(self, run: ArqRun | None) -> Done:
         says = "nothing was done: arq has claimed the job, and its function has not begun; a hook of the worker may hold it up"
-        return told(AbortOutcome.GOES_ON, says, chain=self._chain(run) if run is not None else None)
+        return abort_answer(AbortOutcome.GOES_ON, says, chain=self._chain(run) if run is not None else None)
 
 
 def _has_ended(run: ArqRun | None) -> bool:

@@ -8,7 +8,7 @@ import logging
 import time
 
 from async_tracker.connections.calls import bounded
-from async_tracker.control.abort_answers import ended_before, threads_in, threads_remark, told
+from async_tracker.control.abort_answers import abort_answer, ended_before, threads_in, threads_remark
 from async_tracker.control.orders import Done, Order
 from async_tracker.errors import StorageError
 from async_tracker.instance.chains import Walk, threads
@@ -94,8 +94,8 @@ class Aborts:
             return _goes_on(run, names)
         if run.outcome == "aborted":
             says = f"it has ended, and does not run again: its message is a dead letter{threads_remark(names)}"
-            return told(AbortOutcome.ABORTED, says, names)
-        return told(AbortOutcome.ENDED_BEFORE, f"it has swallowed the interruption, and ended by itself: {run.outcome}", names)
+            return abort_answer(AbortOutcome.ABORTED, says, names)
+        return abort_answer(AbortOutcome.ENDED_BEFORE, f"it has swallowed the interruption, and ended by itself: {run.outcome}", names)
 
     async def settled(self, run: AbortableRun) -> None:
         """An interrupted run has ended, and its broker has its message acknowledged or with the dead letters."""
@@ -123,9 +123,9 @@ def _chain(run: AbortableRun) -> Chain:
 
 def _goes_on(run: AbortableRun, names: tuple[str, ...]) -> Done:
     says = "it was interrupted, and goes on: it is in a call that no exception reaches before it returns, has swallowed it, or cleans up"
-    return told(AbortOutcome.GOES_ON, says, names, chain=_chain(run))
+    return abort_answer(AbortOutcome.GOES_ON, says, names, chain=_chain(run))
 
 
 def _not_begun(run: AbortableRun) -> Done:
     says = "nothing was done: its actor has not begun; a middleware of the worker may hold it up"
-    return told(AbortOutcome.GOES_ON, says, chain=_chain(run))
+    return abort_answer(AbortOutcome.GOES_ON, says, chain=_chain(run))

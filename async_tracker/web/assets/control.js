@@ -1,6 +1,6 @@
 // @ts-check
 // Orders to one worker: quiet, resume, stop; where its jobs wait, line by line; and the abort of one job.
-import { confirmed, post, tell } from "./act.js";
+import { confirmed, post, tell, tellFailure } from "./act.js";
 import { el, fill } from "./dom.js";
 import { refresh } from "./stream.js";
 import { counted, cut, duration } from "./wording.js";
@@ -28,7 +28,7 @@ export function control(instanceId, settings) {
       const { answer } = await post(`${path}/${name}`);
       tell(`${cut(answer.instance_id, 40)} ${done}${answer.says ? `: ${answer.says}` : "."}`);
     } catch (error) {
-      tell(error instanceof Error ? error.message : String(error), true);
+      tellFailure(error);
     }
     refresh();
   };
@@ -78,7 +78,7 @@ async function abort(job, button) {
     const goesOn = found.outcome === "goes_on";
     tell(`${cut(found.job_id, 40)}: ${found.says}${goesOn && found.chain?.frames.length ? `, at ${placeOf(found.chain)}` : ""}.`, goesOn);
   } catch (error) {
-    tell(error instanceof Error ? error.message : String(error), true);
+    tellFailure(error);
   }
   button.removeAttribute("disabled");
   refresh();

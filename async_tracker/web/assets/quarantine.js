@@ -44,7 +44,7 @@ export function quarantine(settings) {
    * The buttons about one row, the ticked ones, or, without any, all that match.
    * @param {any[]} rows
    * @param {number} count
-   * @param {(count: string) => string} [words]
+   * @param {(word: string) => string} [words] what stands on a button
    */
   function decide(rows, count, words = (word) => word) {
     const isOne = rows.length === 1, what = counted(count, "job");

@@ -107,7 +107,7 @@ const ending = (frame) => frame.replace(/^.*\/(?:site|dist)-packages\//, "").rep
 export function instanceDrawer(instanceId, settings) {
   const facts = el("div"), heading = el("h3"), orders = control(instanceId, settings), table = new Table({
     name: "Jobs of this instance",
-    columns: jobColumns(settings).filter((column) => !["Instance", "Queue", "Waited"].includes(column.title)),
+    columns: jobColumns(settings).filter((column) => !["Instance", "Queue", "Try", "Waited", "Timeout"].includes(column.title)),
     key: (row) => row.id,
     empty: () => [el("p", {}, "No job is in flight on it.")],
   });

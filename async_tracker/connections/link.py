@@ -19,7 +19,7 @@ from redis.exceptions import ResponseError
 from redis.retry import Retry as SyncRetry
 
 from async_tracker.connections.access import SOCKET_TIMEOUT, check_mode
-from async_tracker.connections.calls import call, translated
+from async_tracker.connections.calls import call, let_be_left, translated
 from async_tracker.connections.counterparts import sync_counterpart
 from async_tracker.connections.replies import info_of
 from async_tracker.errors import StorageError
@@ -207,10 +207,12 @@ class Link:
         return number if number >= 0 else None
 
     async def aclose(self) -> None:
-        """Close the connection; another use opens another one."""
+        """Close the connection; another use opens another one. It is closed also where the caller is cancelled meanwhile."""
         self._ended = True
         self.connection_id = None
-        await self.client.connection_pool.disconnect()
+        closing = asyncio.ensure_future(self.client.connection_pool.disconnect())
+        let_be_left(closing)
+        await asyncio.shield(closing)  # the driver closes in a task of its own, which does nothing if it is cancelled before it begins
 
     def forget_in_child(self) -> None:
         """Let go of the inherited socket without a word to the server."""

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 import redis.asyncio
 
 from async_tracker.connections.calls import call
@@ -64,4 +65,25 @@ async def test_a_command_that_is_cancelled_while_it_waits_for_its_turn_keeps_no_
             waiting[1].cancel()
         assert await waiting[2] == b"2"
         assert [task.cancelled() for task in waiting] == [True, True, False]
+        await link.aclose()
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_close_that_is_cancelled_closes_all_the_same(redis_url: str, namespace: str, turns: int):
+    """A worker's shutdown may be cancelled at any moment; a connection that stayed open would be evidence of a process that has left."""
+    async with redis.asyncio.Redis.from_url(redis_url) as client:
+        link = Link(client, namespace=namespace, name="async-tracker:test")
+        await link.redis.get("something")
+        connection_id = link.connection_id
+        closing = asyncio.create_task(link.aclose())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+
+        async def is_gone() -> bool:
+            return not await client.client_list(client_id=[str(connection_id)])
+
+        if turns:  # else it was cancelled before it began, and nothing was asked of the link
+            await wait_until(is_gone, description="the server has the connection no more")
         await link.aclose()

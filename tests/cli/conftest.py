@@ -8,17 +8,19 @@ import re
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 from unittest import mock
 
 import anyio
 import pytest
 
 from async_tracker.cli import program
+from tests.harness import forking
 
 _TIMEOUT = 60.0
 
@@ -47,16 +49,13 @@ class Cli:
         self._started: list[subprocess.Popen[str]] = []
 
     def __call__(self, *arguments: str, env: Mapping[str, str] | None = None) -> Answer:
-        done = subprocess.run(
-            self._command(arguments),
-            env=environment(env),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT,
-            check=False,
-        )
-        return Answer(code=done.returncode, out=done.stdout, err=done.stderr)
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            process = forking.start(self._command(arguments), env=environment(env), stdout=out, stderr=err)
+            try:
+                code = process.wait(_TIMEOUT)
+            finally:
+                process.kill()
+            return Answer(code=code, out=_all_of(out), err=_all_of(err))
 
     async def within(self, *arguments: str, env: Mapping[str, str] | None = None) -> Answer:
         """Run the command in a thread of this process: the same answer, without the time that an interpreter takes to start."""
@@ -105,6 +104,11 @@ class Cli:
         if self._namespace is not None and "--namespace" not in arguments:
             given += ["--namespace", self._namespace]
         return [sys.executable, "-m", "async_tracker.cli", *given, *arguments]
+
+
+def _all_of(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode()
 
 
 def _read(terminal: int) -> bytes:

@@ -6,8 +6,8 @@ import sys
 import pytest
 import redis.asyncio
 
+from tests.harness.forking import ROOT
 from tests.harness.servers import GivenServer, assert_no_leaks, leaked_keys
-from tests.harness.workers import ROOT
 
 
 async def test_keys_with_a_lifetime_and_keys_of_registered_instances_are_no_leak(redis_client: redis.asyncio.Redis, namespace: str):

@@ -12,9 +12,10 @@ from arq import create_pool
 from arq.connections import RedisSettings
 
 from tests.harness.alive import lives
+from tests.harness.forking import ROOT
 from tests.harness.ledger import Ledger
 from tests.harness.wait import NotReached, lived, wait_until, wait_until_sync
-from tests.harness.workers import ROOT, Workers
+from tests.harness.workers import Workers
 
 SLEEPER = [sys.executable, "-c", "import time; print('ready'); time.sleep(60)"]
 

@@ -13,11 +13,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from async_tracker.embedded import end_with_parent
+from tests.harness.alive import is_suspended
+from tests.harness.forking import Process, start
 from tests.harness.ledger import Ledger
 from tests.harness.wait import wait_until_sync
-
-ROOT = Path(__file__).resolve().parents[2]
 
 _KILL_TIMEOUT = 10.0  # a SIGKILL needs no time, but a loaded machine may
 _LEAVE_TIMEOUT = 30.0
@@ -26,7 +25,7 @@ _LEAVE_TIMEOUT = 30.0
 class WorkerProcess:
     """One process and what it printed. ``pid`` stays readable after its end."""
 
-    def __init__(self, process: subprocess.Popen[bytes], *, name: str, output_path: Path, ledger: Ledger | None) -> None:
+    def __init__(self, process: Process, *, name: str, output_path: Path, ledger: Ledger | None) -> None:
         self._process = process
         self._ledger = ledger
         self.name = name
@@ -65,7 +64,8 @@ class WorkerProcess:
     def suspend(self) -> None:
         """Stop it where it stands (SIGSTOP), and return once it stands: it lives, and does nothing."""
         self._process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)  # until then it may still act on a signal sent later
+        # Until then it may still act on a signal sent later.
+        wait_until_sync(lambda: self.exit_code is not None or is_suspended(self.pid), description=f"{self.name} stands still")
 
     def resume(self) -> None:
         """End ``suspend()``."""
@@ -121,16 +121,7 @@ class Workers:
         output_path = self._folder / f"{name}.log"
         inherited = {key: value for key, value in os.environ.items() if key != "REDIS_URL" and not key.startswith("TRACKER_")}
         with output_path.open("wb") as output:
-            process = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env={**inherited, "PYTHONUNBUFFERED": "1", **(env or {})},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=end_with_parent(),
-            )
+            process = start(command, env={**inherited, "PYTHONUNBUFFERED": "1", **(env or {})}, stdout=output)
         worker = WorkerProcess(process, name=name, output_path=output_path, ledger=self._ledger)
         self._started.append(worker)
         return worker

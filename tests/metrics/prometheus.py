@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from tests.harness.forking import ROOT
 from tests.harness.wait import wait_until_sync
-from tests.harness.workers import ROOT, WorkerProcess, Workers
+from tests.harness.workers import WorkerProcess, Workers
 
 ALERTS = ROOT / "deploy" / "alerts.yaml"
 ALERT_TESTS = ROOT / "deploy" / "alerts-tests.yaml"

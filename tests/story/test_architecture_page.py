@@ -3,7 +3,7 @@
 import re
 import tomllib
 
-from tests.harness.workers import ROOT
+from tests.harness.forking import ROOT
 from tests.story.snippets import snippets
 
 PAGE = "docs/architecture.md"

@@ -20,9 +20,10 @@ from async_tracker.store.commands import Store
 from async_tracker.store.run_record import RunRecord
 from async_tracker.store.writes import Judged
 from async_tracker.web.past import note_action
+from tests.harness.forking import ROOT
 from tests.harness.settings import KNOWN
 from tests.harness.wait import wait_until
-from tests.harness.workers import ROOT, WorkerProcess, Workers
+from tests.harness.workers import WorkerProcess, Workers
 from tests.story.snippets import table
 
 PAGE = "docs/events.md"

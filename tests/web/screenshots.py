@@ -16,7 +16,7 @@ from async_tracker.cli.demo.load import Load
 from async_tracker.cli.demo.stage import stage
 from async_tracker.cli.target import Target
 from async_tracker.web.serving import served
-from tests.harness.workers import ROOT
+from tests.harness.forking import ROOT
 from tests.web.browser import CHROMIUM, FLAGS, SCREENS
 
 PICTURES = ROOT / "docs" / "pictures"

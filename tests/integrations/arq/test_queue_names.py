@@ -26,8 +26,10 @@ async def test_a_job_is_found_in_the_queue_of_its_worker_whatever_the_tracker_ca
     job = await wait_until(lambda: other.job("42"), description="the job is in flight")
     assert job.queue == "mail"
     await wait_until(lambda: declare_dead(redis_client, namespace, job.instance_id), description="its worker is declared dead")
-    done = await other.recover()  # the worker lives, and may have claimed the job once more under its old name
-    assert {(item.job_id, item.action) for item in done} == {("42", action)}
+    first, *again = await other.recover()
+    assert (first.job_id, first.action) == ("42", action)
+    # The worker lives, and may have claimed the job once more under its old name before the sweep was over.
+    assert {(item.job_id, item.action) for item in again} <= {("42", RecoveryAction.DELAYED)}
     if action is RecoveryAction.QUARANTINED:
         assert await redis_client.zscore(queue, "42") is None
         assert await other.retry_quarantined("42")

@@ -20,9 +20,9 @@ from dramatiq.worker import Worker
 from async_tracker import Tracker, current_job
 from async_tracker.integrations.dramatiq import TrackerMiddleware
 from async_tracker.integrations.dramatiq.outcomes import Ending, outcome
+from tests.harness.forking import ROOT
 from tests.harness.settings import KNOWN
 from tests.harness.wait import wait_until
-from tests.harness.workers import ROOT
 
 MakeBroker = Callable[..., RedisBroker]
 

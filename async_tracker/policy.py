@@ -273,6 +273,18 @@ def standby_interval(sweep_interval: float, instances: int) -> float:
     return max(sweep_interval, sweep_interval * instances / 8.0)
 
 
+def absence_from(heartbeat_ttl: float, heartbeat_interval: float) -> float:
+    """Tell from how many seconds without an answer of the server on a process takes itself to have been out of reach.
+
+    Whatever that was (a host that slept, a server that did not answer or whose clock was set forward), the heartbeats of others are as
+    much older, beside the interval that they were old before: those of instances that live may be past their time to live.
+
+    >>> absence_from(15.0, 5.0), absence_from(10.0, 5.0)
+    (10.0, 7.5)
+    """
+    return max(heartbeat_ttl - heartbeat_interval, 1.5 * heartbeat_interval)
+
+
 def next_beat(heartbeat_interval: float, *, jitter: float) -> float:
     """Tell how many seconds to wait for the next beat: never later than the interval, up to a tenth earlier.
 

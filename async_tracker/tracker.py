@@ -34,6 +34,7 @@ from async_tracker.events.stream import EventStream
 from async_tracker.history.histogram import upper_bound_ms
 from async_tracker.history.reader import HistoryReader
 from async_tracker.instance.duty import AskedOnly, Duty
+from async_tracker.instance.host import host_id
 from async_tracker.instance.runs import CurrentJob, current, handle_of
 from async_tracker.instance.runtimes import Runtimes
 from async_tracker.integrations.footing import Footing
@@ -313,6 +314,14 @@ class Tracker:
             check_nothing_beside_count("instances", limit, after)
             return await self._ask(lambda queries: queries.count_instances())
         return await self._ask(lambda queries: queries.instances(limit=limit, after=after))
+
+    async def instances_here(self) -> list[Instance]:
+        """List the instances of this host, which is this container where there is one; the longest running first.
+
+        Only they are read, so that a probe in each container costs the same in a fleet of any size; where none of them lives, all are
+        read, and the dead of this host are listed whose orphans are not yet recovered.
+        """
+        return await self._ask(lambda queries: queries.instances_on(host_id()))
 
     async def instance(self, instance_id: str) -> Instance | None:
         """Give one instance, or None."""

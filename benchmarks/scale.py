@@ -15,6 +15,7 @@ import redis.asyncio
 from async_tracker import Tracker
 from async_tracker.config import Settings
 from async_tracker.connections.replies import Argument
+from async_tracker.instance.host import host_id
 from async_tracker.integrations.arq.adapter import ArqAdapter
 from async_tracker.integrations.arq.names import IN_PROGRESS, JOB
 from async_tracker.namespace import Namespace
@@ -102,6 +103,7 @@ async def _measure(ground: Ground, names: dict[int, str], size: Size) -> Cost:
     sweeper = fleet.sweeper()
     sweep_ms, held_ms = await _sweeps(fleet, sweeper)
     share, per_instance = await _load(ground, fleet, sweeper, seconds=size.scale_seconds)
+    await fleet.beat(fleet.ids[0])
     questions = await _questions(ground, client)
     released = await _deaths(fleet, sweeper, dead=max(1, len(names) // 10), orphans_each=JOBS_EACH)
     await fill_queue(client, size.queue_ids)
@@ -140,7 +142,8 @@ class _Fleet:
         self.run_id = (await self.client.info("server"))["run_id"]
         description = Description(library="arq", host="h", host_id="0f", pid=7, queue=QUEUE, concurrency=JOBS_EACH)
         fields = {**encode_description(description, Limits()), "state": "alive"}
-        for name, own in self.connections.items():
+        for number, (name, own) in enumerate(self.connections.items()):
+            fields["host_id"] = host_id() if number == 0 else "0f"  # the first one is on this host
             self.connections[name] = Connections(server=self.run_id, ids=own.ids)
             await self.store.register(name, 1, self.connections[name].encode(), fields)
             await self.store.write(name, 2, started=self.runs(name, JOBS_EACH), ended=[])
@@ -241,6 +244,7 @@ async def _questions(ground: Ground, client: Any) -> dict[str, tuple[int, float,
         "instance": lambda: tracker.instance(one),
         "jobs of one": lambda: tracker.jobs(one),
         "queues": tracker.queues,
+        "those of this host, as check asks": tracker.instances_here,
         "snapshot": tracker.snapshot,
     }
     found = {}

@@ -15,7 +15,6 @@ from async_tracker.cli.wording import remark, say, say_document, shown
 from async_tracker.connections.calls import call
 from async_tracker.connections.replies import REPLICA, role_of
 from async_tracker.errors import StorageError, StorageUnavailable, TrackerError
-from async_tracker.instance.host import host_id
 from async_tracker.policy import InstanceState
 from async_tracker.queries.questions import OF_REPLICA
 from async_tracker.queries.wording import duration, matching
@@ -31,8 +30,7 @@ async def check(target: Target, *, instance: str | None, blocked_limit: float | 
     tracker = make_tracker(target, timeout=timeout)
     try:
         with fail_after(timeout):
-            asked, why_not = await _asked(tracker), None
-            meant = matching(asked, instance) if instance is not None else [item for item in asked if item.host_id == host_id()]
+            meant, why_not = await _meant(tracker, instance), None
             if not meant:
                 why_not = await _unread(tracker)
             why_not = why_not or _unknown(meant)
@@ -56,8 +54,11 @@ async def check(target: Target, *, instance: str | None, blocked_limit: float | 
     return Ending.OK if is_alive else Ending.BAD_ANSWER
 
 
-async def _asked(tracker: Tracker) -> list[Instance]:
-    """Ask for all instances. Raises StorageError where Redis refuses, and where it is a replica: what it has may be of long ago."""
+async def _meant(tracker: Tracker, instance: str | None) -> list[Instance]:
+    """Ask for the instances that are meant, and for no others where it is this host's, or one id.
+
+    Raises StorageError where Redis refuses, and where it is a replica: what it has may be of long ago.
+    """
     async with tracker.redis() as namespaced:
         try:
             role = role_of(await call(namespaced.redis, "INFO", "replication"))
@@ -67,7 +68,10 @@ async def _asked(tracker: Tracker) -> list[Instance]:
             role = ""
     if role == REPLICA:
         raise StorageError(OF_REPLICA)
-    return await tracker.instances()
+    if instance is None:
+        return await tracker.instances_here()
+    one = await tracker.instance(instance)
+    return [one] if one is not None else matching(await tracker.instances(), instance)
 
 
 async def _unread(tracker: Tracker) -> str | None:

@@ -41,7 +41,7 @@ class Heartbeat:
         that it would hold."""
         self._failing = failing
         self._lease = lease
-        self._said_failing = ""
+        self._has_failed = False
         self._pen = pen
         self._journal = journal
         self._totals = totals
@@ -50,14 +50,15 @@ class Heartbeat:
         self._interval = interval
         self._attentive_until = float("-inf")
         self._due = asyncio.Event()
-        self._acknowledged_state: InstanceState | None = None
-        """The state in the last beat that Redis has taken."""
+        self._told: dict[str, Argument] = {}
+        """The fields as Redis has them; without those whose arrival is not known."""
 
     def beat(self, *, state: InstanceState, connections: str) -> Beat:
         """Make the next beat, with the first batch of totals that Redis does not have. Only the holder of the pen's lock may send it.
 
         ``connections`` is '' where they have not changed. It must be read before this call takes the beat's number, so that what the
-        watchdog says in between has a higher one.
+        watchdog says in between has a higher one. Fields that have not changed since Redis has taken them are left out: an idle instance
+        has next to none.
         """
         batch = next(iter(self._totals.take()), None)
         return self._make(self._fields(state), batch, connections=connections)
@@ -77,21 +78,31 @@ class Heartbeat:
 
     def last_beats(self, *, state: InstanceState) -> list[Beat]:
         """Make the beats for the end of the process, whose loop sends no more; none where Redis has all that they would say."""
-        if state in (InstanceState.ALIVE, self._acknowledged_state) and not self._totals.take(at_the_end=True):
+        if state in (InstanceState.ALIVE, self._told.get("state")) and not self._totals.take(at_the_end=True):
             return []
         return self.beats_at_the_end(state=state)  # with the connections as they were registered: they end with the process
 
     def was_taken(self, beat: Beat) -> None:
         """Redis has taken a beat that says how the instance is."""
-        self._said_failing = str(beat.fields.get("failing", ""))
-        self._acknowledged_state = InstanceState(str(beat.fields["state"]))
+        self._told.update(beat.fields)
+
+    def tell_all_again(self) -> None:
+        """Have the next beat carry all fields: what Redis had of them may be lost."""
+        self._told.clear()
 
     def _fields(self, state: InstanceState) -> dict[str, Argument]:
+        """Give the fields that Redis does not have; until their beat is taken, it is not known whether it has them."""
+        changed = {name: value for name, value in self._all_fields(state).items() if self._told.get(name) != value}
+        for name in changed:
+            self._told.pop(name, None)
+        return changed
+
+    def _all_fields(self, state: InstanceState) -> dict[str, Argument]:
         counts = self._journal.counts
         failing = self._failing()
-        said = {"failing": failing} if failing or self._said_failing else {}
+        self._has_failed = self._has_failed or failing != ""
         return {
-            **said,
+            **({"failing": failing} if self._has_failed else {}),
             "state": state.value,
             "busy": self._journal.busy,
             "unlisted": self._journal.unlisted,

@@ -174,6 +174,7 @@ class Registration:
         """
         before, self._server = self._server, self._link.server_run_id or f"unknown, connection {self._link.generation}"
         if before not in ("", self._server):
+            self._heartbeat.tell_all_again()
             self._journal.write_all_again()
             self._orders.answer_again()
 
@@ -295,6 +296,7 @@ class Registration:
             self._clock.correct(reply.now_ms, sent_at_ms=sent_at_ms, received_at_ms=monotonic_ms())
             if reply.status is Status.WRITTEN:
                 self.is_registered = True
+                self._heartbeat.tell_all_again()
                 self._orders.hear_standing(reply.orders)
                 return
             if reply.status is Status.UNKNOWN:

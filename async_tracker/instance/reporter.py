@@ -138,18 +138,21 @@ class Reporter:
         """With ``durable``, wait until the start is written, for at most ``hook_timeout`` seconds; else return at once.
 
         But a run that is to be written at once waits some turns of the loop: then its write is on its way, and reaches Redis even if the
-        job's first statement ends the process. Only where that write stands behind another message of ours is its answer waited for.
+        job's first statement ends the process. Only where that write stands behind another message of ours is its answer waited for,
+        and not where writes fail: Redis is away, and the next try is later than a job should wait.
         """
         if not self._is_durable:
             if not run.is_prompt:
                 return
             for _ in range(_TURNS):
                 await asyncio.sleep(0)
-            if run.sent:
+            if run.sent or self._writer.is_behind:
                 return
         with contextlib.suppress(TimeoutError):  # the job begins all the same, and the writer goes on
             async with asyncio.timeout(self._hook_timeout):
-                await self._writer.wait_written(lambda: run.stored or not run.in_flight)
+                await self._writer.wait_written(
+                    lambda: run.stored or not run.in_flight or (self._writer.is_behind and not self._is_durable)
+                )
 
 
 def _place() -> "asyncio.Task[Any] | int":

@@ -41,6 +41,7 @@ from async_tracker.instance.voice import Voice
 from async_tracker.instance.watchdog import Watchdog
 from async_tracker.instance.writer import Writer
 from async_tracker.liveness.presence import Presence
+from async_tracker.policy import absence_from
 from async_tracker.records import OrderOutcome
 from async_tracker.recovery.adapter import Adapter
 from async_tracker.recovery.lease import lease_name, make_lease
@@ -149,7 +150,7 @@ class Runtime:
         )
         """What people ask of this instance; ``orders.handle(kind, Handler(...))`` before `start`."""
         self.batches = Batches(journal=self.journal, clock=self.clock)
-        presence = Presence(away_after=settings.heartbeat_ttl)
+        presence = Presence(away_after=absence_from(settings.heartbeat_ttl, settings.heartbeat_interval))
         self.voice = Voice(
             link=self.link,
             journal=self.journal,

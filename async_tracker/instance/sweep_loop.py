@@ -145,7 +145,9 @@ class SweepLoop:
         if turns_alone % _ALONE_SWEEPS:
             return Turn(is_sweeper=True, instances=election.instances, is_alone=True, turns_alone=turns_alone)
         try:
-            swept = await self._sweeper.sweep(holder.run_id, within=_BUDGET, on_the_way=lambda: self._lease.renew(holder))
+            swept = await self._sweeper.sweep(
+                holder.run_id, itself=holder.instance_id, within=_BUDGET, on_the_way=lambda: self._lease.renew(holder)
+            )
             if self._keep_history is not None and not swept.ran_out:
                 await self._keep_history()
         except StorageError:

@@ -177,6 +177,8 @@ class Lookout:
         self._dead = set(dead)
         unknown_dead = [name for name in dead if name not in self.roll.known]
         wanted = [name for name in dict.fromkeys([*names, *unknown_dead]) if name in self.roll or name in dead]
+        if not wanted:
+            return
         read = await self._reading.instances(wanted)
         for name in wanted:
             stored = read.found.get(name)

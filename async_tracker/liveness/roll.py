@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TypeVar
 
 from async_tracker.liveness.evidence import OpenConnections
@@ -139,13 +139,13 @@ class Roll:
         found = []
         for name in names:
             connections = self.connections[name]
-            if connections.ids and connections.server == seen.run_id and not _is_seen(connections, seen.names):
-                found.append(name)
+            if connections.ids and connections.server == seen.run_id:
+                for number, mark in connections.ids.items():
+                    if seen.names.get(number) == mark:
+                        break
+                else:
+                    found.append(name)
         return found
-
-
-def _is_seen(connections: Connections, names: Mapping[int, str]) -> bool:
-    return any(names.get(number) == name for number, name in connections.ids.items())
 
 
 def _ids(connections: Connections) -> list[tuple[str, int]]:

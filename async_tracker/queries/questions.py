@@ -124,6 +124,15 @@ class Queries:
         stored = picture.instances.get(instance_id)
         return instance_of(stored, picture) if stored is not None else None
 
+    async def instances_on(self, host_id: str) -> list[Instance]:
+        """List the instances of one host, the longest running first: only they are read, unless none of them is known to be there."""
+        names = await self._reading.names_on(host_id)
+        if names:
+            found = [item for item in await self._instances_in(await self._picture_of(names)) if item.host_id == host_id]
+            if any(item.state is not InstanceState.DEAD for item in found):
+                return found
+        return [item for item in await self.instances() if item.host_id == host_id]
+
     async def jobs(self, instance_id: str | None = None, function: str | None = None) -> list[Job]:
         """List the jobs in flight on instances that are not dead, the oldest first; of one instance or function if given.
 

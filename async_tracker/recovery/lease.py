@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from async_tracker.errors import StorageError
 from async_tracker.liveness.evidence import connection_state
-from async_tracker.liveness.lookup import ask_connections
+from async_tracker.liveness.lookup import ask_connections, is_there, presence_call
 from async_tracker.policy import Connection
 from async_tracker.store.commands import Store
 from async_tracker.store.observation import Connections
@@ -26,6 +26,11 @@ class LeaseHolder:
     text: str
     """What stands in the lease: the instance's id and the connections that prove it to be there."""
     run_id: str
+
+    @property
+    def instance_id(self) -> str:
+        """The id of that instance."""
+        return instance_in(self.text)
 
 
 def lease_holder(instance_id: str, connections: Connections) -> LeaseHolder:
@@ -67,6 +72,10 @@ class Lease:
         self._ttl_ms = int(ttl * 1000)
         self._held_by = ""
         self._renewed_at = 0.0
+        self._seen = ""
+        """The other instance that held it at the last election; '' where there was none."""
+        self._may_ask = True
+        """The server has not refused to answer whether it has one connection."""
 
     @property
     def is_held(self) -> bool:
@@ -75,12 +84,29 @@ class Lease:
 
     async def elect(self, holder: LeaseHolder) -> Election:
         """Take the lease or renew it; take it over where the connections of its holder are gone. Raises StorageError."""
-        is_ours, standing, instances = await self._store.lease(self._name, holder.text, ttl_ms=self._ttl_ms)
-        if not is_ours and await self._is_gone(standing, run_id=holder.run_id):
+        is_seen, is_ours, standing, instances = await self._ask(holder)
+        if not is_ours and not is_seen and await self._is_gone(standing, run_id=holder.run_id):
             is_ours, _, _ = await self._store.lease(self._name, holder.text, ttl_ms=self._ttl_ms, replacing=standing)
         self._held_by = holder.text if is_ours else ""
+        self._seen = "" if is_ours else standing
         self._renewed_at = time.monotonic()
         return Election(is_ours=is_ours, instances=instances)
+
+    async def _ask(self, holder: LeaseHolder) -> tuple[bool, bool, str, int]:
+        """Take the lease, renew it, or read who holds it; and tell first whether that is the one of the last election, and still there.
+
+        The second is asked in the same message, by a command that costs the server the same among few clients and many. Its yes is sure:
+        a server never gives an id twice. All else is for `_is_gone`.
+        """
+        before, known = self._seen, connections_in(self._seen)
+        if not self._may_ask or known.server != holder.run_id or len(known.ids) != 1:
+            is_ours, standing, instances = await self._store.lease(self._name, holder.text, ttl_ms=self._ttl_ms)
+            return False, is_ours, standing, instances
+        question = presence_call(*known.ids)
+        reply, is_ours, standing, instances = await self._store.lease_after(question, self._name, holder.text, ttl_ms=self._ttl_ms)
+        answer = is_there(reply)
+        self._may_ask = answer is not None
+        return answer is True and standing == before, is_ours, standing, instances
 
     async def renew(self, holder: LeaseHolder) -> bool:
         """Renew the lease in the middle of a long sweep, when a third of its time is over. Returns whether it is still ours."""

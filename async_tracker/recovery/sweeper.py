@@ -91,14 +91,17 @@ class Sweeper:
         self,
         run_id: str,
         *,
+        itself: str = "",
         within: float | None = None,
         on_the_way: Callable[[], Awaitable[bool]] | None = None,
         only: Collection[str] | None = None,
     ) -> Swept:
         """Judge every instance of our library, declare the dead ones dead, recover their orphans.
 
-        ``run_id`` is the server's. After ``within`` seconds of recovering, or where ``on_the_way`` returns False, the other orphans are
-        left to the next sweep. ``only``, where given, are the ids of the jobs that are recovered; all others stay orphans.
+        ``run_id`` is the server's. The instance ``itself`` that sweeps is not dead, whatever is stored of it: its heartbeats may be
+        refused, or their times have been changed. After ``within`` seconds of recovering, or where ``on_the_way`` returns False, the
+        other orphans are left to the next sweep. ``only``, where given, are the ids of the jobs that are recovered; all others stay
+        orphans.
         """
         sighting = await self._lookout.look(run_id, also=self._stalled)
         evidence, roll = sighting.evidence, self._lookout.roll
@@ -110,10 +113,11 @@ class Sweeper:
             verdicts[name] = weigh(evidence, self._known[name], gone_since_ms=gone_since_ms, hosts=sighting.hosts)
         died_at_ms = {name: at_ms for name, at_ms in observation.dead.items() if self._is_ours(name)}
         for name, verdict in verdicts.items():
-            if verdict.state is InstanceState.DEAD and self._is_ours(name) and await self._declare_dead(name, verdict, evidence):
+            is_dead = verdict.state is InstanceState.DEAD and name != itself and self._is_ours(name)
+            if is_dead and await self._declare_dead(name, verdict, evidence):
                 died_at_ms[name] = observation.now_ms
             await self._note_stall(name, verdict)
-        self._stalled.intersection_update(roll.connections)
+        self._stalled = {name for name in self._stalled if name in roll}
         living = [name for name in roll.connections if name not in died_at_ms] if died_at_ms else []
         recovered = await self._recover(died_at_ms, living, now_ms=observation.now_ms, within=within, on_the_way=on_the_way, only=only)
         return Swept(

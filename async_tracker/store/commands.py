@@ -16,6 +16,7 @@ from async_tracker.store.scripts import (
     DEPLOYS_KEPT,
     EVENTS_KEPT,
     EVENTS_SECONDS,
+    HOSTS_SECONDS,
     HOURS_SECONDS,
     MINUTE_MS,
     QUEUES_SECONDS,
@@ -67,7 +68,7 @@ class Store:
         stand for one of these ``scopes``.
         """
         names = [keys.INSTANCES, keys.instance(instance_id), keys.CONNECTIONS, keys.GONE, keys.tombstone(instance_id), keys.QUEUES]
-        names += [keys.STANDING, keys.CHANGED]
+        names += [keys.STANDING, keys.CHANGED, keys.HOSTS]
         arguments: tuple[Argument, ...] = (
             instance_id,
             sequence,
@@ -75,6 +76,8 @@ class Store:
             queues,
             QUEUES_SECONDS,
             CHANGED_SECONDS,
+            fields.get("host_id", ""),
+            HOSTS_SECONDS,
             len(scopes),
             *scopes,
         )
@@ -140,6 +143,13 @@ class Store:
         ours, held_by, count = await self._run("lease", [keys.lease(library), keys.INSTANCES], holder, ttl_ms, replacing)
         return int(ours) == 1, text(held_by), int(count)
 
+    async def lease_after(self, question: Sequence[Argument], library: str, holder: str, *, ttl_ms: int) -> tuple[Any, bool, str, int]:
+        """Run another command and then do what `lease` does, in one round trip. Returns the command's reply, or its refusal, first."""
+        script: ScriptCall = (SCRIPTS["lease"], [keys.lease(library), keys.INSTANCES], [holder, ttl_ms, ""])
+        answer, *replies = await run_scripts(self.redis, [script], beside=[question])
+        ours, held_by, count = checked("lease", *raised(replies))
+        return answer, int(ours) == 1, text(held_by), int(count)
+
     async def release_lease(self, library: str, holder: str) -> bool:
         """Give the lease back if it is still ours."""
         return int(await self._run("release_lease", [keys.lease(library)], holder)) == 1
@@ -157,7 +167,7 @@ class Store:
         """Declare an instance dead unless its evidence has changed since it was judged."""
         instance_id = judged.instance_id
         names = [keys.INSTANCES, keys.instance(instance_id), keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS, keys.DEAD]
-        names += [keys.tombstone(instance_id), keys.EVENTS, keys.STATS, keys.CHANGED]
+        names += [keys.tombstone(instance_id), keys.EVENTS, keys.STATS, keys.CHANGED, keys.HOSTS]
         evidence = (judged.heartbeat, judged.connections, judged.watchdog)
         lifetimes = (TOMBSTONE_MS, EVENTS_KEPT, EVENTS_SECONDS)
         counted = (DEATHS, STATS_SECONDS, CHANGED_SECONDS)
@@ -201,7 +211,7 @@ class Store:
 
     async def list_queues(self, queues: Collection[str], *, at_ms: int) -> int:
         """List the queues that all instances work on, as was found at this moment. Returns how many were taken off the list."""
-        return int(await self._run("list_queues", [keys.QUEUES], at_ms, QUEUES_SECONDS, *sorted(queues)))
+        return int(await self._run("list_queues", [keys.QUEUES, keys.HOSTS], at_ms, QUEUES_SECONDS, HOSTS_SECONDS, *sorted(queues)))
 
     async def mark_deploy(self, version: str, event: str) -> bool:
         """Note that an instance of a version is here. Returns whether that is a deploy: the version is new, or back after another one."""

@@ -12,6 +12,9 @@ DEAD = "dead"
 CONNECTIONS = "connections"
 """hash: instance id -> JSON, the connections that it has registered and on which server."""
 
+HOSTS = "hosts"
+"""zset with a lifetime: host id, a space, instance id; all scores are 0. Which instances are on one host, in the order of the hosts."""
+
 CHANGED = "changed"
 """zset with a lifetime: instance id -> when it last registered, changed its connections or left, in ms; those of the last minute."""
 

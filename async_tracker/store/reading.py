@@ -250,6 +250,15 @@ class Reading:
         registered, dead = raised(await self._ask([("ZRANGE", keys.INSTANCES, 0, -1), ("ZRANGE", keys.DEAD, 0, -1)]))
         return [text(name) for name in _listed(registered)], [text(name) for name in _listed(dead)]
 
+    async def names_on(self, host_id: str) -> list[str] | None:
+        """Give the ids of the registered instances of one host; None where the list of hosts does not name as many as are registered."""
+        low, high = f"[{host_id} ", f"({host_id}!"  # the next character after the space
+        asked: list[Command] = [("ZCARD", keys.INSTANCES), ("ZCARD", keys.HOSTS), ("ZRANGE", keys.HOSTS, low, high, "BYLEX")]
+        registered, on_hosts, listed = await self._ask(asked)
+        if refused(on_hosts) or not _is_sound(listed) or int(on_hosts) < int(raised([registered])[0]):
+            return None
+        return [text(name).removeprefix(f"{host_id} ") for name in listed]
+
     async def runs(self, job_ids: Sequence[str]) -> dict[str, RunRecord]:
         """Read the newest run of each of these jobs; what is not in flight is left out."""
         return _decode_runs(await self.raw_runs(job_ids))

@@ -65,6 +65,9 @@ SERIES_KEPT = PAIRS_KEPT
 QUEUES_SECONDS = 86_400
 """For how long the list of queues is kept after it was last written."""
 
+HOSTS_SECONDS = 30 * 86_400
+"""For how long the list of hosts is kept after it was last renewed, by a registration or once a minute by a sweep."""
+
 CHANGED_MS = 60_000
 """For how long it is kept that an instance registered, changed its connections or left: a sweeper that looked longer ago reads all."""
 
@@ -227,7 +230,7 @@ def answer_call(instance_id: str, order_id: str, answer: str, event: str) -> tup
 def deregister_call(instance_id: str) -> tuple[list[str], list[Argument]]:
     """Give keys and arguments of ``deregister.lua``."""
     names = [keys.INSTANCES, keys.instance(instance_id), keys.jobs(instance_id), keys.CONNECTIONS, keys.GONE]
-    names += [keys.WATCHDOGS, keys.DEAD, keys.tombstone(instance_id), keys.CHANGED]
+    names += [keys.WATCHDOGS, keys.DEAD, keys.tombstone(instance_id), keys.CHANGED, keys.HOSTS]
     return names, [instance_id, TOMBSTONE_MS, CHANGED_SECONDS]
 
 

@@ -38,6 +38,8 @@ STORE = "tests/store/test_transitions.py::"
 QUARANTINE = "tests/integrations/arq/test_quarantine.py::"
 WATCHING = "tests/recovery/test_orphans_kept_and_recovered.py::"
 LOOKOUT = "tests/liveness/test_lookout.py::"
+SWEEPER = "tests/recovery/test_sweeper.py::"
+LEASE = "tests/recovery/test_lease.py::"
 MODEL = "tests/model/test_store_model.py::test_whatever_happens_in_whatever_order_the_store_holds_what_a_dict_would"
 
 SEQUENCE = "if seen and tonumber(seen) >= tonumber(sequence) then"
@@ -230,6 +232,34 @@ MUTANTS = (
         line="if heard_at_ms is not None and now_ms - heard_at_ms >= 1000.0 * self.away_after:",
         without="if False:",
         tests=("tests/recovery/test_sweeper.py::test_a_sweeper_that_was_out_of_reach_itself_gives_the_silent_time_to_return",),
+    ),
+    Mutant(
+        name="the short absence: what makes heartbeats of the living stale is one",
+        path="async_tracker/policy.py",
+        line="return max(heartbeat_ttl - heartbeat_interval, 1.5 * heartbeat_interval)",
+        without="return heartbeat_ttl",
+        tests=(SWEEPER + "test_a_silence_that_makes_heartbeats_of_the_living_stale_is_an_absence_however_short",),
+    ),
+    Mutant(
+        name="the sweeper itself lives, whatever is stored of it",
+        path="async_tracker/recovery/sweeper.py",
+        line="verdict.state is InstanceState.DEAD and name != itself and",
+        without="verdict.state is InstanceState.DEAD and",
+        tests=(SWEEPER + "test_a_sweeper_never_declares_itself_dead_whatever_is_stored_of_it",),
+    ),
+    Mutant(
+        name="the look of a stand-by: that a holder was there is no answer for the next holder",
+        path="async_tracker/recovery/lease.py",
+        line="return answer is True and standing == before, is_ours, standing, instances",
+        without="return answer is True, is_ours, standing, instances",
+        tests=(LEASE + "test_a_lease_that_has_gone_over_to_another_holder_is_not_judged_by_the_one_before",),
+    ),
+    Mutant(
+        name="a lost beat: what may not have arrived is sent again",
+        path="async_tracker/instance/heartbeat.py",
+        line="            self._told.pop(name, None)",
+        without="            pass",
+        tests=("tests/instance/test_fields_of_a_beat.py::test_what_may_not_have_arrived_is_sent_again_also_where_it_is_as_it_was",),
     ),
 )
 

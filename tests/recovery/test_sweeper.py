@@ -5,7 +5,7 @@ import pytest
 from async_tracker.config import Settings
 from async_tracker.liveness.presence import Presence
 from async_tracker.namespace import Namespace
-from async_tracker.policy import InstanceState, Limits
+from async_tracker.policy import InstanceState, Limits, absence_from
 from async_tracker.recovery.sweeper import Sweeper, Swept, make_sweeper
 from async_tracker.store import keys
 from async_tracker.store.commands import Store
@@ -56,3 +56,31 @@ async def test_a_sweep_says_whether_it_was_alone(store, redis_client, run_id):
     assert await sweeper.sweep(run_id) == Swept(was_alone=True)
     await register(store, redis_client, run_id, "other")
     assert await sweeper.sweep(run_id) == Swept()
+
+
+async def test_a_sweeper_never_declares_itself_dead_whatever_is_stored_of_it(store, redis_client, run_id):
+    """As where its heartbeats are refused, and its sweeps are not."""
+    for name in ("sweeps", "silent"):
+        await register(store, redis_client, run_id, name)
+        await store.redis.zadd(keys.INSTANCES, {name: 1})
+    sweeper = sweeper_of(store, Presence())
+    await sweeper.sweep(run_id, itself="sweeps")
+    assert set((await store.observe("")).instances) == {"sweeps"}
+    await sweeper_of(store, Presence()).sweep(run_id, itself="another")
+    assert set((await store.observe("")).instances) == set()
+
+
+async def test_a_silence_that_makes_heartbeats_of_the_living_stale_is_an_absence_however_short(store, redis_client, run_id):
+    """The server did not answer for eleven seconds, or its clock was set forward. It does not tell of connections."""
+    limits = Limits()
+    connections = Connections(server=run_id, ids={})
+    await store.register("lives", 1, connections.encode(), {**encode_description(DESCRIPTION, limits), "state": "alive"})
+    now_ms, gap_ms = (await store.observe("")).now_ms, 11_000
+    await store.redis.zadd(keys.INSTANCES, {"lives": now_ms - gap_ms - 5_000})  # it was to beat when the server fell silent
+    presence = Presence(away_after=absence_from(limits.heartbeat_ttl, 5.0))
+    presence.note(now_ms - gap_ms)
+    await sweeper_of(store, presence).sweep(run_id)
+    assert set((await store.observe("")).instances) == {"lives"}
+    never_away = Presence()
+    await sweeper_of(store, never_away).sweep(run_id)
+    assert set((await store.observe("")).instances) == set()

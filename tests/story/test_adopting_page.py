@@ -31,6 +31,8 @@ ARQ_IN_OTHER_CASES = {"setex", "zincrby", "zremrangebyscore", "zscan"}
 """What arq does for jobs that are aborted, retried or out of tries, and a sweep where thousands of jobs are due at the same moment."""
 FOR_MINUTES_THAT_ARE_OVER = {"hscan", "unlink"}
 """The sweeper packs a minute of the history when it has been over for another one: mostly later than this story lasts."""
+SPARING = {"client|tracking"}
+"""Asked by an instance that sees another one sweep at two of its looks in a row, which a slow machine may not come to."""
 ONLY_FOR_PEOPLE = {"zcount"}
 """How full a queue is: asked by ``ps`` and ``queues()``, which need more than the reader has."""
 
@@ -85,10 +87,8 @@ async def test_a_worker_and_a_reader_with_no_more_than_these_rights_live_through
             assert await operator.recover() == []
         await pool.aclose()
         assert await refused(admin) == []
-        superfluous = (
-            (allowed("worker") | allowed("reader")) - await used(admin) - ARQ_IN_OTHER_CASES - ONLY_FOR_PEOPLE - FOR_MINUTES_THAT_ARE_OVER
-        )
-        assert superfluous == set()
+        in_other_cases = ARQ_IN_OTHER_CASES | ONLY_FOR_PEOPLE | FOR_MINUTES_THAT_ARE_OVER | SPARING
+        assert (allowed("worker") | allowed("reader")) - await used(admin) - in_other_cases == set()
 
 
 async def ask_everything(tracker: Tracker) -> None:
@@ -139,7 +139,7 @@ async def test_a_redis_of_its_own_needs_no_more_than_these_rights(
             await live_through_everything(reader, pool, starter(workers, tmp_path, env), tmp_path / SEEN)
         await pool.aclose()
         assert (await refused(arq_admin), await refused(admin)) == ([], [])
-        assert allowed("tracker") - await used(admin) - FOR_MINUTES_THAT_ARE_OVER == set()
+        assert allowed("tracker") - await used(admin) - FOR_MINUTES_THAT_ARE_OVER - SPARING == set()
 
 
 async def test_a_dramatiq_worker_with_no_more_than_these_rights_lives_through_everything(
@@ -157,7 +157,7 @@ async def test_a_dramatiq_worker_with_no_more_than_these_rights_lives_through_ev
             assert await operator.retry_quarantined("pill")
             assert await operator.recover() == []
         assert await refused(admin) == []
-        assert allowed("dramatiq_worker") - await used(admin) - FOR_MINUTES_THAT_ARE_OVER == set()
+        assert allowed("dramatiq_worker") - await used(admin) - FOR_MINUTES_THAT_ARE_OVER - SPARING == set()
 
 
 async def live_through_dramatiq(tracker: Tracker, admin: redis.asyncio.Redis, server: EmbeddedServer, start: Callable[..., Any]) -> None:

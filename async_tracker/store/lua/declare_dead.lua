@@ -1,13 +1,13 @@
 -- Declare an instance dead, if its heartbeat, its connections and its watchdog's word are those that were judged.
 -- From here on nothing that it sends under this id changes anything.
 -- KEYS: instances, instance:{id}, connections, gone, watchdogs, dead, tombstone:{id}, events, stats,
---       changed
+--       changed, hosts
 -- ARGV: id, judged heartbeat, judged connections or '', judged word of the watchdog or '', reason, 1 when its death counts
 --       against no job else 0, lifetime of the tombstone in ms, length of the stream, lifetime of the stream in s, event as JSON,
 --       counter in the stats, their lifetime in s, lifetime of the changes in s
 -- Returns: 1 when it is dead now, 0 when the evidence has changed
 local instances, instance, connections, gone, watchdogs, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local tombstone, events, stats, changed = KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+local tombstone, events, stats, changed, hosts = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
 local id, judged_heartbeat, judged_connections, judged_word, reason = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local blameless, tombstone_ms, events_kept, events_seconds, event = ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local counter, stats_seconds, changed_seconds = ARGV[11], ARGV[12], ARGV[13]
@@ -27,6 +27,10 @@ redis.call('ZREM', instances, id)
 redis.call('HDEL', connections, id)
 redis.call('HDEL', gone, id)
 redis.call('ZREM', watchdogs, id)
+local host_id = redis.pcall('HGET', instance, 'host_id')
+if type(host_id) == 'string' then
+  redis.pcall('ZREM', hosts, host_id .. ' ' .. id)
+end
 redis.pcall('ZADD', changed, now, id) -- another program's key costs sweepers the list of changes, and nothing else
 redis.pcall('EXPIRE', changed, changed_seconds)
 redis.call('ZADD', dead, now, id)

@@ -1,13 +1,14 @@
 -- Make an instance known, or known again after its registration was lost with the server's data.
--- KEYS: instances, instance:{id}, connections, gone, tombstone:{id}, queues, standing, changed
+-- KEYS: instances, instance:{id}, connections, gone, tombstone:{id}, queues, standing, changed, hosts
 -- ARGV: id, sequence number, its connections as JSON, its queues as JSON or '' for none, lifetime of the queues in s,
---       lifetime of the changes in s, number of scopes n, n scopes of standing orders that it is in, then field and value pairs of its hash
+--       lifetime of the changes in s, host id, lifetime of the hosts in s, number of scopes n, n scopes of standing orders that it is in,
+--       then field and value pairs of its hash
 -- Returns: {1, now in ms, standing orders for it}; {0, now, ''} when a newer write was seen; {-1, now, ''} when it was declared dead
 --          and must take a new id
 local instances, instance, connections, gone, tombstone, queues = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local standing, changed = KEYS[7], KEYS[8]
+local standing, changed, hosts = KEYS[7], KEYS[8], KEYS[9]
 local id, sequence, own_connections, own_queues, queues_seconds = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local changed_seconds, scopes = ARGV[6], tonumber(ARGV[7])
+local changed_seconds, host_id, hosts_seconds, scopes = ARGV[6], ARGV[7], ARGV[8], tonumber(ARGV[9])
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -19,7 +20,7 @@ if seen and tonumber(seen) >= tonumber(sequence) then
   return {0, now, ''}
 end
 redis.call('ZADD', instances, now, id)
-local first_scope = 8
+local first_scope = 10
 local first_field = first_scope + scopes
 redis.call('HSET', instance, 'sequence', sequence, unpack(ARGV, first_field))
 redis.call('HSETNX', instance, 'started_at_ms', now)
@@ -27,6 +28,8 @@ redis.call('HSET', connections, id, own_connections)
 redis.call('HDEL', gone, id)
 redis.pcall('ZADD', changed, now, id) -- another program's key costs sweepers the list of changes, and nothing else
 redis.pcall('EXPIRE', changed, changed_seconds)
+redis.pcall('ZADD', hosts, 0, host_id .. ' ' .. id) -- another program's key costs probes the short way, and nothing else
+redis.pcall('EXPIRE', hosts, hosts_seconds)
 if own_queues ~= '' then -- another program's key of that name costs this list, and not the registration: hence pcall
   redis.pcall('ZADD', queues, now, own_queues)
   redis.call('EXPIRE', queues, queues_seconds)

@@ -1,16 +1,24 @@
 """What must be so once Redis has gone over to another server."""
 
-from typing import Any
+from typing import Any, Protocol
 
-from async_tracker import StorageError
+from async_tracker import StorageError, Tracker
 from tests.crash.fleet import Fleet
+from tests.harness.ledger import Ledger
 from tests.harness.wait import wait_until
 
 BEATING: dict[str, Any] = {"heartbeat_interval": 0.5, "heartbeat_ttl": 3.0, "sweep_interval": 0.2}
 """So quick that a switch takes longer than the heartbeats last."""
 
 
-async def right_again(fleet: Fleet, ids: set[str]) -> None:
+class Scene(Protocol):
+    """Workers of any library, who write what they do to a ledger; the tracker is the test's own."""
+
+    ledger: Ledger
+    tracker: Tracker
+
+
+async def right_again(fleet: Scene, ids: set[str]) -> None:
     """Wait until what is listed is what runs, on the instances that there were."""
 
     async def is_right() -> bool:

@@ -18,6 +18,7 @@ from tests.harness.settings import KNOWN
 from tests.harness.wait import wait_until
 from tests.harness.ways import PASSWORD, SENTINEL_PASSWORD, Sentinels
 from tests.harness.workers import Workers
+from tests.integrations.dramatiq.masters import Masters
 from tests.servers.sequel import BEATING, counts_whole, right_again
 
 
@@ -141,3 +142,48 @@ async def test_orders_that_meet_the_death_of_the_primary_are_answered_or_taken_b
         assert [order.queue for order in await person.standing_orders()] == ["parcels"]
         async with late.register(queue="parcels"):
             await wait_until(lambda: late.is_quiet, timeout=60, description="it begins quiet")
+
+
+async def test_a_failover_and_a_kill_amid_another_lose_no_message_of_dramatiq_and_rob_no_process(
+    sentinels: Sentinels, namespace: str, redis_url: str, workers: Workers, ledger: Ledger
+):
+    """The broker is on one server. The death of the process is found by a server that it never came to, and counts against no message."""
+    await anyio.to_thread.run_sync(sentinels.heal)
+    beating = {**BEATING, "redis_options": {"url": sentinels.url}}
+    async with Tracker(namespace=namespace, redis_options={"url": sentinels.url}, dramatiq_redis=redis_url) as tracker:
+        masters = Masters(workers=workers, ledger=ledger, redis_url=redis_url, namespace=namespace, tracker=tracker)
+        for _ in range(2):
+            masters.start(processes=1, threads=4, settings=beating)
+        started = await masters.registered(2)
+        before = sentinels.primary
+        for _ in range(6):
+            masters.send("hold", 3.0)
+        await anyio.to_thread.run_sync(sentinels.fail_over)
+        second = await anyio.to_thread.run_sync(lambda: sentinels.promoted(instead_of=before))
+        await right_again(masters, {item.instance_id for item in started})
+        await masters.succeeded()
+
+        message_id = masters.send("interrupted")
+        victim = (await masters.in_flight(message_id)).instance_id
+        for _ in range(4):
+            masters.send("hold", 6.0)
+        (survivor,) = (item.instance_id for item in started if item.instance_id != victim)
+        await anyio.to_thread.run_sync(sentinels.kill_primary)
+        masters.kill(next(item.pid for item in started if item.instance_id == victim))
+        await anyio.to_thread.run_sync(lambda: sentinels.promoted(instead_of=second))
+        account = await masters.succeeded()
+        assert len(account.runs_of(message_id)) == 2
+        assert [run.pid for run in account.runs_of(message_id)][1] == next(item.pid for item in started if item.instance_id == survivor)
+
+        async def is_alone() -> bool:
+            try:
+                return {item.instance_id for item in await tracker.instances()} == {survivor}
+            except StorageError:
+                return False
+
+        await wait_until(is_alone, timeout=60, description="the dead process is buried", poll_interval=0.1)
+        await right_again(masters, {survivor})
+        async with tracker.redis() as namespaced:
+            assert await namespaced.exists(f"recoveries:dramatiq:{message_id}") == 0
+        await masters.close()
+        masters.broker.client.close()

@@ -10,6 +10,7 @@ from async_tracker.instance.heartbeat import Heartbeat
 from async_tracker.instance.journal import Journal
 from async_tracker.instance.pen import Pen
 from async_tracker.instance.pulse import Pulse
+from async_tracker.instance.totals import Totals
 from async_tracker.policy import InstanceState
 from async_tracker.store import keys
 from async_tracker.store.writes import Beat
@@ -24,9 +25,11 @@ class Beats:
 
     def __init__(self) -> None:
         self.failing = ""
+        journal = Journal(wake=lambda: None)
         self.heartbeat = Heartbeat(
             pen=Pen("i"),
-            journal=Journal(wake=lambda: None),
+            journal=journal,
+            totals=Totals(journal=journal),
             clock=ServerClock(),
             pulse=Pulse(),
             failing=lambda: self.failing,
@@ -35,8 +38,7 @@ class Beats:
         )
 
     def next(self, state: InstanceState = InstanceState.ALIVE) -> Beat:
-        (beat,) = self.heartbeat.beats(state=state, connections="")
-        return beat
+        return self.heartbeat.beat(state=state, connections="")
 
     def taken(self, state: InstanceState = InstanceState.ALIVE) -> set[str]:
         beat = self.next(state)

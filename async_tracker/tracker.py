@@ -318,8 +318,8 @@ class Tracker:
     async def instances_here(self) -> list[Instance]:
         """List the instances of this host, which is this container where there is one; the longest running first.
 
-        Only they are read, so that a probe in each container costs the same in a fleet of any size; where none of them lives, all are
-        read, and the dead of this host are listed whose orphans are not yet recovered.
+        Only they are read, so that a probe in each container costs the same in a fleet of any size. Where none of them lives, the dead
+        of this host are listed whose orphans are not yet recovered.
         """
         return await self._ask(lambda queries: queries.instances_on(host_id()))
 

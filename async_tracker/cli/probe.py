@@ -15,11 +15,11 @@ from async_tracker.cli.wording import remark, say, say_document, shown
 from async_tracker.connections.calls import call
 from async_tracker.connections.replies import REPLICA, role_of
 from async_tracker.errors import StorageError, StorageUnavailable, TrackerError
+from async_tracker.instance.host import host_id
 from async_tracker.policy import InstanceState
-from async_tracker.queries.questions import OF_REPLICA
+from async_tracker.queries.questions import OF_REPLICA, Queries
 from async_tracker.queries.wording import duration, matching
 from async_tracker.records import Instance
-from async_tracker.store import keys
 from async_tracker.tracker import Tracker
 
 _THERE = (InstanceState.ALIVE, InstanceState.QUIET, InstanceState.DRAINING, InstanceState.STALLED_BLOCKED)
@@ -32,7 +32,7 @@ async def check(target: Target, *, instance: str | None, blocked_limit: float | 
         with fail_after(timeout):
             meant, why_not = await _meant(tracker, instance), None
             if not meant:
-                why_not = await _unread(tracker)
+                why_not = await _unread(tracker, instance)
             why_not = why_not or _unknown(meant)
     except TimeoutError:
         why_not = f"Redis did not answer within {timeout:g} s"
@@ -74,10 +74,10 @@ async def _meant(tracker: Tracker, instance: str | None) -> list[Instance]:
     return [one] if one is not None else matching(await tracker.instances(), instance)
 
 
-async def _unread(tracker: Tracker) -> str | None:
+async def _unread(tracker: Tracker, instance: str | None) -> str | None:
     """Tell which record of an instance cannot be read: it may be the one that is meant."""
-    snapshot = await tracker.snapshot()
-    unread = [key for key in snapshot.corrupt if key.startswith(keys.instance(""))]
+    async with tracker.redis() as namespaced:
+        unread = await Queries(namespaced).unreadable_instances(host_id=host_id() if instance is None else None)
     return f"{shown(unread[0])} cannot be read: another version or another program wrote it" if unread else None
 
 

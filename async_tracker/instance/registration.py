@@ -224,6 +224,7 @@ class Registration:
         return self._heartbeat.last_beats(state=self._state) if self.is_registered else []
 
     def _failed(self, exc: StorageError) -> None:
+        self._heartbeat.tell_all_again()  # what it had may be lost with the server that does not answer
         if not self.is_behind:
             self.is_behind = True
             logger.warning(_BEHIND, exc, extra={"instance_id": self._pen.instance_id})

@@ -125,13 +125,23 @@ class Queries:
         return instance_of(stored, picture) if stored is not None else None
 
     async def instances_on(self, host_id: str) -> list[Instance]:
-        """List the instances of one host, the longest running first: only they are read, unless none of them is known to be there."""
+        """List the instances of one host, the longest running first: only they are read.
+
+        Where none of them is known to be there, so are the dead, and those of which it is not known on which host they are.
+        """
         names = await self._reading.names_on(host_id)
-        if names:
-            found = [item for item in await self._instances_in(await self._picture_of(names)) if item.host_id == host_id]
-            if any(item.state is not InstanceState.DEAD for item in found):
-                return found
-        return [item for item in await self.instances() if item.host_id == host_id]
+        found = await self._instances_among(names, host_id) if names else []
+        if any(item.state is not InstanceState.DEAD for item in found):
+            return found
+        return await self._instances_among(await self._reading.names_perhaps_on(host_id), host_id)
+
+    async def _instances_among(self, names: Sequence[str], host_id: str) -> list[Instance]:
+        return [item for item in await self._instances_in(await self._picture_of(names)) if item.host_id == host_id]
+
+    async def unreadable_instances(self, *, host_id: str | None = None) -> list[str]:
+        """Give the keys of instances that cannot be read: another version wrote them, or another program; of one host's alone, if given."""
+        names = await self._names() if host_id is None else await self._reading.names_perhaps_on(host_id)
+        return sorted((await self._reading.instances(names)).corrupt)
 
     async def jobs(self, instance_id: str | None = None, function: str | None = None) -> list[Job]:
         """List the jobs in flight on instances that are not dead, the oldest first; of one instance or function if given.

@@ -16,6 +16,7 @@ from async_tracker.store.scripts import (
     DEPLOYS_KEPT,
     EVENTS_KEPT,
     EVENTS_SECONDS,
+    HOSTS_LOOKED_AT,
     HOSTS_SECONDS,
     HOURS_SECONDS,
     MINUTE_MS,
@@ -211,7 +212,8 @@ class Store:
 
     async def list_queues(self, queues: Collection[str], *, at_ms: int) -> int:
         """List the queues that all instances work on, as was found at this moment. Returns how many were taken off the list."""
-        return int(await self._run("list_queues", [keys.QUEUES, keys.HOSTS], at_ms, QUEUES_SECONDS, HOSTS_SECONDS, *sorted(queues)))
+        names = [keys.QUEUES, keys.HOSTS, keys.INSTANCES]
+        return int(await self._run("list_queues", names, at_ms, QUEUES_SECONDS, HOSTS_SECONDS, HOSTS_LOOKED_AT, *sorted(queues)))
 
     async def mark_deploy(self, version: str, event: str) -> bool:
         """Note that an instance of a version is here. Returns whether that is a deploy: the version is new, or back after another one."""

@@ -68,6 +68,9 @@ QUEUES_SECONDS = 86_400
 HOSTS_SECONDS = 30 * 86_400
 """For how long the list of hosts is kept after it was last renewed, by a registration or once a minute by a sweep."""
 
+HOSTS_LOOKED_AT = 200
+"""How many entries of the list of hosts a sweep looks at in a minute, where there are more than instances."""
+
 CHANGED_MS = 60_000
 """For how long it is kept that an instance registered, changed its connections or left: a sweeper that looked longer ago reads all."""
 

@@ -15,6 +15,7 @@ from async_tracker.store import keys
 from async_tracker.store.commands import Store
 from async_tracker.store.instance_record import Description, encode_description
 from async_tracker.store.observation import Connections
+from async_tracker.store.scripts import HOSTS_LOOKED_AT
 from async_tracker.store.writes import Judged
 from tests.harness.servers import assert_no_leaks
 from tests.harness.wait import wait_until
@@ -34,6 +35,14 @@ async def leave(store: Store, name: str) -> None:
     await store.leave(name, writes=[], beats=[], batches=[], clock=ServerClock(), lease=None)
 
 
+async def kill(store: Store, name: str) -> None:
+    observed = await store.observe("")
+    judged = Judged(
+        instance_id=name, heartbeat=observed.instances[name], connections=observed.connections[name], watchdog="", reason="killed"
+    )
+    assert await store.declare_dead(judged, "{}")
+
+
 async def on_host(store: Store, host: str) -> list[str]:
     return sorted(item.instance_id for item in await Queries(store.redis).instances_on(host))
 
@@ -50,15 +59,48 @@ async def test_only_those_of_the_host_are_read(make_server):
         assert (await client.info("commandstats"))["cmdstat_hgetall"]["calls"] == 2
 
 
+async def test_where_none_of_the_host_lives_the_dead_are_read_and_those_that_are_not_listed(make_server):
+    async with redis.asyncio.Redis.from_url(make_server().url) as client:
+        store = Store(Namespace(client, "n"))
+        for number in range(30):
+            await join(store, f"w{number:02}", "elsewhere")
+        await join(store, "died", "ab")
+        await kill(store, "died")
+        await store.redis.zrem(keys.HOSTS, "elsewhere w07")  # as if an older version had registered it
+        assert await on_host(store, "ab") == ["died"]
+        await client.config_resetstat()
+        assert await on_host(store, "ab") == ["died"]
+        assert await Queries(store.redis).unreadable_instances(host_id="ab") == []
+        assert (await client.info("commandstats"))["cmdstat_hgetall"]["calls"] == 2 * 2
+
+
+async def test_what_cannot_be_read_is_named_where_it_may_be_of_this_host(store):
+    for name, host in (("here", "ab"), ("there", "cd")):
+        await join(store, name, host)
+        await store.redis.hset(keys.instance(name), "schema", 99)
+    queries = Queries(store.redis)
+    assert await queries.instances_on("ab") == []
+    assert await queries.unreadable_instances(host_id="ab") == [keys.instance("here")]
+    assert await queries.unreadable_instances() == [keys.instance("here"), keys.instance("there")]
+
+
+async def test_what_an_older_version_has_buried_goes_off_the_list_of_hosts_in_some_minutes(store):
+    for number in range(2 * HOSTS_LOOKED_AT):
+        await store.redis.zadd(keys.HOSTS, {f"aa gone{number}": 0})
+    for name in ("first", "second"):
+        await join(store, name, "ab")
+    await store.list_queues([], at_ms=0)
+    assert await store.redis.zcard(keys.HOSTS) == HOSTS_LOOKED_AT + 2
+    for minute in range(1, 4):
+        await store.list_queues([], at_ms=60_000 * minute)
+    assert await store.redis.zrange(keys.HOSTS, 0, -1) == [b"ab first", b"ab second"]
+
+
 async def test_one_that_ended_or_was_declared_dead_is_listed_no_longer(store, redis_client, namespace):
     for name in ("left", "died", "lives"):
         await join(store, name, "ab")
     await leave(store, "left")
-    observed = await store.observe("")
-    judged = Judged(
-        instance_id="died", heartbeat=observed.instances["died"], connections=observed.connections["died"], watchdog="", reason="killed"
-    )
-    assert await store.declare_dead(judged, "{}")
+    await kill(store, "died")
     assert await store.redis.zrange(keys.HOSTS, 0, -1) == [b"ab lives"]
     assert await on_host(store, "ab") == ["lives"]
     assert await store.redis.ttl(keys.HOSTS) > 0

@@ -9,24 +9,26 @@ import signal
 import statistics
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 import redis.asyncio
 from arq.connections import ArqRedis
 
-from async_tracker import InstanceState, Tracker
+from async_tracker import Instance, InstanceState, Tracker
 from benchmarks import hardships
+from benchmarks.crowd import CROWD_PID, Process, crowd_beside
 from benchmarks.ground import Ground
 from benchmarks.medians import quantile
+from benchmarks.probes import probes
 from benchmarks.processes import NAMESPACE, QUEUE
 from benchmarks.report import Bar, Chart, Report, Table
 from benchmarks.size import Size
 from benchmarks.victim import Orders
 from benchmarks.victims import Log, wait, workers
 
-WORKERS = 3
 GOAL_SECONDS = 3.0
 
 _LONG_SECONDS = (1.0, 10.0)
@@ -36,10 +38,51 @@ _LONG_SHARE = 0.35  # about eight long jobs in flight: far below the thirty slot
 _SEED = 4
 
 
+class Victim(StrEnum):
+    """Which worker is killed."""
+
+    ANY = "any"
+    SWEEPER = "the sweeper"
+    ANOTHER = "another"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """Workers of which one after the other is killed, as long as there are ``victims``, and what else there is."""
+
+    workers: int
+    beside: int = 0
+    """So many instances that are registered, beat, look and sweep as well."""
+    is_probed: bool = False
+    """Each instance is asked for by ``check`` every ten seconds, so that connections come and go all the time."""
+    victims: tuple[Victim, ...]
+
+    @property
+    def instances(self) -> int:
+        """How many there are in all."""
+        return self.workers + self.beside
+
+
+def scenes(size: Size) -> list[Scene]:
+    """Give the scenes of a size: few workers, more of them, and three workers in fleets that grow."""
+    both = (Victim.SWEEPER, Victim.ANOTHER)
+    few, *more = size.recovering_workers
+    found = [Scene(workers=few, victims=(Victim.ANY,) * size.kills)]
+    found += [Scene(workers=workers, victims=(Victim.SWEEPER,) * size.kills_of_sweepers) for workers in (few, *more)]
+    found += [Scene(workers=workers, victims=(Victim.ANY,) * size.kills_of_sweepers) for workers in more]
+    for instances in size.recovering_fleets:
+        for is_probed in size.recovering_probed:
+            victims = tuple(both[number % 2] for number in range(size.kills_in_fleets))
+            found.append(Scene(workers=few, beside=instances - few, is_probed=is_probed, victims=victims))
+    return [scene for scene in found if scene.victims]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kill:
     """One kill: for each job that the worker had in hand, when another ran it, and what arq alone would have waited for at least."""
 
+    instances: int
+    is_probed: bool
     was_sweeper: bool
     seconds: tuple[float, ...]
     arq_alone_seconds: tuple[float, ...]
@@ -50,20 +93,26 @@ class Kill:
 def run(ground: Ground, size: Size) -> Report:
     """Kill as often as the size says."""
     ground.empty()
+    account = Account()
     with tempfile.TemporaryDirectory(prefix="async-tracker-bench-") as folder:
-        path = Path(folder, "log")
-        path.touch()
-        log = Log(path)
-        kills, lost, put_off = asyncio.run(_killing(ground, size, log))
+        for number, scene in enumerate(scenes(size)):
+            ground.empty()
+            log = Log(Path(folder, f"log-{number}"))
+            log.path.touch()
+            asyncio.run(_play(ground, scene, log, account))
+            account.robbed += len(log.robbed)
+            account.doubled += len(log.doubled)
+        ground.empty()
         found = asyncio.run(hardships.suffer(ground, Path(folder))) if size.hardships else []
+    kills = account.kills
     seconds = [second for kill in kills for second in kill.seconds]
     alone = [second for kill in kills for second in kill.arq_alone_seconds]
-    counts = {"lost": lost, "put_off": put_off, "robbed": len(log.robbed), "doubled": len(log.doubled)}
+    counts = {"lost": account.lost, "put_off": account.put_off, "robbed": account.robbed, "doubled": account.doubled}
     return Report(
         name="recovery",
         title="kill -9 of a worker until another runs its jobs",
         meaning=_meaning(kills, seconds, alone, counts),
-        tables=[_table(kills, alone), *([hardships.table(found)] if found else [])],
+        tables=[_table(kills, alone), _table_by_fleet(kills), *([hardships.table(found)] if found else [])],
         charts=[_chart(seconds, alone)],
         data={
             "kills": [dataclasses.asdict(kill) for kill in kills],
@@ -73,35 +122,60 @@ def run(ground: Ground, size: Size) -> Report:
     )
 
 
-async def _killing(ground: Ground, size: Size, log: Log) -> tuple[list[Kill], int, int]:
+@dataclass(slots=True)
+class Account:
+    """What became of all that was killed."""
+
+    kills: list[Kill] = field(default_factory=list)
+    lost: int = 0
+    put_off: int = 0
+    robbed: int = 0
+    doubled: int = 0
+
+
+async def _play(ground: Ground, scene: Scene, log: Log, account: Account) -> None:
+    """Kill the victims of a scene, one after the other."""
     pool = ArqRedis(redis.asyncio.ConnectionPool.from_url(ground.url), default_queue_name=QUEUE)
     orders = Orders(url=ground.url, queue=QUEUE, namespace=NAMESPACE, log_path=str(log.path))
     choose = random.Random(_SEED)
     enqueued: list[str] = []
-    kills = []
-    with workers(orders) as start:
-        for _ in range(WORKERS):
+    with _around(ground, scene) as crowd, workers(orders) as start:
+        for _ in range(scene.workers):
             start()
-        feeding = asyncio.create_task(_feed(pool, choose, enqueued))
+        feeding = asyncio.create_task(_feed(pool, choose, enqueued, workers=scene.workers))
         async with Tracker(namespace=NAMESPACE, redis=pool) as tracker:
-            for _ in range(size.kills):
-                kills.append(await _kill_one(tracker, pool, log, choose))
+            stage = Stage(scene=scene, tracker=tracker, pool=pool, log=log, choose=choose, crowd=crowd)
+            for victim in scene.victims:
+                account.kills.append(await stage.kill_one(victim))
                 start()
         feeding.cancel()
         await asyncio.gather(feeding, return_exceptions=True)
         lost, put_off = await _count_lost(pool, log, enqueued)
+        account.lost += lost
+        account.put_off += put_off
     await pool.aclose(close_connection_pool=True)
-    return kills, lost, put_off
 
 
-async def _feed(pool: ArqRedis, choose: random.Random, enqueued: list[str]) -> None:
+@contextlib.contextmanager
+def _around(ground: Ground, scene: Scene) -> Iterator[Process | None]:
+    """Have the other instances of a scene there, and the probes."""
+    with contextlib.ExitStack() as stack:
+        crowd = None
+        if scene.beside:
+            crowd = stack.enter_context(crowd_beside(ground.url, instances=scene.beside, beside=scene.workers))
+        if scene.is_probed:
+            stack.enter_context(probes(ground.url, instances=scene.instances))
+        yield crowd
+
+
+async def _feed(pool: ArqRedis, choose: random.Random, enqueued: list[str], *, workers: int) -> None:
     """Keep the workers busy with short and long jobs, and a slot free."""
     while True:
         for _ in range(4):
             await _enqueue(pool, choose.uniform(*_SHORT_SECONDS), enqueued)
         if choose.random() < _LONG_SHARE:
             await _enqueue(pool, choose.uniform(*_LONG_SECONDS), enqueued)
-        await asyncio.sleep(_FEED_SECONDS)
+        await asyncio.sleep(_FEED_SECONDS * 3 / workers)
 
 
 async def _enqueue(pool: ArqRedis, seconds: float, enqueued: list[str]) -> None:
@@ -110,36 +184,72 @@ async def _enqueue(pool: ArqRedis, seconds: float, enqueued: list[str]) -> None:
         enqueued.append(job.job_id)
 
 
-async def _kill_one(tracker: Tracker, pool: ArqRedis, log: Log, choose: random.Random) -> Kill:
-    await wait(lambda: _all_alive(tracker), f"{WORKERS} workers are alive")
-    await asyncio.sleep(choose.uniform(0.0, 1.0))  # anywhere between two beats and two sweeps
-    victim = await wait(lambda: _somebody_busy(tracker, log, choose), "some worker has a job in hand that was never killed")
-    sweeper = (await pool.get(f"{NAMESPACE}:lease:sweep:arq") or b"").decode().split(" ")[0]
-    killed_ns = time.monotonic_ns()
-    os.kill(victim.pid, signal.SIGKILL)
-    log.killed.add(victim.pid)
-    log.read()
-    in_hand = log.in_hand(victim.pid)
-    fresh = [job_id for job_id in in_hand if len(log.starts[job_id]) == 1]
-    left_ms = [await pool.pttl(f"arq:in-progress:{job_id}") for job_id in fresh]
-    seconds = [await _rerun(log, job_id, victim.pid, killed_ns) for job_id in fresh]
-    return Kill(
-        was_sweeper=victim.instance_id == sweeper,
-        seconds=tuple(seconds),
-        arq_alone_seconds=tuple(max(left, 0) / 1000.0 for left in left_ms),
-        set_aside=len(in_hand) - len(fresh),
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """What a kill needs."""
 
+    scene: Scene
+    tracker: Tracker
+    pool: ArqRedis
+    log: Log
+    choose: random.Random
+    crowd: Process | None
 
-async def _all_alive(tracker: Tracker) -> bool:
-    instances = await tracker.instances()
-    return sum(instance.state is InstanceState.ALIVE for instance in instances) == WORKERS == len(instances)
+    async def kill_one(self, which: Victim) -> Kill:
+        """Wait until all is well, kill a worker that has a job in hand, and wait until another runs what it had."""
+        log = self.log
+        await wait(self._all_alive, f"{self.scene.workers} workers are alive")
+        if which is Victim.SWEEPER and self.crowd is not None:
+            self.crowd.leave_the_sweeps()
+            await wait(self._sweeper, "a real worker sweeps")
+            self.crowd.take_part()
+        await asyncio.sleep(self.choose.uniform(0.0, 1.0))  # anywhere between two beats and two sweeps
+        victim, sweeper = await wait(lambda: self._victim(which), "a worker that may be killed has a job in hand that was never killed")
+        killed_ns = time.monotonic_ns()
+        os.kill(victim.pid, signal.SIGKILL)
+        log.killed.add(victim.pid)
+        log.read()
+        in_hand = log.in_hand(victim.pid)
+        fresh = [job_id for job_id in in_hand if len(log.starts[job_id]) == 1]
+        left_ms = [await self.pool.pttl(f"arq:in-progress:{job_id}") for job_id in fresh]
+        seconds = [await _rerun(log, job_id, victim.pid, killed_ns) for job_id in fresh]
+        return Kill(
+            instances=self.scene.instances,
+            is_probed=self.scene.is_probed,
+            was_sweeper=victim.instance_id == sweeper,
+            seconds=tuple(seconds),
+            arq_alone_seconds=tuple(max(left, 0) / 1000.0 for left in left_ms),
+            set_aside=len(in_hand) - len(fresh),
+        )
 
+    async def _workers(self) -> list[Instance]:
+        """Ask for the real workers: these alone have a pid that wrote to the log, or will; the crowd's are of another host but one."""
+        return [instance for instance in await self.tracker.instances_here() if instance.pid != CROWD_PID]
 
-async def _somebody_busy(tracker: Tracker, log: Log, choose: random.Random) -> Any:
-    log.read()
-    victim = choose.choice(await tracker.instances())
-    return victim if any(len(log.starts[job_id]) == 1 for job_id in log.in_hand(victim.pid)) else None
+    async def _all_alive(self) -> bool:
+        found = await self._workers()
+        return sum(instance.state is InstanceState.ALIVE for instance in found) == self.scene.workers == len(found)
+
+    async def _sweeper(self) -> str | None:
+        """Give the id of the real worker that sweeps; None while none does."""
+        held_by = (await self.pool.get(f"{NAMESPACE}:lease:sweep:arq") or b"").decode().split(" ")[0]
+        return held_by if any(instance.instance_id == held_by for instance in await self._workers()) else None
+
+    async def _victim(self, which: Victim) -> tuple[Instance, str | None] | None:
+        """Choose a worker with a fresh job in hand, and tell which real one sweeps; None while there is no such victim."""
+        found, sweeper = await self._workers(), await self._sweeper()
+        self.log.read()
+        fits: Callable[[Instance], bool] = {
+            Victim.ANY: lambda instance: True,
+            Victim.SWEEPER: lambda instance: instance.instance_id == sweeper,
+            Victim.ANOTHER: lambda instance: instance.instance_id != sweeper,
+        }[which]
+        may_be = [instance for instance in found if fits(instance)]
+        if not may_be:
+            return None
+        victim = self.choose.choice(may_be)
+        is_busy = any(len(self.log.starts[job_id]) == 1 for job_id in self.log.in_hand(victim.pid))
+        return (victim, sweeper) if is_busy else None
 
 
 async def _rerun(log: Log, job_id: str, pid: int, killed_ns: int) -> float:
@@ -182,6 +292,17 @@ def _table(kills: list[Kill], alone: list[float]) -> Table:
         columns=["what", "kills", "jobs", "p50", "p99", "most"],
         rows=rows,
     )
+
+
+def _table_by_fleet(kills: list[Kill]) -> Table:
+    """Lay out the same kills by how many instances there were, the sweeper's by themselves."""
+    cells = sorted({(kill.instances, kill.is_probed, not kill.was_sweeper) for kill in kills})
+    rows = []
+    for instances, is_probed, is_another in cells:
+        chosen = [kill for kill in kills if (kill.instances, kill.is_probed, not kill.was_sweeper) == (instances, is_probed, is_another)]
+        name = f"{instances:,}, {'each probed every 10 s' if is_probed else 'no probes'}: {'another' if is_another else 'the sweeper'}"
+        rows.append(_row(name, [second for kill in chosen for second in kill.seconds], len(chosen)))
+    return Table(title="The same by instances", columns=["instances, and who was killed", "kills", "jobs", "p50", "p99", "most"], rows=rows)
 
 
 def _row(name: str, seconds: list[float], kills: int) -> list[str]:

@@ -33,6 +33,14 @@ class Size:
     grid_rounds: int
     grid_seconds: float
     kills: int
+    kills_of_sweepers: int
+    """So many for each number of workers; and as many of any worker where there are more than three."""
+    kills_in_fleets: int
+    """So many for each fleet, with and without probes: the sweeper and another worker by turns."""
+    recovering_workers: tuple[int, ...]
+    recovering_fleets: tuple[int, ...]
+    recovering_probed: tuple[bool, ...]
+    """Whether those fleets are probed: without, with, or one of them."""
     fleet: tuple[int, ...]
     scale_seconds: float
     queue_ids: int
@@ -68,6 +76,11 @@ FULL = Size(
     grid_rounds=6,
     grid_seconds=2.0,
     kills=100,
+    kills_of_sweepers=30,
+    kills_in_fleets=20,
+    recovering_workers=(3, 12),
+    recovering_fleets=(100, 1_000, 3_000),
+    recovering_probed=(False, True),
     fleet=(10, 100, 1_000, 3_000),
     scale_seconds=10.0,
     queue_ids=1_000_000,
@@ -87,6 +100,9 @@ MIDDLE = replace(
     idle_seconds=6.0,
     grid_seconds=1.5,
     kills=30,
+    kills_of_sweepers=10,
+    kills_in_fleets=6,
+    recovering_fleets=(100, 1_000),
     fleet=(10, 100, 1_000),
     seconds=15 * 60.0,
 )
@@ -115,6 +131,11 @@ QUICK = Size(
     grid_rounds=2,
     grid_seconds=1.0,
     kills=4,
+    kills_of_sweepers=2,
+    kills_in_fleets=2,
+    recovering_workers=(3, 12),
+    recovering_fleets=(100,),
+    recovering_probed=(False, True),
     fleet=(10, 100),
     scale_seconds=3.0,
     queue_ids=20_000,
@@ -145,6 +166,11 @@ ONE_ROUND = Size(
     grid_rounds=1,
     grid_seconds=0.1,
     kills=1,
+    kills_of_sweepers=0,
+    kills_in_fleets=1,
+    recovering_workers=(3,),
+    recovering_fleets=(8,),
+    recovering_probed=(True,),
     fleet=(5,),
     scale_seconds=0.3,
     queue_ids=2_000,

@@ -30,7 +30,7 @@ async def check(target: Target, *, instance: str | None, blocked_limit: float | 
     tracker = make_tracker(target, timeout=timeout)
     try:
         with fail_after(timeout):
-            meant, why_not = await _meant(tracker, instance), None
+            meant, why_not = await meant_instances(tracker, instance), None
             if not meant:
                 why_not = await _unread(tracker, instance)
             why_not = why_not or _unknown(meant)
@@ -54,7 +54,7 @@ async def check(target: Target, *, instance: str | None, blocked_limit: float | 
     return Ending.OK if is_alive else Ending.BAD_ANSWER
 
 
-async def _meant(tracker: Tracker, instance: str | None) -> list[Instance]:
+async def meant_instances(tracker: Tracker, instance: str | None) -> list[Instance]:
     """Ask for the instances that are meant, and for no others where it is this host's, or one id.
 
     Raises StorageError where Redis refuses, and where it is a replica: what it has may be of long ago.

@@ -97,6 +97,17 @@ def test_several_live_at_a_time_and_each_has_an_end_of_its_own(start: Start):
     assert [processes[0].poll(), processes[2].poll()] == [None, None]
 
 
+def test_an_end_that_is_asked_for_no_more_harms_no_other(tmp_path: Path):
+    env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with (tmp_path / "out").open("wb") as out:
+        forgotten = forking.start([sys.executable, "-c", "import signal; signal.pause()"], env=env, stdout=out)
+        pid = forgotten.pid
+        del forgotten
+        os.kill(pid, signal.SIGKILL)
+        wait_until_sync(lambda: not lives(pid), description="it has ended")
+        assert [forking.start([sys.executable, "-c", "pass"], env=env, stdout=out).wait(60) for _ in range(2)] == [0, 0]
+
+
 def test_they_end_with_the_process_that_has_started_them(tmp_path: Path):
     starting = "forking.start([sys.executable, '-c', 'import signal; signal.pause()'], env={**os.environ}, stdout=sys.stdout.buffer)"
     program = (

@@ -60,7 +60,7 @@ class Api:
         found = await screens.page(asked, reading.value)
         rows = [item.to_dict() for item in found.items]
         if not asked.window:
-            rates = self._readings.rates.per_minute()
+            rates = self._readings.per_minute()
             rows = [{**row, "per_minute": rates.get((row["function"], row["queue"]))} for row in rows]
         return document({**_at(reading), **_paging(asked, found), "functions": rows})
 

@@ -111,7 +111,7 @@ class Page:
         path = path_of(scope)
         try:
             if path == "/api/v1/live" and request.method == "GET":
-                await self._stream(request, path, scope, receive, send, send_securely)
+                await self._stream(request, path, scope, receive, send_securely)
                 return
             response = await self._answer(request, path)
         except Problem as exc:
@@ -130,10 +130,10 @@ class Page:
                 return
         await response(scope, receive, send_securely)
 
-    async def _stream(self, request: Request, path: str, scope: Scope, receive: Receive, send: Send, send_securely: Send) -> None:
+    async def _stream(self, request: Request, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         admitted = await self._door.admit(request, path)
         if isinstance(admitted, Response):
-            await admitted(scope, receive, send_securely)
+            await admitted(scope, receive, send)
             return
         topics, once = live_topics(request, most=TOPICS_MOST)
         await self._live.stream(scope, receive, send, topics=topics, last_event_id=request.headers.get("last-event-id"), once=once)

@@ -16,7 +16,7 @@ import anyio
 from starlette.types import Receive, Scope, Send
 
 from async_tracker.errors import StorageError
-from async_tracker.web.answers import Problem, compact, with_security
+from async_tracker.web.answers import Problem, compact
 from async_tracker.web.pictures import Picture, Pictures, changes
 from async_tracker.web.readings import Readings
 from async_tracker.web.screens import Wanted
@@ -39,6 +39,8 @@ _QUIET_FOR = 15.0
 SEND_WITHIN = 10.0
 """Seconds within which a viewer must take what it is sent."""
 
+_OUR_MISTAKE = "this is a mistake of async-tracker: the log of the process that serves this page says more"
+
 logger = logging.getLogger("async_tracker")
 
 
@@ -53,6 +55,8 @@ class Channel:
     numbers: dict[str, int] = field(default_factory=dict)
     changes: deque[tuple[int, bytes]] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
     error: str | None = None
+    is_begun: bool = False
+    """It was read, or tried to: a viewer who comes is shown what that found, and waits for no reading of its own."""
     viewers: int = 0
     wanted_until: float = 0.0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -82,6 +86,8 @@ class Live:
         self._head = Channel(asked=Wanted(screen="head"))
         self._epoch = secrets.token_hex(3)
         self._round = 0
+        self._written: dict[tuple[tuple[str, ...], int | None], bytes] = {}
+        """What viewers of the same screens, who have heard the same, are sent in this round: it is written once."""
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._viewers = 0
@@ -92,10 +98,7 @@ class Live:
     async def _run(self) -> None:
         while self._viewers or any(self._is_wanted(channel) for channel in self._channels.values()):
             await asyncio.sleep(PERIOD)
-            try:
-                await self._run_round()
-            except Exception:  # the edge of the loop: viewers must not be left with a page that stands still for ever
-                logger.exception("the page could not be brought up to date; trying again")
+            await self._run_round()
         self._task = None
 
     async def _run_round(self) -> None:
@@ -109,6 +112,7 @@ class Live:
             await self._update(self._channels[asked])
         self._turn.rotate(-len(rest))
         self._round += 1
+        self._written.clear()
         news, self._news = self._news, asyncio.Event()
         news.set()
 
@@ -116,26 +120,34 @@ class Live:
         return channel.viewers > 0 or asyncio.get_running_loop().time() < channel.wanted_until
 
     async def _update(self, channel: Channel) -> None:
-        """Make the picture anew and remember what has changed; where that fails the old one stays, and says so."""
         async with channel.lock:
-            try:
-                made: Picture | None
-                if channel is self._head:
-                    made = Picture(facts={**await self._pictures.head(), "page": self._version})
-                else:
-                    made = await self._pictures.make(channel.asked)
-                error = None
-            except StorageError as exc:
-                made, error = channel.picture, str(exc)
-            changed: dict[str, Any] | None = None
-            if made is not None and made is not channel.picture:
-                changed = changes(channel.picture, made, channel.numbers)
-            if error != channel.error:
-                changed = {**(changed or {}), "error": error}
-            channel.picture, channel.error = made, error
-            if changed is not None:
-                # A viewer that comes during this round may be sent them twice, which changes nothing.
-                channel.changes.append((self._round + 1, compact(changed)))
+            await self._make_anew(channel)
+
+    async def _make_anew(self, channel: Channel) -> None:
+        """Make the picture anew and remember what has changed; where that fails the old one stays, and says so."""
+        try:
+            made: Picture | None
+            if channel is self._head:
+                made = Picture(facts={**await self._pictures.head(), "page": self._version})
+            else:
+                made = await self._pictures.make(channel.asked)
+            error = None
+        except StorageError as exc:
+            made, error = channel.picture, str(exc)
+        except Exception:  # the edge of the loop: the other screens must not be left standing still because of this one
+            made, error = channel.picture, _OUR_MISTAKE
+            if channel.error != error:
+                logger.exception("the screen %s of the page could not be brought up to date; trying again", channel.asked.screen)
+        changed: dict[str, Any] | None = None
+        if made is not None and made is not channel.picture:
+            changed = changes(channel.picture, made, channel.numbers)
+        if error != channel.error:
+            changed = {**(changed or {}), "error": error}
+        channel.picture, channel.error, channel.is_begun = made, error, True
+        if changed is not None:
+            # A viewer that comes during this round may be sent them twice, which changes nothing.
+            channel.changes.append((self._round + 1, compact(changed)))
+            self._written.clear()
 
     # viewers
 
@@ -147,10 +159,12 @@ class Live:
             self._turn.append(asked)
         return channel
 
-    async def _joined(self, topics: Sequence[Wanted]) -> list[Channel]:
+    def _joined(self, topics: Sequence[Wanted]) -> list[Channel]:
+        """Count a viewer of these screens, and give them; `_left` must follow, whatever comes in between."""
         if self._task is None:  # there was no viewer for a while: the changes that are remembered have a gap
             self._channels.clear()
             self._turn.clear()
+            self._written.clear()
             self._round += 1
             self._head = Channel(asked=Wanted(screen="head"), first=self._round)
             self._task = asyncio.create_task(self._run())
@@ -158,11 +172,15 @@ class Live:
         channels = [self._head, *[self._channel(asked) for asked in topics]]
         for channel in channels:
             channel.viewers += 1
-        for channel in channels:
-            if channel.picture is None:
-                await self._update(channel)
-                self._round += 1  # viewers that are here already are sent it by the next round, this one in its first message
         return channels
+
+    async def _begun(self, channels: Sequence[Channel]) -> None:
+        """Read those of the screens that were not read yet: once, however many viewers come at the same time."""
+        for channel in channels:
+            async with channel.lock:
+                if not channel.is_begun:
+                    await self._make_anew(channel)
+                    self._round += 1  # viewers that are here already are sent it by the next round, this one in its first message
 
     def _left(self, channels: Sequence[Channel]) -> None:
         self._viewers -= 1
@@ -170,8 +188,16 @@ class Live:
             channel.viewers -= 1
             channel.wanted_until = asyncio.get_running_loop().time() + _LINGER
 
-    def _event(self, names: Sequence[str], channels: Sequence[Channel], since: int | None) -> bytes:
+    def _event(self, names: tuple[str, ...], channels: Sequence[Channel], since: int | None) -> bytes:
         """Write what a viewer was not sent: the changes since that round, or whole pictures."""
+        news = self._written.get((names, since))
+        if news is None:
+            news = self._written[names, since] = self._news_of(names, channels, since)
+        head = b'id: %s-%d\ndata: {"now":%d,"at":%d,"news":[' % (self._epoch.encode(), self._round, self._readings.now_ms(), self._at_ms())
+        return head + news + b"]}\n\n"
+
+    @staticmethod
+    def _news_of(names: tuple[str, ...], channels: Sequence[Channel], since: int | None) -> bytes:
         parts = []
         for name, channel in zip(("head", *names), channels, strict=True):
             if since is None or since < channel.first or (len(channel.changes) == _REMEMBERED and since < channel.changes[0][0] - 1):
@@ -180,8 +206,7 @@ class Live:
                 missed = [text for number, text in channel.changes if number > since]
                 if missed:
                     parts.append(b"[%s,[%s]]" % (compact(name), b",".join(missed)))
-        head = b'id: %s-%d\ndata: {"now":%d,"at":%d,"news":[' % (self._epoch.encode(), self._round, self._readings.now_ms(), self._at_ms())
-        return head + b",".join(parts) + b"]}\n\n"
+        return b",".join(parts)
 
     def _at_ms(self) -> int:
         """Tell how fresh what is shown is: the server's time of the last reading of the instances, or now where there was none."""
@@ -202,8 +227,9 @@ class Live:
             message = f"{VIEWERS_MOST} viewers are connected to this process already: close a page, or try again later"
             raise Problem(503, "too_many_viewers", message, headers={"retry-after": "10"})
         since = self._since(last_event_id)
-        channels = await self._joined([asked for _, asked in topics])
+        channels = self._joined([asked for _, asked in topics])
         try:
+            await self._begun(channels)
             headers = [
                 (b"content-type", b"text/event-stream; charset=utf-8"),
                 (b"cache-control", b"no-store, no-transform"),
@@ -212,15 +238,15 @@ class Live:
             async with anyio.create_task_group() as group:
                 group.start_soon(_until_gone, receive, group.cancel_scope)
                 with anyio.fail_after(self._send_within):
-                    await send({"type": "http.response.start", "status": 200, "headers": with_security(headers)})
-                await self._send_news(send, [name for name, _ in topics], channels, since, once=once)
+                    await send({"type": "http.response.start", "status": 200, "headers": headers})
+                await self._send_news(send, tuple(name for name, _ in topics), channels, since, once=once)
                 group.cancel_scope.cancel()
         except* TimeoutError:
             logger.info("a viewer of the page did not take what it was sent for %s s: dropped", self._send_within)
         finally:
             self._left(channels)
 
-    async def _send_news(self, send: Send, names: Sequence[str], channels: Sequence[Channel], since: int | None, *, once: bool) -> None:
+    async def _send_news(self, send: Send, names: tuple[str, ...], channels: Sequence[Channel], since: int | None, *, once: bool) -> None:
         ends_at = anyio.current_time() + self._ends_after if self._ends_after is not None else None
         body = b"retry: 1000\n\n"
         while True:

@@ -11,8 +11,9 @@ from async_tracker.tracker import Tracker
 KEPT = 12_000
 """Events that are looked through: all that the stream keeps, which is about 10,000."""
 _AT_ONCE = 100
-_FIRST = 1_000
-"""As many are read at first, and as many older ones with each further reading, until all are known: no reading takes long."""
+_PARTS, _PART = 5, 200
+"""So many parts of so many are read at first, and as many older ones with each further reading, until all are known: no reading takes
+long, and others on the loop have a turn after each part."""
 
 
 class Past:
@@ -27,8 +28,9 @@ class Past:
         """Give the events, the newest first."""
         if not await self._go_on():
             self._known.clear()
-            self._known.extend(await self._tracker.recent_events(_FIRST))
+            self._known.extend(await self._tracker.recent_events(_PART))
             self._is_whole = not self._known
+            await self._go_back(_PARTS - 1)
         return tuple(reversed(self._known))
 
     async def _go_on(self) -> bool:
@@ -41,12 +43,18 @@ class Past:
         if last not in ids:
             return False
         self._known.extend(newest[ids.index(last) + 1 :])
-        room = KEPT - len(self._known)
-        if not self._is_whole and room:
-            older = await self._tracker.recent_events(min(_FIRST, room), before=self._known[0].event_id)
+        await self._go_back(_PARTS)
+        return True
+
+    async def _go_back(self, parts: int) -> None:
+        """Read some of what is older, in so many parts."""
+        for _ in range(parts):
+            room = KEPT - len(self._known)
+            if self._is_whole or not room:
+                return
+            older = await self._tracker.recent_events(min(_PART, room), before=self._known[0].event_id)
             self._known.extendleft(reversed(older))
             self._is_whole = not older
-        return True
 
 
 async def note_action(tracker: Tracker, action: str, *, by: str, peer: str, outcome: str, **facts: Any) -> None:

@@ -1,12 +1,14 @@
 """What a viewer of a screen is shown at one moment: made of shared readings, and compared with the moment before."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from async_tracker.errors import StorageError
 from async_tracker.policy import STALLED, InstanceState, takes_jobs
-from async_tracker.records import Instance, Job
+from async_tracker.records import Instance, Job, Quarantined
 from async_tracker.web import screens, trends
 from async_tracker.web.readings import Reading, Readings, unserved
 from async_tracker.web.screens import Row, Wanted
@@ -82,13 +84,14 @@ class Pictures:
         found = await screens.page(asked, reading.value)
         facts: Row = {"total": found.total, "every": found.every, "facets": found.facets, "cut": found.is_cut}
         if asked.screen == "functions":
-            rates = self._readings.rates.per_minute()
+            rates = self._readings.per_minute()
             rows = [screens.function_row(item, rates) for item in found.items]
         elif asked.screen == "queues":
-            instances = (await self._readings.get("instances")).value
+            working = screens.working_on((await self._readings.get("instances")).value)
             now_ms, flow = reading.at_ms, await self._flows()
             rows = [
-                screens.queue_row(item, instances, now_ms=now_ms) | trends.flow_row(item, flow.get(item.queue), now_ms=now_ms)
+                screens.queue_row(item, working.get((item.library, item.queue), ()), now_ms=now_ms)
+                | trends.flow_row(item, flow.get(item.queue), now_ms=now_ms)
                 for item in found.items
             ]
         elif asked.screen == "jobs":
@@ -114,24 +117,26 @@ class Pictures:
             "orphans": len(orphans),
             "quarantined": None if quarantined is None else len(quarantined.value),
         }
-        lost = {item.instance_id: sum(orphan.instance_id == item.instance_id for orphan in orphans) for item in instances if item.died_at}
-        attention: list[Row] = [_stalled(item) for item in instances if item.state in STALLED]
-        attention += [_dead(item, lost.get(item.instance_id, 0)) for item in instances if item.state == InstanceState.DEAD]
+        lost = Counter(orphan.instance_id for orphan in orphans)
+        # Of very many only some are shown, and of these alone rows are made.
+        attention: list[Callable[[], Row]] = [partial(_stalled, item) for item in instances if item.state in STALLED]
+        attention += [partial(_dead, item, lost[item.instance_id]) for item in instances if item.state == InstanceState.DEAD]
         if queues is not None:
-            attention += [_unserved(item) for item in unserved(queues.value, instances)]
+            attention += [partial(_unserved, item) for item in unserved(queues.value, instances)]
             facts |= self._oldest(queues)
         if overdue is not None:
-            attention += _overdue(overdue.value)
+            attention += [partial(dict, row) for row in _overdue(overdue.value)]
         if quarantined is not None:
-            attention += [{"kind": "quarantined", **screens.quarantined_row(item)} for item in reversed(quarantined.value)]
-        facts["attention"], facts["attention_more"] = attention[:_ATTENTION_MOST], max(len(attention) - _ATTENTION_MOST, 0)
+            attention += [partial(_quarantined, item) for item in reversed(quarantined.value)]
+        facts["attention"] = [make() for make in attention[:_ATTENTION_MOST]]
+        facts["attention_more"] = max(len(attention) - _ATTENTION_MOST, 0)
         if stats is not None:
             facts |= await self._counted(stats)
         return Picture(facts=facts)
 
     async def _counted(self, stats: Reading) -> Row:
         """Say how much is going on: just now by the counters of all time, and in the last hour by the history."""
-        rates = self._readings.rates.per_minute()
+        rates = self._readings.per_minute()
         last_hour, last_day = await self._perhaps("window", _LAST_HOUR), await self._perhaps("window", _LAST_DAY)
         history = await self._perhaps("history", _LAST_HOUR, None, None)
         known = (last_hour or stats).value.functions
@@ -248,6 +253,10 @@ def _overdue(jobs: Sequence[Job]) -> list[Row]:
 
 def _unserved(item: Any) -> Row:
     return {"kind": "unserved", "id": item.queue, "library": item.library, "due": item.due}
+
+
+def _quarantined(item: Quarantined) -> Row:
+    return {"kind": "quarantined", **screens.quarantined_row(item)}
 
 
 def changes(before: Picture | None, now: Picture, numbers: dict[str, int]) -> Row | None:

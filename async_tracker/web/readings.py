@@ -9,11 +9,11 @@ from typing import Any
 from async_tracker.doctor.examination import examine
 from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.policy import takes_jobs
+from async_tracker.queries.rates import Rates
 from async_tracker.queries.turns import in_turns
 from async_tracker.records import History, Instance, Job, QueueDepth, Snapshot, Stats
 from async_tracker.tracker import Tracker
 from async_tracker.web.past import Past
-from async_tracker.web.rates import Rates
 from async_tracker.web.spans import STEPS, WINDOWS
 
 SHARE = 20
@@ -31,8 +31,13 @@ _FRESH_FOR = {
 """How long a reading is fresh at least, in seconds."""
 AT_ONCE = 500
 """Rows that are looked at before others on the loop have a turn: about a millisecond."""
+_RATES_OVER = 60.0
+"""Seconds over which it is told how many runs start just now."""
 _KEPT_MOST = 64
 """Readings of windows and histories that are kept: there is one for each function that is opened."""
+
+Pair = tuple[str | None, str | None]
+"""A function and a queue."""
 
 Kind = tuple[str | None, ...]
 """What is read: the question, then what it is asked about."""
@@ -61,7 +66,7 @@ class Readings:
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker
         self.outage: Outage | None = None
-        self.rates = Rates()
+        self._rates = Rates[Pair](over=_RATES_OVER)
         self._past = Past(tracker)
         self._found: dict[Kind, Reading] = {}
         self._fresh_until: dict[Kind, float] = {}
@@ -90,6 +95,10 @@ class Readings:
     def last(self, *kind: str | None) -> Reading | None:
         """Give the newest reading that succeeded, however old."""
         return self._found.get(kind)
+
+    def per_minute(self) -> dict[Pair, float]:
+        """Tell how many runs of each function and queue start in a minute just now; empty until that can be told."""
+        return {pair: round(rate, 1) for pair, rate in self._rates.per_minute().items()}
 
     def forget(self) -> None:
         """Read anew when next asked: something was just changed. The doctor's findings stay: they are of another kind."""
@@ -155,7 +164,7 @@ class Readings:
 
     async def _stats(self) -> Stats:
         found = await self.tracker.stats()
-        self.rates.add(found, at_ms=self.now_ms())
+        self._rates.add({(row.function, row.queue): row.started for row in found.functions}, at=self.now_ms() / 1000)
         return found
 
     async def _window(self, window: str) -> Stats:

@@ -175,10 +175,18 @@ def function_row(item: FunctionStats, per_minute: Mapping[Any, float]) -> Row:
     }
 
 
-def queue_row(item: QueueDepth, instances: Sequence[Instance], *, now_ms: int) -> Row:
-    """Say what the table tells of a queue, with who works on it."""
-    on_it = [one for one in instances if one.library == item.library and item.queue in one.queues and one.state != InstanceState.DEAD]
-    working = [one for one in on_it if takes_jobs(one.state)]
+def working_on(instances: Iterable[Instance]) -> dict[tuple[str, str], list[Instance]]:
+    """Give the instances that take jobs, by each library and queue that they work on."""
+    found: dict[tuple[str, str], list[Instance]] = {}
+    for one in instances:
+        if takes_jobs(one.state):
+            for queue in one.queues:
+                found.setdefault((one.library, queue), []).append(one)
+    return found
+
+
+def queue_row(item: QueueDepth, working: Sequence[Instance], *, now_ms: int) -> Row:
+    """Say what the table tells of a queue, with those who work on it."""
     return {
         "queue": item.queue,
         "library": item.library,
@@ -285,8 +293,8 @@ def _holds(*names: str) -> Callable[[str], Test]:
 
 
 def _by(name: str) -> Callable[[Any], Any]:
-    """Make a key to sort by; what is not known comes last in ascending order."""
-    return lambda item: ((value := getattr(item, name)) is None, "" if value is None else value)
+    """Make a key to sort by; None is what is not known, which comes last."""
+    return attrgetter(name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -563,7 +571,7 @@ async def page(asked: Wanted, value: Any) -> Page:
         items=found[asked.offset : asked.offset + asked.limit],
         total=total,
         every=len(every),
-        facets={name: counted(str(getattr(item, name)) for item in every) for name in screen.facets},
+        facets={name: await _counted(every, name) for name in screen.facets},
         is_cut=is_cut,
     )
 
@@ -577,9 +585,19 @@ async def matching(asked: Wanted, rows: Sequence[Any]) -> Sequence[Any]:
 
 
 async def _sorted(items: Sequence[Any], key: Callable[[Any], Any], *, descending: bool) -> list[Any]:
-    """Sort, with turns for others while the keys are made: that takes longer than the sorting itself."""
+    """Sort, what is not known last; others have turns while the keys are made, which takes longer than sorting plain ones."""
     keys = [key(item) async for part in in_turns(items, AT_ONCE) for item in part]
-    return [items[place] for place in sorted(range(len(items)), key=keys.__getitem__, reverse=descending)]
+    known = sorted((place for place, value in enumerate(keys) if value is not None), key=keys.__getitem__, reverse=descending)
+    return [items[place] for place in known] + [item for item, value in zip(items, keys, strict=True) if value is None]
+
+
+async def _counted(items: Sequence[Any], name: str) -> dict[str, int]:
+    """Count the values of a field; others have turns meanwhile."""
+    counts: dict[str, int] = {}
+    async for part in in_turns(items, AT_ONCE):
+        for value, count in counted(str(getattr(item, name)) for item in part).items():
+            counts[value] = counts.get(value, 0) + count
+    return dict(sorted(counts.items()))
 
 
 def counted(values: Iterable[str]) -> dict[str, int]:

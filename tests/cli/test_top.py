@@ -11,7 +11,6 @@ import pytest
 from rich.cells import cell_len
 
 from async_tracker import FunctionStats, Instance, InstanceState, Job, QueueDepth, Tracker
-from async_tracker.cli.top.rates import Rates
 from async_tracker.cli.top.reading import Reading
 from async_tracker.cli.top.screen import ASCII, UNICODE, Marks, Size, bounds_of, picture
 from async_tracker.cli.top.state import VIEWS, Bounds, State, View, keys_in, pressed
@@ -189,20 +188,6 @@ def test_what_is_not_known_is_no_0():
     queues = drawn(found, State(view=View.QUEUES))
     assert "their Redis did not answer" in queues[2]
     assert queues[4].split()[:5] == ["mail", "-", "-", "-", "-"]
-
-
-def test_a_rate_begins_anew_where_a_counter_goes_back():
-    rates = Rates[str]()
-    for at, started in [(0.0, 100), (10.0, 110), (20.0, 3), (30.0, 8)]:
-        rates.add({"send": started}, at=at)
-    assert rates.per_minute() == {"send": 30.0}
-
-
-def test_a_rate_is_that_of_the_last_half_minute():
-    rates = Rates[str]()
-    for second in range(0, 200, 2):
-        rates.add({"send": 1_000 * min(second, 100) + second}, at=float(second))
-    assert rates.per_minute() == {"send": 60.0}
 
 
 # a real terminal

@@ -73,6 +73,21 @@ async def test_a_list_comes_in_pages_sorted_by_the_server_with_exact_counts(moun
         assert seen == [f"job-{number:02}" for number in reversed(range(12))]
 
 
+async def test_what_is_not_known_comes_last_whichever_way_a_list_is_sorted(mount, tracker):
+    async with AsyncExitStack() as stack:
+        await with_jobs(stack, tracker, "plain")
+        await with_jobs_beside(stack, tracker, {"short": 5.0, "long": 600.0})
+        client = mount(authorize=lets_read)
+        for sort, ids in (("timeout", ["short", "long", "plain"]), ("-timeout", ["long", "short", "plain"])):
+            assert [job["job_id"] for job in (await client.get("/api/v1/jobs", params={"sort": sort})).json()["jobs"]] == ids
+
+
+async def with_jobs_beside(stack: AsyncExitStack, tracker: Tracker, timeouts: dict[str, float]) -> None:
+    for job_id, timeout in timeouts.items():
+        await stack.enter_async_context(tracker.track(job_id, function="send_email", timeout=timeout))
+    await wait_until(lambda: all_written(tracker, tuple(timeouts)), description="the jobs are written")
+
+
 async def test_filters_are_understood_and_what_is_not_says_what_could_be_asked(mount, tracker):
     async with AsyncExitStack() as stack:
         instance_id = await with_jobs(stack, tracker, "alpha", "beta", timeout=0.001)

@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,14 +19,13 @@ import pytest
 import redis.asyncio
 
 from async_tracker import Tracker
-from async_tracker.web import live
+from async_tracker.web import live, readings
 from async_tracker.web.answers import Problem, compact
 from async_tracker.web.live import Live
 from async_tracker.web.pictures import Pictures
 from async_tracker.web.readings import Readings
 from async_tracker.web.screens import topic
 from benchmarks.queries import longest_held, named_connections, write_namespace
-from tests.harness.settings import QUIET
 from tests.harness.wait import wait_until
 from tests.web.conftest import Served, lets_read
 from tests.web.test_api import with_jobs
@@ -156,25 +156,116 @@ async def test_nobody_looks_and_nothing_is_read(serve, redis_client):
         await wait_until(rests, timeout=30.0, description="the process is silent towards Redis")
 
 
-async def test_a_hundred_viewers_cost_redis_what_one_costs(serve, redis_client, make_tracker):
-    async def spent_on(events: int, viewer: Heard) -> float:
-        """Count what one message to this viewer takes, each of which is a round of the server."""
-        before, told = (await redis_client.info("stats"))["total_commands_processed"], viewer.events
-        await wait_until(lambda: viewer.events >= told + events, timeout=30.0, description=f"it is told {events} times")
-        return float(((await redis_client.info("stats"))["total_commands_processed"] - before) / (viewer.events - told))
+@asynccontextmanager
+async def viewers(hub: Live, count: int, *names: str) -> AsyncIterator[list[int]]:
+    """Have that many look at these screens, all at once; gives how much each has been sent, when each has its first picture."""
+    sent = [0] * count
 
-    async with AsyncExitStack() as stack:
-        program = await stack.enter_async_context(serve().program())
-        program._transport = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=None))
-        await with_jobs(stack, make_tracker(**QUIET), "one")
-        first = await stack.enter_async_context(following(program, "overview"))
-        await wait_until(lambda: first.events > 1, description="one looks")
-        alone = await spent_on(5, first)
-        heard = [await stack.enter_async_context(following(program, "overview")) for _ in range(99)]
-        await wait_until(lambda: all(one.events for one in heard), timeout=30.0, description="a hundred look")
-        together = await spent_on(5, first)
-        assert together < alone * 4 + 5, "a reading of its own for each would be a hundred times as many"
-        await wait_until(lambda: all(one.events > 2 for one in heard), timeout=30.0, description="each is told")
+    async def look(number: int) -> None:
+        async def send(message: Any) -> None:
+            sent[number] += len(message.get("body", b""))
+
+        topics = [(name, topic(name)) for name in names]
+        await hub.stream({"type": "http"}, never, send, topics=topics, last_event_id=None, once=False)
+
+    tasks = [asyncio.create_task(look(number)) for number in range(count)]
+    try:
+        await wait_until(lambda: all(sent), timeout=30.0, description=f"{count} have their first picture")
+        yield sent
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def never() -> Any:
+    await anyio.sleep_forever()
+
+
+async def test_a_hundred_viewers_cost_redis_exactly_what_one_costs(redis_url, redis_client, namespace, make_tracker, monkeypatch):
+    """Rounds are run by hand, each of them reading everything anew: what one viewer is shown is read once for a hundred."""
+    monkeypatch.setattr(live, "PERIOD", 3_600.0)
+    monkeypatch.setattr(readings, "_FRESH_FOR", dict.fromkeys(readings._FRESH_FOR, 3_600.0))
+    tracker = make_tracker()
+    asked: Counter[str | None] = Counter()
+    read_from_redis = Readings._read
+
+    async def read(self: Readings, kind: Any) -> Any:
+        asked[kind[0]] += 1
+        return await read_from_redis(self, kind)
+
+    monkeypatch.setattr(Readings, "_read", read)
+
+    async def commands() -> dict[str, int]:
+        found = {name: stats["calls"] for name, stats in (await redis_client.info("commandstats")).items()}
+        await redis_client.config_resetstat()
+        return {name: calls for name, calls in found.items() if name not in ("cmdstat_info", "cmdstat_config|resetstat")}
+
+    async def spent_on(count: int, *screens: str) -> list[Any]:
+        """Tell what was asked, and by which commands, for the first pictures of so many viewers, and in two rounds more."""
+        hub = Live(Readings(tracker), ends_after=None)
+        asked.clear()
+        await commands()
+        async with viewers(hub, count, *screens) as sent:
+            spent, before = [dict(asked), await commands()], list(sent)
+            for _ in range(2):
+                hub._readings.forget()
+                await hub._run_round()
+            spent += [dict(asked), await commands()]
+            await wait_until(lambda: all(now > then for now, then in zip(sent, before, strict=True)), description="each is told")
+        assert hub._viewers == 0
+        assert len(set(sent)) == 1, "each was sent the same"
+        await hub.aclose()
+        return spent
+
+    with named_connections(redis_url, 3) as connections:
+        await write_namespace(redis_client, namespace, connections=connections, jobs_each=2)
+        plain = ("instances", "jobs", "jobs?sort=-id", "orphans", "events", "quarantine")
+        await spent_on(1, *plain)  # connections are made, and scripts are known to the server
+        one = await spent_on(1, *plain)
+        assert sum(one[-1].values()) > 20
+        assert await spent_on(100, *plain) == one
+        # What these read of the past depends on the hour that it is: of them the questions are counted.
+        past = ("overview", "queues", "functions", "function?function=send_email")
+        assert (await spent_on(100, *past))[::2] == (await spent_on(1, *past))[::2]
+
+
+async def test_a_viewer_that_is_gone_before_its_first_picture_is_counted_no_more(wire, make_tracker):
+    hub = Live(Readings(make_tracker(redis_options={"url": wire.url})))
+    wire.stall()
+    topics = [("jobs", topic("jobs"))]
+    looks = asyncio.create_task(hub.stream({"type": "http"}, never, never, topics=topics, last_event_id=None, once=False))  # type: ignore[arg-type]
+    await wait_until(lambda: hub._viewers == 1, description="it has come")
+    looks.cancel()
+    await asyncio.gather(looks, return_exceptions=True)
+    assert hub._viewers == 0
+    assert [channel.viewers for channel in (hub._head, *hub._channels.values())] == [0, 0]
+    wire.flow()
+    await hub.aclose()
+    await hub._readings.aclose()
+
+
+async def test_a_screen_that_cannot_be_made_says_so_and_the_others_go_on(tracker, monkeypatch, caplog):
+    monkeypatch.setattr(live, "PERIOD", 3_600.0)
+    hub, heard = Live(Readings(tracker)), Heard()
+
+    async def breaks(self: Any) -> Any:
+        raise KeyError("secret detail")
+
+    async def take(message: Any) -> None:
+        for event in message.get("body", b"").decode().split("\n\n"):
+            heard.take(event)
+
+    monkeypatch.setattr(Pictures, "_overview", breaks)
+    topics = [(name, topic(name)) for name in ("overview", "jobs")]
+    await hub.stream({"type": "http"}, never, take, topics=topics, last_event_id=None, once=True)
+    for _ in range(2):
+        await hub._run_round()
+    assert "this is a mistake of async-tracker" in heard.pictures["overview"]["error"]
+    assert heard.pictures["jobs"]["facts"]["total"] == 0
+    assert caplog.text.count("the screen overview of the page could not be brought up to date") == 1, "once, and not each second"
+    assert "secret detail" in caplog.text
+    await hub.aclose()
 
 
 async def test_there_is_room_for_two_hundred_viewers_and_the_next_is_told(tracker):
@@ -255,13 +346,25 @@ async def test_the_host_app_ends_though_ten_look_at_the_page_mounted_in_it(worke
         assert "graceful shutdown exceeded" not in host.output()  # every stream ended by itself
 
 
-async def test_serve_ends_at_once_with_a_hundred_viewers(serve):
+async def test_a_hundred_viewers_of_serve_cost_about_what_one_costs_and_it_ends_at_once(serve, redis_client):
     served: Served = serve()
+
+    async def spent_on(events: int, viewer: Heard) -> float:
+        """Count what one message to this viewer takes, each of which is a round of the server."""
+        before, told = (await redis_client.info("stats"))["total_commands_processed"], viewer.events
+        await wait_until(lambda: viewer.events >= told + events, timeout=30.0, description=f"it is told {events} times")
+        return float(((await redis_client.info("stats"))["total_commands_processed"] - before) / (viewer.events - told))
+
     async with AsyncExitStack() as stack:
         program = await stack.enter_async_context(served.program())
         program._transport = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=None))
-        heard = [await stack.enter_async_context(following(program, "overview")) for _ in range(100)]
+        first = await stack.enter_async_context(following(program, "overview"))
+        await wait_until(lambda: first.events > 1, description="one looks")
+        alone = await spent_on(3, first)
+        heard = [await stack.enter_async_context(following(program, "overview")) for _ in range(99)]
         await wait_until(lambda: all(one.events for one in heard), timeout=60.0, description="a hundred look")
+        together = await spent_on(3, first)
+        assert together < alone * 4 + 5, "a reading of its own for each would be a hundred times as many"
         served.process.ask_to_leave()
         await anyio.to_thread.run_sync(served.process.wait)
     assert "graceful shutdown exceeded" not in served.process.output()  # the streams ended, and were not cut off

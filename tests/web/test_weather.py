@@ -70,7 +70,7 @@ async def test_after_a_failover_the_page_goes_on_by_itself(serve, pair: Pair, na
 
 
 async def test_all_events_that_are_kept_are_read_in_parts(tracker, redis_client, namespace, monkeypatch):
-    monkeypatch.setattr(past, "_FIRST", 40)
+    monkeypatch.setattr(past, "_PART", 8)
     key = f"{namespace}:events"
     for number in range(100):
         await redis_client.xadd(key, {"event": encode_event("recovered", job_id=str(number))}, id=f"1700000000000-{number}")

@@ -6,14 +6,17 @@ from datetime import UTC, datetime
 from time import monotonic
 
 from async_tracker.cli.lists import known_queues
-from async_tracker.cli.top.rates import Rates
 from async_tracker.cli.top.state import View
 from async_tracker.policy import InstanceState
+from async_tracker.queries.rates import Rates
 from async_tracker.records import FunctionStats, Instance, Job, QueueDepth
 from async_tracker.tracker import Tracker
 
 WINDOW = 300.0
 """Seconds whose percentiles are shown."""
+
+_RATES_OVER = 30.0
+"""Seconds over which a rate is taken: what workers count arrives with their heartbeats, some seconds apart."""
 
 _SELDOM = 4.0
 """Seconds between two questions about that window, and about the queues."""
@@ -64,7 +67,7 @@ class Watch:
     def __init__(self, tracker: Tracker, *, url: str) -> None:
         self._tracker = tracker
         self._url = url
-        self._function_rates, self._instance_rates = Rates[Pair](), Rates[str]()
+        self._function_rates, self._instance_rates = Rates[Pair](over=_RATES_OVER), Rates[str](over=_RATES_OVER)
         self._seldom_at = -_SELDOM
         self._window: dict[Pair, FunctionStats] = {}
         self._queues: Sequence[QueueDepth] = ()

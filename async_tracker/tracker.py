@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import os
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from typing import Any, Literal, Self, TypeVar, overload
@@ -43,7 +43,7 @@ from async_tracker.integrations.registry import Ctx, Registry
 from async_tracker.logs import on_one_line
 from async_tracker.namespace import Namespace, SyncNamespace
 from async_tracker.queries.depths import Depths
-from async_tracker.queries.questions import Queries
+from async_tracker.queries.questions import Fleet, Queries
 from async_tracker.records import (
     Abort,
     Answer,
@@ -323,6 +323,15 @@ class Tracker:
         """
         return await self._ask(lambda queries: queries.instances_on(host_id()))
 
+    async def fleet(self, known: Sequence[str] = ()) -> Fleet:
+        """List every instance as `instances` does, and beside them the keys of those that this version cannot read.
+
+        For programs that ask again and again and must pass over nothing, as the page: ``known`` are the ``names`` of the fleet that was
+        read before, and save a round trip while there are no others. Another version of this package, or another program, wrote what
+        cannot be read.
+        """
+        return await self._ask(lambda queries: queries.fleet(known))
+
     async def instance(self, instance_id: str) -> Instance | None:
         """Give one instance, or None."""
         return await self._ask(lambda queries: queries.instance(instance_id))
@@ -430,15 +439,19 @@ class Tracker:
             raise WrongArgument(f"events(since={since!r:.80}): write the id of an event, as '1700000000000-0', or a datetime")
         return EventStream(self._namespaced()).follow(since)
 
-    async def recent_events(self, count: int = 100, *, before: str | None = None) -> list[Event]:
+    async def recent_events(self, count: int = 100, *, before: str | None = None, unread: bool = False) -> list[Event]:
         """Give the newest ``count`` events, the oldest of them first; the stream keeps about 10,000.
 
-        ``before`` is the id of an event: then those before it, which is the next page backwards. Raises ConfigError for what is no id.
+        ``before`` is the id of an event: then those before it, which is the next page backwards. Events that another version wrote are
+        left out; with ``unread`` they are of the type ``another_version``, and tell no more than their moment, their schema and type, and
+        which job and instance they are about. Raises ConfigError for a ``before`` that is no id.
         """
         check_argument_whole("recent_events", least=1, count=count)
         if before is not None and not (isinstance(before, str) and EVENT_ID.fullmatch(before)):
             raise WrongArgument(f"recent_events(before={before!r:.80}): write the id of an event, as '1700000000000-0'")
-        return await self._access.asked(lambda client: EventStream(Namespace(client, self.namespace)).newest(count, before=before))
+        return await self._access.asked(
+            lambda client: EventStream(Namespace(client, self.namespace)).newest(count, before=before, unread=unread)
+        )
 
     async def stored_instances(self) -> list[StoredInstance]:
         """Give what every instance says of itself, as it is stored: for integrations, and for programs that examine a set-up.

@@ -8,7 +8,7 @@ from typing import Any
 from async_tracker.clock import from_ms
 from async_tracker.errors import CorruptRecord
 from async_tracker.records import EVENT_SCHEMA, Event
-from async_tracker.store.run_record import RunRecord
+from async_tracker.store.run_record import LAST_MOMENT_MS, RunRecord
 
 EVENT_TYPES = (
     "orphaned",
@@ -26,6 +26,9 @@ EVENT_TYPES = (
 )
 """``on()`` and the stream know these. ``recovered`` covers a delayed recovery: its delay is in the details. ``gap`` is told
 only to those who follow the stream: events that they have not seen are gone from it."""
+
+ANOTHER_VERSION = "another_version"
+"""The type under which an event that this version cannot read is told of, where that is asked for; none is written."""
 
 EVENT_ID = re.compile(r"\d{1,20}(-\d{1,20})?")
 """What the id of an event looks like: ms of the server's clock, and a number among those of one ms."""
@@ -61,6 +64,27 @@ def decode_event(event_id: str, raw: bytes | str) -> Event:
         )
     except (ValueError, KeyError, TypeError, OverflowError, OSError, RecursionError) as exc:
         raise CorruptRecord(f"events {event_id}", f"not an event: {exc}") from exc
+
+
+def unread_event(event_id: str, raw: bytes | str) -> Event:
+    """Tell of an event that this version cannot read: when it was, of which schema it is, and which job and instance it is about.
+
+    >>> unread_event("1700000000000-0", '{"schema":2,"type":"moved","job_id":"42"}').details
+    {'schema': 2, 'type': 'moved'}
+    >>> unread_event("1700000000000-0", "rubbish").details
+    {}
+    """
+    try:
+        stored = json.loads(raw)
+    except (ValueError, RecursionError):
+        stored = None
+    stored = stored if isinstance(stored, dict) else {}
+    texts = {name: stored[name] for name in _NAMED if isinstance(stored.get(name), str)}
+    details = {name: stored[name] for name in ("schema", "type") if isinstance(stored.get(name), str | int)}
+    at = from_ms(min(int(event_id.split("-")[0]), LAST_MOMENT_MS))
+    schema = stored.get("schema")
+    facts: dict[str, Any] = {**texts, **({"schema": schema} if isinstance(schema, int) else {})}
+    return Event(event_id=event_id, type=ANOTHER_VERSION, at=at, details=details, **facts)
 
 
 def facts_of(record: RunRecord) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from async_tracker.clock import from_ms, to_ms
 from async_tracker.connections.calls import RAW, call, translated
 from async_tracker.connections.replies import StreamEntry, read_entries, stream_entries
 from async_tracker.errors import CorruptRecord
-from async_tracker.events.encoding import decode_event
+from async_tracker.events.encoding import decode_event, unread_event
 from async_tracker.records import Event
 from async_tracker.store import keys
 from async_tracker.store.run_record import LAST_MOMENT_MS
@@ -21,7 +21,7 @@ _LAST_SEQUENCE = 2**64 - 1
 
 
 class EventStream:
-    """Reads the stream of a namespace; ``redis`` is a Namespace proxy. Events that another version wrote are left out.
+    """Reads the stream of a namespace; ``redis`` is a Namespace proxy. Events that another version wrote are left out, unless asked for.
 
     Raises StorageUnavailable when Redis goes away, and StorageError when it refuses.
     """
@@ -29,9 +29,13 @@ class EventStream:
     def __init__(self, redis: Any) -> None:
         self._redis = redis
 
-    async def newest(self, count: int = 100, *, before: str | None = None) -> list[Event]:
-        """Give the newest ``count`` events, or of those before the event of this id, the oldest of them first."""
-        return list(_decoded(reversed(await self._last(count, until="+" if before is None else _id_before(before)))))
+    async def newest(self, count: int = 100, *, before: str | None = None, unread: bool = False) -> list[Event]:
+        """Give the newest ``count`` events, or of those before the event of this id, the oldest of them first.
+
+        With ``unread`` those that another version wrote are among them, as `unread_event` makes them.
+        """
+        entries = await self._last(count, until="+" if before is None else _id_before(before))
+        return list(_decoded(reversed(entries), unread=unread))
 
     async def follow(self, since: str | datetime | None = None) -> AsyncIterator[Event]:
         """Give events as they come, for ever; first those after ``since``: the id of an event, or a moment.
@@ -102,12 +106,14 @@ def _ms_of(moment: datetime) -> int:
         return 0 if moment.year < 1970 else LAST_MOMENT_MS
 
 
-def _decoded(entries: Iterable[StreamEntry]) -> Iterable[Event]:
+def _decoded(entries: Iterable[StreamEntry], *, unread: bool = False) -> Iterable[Event]:
     for event_id, fields in entries:
         try:
             event = decode_event(event_id, fields.get("event", ""))
-        except CorruptRecord:
-            continue  # another version's
+        except CorruptRecord:  # another version's
+            if not unread:
+                continue
+            event = unread_event(event_id, fields.get("event", ""))
         yield event
 
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any, TypeVar
 
 from async_tracker.clock import from_ms
@@ -35,7 +36,7 @@ from async_tracker.records import Instance, Job, Measures, Orphan, Quarantined, 
 from async_tracker.store import keys
 from async_tracker.store.instance_record import StoredInstance
 from async_tracker.store.observation import Connections, Observation, together
-from async_tracker.store.reading import AskedInstances, HeldRead, InstancesRead, Reading, stored_run
+from async_tracker.store.reading import NAMES_CALLS, AskedInstances, HeldRead, InstancesRead, Reading, read_names, stored_run
 from async_tracker.store.run_record import RunRecord, job_ref
 from async_tracker.store.scripts import observe_some_calls, read_observed_some
 
@@ -55,6 +56,15 @@ class _Asked:
     observation: Observation
     registered: Mapping[str, Connections]
     instances: AskedInstances
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """All instances, the keys of those that this version cannot read, and the ids of both."""
+
+    instances: list[Instance]
+    unread: list[str]
+    names: list[str]
 
 
 class Queries:
@@ -113,6 +123,26 @@ class Queries:
             picture = await self._picture_of(part)
             found += [instance_of(picture.instances[name], picture) for name in part if name in picture.instances]
         return found
+
+    async def fleet(self, known: Sequence[str] = ()) -> Fleet:
+        """List every instance as `instances` does, and beside them the keys of those that this version cannot read.
+
+        ``known`` are the ``names`` of the fleet that was read before: one round trip less is taken while there are no others.
+        """
+        names = list(known)
+        asked: _Asked | None = None
+        if names:
+            asked, replies = await self._ask_beside(names, NAMES_CALLS, with_jobs=False)
+            known_now = list(dict.fromkeys(chain(*read_names(replies))))
+            if not set(known_now) <= set(names):
+                asked = None  # some have come: they are asked for with all others
+            names = known_now
+        if asked is None:
+            names = names or await self._names()
+            asked = await self._ask(names)
+        picture = await self._judged(asked, await self._ask_connections(asked))
+        unread = sorted({keys.instance(name) for name in names} & set(picture.corrupt))
+        return Fleet(instances=await self._instances_in(picture), unread=unread, names=names)
 
     async def count_instances(self) -> int:
         """Count the instances that are registered, and the dead whose orphans are not yet recovered. None is read."""

@@ -38,6 +38,8 @@ T = TypeVar("T")
 
 Command = tuple[Argument, ...]
 
+NAMES_CALLS: Sequence[Command] = (("ZRANGE", keys.INSTANCES, 0, -1), ("ZRANGE", keys.DEAD, 0, -1))
+
 Held = dict[str, bytes | None]
 """The refs of the jobs in flight on one instance, each with its record as it stands; None where there is none."""
 
@@ -247,8 +249,7 @@ class Reading:
 
     async def names(self) -> tuple[list[str], list[str]]:
         """Give the ids of all registered instances, and of the dead whose orphans are not yet recovered."""
-        registered, dead = raised(await self._ask([("ZRANGE", keys.INSTANCES, 0, -1), ("ZRANGE", keys.DEAD, 0, -1)]))
-        return [text(name) for name in _listed(registered)], [text(name) for name in _listed(dead)]
+        return read_names(await self._ask(NAMES_CALLS))
 
     async def names_on(self, host_id: str) -> list[str] | None:
         """Give the ids of the registered instances of one host; None where the list of hosts does not name as many as are registered."""
@@ -452,6 +453,12 @@ def stored_run(raw: bytes) -> StoredRun | None:
         return read_run(raw)
     except ValueError:
         return None
+
+
+def read_names(replies: Sequence[Any]) -> tuple[list[str], list[str]]:
+    """Read what was answered to `NAMES_CALLS`: the ids of all registered instances, and of the dead. Raises StorageError where refused."""
+    registered, dead = raised(list(replies))
+    return [text(name) for name in _listed(registered)], [text(name) for name in _listed(dead)]
 
 
 def _new_word() -> str:

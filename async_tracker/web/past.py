@@ -28,7 +28,7 @@ class Past:
         """Give the events, the newest first."""
         if not await self._go_on():
             self._known.clear()
-            self._known.extend(await self._tracker.recent_events(_PART))
+            self._known.extend(await self._tracker.recent_events(_PART, unread=True))
             self._is_whole = not self._known
             await self._go_back(_PARTS - 1)
         return tuple(reversed(self._known))
@@ -37,7 +37,7 @@ class Past:
         """Read what is new, and some of what is older. False where the last that is known is not among the newest."""
         if not self._known:
             return False
-        newest = await self._tracker.recent_events(_AT_ONCE)
+        newest = await self._tracker.recent_events(_AT_ONCE, unread=True)
         ids = [event.event_id for event in newest]
         last = self._known[-1].event_id
         if last not in ids:
@@ -52,7 +52,7 @@ class Past:
             room = KEPT - len(self._known)
             if self._is_whole or not room:
                 return
-            older = await self._tracker.recent_events(min(_PART, room), before=self._known[0].event_id)
+            older = await self._tracker.recent_events(min(_PART, room), before=self._known[0].event_id, unread=True)
             self._known.extendleft(reversed(older))
             self._is_whole = not older
 

@@ -1,14 +1,18 @@
 """What a viewer of a screen is shown at one moment: made of shared readings, and compared with the moment before."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from async_tracker.errors import StorageError
+from async_tracker.integrations.known import KNOWN
 from async_tracker.policy import STALLED, InstanceState, takes_jobs
+from async_tracker.queries.questions import Fleet
 from async_tracker.records import Instance, Job, Quarantined
+from async_tracker.store import keys
+from async_tracker.store.run_record import job_ref
 from async_tracker.web import screens, trends
 from async_tracker.web.readings import Reading, Readings, unserved
 from async_tracker.web.screens import Row, Wanted
@@ -50,11 +54,11 @@ class Pictures:
         """Give what stands above every screen: how many of what, and how Redis is. Never raises: it is what says that Redis is away."""
         facts: Row = {}
         try:
-            instances: list[Instance] = (await self._readings.get("instances")).value
+            instances: list[Instance] = (await self._readings.get("instances")).value.instances
             facts["orphans"] = len(await self._orphans(instances))
         except StorageError:
             last = self._readings.last("instances")
-            instances = last.value if last is not None else []
+            instances = last.value.instances if last is not None else []
         quarantined = await self._perhaps("quarantined")
         facts |= {
             "instances": len(instances),
@@ -87,7 +91,7 @@ class Pictures:
             rates = self._readings.per_minute()
             rows = [screens.function_row(item, rates) for item in found.items]
         elif asked.screen == "queues":
-            working = screens.working_on((await self._readings.get("instances")).value)
+            working = screens.working_on((await self._readings.get("instances")).value.instances)
             now_ms, flow = reading.at_ms, await self._flows()
             rows = [
                 screens.queue_row(item, working.get((item.library, item.queue), ()), now_ms=now_ms)
@@ -96,17 +100,20 @@ class Pictures:
             ]
         elif asked.screen == "jobs":
             usual = await self._usual()
-            rows = [{**screen.row(item), "usual": usual.get((item.function, item.queue))} for item in found.items]
+            unread = set(reading.value.corrupt)
+            rows = [{**_job_row(item, unread), "usual": usual.get((item.function, item.queue))} for item in found.items]
         else:
             rows = [screen.row(item) for item in found.items]
         if asked.screen == "doctor":
             facts["at"] = reading.at_ms
-        if asked.screen == "jobs" and reading.value.corrupt:
-            facts["corrupt"] = list(reading.value.corrupt[:_ATTENTION_MOST])
+        corrupt = {"jobs": lambda: reading.value.corrupt, "instances": lambda: reading.value.unread}.get(asked.screen, tuple)()
+        if corrupt:
+            facts["corrupt"], facts["corrupt_more"] = list(corrupt[:_ATTENTION_MOST]), max(len(corrupt) - _ATTENTION_MOST, 0)
         return Picture(facts=facts, rows=keyed(rows))
 
     async def _overview(self) -> Picture:
-        instances: list[Instance] = (await self._readings.get("instances")).value
+        fleet: Fleet = (await self._readings.get("instances")).value
+        instances = fleet.instances
         orphans = await self._orphans(instances)
         quarantined, queues, overdue, stats = [await self._perhaps(kind) for kind in ("quarantined", "queues", "overdue", "stats")]
         live = [item for item in instances if item.state != InstanceState.DEAD]
@@ -126,6 +133,10 @@ class Pictures:
             facts |= self._oldest(queues)
         if overdue is not None:
             attention += [partial(dict, row) for row in _overdue(overdue.value)]
+        snapshot = self._readings.last("snapshot")
+        unread = {*fleet.unread, *(key for key in (snapshot.value.corrupt if snapshot is not None else ()) if _is_of_a_job(key))}
+        if unread:
+            attention.append(partial(dict, {"kind": "another_version", "id": min(unread), "more": len(unread)}))
         if quarantined is not None:
             attention += [partial(_quarantined, item) for item in reversed(quarantined.value)]
         facts["attention"] = [make() for make in attention[:_ATTENTION_MOST]]
@@ -164,10 +175,12 @@ class Pictures:
         return {"due": due, "oldest": {"since": round((queues.at_ms - oldest.oldest_wait * 1000) / 100) * 100, "queue": oldest.queue}}
 
     async def _instance(self, instance_id: str) -> Picture:
-        instances: list[Instance] = (await self._readings.get("instances")).value
+        fleet: Fleet = (await self._readings.get("instances")).value
+        instances = fleet.instances
         item = next((item for item in instances if item.instance_id == instance_id), None)
         if item is None:
-            return Picture(facts={"missing": True, "events": await self._events("instance_id", instance_id)})
+            is_unread = keys.instance(instance_id) in fleet.unread
+            return Picture(facts={"missing": True, "unread": is_unread, "events": await self._events("instance_id", instance_id)})
         if item.state == InstanceState.DEAD:
             rows: list[Row] = [screens.orphan_row(orphan) for orphan in await self._orphans(instances) if orphan.instance_id == instance_id]
         else:
@@ -181,12 +194,15 @@ class Pictures:
 
     async def _job(self, job_id: str) -> Picture:
         snapshot = (await self._readings.get("snapshot")).value
-        rows = [screens.job_details(item) for item in snapshot.jobs if item.job_id == job_id]
+        unread = set(snapshot.corrupt)
+        rows = [{**screens.job_details(item), **_job_row(item, unread)} for item in snapshot.jobs if item.job_id == job_id]
+        refs = [job_id, *(job_ref(library.name, job_id) for library in KNOWN)]
         quarantined = await self._perhaps("quarantined")
         pills = [item for item in quarantined.value if item.job_id == job_id] if quarantined is not None else []
         return Picture(
             facts={
                 "missing": not rows,
+                "unread": any(keys.job(ref) in unread for ref in refs),
                 "orphaned": [screens.orphan_row(item) for item in snapshot.orphans if item.job_id == job_id],
                 "pills": [screens.quarantined_row(item) for item in pills],
                 "events": await self._events("job_id", job_id),
@@ -241,6 +257,16 @@ def _stalled(item: Instance) -> Row:
 def _dead(item: Instance, orphans: int) -> Row:
     row = screens.instance_row(item)
     return {"kind": "dead", "orphans": orphans, **{name: row[name] for name in ("id", "label", "beat", "died", "why")}}
+
+
+def _is_of_a_job(key: str) -> bool:
+    return not key.startswith(keys.instance(""))
+
+
+def _job_row(item: Job, unread: Collection[str]) -> Row:
+    """Say what the table tells of a job; of an instance whose record cannot be read it is not known how that is."""
+    row = screens.job_row(item)
+    return {**row, "state": "another_version"} if keys.instance(item.instance_id) in unread else row
 
 
 def _overdue(jobs: Sequence[Job]) -> list[Row]:

@@ -9,6 +9,7 @@ from typing import Any
 from async_tracker.doctor.examination import examine
 from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.policy import takes_jobs
+from async_tracker.queries.questions import Fleet
 from async_tracker.queries.rates import Rates
 from async_tracker.queries.turns import in_turns
 from async_tracker.records import History, Instance, Job, QueueDepth, Snapshot, Stats
@@ -75,7 +76,7 @@ class Readings:
         self._ahead_ms = 0.0
         self._number = 0
         self._ask: Mapping[str | None, Callable[..., Awaitable[Any]]] = {
-            "instances": tracker.instances,
+            "instances": self._fleet,
             "snapshot": tracker.snapshot,
             "overdue": self._overdue,
             "orphans": tracker.orphans,
@@ -151,10 +152,14 @@ class Readings:
         return self._found[kind]
 
     def _tell_the_time(self, question: str | None, value: Any) -> None:
-        if question == "instances" and value:
-            self._ahead_ms = server_ms(value[0]) - time.time() * 1000
+        if question == "instances" and value.instances:
+            self._ahead_ms = server_ms(value.instances[0]) - time.time() * 1000
         elif question == "snapshot":
             self._ahead_ms = (value.taken_at.timestamp() - time.time()) * 1000
+
+    async def _fleet(self) -> Fleet:
+        last = self.last("instances")
+        return await self.tracker.fleet(last.value.names if last is not None else ())
 
     async def _overdue(self) -> list[Job]:
         """Find the jobs that run for longer than their timeout allows, those first that do so by most."""

@@ -155,7 +155,7 @@ def quarantined_row(item: Quarantined) -> Row:
 _PERCENTILES = tuple(f"{what}_{which}" for what in ("run_time", "queue_wait") for which in ("p50", "p95", "p99", "max"))
 
 
-_SORTED_TIMES = ("run_time_p50", "run_time_p95", "run_time_max", "queue_wait_p95")
+_SORTED_TIMES = ("run_time_p50", "run_time_p95", "run_time_max", "queue_wait_p50", "queue_wait_p95")
 
 
 def function_row(item: FunctionStats, per_minute: Mapping[Any, float]) -> Row:
@@ -319,7 +319,7 @@ _EVERY = ("function", "queue", "library")
 SCREENS: Mapping[str, Screen] = {
     "instances": Screen(
         reading="instances",
-        rows_of=lambda value: value,
+        rows_of=lambda value: value.instances,
         row=instance_row,
         filters={
             "state": _has_state,

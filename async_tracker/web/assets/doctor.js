@@ -4,8 +4,8 @@ import { el, fill } from "./dom.js";
 import { Table } from "./table.js";
 import { badge, counted, since } from "./wording.js";
 
-/** @param {import("./main.js").Settings} settings */
-export function doctor(settings) {
+/** The screen. */
+export function doctor() {
   const summary = el("p", { class: "dim" });
   const table = new Table({
     name: "Findings",
@@ -24,7 +24,6 @@ export function doctor(settings) {
     element: el("div", { class: "screen" }, summary, table.element),
     title: "Doctor",
     table,
-    settings,
     topic: () => "doctor",
     /** @param {import("./stream.js").Picture} picture */
     show(picture) {

@@ -23,8 +23,8 @@ const columns = [
   { title: "Details", uses: ["details", "function", "queue"], cell: details },
 ];
 
-/** @param {import("./main.js").Settings} settings */
-export function events(settings) {
+/** The screen. */
+export function events() {
   const types = el("span", { class: "chips" });
   const table = new Table({
     name: "Events",
@@ -32,8 +32,8 @@ export function events(settings) {
     key: (row) => row.id,
     pages: true,
     stacks: true,
-    empty: () => (location.search ? [el("h2", {}, "No event matches"), el("p", {}, el("a", { href: "events" }, "Show all"))]
-      : [el("h2", {}, "Nothing has happened"), el("p", {}, "Deaths, orphans, recoveries, quarantines and what people do stand here. Jobs that merely start and end are counted under ", el("a", { href: "functions" }, "Functions"), ".")]),
+    one: "event",
+    empty: () => [el("h2", {}, "Nothing has happened"), el("p", {}, "Deaths, orphans, recoveries, quarantines and what people do stand here. Jobs that merely start and end are counted under ", el("a", { href: "functions" }, "Functions"), ".")],
   });
   const from = /** @type {HTMLInputElement} */ (el("input", {
     type: "datetime-local", "aria-label": "From", title: "Only events from then on", value: local(asked().get("since")),
@@ -44,8 +44,6 @@ export function events(settings) {
       filters({ hint: "Filter: job, instance, function, queue", notice: table.notice, extra: [types, el("label", { class: "from" }, "from ", from), ...taken(["job", "instance"])] }), table.element),
     title: "Events",
     table,
-    settings,
-    topic: (/** @type {URLSearchParams} */ query) => `events?${query}`,
     /** @param {import("./stream.js").Picture} picture */
     show(picture) {
       /** @type {[string, number][]} */

@@ -26,8 +26,8 @@ export function functionAddress(row) {
   return address("functions", query);
 }
 
-/** @param {import("./main.js").Settings} settings */
-export function functions(settings) {
+/** The screen. */
+export function functions() {
   const table = new Table({
     name: "Functions",
     columns: [
@@ -38,6 +38,7 @@ export function functions(settings) {
       time("p95", "run_time_p95"),
       time("p99", "run_time_p99", true),
       time("max", "run_time_max", true),
+      time("Wait p50", "queue_wait_p50", true),
       time("Wait p95", "queue_wait_p95"),
       count("Started", "started", "started"),
       count("Succeeded", "succeeded", "succeeded"),
@@ -60,7 +61,6 @@ export function functions(settings) {
       filters({ hint: "Filter: function, queue", notice: table.notice, extra: [el("span", { class: "chips" }, ...chips("window", WINDOWS)), ...taken(["queue"])] }), table.element),
     title: "Functions",
     table,
-    settings,
     topic: (/** @type {URLSearchParams} */ query) => {
       const wanted = new URLSearchParams(query), window = wanted.get("window") || HOUR;
       wanted.set("window", window === "all" ? "" : window);

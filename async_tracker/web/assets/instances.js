@@ -39,7 +39,6 @@ export function instances(settings) {
       filters({ hint: "Filter: id, label, host, tag, queue, function", notice: table.notice, extra: [states, ...taken(["library", "queue"])] }), table.element),
     title: "Instances",
     table,
-    topic: (/** @type {URLSearchParams} */ query) => `instances?${query}`,
     /** @param {import("./stream.js").Picture} picture */
     show(picture) {
       const counts = picture.facts.facets?.state ?? {};
@@ -121,7 +120,8 @@ export function instanceDrawer(instanceId, settings) {
       const one = picture.facts.one;
       table.element.hidden = heading.hidden = !one;
       heading.textContent = `${counted(picture.facts.total ?? 0, "job")} in flight`;
-      fill(facts, ...(one ? described(one) : [el("p", { class: "empty" }, "No instance of this id is registered: it has ended, or is dead and settled. What happened to it stands below.")]));
+      fill(facts, ...(one ? described(one) : [el("p", { class: "empty" }, picture.facts.unread ? "Its record cannot be read: another version of async-tracker, or another program, wrote it. What it does is not known here."
+        : "No instance of this id is registered: it has ended, or is dead and settled. What happened to it stands below.")]));
       orders.show(one?.state ?? "dead");
       if (one) table.show(picture);
       fill(events, ...eventList(picture.facts.events));

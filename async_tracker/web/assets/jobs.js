@@ -59,25 +59,18 @@ export function jobs(settings) {
     key: (row) => `${row.library} ${row.id}`,
     sortedBy: "started",
     pages: true,
-    empty: () => (location.search ? [el("h2", {}, "No job in flight matches"), el("p", {}, el("a", { href: "jobs" }, "Show all"))]
-      : [el("h2", {}, "No job is in flight"), el("p", {}, "Jobs that end within a moment are counted and not listed: see ", el("a", { href: "functions" }, "Functions"), ". What waits: ", el("a", { href: "queues" }, "Queues"), ".")]),
+    one: "job in flight",
+    empty: () => [el("h2", {}, "No job is in flight"), el("p", {}, "Jobs that end within a moment are counted and not listed: see ", el("a", { href: "functions" }, "Functions"), ". What waits: ", el("a", { href: "queues" }, "Queues"), ".")],
   });
-  const corrupt = el("p", { class: "banner warn", hidden: true });
   const older = chips("older", [["", "any age", null], ["10", "over 10 s", null], ["60", "over 1 min", null], ["600", "over 10 min", null]]);
   return {
-    element: el("div", { class: "screen" }, corrupt,
+    element: el("div", { class: "screen" },
       filters({ hint: "Filter: job, function, queue, instance, message", notice: table.notice,
         extra: [el("span", { class: "chips" }, ...older), ...chips("overdue", [["1", "past their timeout", null]]), ...taken(["function", "queue", "library", "instance"])] }), table.element),
     title: "Jobs",
     table,
-    settings,
-    topic: (/** @type {URLSearchParams} */ query) => `jobs?${query}`,
     /** @param {import("./stream.js").Picture} picture */
-    show(picture) {
-      corrupt.hidden = !picture.facts.corrupt;
-      if (picture.facts.corrupt) fill(corrupt, `Skipped, because this version cannot read them: ${picture.facts.corrupt.join(", ")}`);
-      table.show(picture);
-    },
+    show: (picture) => table.show(picture),
     drawer: (/** @type {string} */ jobId) => jobDrawer(jobId, settings),
   };
 }
@@ -95,13 +88,14 @@ export function jobDrawer(jobId, settings) {
     topic: `job?${new URLSearchParams({ id: jobId })}`,
     /** @param {import("./stream.js").Picture} picture */
     show(picture) {
-      const { orphaned = [], pills = [] } = picture.facts;
+      const { orphaned = [], pills = [], missing, unread } = picture.facts;
       fill(facts,
         ...picture.order.map((key) => described(picture.rows.get(key))),
         ...picture.order.map((key) => abortButton(picture.rows.get(key), settings)).filter(Boolean).map((button) => el("p", { class: "orders" }, button)),
         ...orphaned.map((/** @type {any} */ orphan) => el("p", { class: "banner bad" }, "An orphan", since(orphan.orphaned, "", " since "), `: its instance is dead (${orphan.why}).`)),
         ...pills.map((/** @type {any} */ pill) => el("p", { class: "banner bad" }, el("span", {}, `In quarantine: ${counted(pill.deaths, "worker")} died running it.`), el("a", { href: address("quarantine", { q: jobId }) }, "Decide"))),
-        picture.facts.missing && !orphaned.length && !pills.length && el("p", { class: "empty" }, "It is not in flight: it has ended, waits in its queue, or was never here. What happened to it stands below."));
+        unread && el("p", { class: "banner warn" }, "Its record cannot be read: another version of async-tracker, or another program, wrote it."),
+        missing && !unread && !orphaned.length && !pills.length && el("p", { class: "empty" }, "It is not in flight: it has ended, waits in its queue, or was never here. What happened to it stands below."));
       fill(events, ...eventList(picture.facts.events));
     },
   };

@@ -22,7 +22,7 @@ import { age, countAll, now, number, setClock, since } from "./wording.js";
  * @typedef {object} Screen
  * @property {HTMLElement} element
  * @property {string} title
- * @property {(query: URLSearchParams) => string} topic
+ * @property {(query: URLSearchParams) => string} [topic] what is looked at; without it, its name and whatever is asked
  * @property {(picture: import("./stream.js").Picture) => void} show
  * @property {import("./table.js").Table} [table]
  * @property {(id: string) => Drawer} [drawer]
@@ -119,7 +119,7 @@ function route() {
   shownName = name;
   shownQuery = key.toString();
   const wanted = new URLSearchParams([...query].filter(([parameter]) => parameter !== "token"));
-  topic = shown.topic(wanted).replace(/\?$/, "");
+  topic = (shown.topic?.(wanted) ?? `${name}?${wanted}`).replace(/\?$/, "");
   if (topic !== before && shown.table) shown.table.isAskedAnew = true;
   openDrawer(open);
   const held = open ? `${open} · ${shown.title}` : shown.title;

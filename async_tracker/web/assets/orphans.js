@@ -33,8 +33,8 @@ export function orphans(settings) {
       ticked = rows;
       offer();
     },
-    empty: () => (location.search ? [el("h2", {}, "No orphan matches"), el("p", {}, el("a", { href: "orphans" }, "Show all"))]
-      : [el("h2", {}, "No orphans"), el("p", {}, "Every job in flight is on an instance that lives. A killed worker's jobs stand here for the second or two until they are given back.")]),
+    one: "orphan",
+    empty: () => [el("h2", {}, "No orphans"), el("p", {}, "Every job in flight is on an instance that lives. A killed worker's jobs stand here for the second or two until they are given back.")],
   });
   let total = 0;
   function offer() {
@@ -48,7 +48,6 @@ export function orphans(settings) {
       filters({ hint: "Filter: job, function, queue, instance", notice: table.notice, extra: [...taken(["function", "queue", "library", "instance"]), bulk] }), table.element),
     title: "Orphans",
     table,
-    topic: (/** @type {URLSearchParams} */ query) => `orphans?${query}`,
     /** @param {import("./stream.js").Picture} picture */
     show(picture) {
       total = picture.facts.total ?? 0;

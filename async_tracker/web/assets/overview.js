@@ -6,8 +6,8 @@ import { el, fill } from "./dom.js";
 import { functionAddress } from "./functions.js";
 import { badge, counted, cut, duration, number, percent, since } from "./wording.js";
 
-/** @param {import("./main.js").Settings} settings */
-export function overview(settings) {
+/** The screen. */
+export function overview() {
   const banner = el("div", { class: "banners" }), cards = el("section", { class: "cards", "aria-label": "Now" });
   const chart = el("section", { class: "panel chart-panel", hidden: true });
   const busiest = el("section", { class: "panel" }), attention = el("section", { class: "panel attention" });
@@ -29,7 +29,6 @@ export function overview(settings) {
       fill(busiest, ...busiestOf(facts.busiest));
       fill(attention, ...attentionOf(facts));
     },
-    settings,
   };
 }
 
@@ -141,6 +140,7 @@ function attentionText(item) {
   if (item.kind === "overdue") {
     return text(address("jobs", { open: item.id }), [`${item.function ?? "?"}: should have ended within ${duration(item.timeout)}`], [since(item.started)]);
   }
+  if (item.kind === "another_version") return text(address("doctor"), ["this version cannot read it; another version, or another program, wrote it"], [counted(item.more, "record")]);
   if (item.kind === "unserved") return text(address("queues", { q: item.id }), [`${item.library}: no instance works on it`], [`${number(item.due)} due`]);
   if (item.kind === "dead") {
     return text(address("instances", { open: item.id }), [item.why || "dead", since(item.died ?? item.beat, "", ", since ")], [item.orphans ? counted(item.orphans, "orphan") : "settled"]);

@@ -36,8 +36,8 @@ export function quarantine(settings) {
       ticked = rows;
       offer(rows);
     },
-    empty: () => (location.search ? [el("h2", {}, "No quarantined job matches"), el("p", {}, el("a", { href: "quarantine" }, "Show all"))]
-      : [el("h2", {}, "Nothing is quarantined"), el("p", {}, "A job that kills its worker again and again is put here instead of killing the next one.")]),
+    one: "quarantined job",
+    empty: () => [el("h2", {}, "Nothing is quarantined"), el("p", {}, "A job that kills its worker again and again is put here instead of killing the next one.")],
   });
 
   /**
@@ -87,7 +87,6 @@ export function quarantine(settings) {
       filters({ hint: "Filter: job, function, queue, reason", notice: table.notice, extra: [...taken(["function", "queue", "library"]), bulk] }), table.element),
     title: "Quarantine",
     table,
-    topic: (/** @type {URLSearchParams} */ query) => `quarantine?${query}`,
     /** @param {import("./stream.js").Picture} picture */
     show(picture) {
       total = picture.facts.total ?? 0;

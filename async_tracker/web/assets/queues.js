@@ -8,8 +8,8 @@ import { badge, counted, name, number, since } from "./wording.js";
 /** Jobs a minute, in the last quarter of an hour. @param {number | null} value */
 const figure = (value) => (value === null ? "—" : number(value < 10 ? Math.round(value * 10) / 10 : Math.round(value)));
 
-/** @param {import("./main.js").Settings} settings */
-export function queues(settings) {
+/** The screen. */
+export function queues() {
   const table = new Table({
     name: "Queues",
     columns: [
@@ -38,8 +38,6 @@ export function queues(settings) {
     element: el("div", { class: "screen" }, filters({ hint: "Filter: queue", notice: table.notice }), table.element),
     title: "Queues",
     table,
-    settings,
-    topic: (/** @type {URLSearchParams} */ query) => `queues?${query}`,
     /** @param {import("./stream.js").Picture} picture */
     show: (picture) => table.show(picture),
   };

@@ -21,6 +21,7 @@ import { number } from "./wording.js";
  * @property {Column[]} columns
  * @property {(row: any) => string} key the same for the same thing, however often it is sent
  * @property {() => import("./dom.js").Child[]} empty what to say, and to do, where there is nothing
+ * @property {string} [one] what a row is: where something is asked of the screen and nothing found, it says so with a link to all
  * @property {string} [sortedBy]
  * @property {(row: any) => string | null} [mark] a class for the whole row
  * @property {boolean} [ticks] rows can be ticked
@@ -51,7 +52,8 @@ export class Table {
     this.scroll = el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": options.name },
       el("table", { role: "table", class: options.stacks && "stacks" }, el("caption", { class: "hidden" }, options.name), el("thead", { role: "rowgroup" }, this.head), this.body));
     this.foot = el("div", { class: "foot" });
-    this.element = el("section", { class: "panel table" }, this.scroll, this.empty, this.foot);
+    this.skipped = el("p", { class: "banner warn", hidden: true });
+    this.element = el("section", { class: "panel table" }, this.skipped, this.scroll, this.empty, this.foot);
     this.body.addEventListener("pointerenter", (event) => (this.isOver = /** @type {PointerEvent} */ (event).pointerType === "mouse"));
     this.body.addEventListener("pointerleave", () => {
       this.isOver = false;
@@ -146,9 +148,10 @@ export class Table {
       if (tr === after) after = after.nextElementSibling;
       else this.body.insertBefore(tr, after);
     });
+    const { one } = this.options;
     this.scroll.hidden = rows.length === 0;
     this.empty.hidden = rows.length > 0;
-    if (!rows.length) fill(this.empty, ...this.options.empty());
+    if (!rows.length) fill(this.empty, ...(one && location.search ? [el("h2", {}, `No ${one} matches`), el("p", {}, el("a", { href: location.pathname }, "Show all"))] : this.options.empty()));
     this.tellTicks();
   }
 
@@ -205,7 +208,9 @@ export class Table {
 
   /** @param {Picture} picture */
   drawFoot(picture) {
-    const { total = 0, every = total, cut } = picture.facts;
+    const { total = 0, every = total, cut, corrupt = [], corrupt_more: more } = picture.facts;
+    this.skipped.hidden = !corrupt.length;
+    fill(this.skipped, `Skipped, because this version cannot read them: ${corrupt.join(", ")}${more ? ` and ${number(more)} more` : ""}. Another version, or another program, wrote them.`);
     this.foot.hidden = !this.options.pages || total === 0;
     if (this.foot.hidden) return;
     const offset = Number(asked().get("cursor") ?? 0), shown = picture.order.length, limit = Number(asked().get("limit") ?? 50);

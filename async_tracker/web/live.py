@@ -98,10 +98,11 @@ class Live:
     async def _run(self) -> None:
         while self._viewers or any(self._is_wanted(channel) for channel in self._channels.values()):
             await asyncio.sleep(PERIOD)
-            await self._run_round()
+            await self.run_round()
         self._task = None
 
-    async def _run_round(self) -> None:
+    async def run_round(self) -> None:
+        """Bring up to date what viewers follow, as far as it is not fresh, and tell them; the loop does so each second."""
         for asked in [asked for asked, channel in self._channels.items() if not self._is_wanted(channel)]:
             del self._channels[asked]
             self._turn.remove(asked)

@@ -19,6 +19,8 @@ from async_tracker.web.screens import Row, Wanted
 
 _ATTENTION_MOST = 12
 _OVERDUE_MOST = 3
+_NOT_WAITED_FOR = 0.1
+"""Seconds after which the overview is shown without the jobs past their timeout, for which all jobs are read: they come with the next."""
 _BUSIEST_MOST = 8
 _JOBS_OF_AN_INSTANCE_MOST = 100
 _EVENTS_OF_ONE_MOST = 20
@@ -115,7 +117,8 @@ class Pictures:
         fleet: Fleet = (await self._readings.get("instances")).value
         instances = fleet.instances
         orphans = await self._orphans(instances)
-        quarantined, queues, overdue, stats = [await self._perhaps(kind) for kind in ("quarantined", "queues", "overdue", "stats")]
+        quarantined, queues, stats = [await self._perhaps(kind) for kind in ("quarantined", "queues", "stats")]
+        overdue = await self._readings.soon("overdue", within=_NOT_WAITED_FOR)
         live = [item for item in instances if item.state != InstanceState.DEAD]
         facts: Row = {
             "states": screens.counted(str(item.state) for item in instances),
@@ -123,6 +126,7 @@ class Pictures:
             "slots": sum(item.concurrency or 0 for item in live if takes_jobs(item.state)),
             "orphans": len(orphans),
             "quarantined": None if quarantined is None else len(quarantined.value),
+            "jobs_seen": overdue is not None,
         }
         lost = Counter(orphan.instance_id for orphan in orphans)
         # Of very many only some are shown, and of these alone rows are made.

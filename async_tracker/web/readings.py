@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,6 +121,13 @@ class Readings:
             self._under_way[kind] = asyncio.create_task(self._read(kind))
             self._under_way[kind].add_done_callback(lambda task: self._ended(kind, task))
         return await asyncio.shield(self._under_way[kind])  # one that gives up waiting must not take it from the others
+
+    async def soon(self, *kind: str | None, within: float) -> Reading | None:
+        """Give a fresh reading where it is there within so many seconds, else the newest that succeeded: for what may take long."""
+        with suppress(StorageError, TimeoutError):
+            async with asyncio.timeout(within):
+                return await self.get(*kind)
+        return self.last(*kind)
 
     def _ended(self, kind: Kind, task: asyncio.Task[Reading]) -> None:
         del self._under_way[kind]

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from async_tracker import Tracker
 from async_tracker.web import Access, create_app
+from async_tracker.web.serving import served
 from tests.crash.fleet import Fleet, open_fleet
 from tests.harness.ledger import Ledger
 from tests.harness.settings import KNOWN
@@ -28,11 +30,10 @@ async def lets_read(request: Any) -> Access:
     return Access.READ
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Served:
-    """A page that ``async-tracker serve`` serves."""
+    """A page that is served as ``async-tracker serve`` serves it."""
 
-    process: WorkerProcess
     url: str
     """The printed address, with its token."""
     listening: str
@@ -46,6 +47,10 @@ class Served:
     def token(self) -> str:
         return self.url.partition("token=")[2]
 
+    def at(self, path: str) -> str:
+        """Give the address of a screen, with the token."""
+        return f"{self.base}{path}{'&' if '?' in path else '?'}token={self.token}"
+
     def client(self, **options: Any) -> httpx.AsyncClient:
         """Make a client that gives no token."""
         return httpx.AsyncClient(base_url=self.base, timeout=20.0, **options)
@@ -55,17 +60,40 @@ class Served:
         return self.client(headers={"authorization": f"Bearer {self.token}"})
 
 
+@dataclass(frozen=True, kw_only=True)
+class ServedAlone(Served):
+    """A page that ``async-tracker serve`` serves: a process of its own."""
+
+    process: WorkerProcess
+
+
 @pytest.fixture
-def serve(workers: Workers, redis_url: str, namespace: str) -> Callable[..., Served]:
+async def serve_here(make_tracker: Callable[..., Tracker]) -> AsyncIterator[Callable[..., Awaitable[Served]]]:
+    """``await serve_here(allows_actions=True)``: the page as ``async-tracker serve`` serves it, by this very process.
+
+    That costs no start of a process: where a test does not stop or end the server, this will do. ``url`` is another way to Redis.
+    """
+    async with AsyncExitStack() as stack:
+
+        async def start(*, url: str | None = None, **options: Any) -> Served:
+            tracker = make_tracker(**({"redis_options": {"url": url}} if url is not None else {}))
+            serving = await stack.enter_async_context(served(tracker, port=0, handles_signals=False, **options))
+            return Served(url=serving.url, listening=serving.address)
+
+        yield start
+
+
+@pytest.fixture
+def serve(workers: Workers, redis_url: str, namespace: str) -> Callable[..., ServedAlone]:
     """``serve("--allow-actions")``: start ``async-tracker serve`` on a free port, and wait until it tells its address."""
 
-    def start(*arguments: str, url: str | None = None) -> Served:
+    def start(*arguments: str, url: str | None = None) -> ServedAlone:
         command = [sys.executable, "-m", "async_tracker.cli", "serve", "--redis-url", url or redis_url, "--namespace", namespace, "--json"]
         process = workers.start_program([*command, *(() if "--port" in arguments else ("--port", "0")), *arguments])
         process.wait_for_output('"url"')
         line = next(line for line in process.output().splitlines() if line.startswith("{"))
         told = json.loads(line)
-        return Served(process=process, url=told["url"], listening=told["listening"])
+        return ServedAlone(process=process, url=told["url"], listening=told["listening"])
 
     return start
 

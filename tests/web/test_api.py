@@ -14,6 +14,7 @@ import schemathesis
 from schemathesis import checks
 
 from async_tracker import Tracker
+from async_tracker.web import screens
 from async_tracker.web.document import openapi
 from tests.crash.fleet import SWIFT
 from tests.harness.wait import wait_until
@@ -71,6 +72,23 @@ async def test_a_list_comes_in_pages_sorted_by_the_server_with_exact_counts(moun
             seen += [job["job_id"] for job in page["jobs"]]
             cursor = page["next_cursor"]
         assert seen == [f"job-{number:02}" for number in reversed(range(12))]
+
+
+async def test_of_very_many_only_so_many_are_sorted_and_the_answer_says_so_with_exact_counts(mount, tracker, monkeypatch):
+    monkeypatch.setattr(screens, "SORTED_AT_MOST", 3)
+    async with AsyncExitStack() as stack:
+        await with_jobs(stack, tracker, *(f"job-{number}" for number in range(5)))
+        client = mount(authorize=lets_read)
+        for sort, shown, cut in (("started", 5, False), ("-started", 5, False), ("-id", 3, True)):
+            page = (await client.get("/api/v1/jobs", params={"sort": sort})).json()
+            assert (page["total"], len(page["jobs"]), page["cut"], page["next_cursor"]) == (5, shown, cut, None), sort
+
+
+async def test_a_stream_follows_a_hundred_rows_at_most(mount):
+    client = mount(authorize=lets_read)
+    for limit, status in ((100, 200), (101, 400)):
+        answer = await client.get("/api/v1/live", params={"topic": f"instances?limit={limit}", "once": "1"})
+        assert answer.status_code == status, answer.text
 
 
 async def test_what_is_not_known_comes_last_whichever_way_a_list_is_sorted(mount, tracker):

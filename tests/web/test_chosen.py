@@ -29,7 +29,7 @@ async def orphans(fleet: Fleet, count: int) -> list[str]:
     return found if len(found) == count else []
 
 
-async def test_orphans_are_recovered_by_ticks_by_filter_and_all_and_the_rest_stays(fleet: Fleet, serve, mount, eyes: Eyes):
+async def test_orphans_are_recovered_by_ticks_by_filter_and_all_and_the_rest_stays(fleet: Fleet, serve_here, mount, eyes: Eyes):
     await with_orphans(fleet)
     assert [plan.job_id for plan in await fleet.tracker.recover(dry_run=True, only=["hold-b", "unknown"])] == ["hold-b"]
     client = mount(of=fleet.tracker, authorize=lets_act)
@@ -46,7 +46,7 @@ async def test_orphans_are_recovered_by_ticks_by_filter_and_all_and_the_rest_sta
         assert answer.status_code == status, (body, answer.text)
     assert len(await fleet.tracker.orphans()) == 4
 
-    served = serve("--allow-actions")
+    served = await serve_here(allows_actions=True)
     page = await eyes.open(served.url)
     await is_live(page)
     await page.click("nav a[data-screen=orphans]")

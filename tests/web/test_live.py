@@ -27,7 +27,7 @@ from async_tracker.web.readings import Readings
 from async_tracker.web.screens import topic
 from benchmarks.queries import longest_held, named_connections, write_namespace
 from tests.harness.wait import wait_until
-from tests.web.conftest import Served, lets_read
+from tests.web.conftest import ServedAlone, lets_read
 from tests.web.test_api import with_jobs
 
 
@@ -95,8 +95,12 @@ async def following(client: httpx.AsyncClient, *topics: str, last_id: str = "", 
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_viewer_is_given_the_whole_and_then_what_changes(serve, tracker):
-    async with AsyncExitStack() as stack, serve().program() as program, following(program, "overview", "jobs", "instances") as heard:
+async def test_a_viewer_is_given_the_whole_and_then_what_changes(serve_here, tracker):
+    async with (
+        AsyncExitStack() as stack,
+        (await serve_here()).program() as program,
+        following(program, "overview", "jobs", "instances") as heard,
+    ):
         await wait_until(lambda: heard.events, description="the first pictures")
         assert sorted(heard.whole) == ["head", "instances", "jobs", "overview"]
         instance_id = await with_jobs(stack, tracker, "one", "two")
@@ -108,9 +112,9 @@ async def test_a_viewer_is_given_the_whole_and_then_what_changes(serve, tracker)
         assert not [name for row in heard.rows("instances") for name in row if "age" in name or name.endswith("_for")]
 
 
-async def test_a_viewer_that_was_cut_off_is_told_what_it_missed_or_everything(serve, tracker):
+async def test_a_viewer_that_was_cut_off_is_told_what_it_missed_or_everything(serve_here, tracker):
     """Another one looks on, so that the changes of this time are remembered however long it is."""
-    async with serve().program() as program, AsyncExitStack() as stack:
+    async with (await serve_here()).program() as program, AsyncExitStack() as stack:
         await stack.enter_async_context(following(program, "jobs"))
         async with following(program, "jobs") as heard:
             await wait_until(lambda: heard.events, description="the first picture")
@@ -143,8 +147,8 @@ async def test_the_only_viewer_that_comes_back_soon_is_told_what_it_missed(mount
     assert heard.whole == ["head", "jobs"]
 
 
-async def test_nobody_looks_and_nothing_is_read(serve, redis_client):
-    async with serve().program() as program:
+async def test_nobody_looks_and_nothing_is_read(serve_here, redis_client):
+    async with (await serve_here()).program() as program:
         async with following(program, "overview") as heard:
             await wait_until(lambda: heard.events > 1, description="somebody looks")
 
@@ -210,7 +214,7 @@ async def test_a_hundred_viewers_cost_redis_exactly_what_one_costs(redis_url, re
             spent, before = [dict(asked), await commands()], list(sent)
             for _ in range(2):
                 hub._readings.forget()
-                await hub._run_round()
+                await hub.run_round()
             spent += [dict(asked), await commands()]
             await wait_until(lambda: all(now > then for now, then in zip(sent, before, strict=True)), description="each is told")
         assert hub._viewers == 0
@@ -260,11 +264,49 @@ async def test_a_screen_that_cannot_be_made_says_so_and_the_others_go_on(tracker
     topics = [(name, topic(name)) for name in ("overview", "jobs")]
     await hub.stream({"type": "http"}, never, take, topics=topics, last_event_id=None, once=True)
     for _ in range(2):
-        await hub._run_round()
+        await hub.run_round()
     assert "this is a mistake of async-tracker" in heard.pictures["overview"]["error"]
     assert heard.pictures["jobs"]["facts"]["total"] == 0
     assert caplog.text.count("the screen overview of the page could not be brought up to date") == 1, "once, and not each second"
     assert "secret detail" in caplog.text
+    await hub.aclose()
+
+
+async def test_at_most_eight_screens_are_read_in_a_round_beside_the_overview_and_all_have_their_turn(tracker, monkeypatch):
+    monkeypatch.setattr(live, "PERIOD", 3_600.0)
+    hub, made = Live(Readings(tracker), ends_after=None), list[str]()
+    make = Pictures.make
+
+    async def noted(self: Pictures, asked: Any) -> Any:
+        made.append(f"{asked.screen} {asked.sort}")
+        return await make(self, asked)
+
+    sorts = ("id", "-id", "function", "-function", "queue", "-queue", "try", "-try", "enqueued", "-enqueued", "timeout", "-timeout")
+    async with viewers(hub, 1, "overview", *(f"jobs?sort={sort}" for sort in sorts)):
+        monkeypatch.setattr(Pictures, "make", noted)
+        rounds = []
+        for _ in range(3):
+            await hub.run_round()
+            rounds.append(made.copy())
+            made.clear()
+        assert [len(names) for names in rounds] == [9, 9, 9]
+        assert all("overview " in names for names in rounds)
+        assert {*rounds[0], *rounds[1]} == {"overview ", *(f"jobs {sort}" for sort in sorts)}
+    await hub.aclose()
+
+
+async def test_a_quiet_stream_is_kept_open_by_a_comment(tracker, monkeypatch):
+    monkeypatch.setattr(live, "PERIOD", 3_600.0)
+    monkeypatch.setattr(live, "_QUIET_FOR", 0.1)
+    hub, sent = Live(Readings(tracker), ends_after=None), list[bytes]()
+
+    async def take(message: Any) -> None:
+        sent.append(message.get("body", b""))
+
+    looks = asyncio.create_task(hub.stream({"type": "http"}, never, take, topics=[("jobs", topic("jobs"))], last_event_id=None, once=False))
+    await wait_until(lambda: any(body.startswith(b": still here\n\n") for body in sent), description="a comment is sent")
+    looks.cancel()
+    await asyncio.gather(looks, return_exceptions=True)
     await hub.aclose()
 
 
@@ -347,7 +389,7 @@ async def test_the_host_app_ends_though_ten_look_at_the_page_mounted_in_it(worke
 
 
 async def test_serve_ends_at_once_with_a_hundred_viewers(serve):
-    served: Served = serve()
+    served: ServedAlone = serve()
     async with AsyncExitStack() as stack:
         program = await stack.enter_async_context(served.program())
         program._transport = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=None))
@@ -361,7 +403,7 @@ async def test_serve_ends_at_once_with_a_hundred_viewers(serve):
 
 
 async def test_a_viewer_that_never_reads_holds_nothing_up(serve, tracker):
-    served: Served = serve()
+    served: ServedAlone = serve()
     parts = urlsplit(served.base)
     with socket.create_connection((parts.hostname or "", parts.port or 0)) as deaf:
         deaf.sendall(
@@ -436,10 +478,10 @@ async def test_redis_that_refuses_is_told_on_the_screen_that_cannot_be_read(serv
         await wait_until(lambda: heard.pictures["instances"]["error"] is None, timeout=30.0, description="it heals")
 
 
-async def test_a_record_of_another_version_is_named_and_breaks_nothing(serve, redis_client, namespace, tracker):
+async def test_a_record_of_another_version_is_named_and_breaks_nothing(serve_here, redis_client, namespace, tracker):
     async with AsyncExitStack() as stack:
         await with_jobs(stack, tracker, "one", "strange")
-        program = await stack.enter_async_context(serve().program())
+        program = await stack.enter_async_context((await serve_here()).program())
         heard = await stack.enter_async_context(following(program, "jobs"))
         await wait_until(lambda: len(heard.rows("jobs")) == 2, description="both jobs are told")
         await redis_client.set(f"{namespace}:job:strange", '{"schema":99}')
@@ -448,22 +490,22 @@ async def test_a_record_of_another_version_is_named_and_breaks_nothing(serve, re
         assert [row["id"] for row in heard.rows("jobs")] == ["one"]
 
 
-async def test_a_redis_that_was_replaced_by_an_empty_one_leaves_no_ghosts(serve, redis_url, redis_client, namespace):
+async def test_a_redis_that_was_replaced_by_an_empty_one_leaves_no_ghosts(serve_here, redis_url, redis_client, namespace):
     with named_connections(redis_url, 3) as connections:
         await write_namespace(redis_client, namespace, connections=connections, jobs_each=2)
-        async with serve().program() as program, following(program, "instances", "jobs") as heard:
+        async with (await serve_here()).program() as program, following(program, "instances", "jobs") as heard:
             await wait_until(lambda: (len(heard.rows("instances")), len(heard.rows("jobs"))) == (3, 6), description="all are told")
             await redis_client.flushdb()
             await wait_until(lambda: not heard.rows("instances") and not heard.rows("jobs"), timeout=30.0, description="nothing is left")
             assert heard.pictures["instances"]["facts"]["total"] == 0
 
 
-async def test_ten_thousand_orphans_are_counted_and_come_in_pages(serve, redis_url, redis_client, namespace):
+async def test_ten_thousand_orphans_are_counted_and_come_in_pages(serve_here, redis_url, redis_client, namespace):
     with named_connections(redis_url, 100) as connections:
         await write_namespace(redis_client, namespace, connections=connections, jobs_each=100)
         long_ago = dict.fromkeys(await redis_client.zrange(f"{namespace}:instances", 0, -1), 1000)
         await redis_client.zadd(f"{namespace}:instances", long_ago)
-    async with serve().program() as program:
+    async with (await serve_here()).program() as program:
 
         async def orphans() -> Any:
             found = (await program.get("api/v1/orphans", params={"limit": 100, "cursor": "9900"})).json()

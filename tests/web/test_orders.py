@@ -71,10 +71,10 @@ async def test_a_worker_that_takes_no_orders_says_so(mount, make_tracker):
         assert (answer.status_code, answer.json()["error"]["code"]) == (409, "refused")
 
 
-async def test_a_person_makes_a_worker_quiet_and_reads_its_stacks(serve, eyes: Eyes, tracker):
+async def test_a_person_makes_a_worker_quiet_and_reads_its_stacks(serve_here, eyes: Eyes, tracker):
     async with AsyncExitStack() as stack:
         instance_id = await with_jobs(stack, tracker, "one")
-        page = await eyes.open(serve("--allow-actions").url)
+        page = await eyes.open((await serve_here(allows_actions=True)).url)
         await is_live(page)
         await page.click("nav a[data-screen=instances]")
         await page.locator("tbody a", has_text=instance_id.split(":")[0]).first.click()
@@ -111,12 +111,12 @@ async def test_a_job_is_aborted_and_what_does_not_run_or_cannot_be_aborted_is_sa
     await fleet.pool.delete("arq:result:to-be-aborted")
 
 
-async def test_a_person_aborts_a_job_in_the_list_and_one_of_an_instance(serve, eyes: Eyes, fleet: Fleet):
+async def test_a_person_aborts_a_job_in_the_list_and_one_of_an_instance(serve_here, eyes: Eyes, fleet: Fleet):
     await fleet.start_ready(tracker={**QUICK, **KNOWN})
     for name in ("first-job", "second-job"):
         await fleet.pool.enqueue_job("hold", 600.0, _job_id=name)
         await fleet.in_flight(name)
-    page = await eyes.open(serve("--allow-actions").url)
+    page = await eyes.open((await serve_here(allows_actions=True)).url)
     await is_live(page)
     await page.click("nav a[data-screen=jobs]")
     await page.get_by_role("button", name="Abort job first-job").click()

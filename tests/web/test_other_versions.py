@@ -84,9 +84,9 @@ async def test_events_beyond_very_many_of_a_newer_version_are_found(redis_client
     assert (await past.read())[-1].job_id == "old"
 
 
-async def test_a_person_sees_that_records_are_of_another_version(make_tracker, redis_client, namespace, serve, eyes: Eyes):
+async def test_a_person_sees_that_records_are_of_another_version(make_tracker, redis_client, namespace, serve_here, eyes: Eyes):
     async with newer_records(make_tracker, redis_client, namespace) as newer:
-        served = serve()
+        served = await serve_here()
         page = await eyes.open(served.url)
         await is_live(page)
         attention = page.locator(".attention li", has_text="another version").first

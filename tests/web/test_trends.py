@@ -129,12 +129,12 @@ def test_what_came_into_a_queue_is_what_left_it_and_what_it_has_grown_by():
     assert flow_row(now, found.get("other"), now_ms=now_ms) == {"in": None, "out": None}
 
 
-async def test_a_function_opens_with_its_charts_and_a_slow_run_of_it_is_marked(serve, eyes: Eyes, make_tracker):
+async def test_a_function_opens_with_its_charts_and_a_slow_run_of_it_is_marked(serve_here, eyes: Eyes, make_tracker):
     tracker = make_tracker(heartbeat_interval=0.5)
     async with AsyncExitStack() as stack:
         await with_runs(stack, tracker)
         await stack.enter_async_context(tracker.track("slow", function="send_email", queue="mail"))
-        served = serve()
+        served = await serve_here()
         page = await eyes.open(served.url)
         await is_live(page)
         await expect(page.locator(".chart-panel .chart rect.good").first).to_be_attached()

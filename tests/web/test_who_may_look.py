@@ -261,8 +261,8 @@ async def test_a_session_holds_for_its_token_its_name_and_twelve_hours(tracker, 
     assert answer.status_code == (200 if change == "nothing" else 401)
 
 
-async def test_a_person_who_comes_without_the_token_is_told_so_in_words_and_a_program_in_json(serve):
-    async with serve().client() as client:
+async def test_a_person_who_comes_without_the_token_is_told_so_in_words_and_a_program_in_json(serve_here):
+    async with (await serve_here()).client() as client:
         page = await client.get("", headers={"accept": "text/html,*/*"})
         assert (page.status_code, page.headers["content-type"]) == (401, "text/html; charset=utf-8")
         assert "open the address that async-tracker serve has printed" in page.text
@@ -340,8 +340,8 @@ async def test_a_program_gives_the_token_in_a_header_and_may_act_only_where_acti
                 assert "--allow-actions" in response.json()["error"]["message"]
 
 
-async def test_a_session_acts_only_from_the_page_itself(serve):
-    served = serve("--allow-actions")
+async def test_a_session_acts_only_from_the_page_itself(serve_here):
+    served = await serve_here(allows_actions=True)
     async with served.client() as client:
         await client.get("", params={"token": served.token})
         own = served.base.rstrip("/")

@@ -119,7 +119,7 @@ function attentionOf(facts) {
   const items = facts.attention ?? [];
   const more = facts.attention_more ?? 0;
   const title = el("h2", {}, "Needs attention ", el("span", {}, number(items.reduce((/** @type {number} */ sum, /** @type {any} */ item) => sum + (item.more ?? 1), more))));
-  if (!items.length) return [title, el("p", { class: "empty" }, "Nothing: every instance beats, every queue with work has a worker, no job is past its timeout, nothing is quarantined.")];
+  if (!items.length) return [title, el("p", { class: "empty" }, facts.jobs_seen === false ? "Looking at the jobs…" : "Nothing: every instance beats, every queue with work has a worker, no job is past its timeout, nothing is quarantined.")];
   return [title, el("ul", { class: "list" }, ...items.map((/** @type {any} */ item) => el("li", {}, el("span", { class: "kind" }, badge(item.kind)), attentionText(item)))),
     more > 0 && el("p", { class: "empty" }, `and ${number(more)} more`)];
 }

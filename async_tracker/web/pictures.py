@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -54,18 +55,17 @@ class Pictures:
 
     async def head(self) -> Row:
         """Give what stands above every screen: how many of what, and how Redis is. Never raises: it is what says that Redis is away."""
-        facts: Row = {}
-        try:
-            instances: list[Instance] = (await self._readings.get("instances")).value.instances
-            facts["orphans"] = len(await self._orphans(instances))
-        except StorageError:
-            last = self._readings.last("instances")
-            instances = last.value.instances if last is not None else []
+        facts: Row = {"instances": None, "jobs": None}
+        read = await self._perhaps("instances")
+        if read is not None:
+            instances: list[Instance] = read.value.instances
+            facts["instances"] = len(instances)
+            facts["jobs"] = sum(item.busy for item in instances if item.state != InstanceState.DEAD)
+            facts["stalled"] = sum(item.state in STALLED for item in instances)
+            with suppress(StorageError):
+                facts["orphans"] = len(await self._orphans(instances))
         quarantined = await self._perhaps("quarantined")
         facts |= {
-            "instances": len(instances),
-            "jobs": sum(item.busy for item in instances if item.state != InstanceState.DEAD),
-            "stalled": sum(item.state in STALLED for item in instances),
             "quarantined": len(quarantined.value) if quarantined is not None else None,
         }
         outage = self._readings.outage

@@ -437,6 +437,7 @@ async def test_redis_away_at_the_start_is_told_too(serve, wire):
     async with serve(url=wire.url).program() as program, following(program, "overview", "instances") as heard:
         await wait_until(lambda: heard.events, timeout=30.0, description="something is told")
         assert heard.pictures["head"]["facts"]["away"]
+        assert heard.pictures["head"]["facts"]["instances"] is None, "which is not 0"
         assert heard.pictures["instances"]["error"]
         wire.accept()
         await wait_until(lambda: "states" in heard.pictures["overview"]["facts"], timeout=30.0, description="it heals")

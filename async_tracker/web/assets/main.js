@@ -200,7 +200,7 @@ function showBar() {
   else if (status.kind === "refused") said = [`The server refuses: ${status.message}`];
   else if (status.kind === "woken") said = Date.now() - wokeAt > CALM_FOR ? [`This page stood still: what stands here is ${age(oldFor())} old, and is being read anew.`] : [];
   else if (status.kind === "away") said = ["The server of this page does not answer", since(readAt || null, "", " since "), ". What stands here is as old as that; it comes back by itself."];
-  else if (facts.away) said = ["Redis is away", since(facts.away.since, "", " since "), `: ${facts.away.why}. Jobs run on; what stands here is as old as that, and it comes back by itself.`];
+  else if (facts.away) said = ["Redis is away", since(facts.away.since, "", " since "), `: ${facts.away.why.replace(/\.$/, "")}. Jobs run on; ${readAt ? "what stands here is as old as that, and it" : "the page"} comes back by itself.`];
   else if (facts.page && facts.page !== settings.version) said = ["This page is served in another version now: ", el("a", { href: location.href, target: "_self" }, "load it again"), "."];
   else if (own.error !== null) said = [`This screen cannot be read: ${own.error}`];
   bar.classList.toggle("shown", said.length > 0);

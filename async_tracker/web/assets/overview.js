@@ -70,12 +70,12 @@ function cardsOf(facts) {
   /** The last hour as a line, where there is one. @param {number} place */
   const line = (place) => (points.filter((/** @type {any[]} */ point) => point.length > 1).length > 2 ? points.map((/** @type {any[]} */ point) => point[place] ?? null) : null);
   return [
-    card("Instances", number(states.alive ?? 0), ["alive", ...also].join(", "), address("instances"), stalled ? "warn" : ""),
+    card("Instances", facts.states ? number(states.alive ?? 0) : "—", facts.states && ["alive", ...also].join(", "), address("instances"), stalled ? "warn" : ""),
     card("In flight", number(facts.busy), facts.slots ? `of ${counted(facts.slots, "slot")}` : "", address("jobs"), "", line(BUSY)),
     card("Started per minute", facts.rate === null || facts.rate === undefined ? "…" : number(Math.round(facts.rate)), "", address("functions"), "", line(1)),
     card("Orphans", number(facts.orphans), facts.orphans ? "not yet given back" : "", address("orphans"), facts.orphans ? "bad" : ""),
     card("Recovered", number(day?.recovered), "in 24 h", address("events", { type: "recovered" }), "", line(4)),
-    card("Oldest wait", facts.oldest ? since(facts.oldest.since) : facts.due === undefined ? "—" : "0 s", facts.oldest ? cut(facts.oldest.queue, 24) : "nothing is due", address("queues"), "", line(OLDEST)),
+    card("Oldest wait", facts.oldest ? since(facts.oldest.since) : facts.due === undefined ? "—" : "0 s", facts.oldest ? cut(facts.oldest.queue, 24) : facts.due === undefined ? "" : "nothing is due", address("queues"), "", line(OLDEST)),
     card("Failed", number(hour?.failed), hour ? `of ${number(hour.ended)} in 1 h` : "", address("functions", { sort: "-failed" }), "", line(3), "bad"),
   ];
 }
@@ -98,7 +98,7 @@ function drawChart(panel, facts) {
 
 /** @param {any[] | undefined} rows */
 function busiestOf(rows) {
-  if (!rows?.length) return [el("h2", {}, "Busiest functions"), el("p", { class: "empty" }, "No run has been counted in the last hour.")];
+  if (!rows?.length) return [el("h2", {}, "Busiest functions"), el("p", { class: "empty" }, rows ? "No run has been counted in the last hour." : "Nothing is known yet.")];
   const hasPercentiles = "run_time_p50" in rows[0];
   const times = hasPercentiles ? ["p50", "p95", "p99"] : ["Mean run"];
   return [
@@ -119,7 +119,7 @@ function attentionOf(facts) {
   const items = facts.attention ?? [];
   const more = facts.attention_more ?? 0;
   const title = el("h2", {}, "Needs attention ", el("span", {}, number(items.reduce((/** @type {number} */ sum, /** @type {any} */ item) => sum + (item.more ?? 1), more))));
-  if (!items.length) return [title, el("p", { class: "empty" }, facts.jobs_seen === false ? "Looking at the jobs…" : "Nothing: every instance beats, every queue with work has a worker, no job is past its timeout, nothing is quarantined.")];
+  if (!items.length) return [title, el("p", { class: "empty" }, !facts.attention ? "Nothing is known yet." : facts.jobs_seen === false ? "Looking at the jobs…" : "Nothing: every instance beats, every queue with work has a worker, no job is past its timeout, nothing is quarantined.")];
   return [title, el("ul", { class: "list" }, ...items.map((/** @type {any} */ item) => el("li", {}, el("span", { class: "kind" }, badge(item.kind)), attentionText(item)))),
     more > 0 && el("p", { class: "empty" }, `and ${number(more)} more`)];
 }

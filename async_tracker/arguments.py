@@ -103,7 +103,7 @@ def check_argument_place(method: str, after: object) -> None:
         raise WrongArgument(f"{method}(after={after!r:.80}): write the last job that you have: after=(job.instance_id, job.job_id)")
 
 
-def check_nothing_beside_count(method: str, limit: object, after: object) -> None:
-    """Refuse a page where all are to be counted."""
+def check_nothing_beside_count(method: str, limit: object, after: object, *, named: str = "limit and after") -> None:
+    """Refuse a page where all are to be counted; ``named`` is what its two arguments are called."""
     if limit is not None or after is not None:
-        raise WrongArgument(f"{method}(count=True) counts all: leave out limit and after")
+        raise WrongArgument(f"{method}(count=True) counts all: leave out {named}")

@@ -428,16 +428,33 @@ class Tracker:
     async def _ask_history(self, question: Callable[[HistoryReader], Awaitable[T]]) -> T:
         return await self._access.asked(lambda client: question(HistoryReader(Reading(Namespace(client, self.namespace)))))
 
-    def events(self, since: str | datetime | None = None) -> AsyncIterator[Event]:
+    @overload
+    def events(
+        self, since: str | datetime | None = ..., *, limit: int | None = ..., count: Literal[False] = ...
+    ) -> AsyncIterator[Event]: ...
+
+    @overload
+    def events(self, *, count: Literal[True]) -> Awaitable[int]: ...
+
+    def events(
+        self, since: str | datetime | None = None, *, limit: int | None = None, count: bool = False
+    ) -> AsyncIterator[Event] | Awaitable[int]:
         """Follow what happens, for ever: ``async for event in tracker.events()``.
 
         ``since`` replays: what came after an event id, or from a moment on; None is what comes from now on.
-        Raises StorageUnavailable when Redis goes away, and ConfigError for a ``since`` that is neither.
+        With ``limit`` it ends: at most so many of the events that the stream keeps, after ``since`` or from the oldest one on.
+        ``await tracker.events(count=True)`` gives how many the stream keeps, and reads none.
+        Raises StorageUnavailable when Redis goes away, and ConfigError for what is no such argument.
         """
+        check_argument_whole("events", least=1, limit=limit)
         is_id = isinstance(since, str) and EVENT_ID.fullmatch(since) is not None
         if since is not None and not isinstance(since, datetime) and not is_id:
             raise WrongArgument(f"events(since={since!r:.80}): write the id of an event, as '1700000000000-0', or a datetime")
-        return EventStream(self._namespaced()).follow(since)
+        if count:
+            check_nothing_beside_count("events", limit, since, named="limit and since")
+            return self._access.asked(lambda client: EventStream(Namespace(client, self.namespace)).count())
+        stream = EventStream(self._namespaced())
+        return stream.follow(since) if limit is None else stream.page(since, limit=limit)
 
     async def recent_events(self, count: int = 100, *, before: str | None = None, unread: bool = False) -> list[Event]:
         """Give the newest ``count`` events, the oldest of them first; the stream keeps about 10,000.

@@ -1,6 +1,7 @@
 """``ps``, ``jobs``, ``orphans``, ``stats``: what there is."""
 
 import shlex
+import sys
 from collections.abc import Iterable, Mapping
 
 from anyio import fail_after
@@ -20,6 +21,8 @@ from async_tracker.records import ENDINGS, NOT_WELL, OUTCOMES, FunctionStats, In
 from async_tracker.tracker import Tracker
 
 _QUEUES_TIMEOUT = 5.0
+_JOBS_AT_ONCE = 500
+"""How many jobs are read before they are printed as lines."""
 
 
 async def ps(target: Target) -> int:
@@ -120,9 +123,17 @@ def queues_table(queues: Iterable[QueueDepth]) -> Table:
 
 
 async def jobs(
-    target: Target, *, instance: str | None, function: str | None, limit: int | None = None, after: tuple[str, str] | None = None
+    target: Target,
+    *,
+    instance: str | None,
+    function: str | None,
+    limit: int | None = None,
+    after: tuple[str, str] | None = None,
+    as_lines: bool = False,
 ) -> int:
-    """Show the jobs in flight, all of them or a page."""
+    """Show the jobs in flight, all of them or a page; ``as_lines``, each as it is read."""
+    if as_lines:
+        return await _jobs_by_the_line(target, instance=instance, function=function, limit=limit, after=after)
     if limit is not None or after is not None:
         return await _page_of_jobs(target, instance=instance, function=function, limit=limit, after=after)
     async with reach(target) as tracker:
@@ -138,6 +149,26 @@ async def jobs(
     show(jobs_table(found, by_id))
     _warn_of_replica(snapshot.role)
     _warn_of_corrupt(snapshot.corrupt)
+    return Ending.OK
+
+
+async def _jobs_by_the_line(
+    target: Target, *, instance: str | None, function: str | None, limit: int | None, after: tuple[str, str] | None
+) -> int:
+    """Print a document for each job, one page after the other: never more than a page is held, however many there are."""
+    left = limit if limit is not None else sys.maxsize
+    async with reach(target) as tracker:
+        for name in [None] if instance is None else await _instances_called(tracker, instance):
+            place = after
+            while left:
+                asked = min(left, _JOBS_AT_ONCE)
+                page = await tracker.jobs(name, function, limit=asked, after=place)
+                for job in page:
+                    say_document({"job": job}, indented=False)
+                left -= len(page)
+                if len(page) < asked:
+                    break
+                place = (page[-1].instance_id, page[-1].job_id)
     return Ending.OK
 
 
@@ -159,9 +190,13 @@ async def _page_of_jobs(
         say_document({"jobs": found, "listed": total, "next": last})
         return Ending.OK
     show(jobs_table(found, {}, listed=total))
+    _tell_of_next(last)
+    return Ending.OK
+
+
+def _tell_of_next(last: tuple[str, str] | None) -> None:
     if last is not None:
         remark(f"The next page: --after {' '.join(shlex.quote(shown(part)) for part in last)}")
-    return Ending.OK
 
 
 async def _instances_called(tracker: Tracker, wanted: str) -> list[str]:
@@ -207,19 +242,24 @@ def _job_remark(job: Job, instance: Instance | None) -> str:
     return "; ".join(part for part in parts if part)
 
 
-async def orphans(target: Target) -> int:
-    """Show the jobs that dead instances have left."""
+async def orphans(target: Target, *, limit: int | None = None, after: tuple[str, str] | None = None) -> int:
+    """Show the jobs that dead instances have left, all of them or a page."""
+    total = None
     async with reach(target) as tracker:
-        found = await tracker.orphans()
+        found = await tracker.orphans(limit=limit, after=after)
+        if limit is not None or after is not None:
+            total = await tracker.orphans(count=True)
+    last = (found[-1].instance_id, found[-1].job_id) if limit is not None and len(found) == limit else None
     if target.as_json:
-        say_document({"orphans": found})
+        say_document({"orphans": found} if total is None else {"orphans": found, "listed": total, "next": last})
         return Ending.OK
-    show(orphans_table(found))
+    show(orphans_table(found, listed=total))
+    _tell_of_next(last)
     return Ending.OK
 
 
-def orphans_table(found: Iterable[Orphan]) -> Table:
-    """Lay out orphans, with how often a worker has died under each before."""
+def orphans_table(found: Iterable[Orphan], *, listed: int | None = None) -> Table:
+    """Lay out orphans, with how often a worker has died under each before; ``listed`` as in `jobs_table`."""
     rows = [
         (
             shown(item.job_id),
@@ -234,7 +274,8 @@ def orphans_table(found: Iterable[Orphan]) -> Table:
         for item in found
     ]
     columns = ("JOB", "FUNCTION", "TRY", "DEATHS", "ORPHANED", "QUEUE", "DEAD INSTANCE", "WHY")
-    return Table(title=counted(len(rows), "orphan"), columns=columns, rows=rows)
+    of_how_many = f" of {listed} listed" if listed is not None else ""
+    return Table(title=f"{counted(len(rows), 'orphan')}{of_how_many}", columns=columns, rows=rows)
 
 
 async def stats(target: Target, *, function: str | None, queue: str | None, window: str | None) -> int:

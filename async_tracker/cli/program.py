@@ -163,10 +163,13 @@ def ps(target: Target) -> int:
 @click.option("--function", metavar="NAME", help="Only of this function.")
 @click.option("--limit", metavar="N", type=click.IntRange(min=1), help="A page of at most N jobs, by instance and job id; reads no more.")
 @click.option("--after", metavar="INSTANCE JOB", nargs=2, help="Begin the page after this instance and job: the last of the page before.")
+@click.option("--lines", "as_lines", is_flag=True, help="A line of JSON for each job as it is read, by instance and job id, for programs.")
 @_reaching
-def jobs(target: Target, *, instance: str | None, function: str | None, limit: int | None, after: tuple[str, str] | None) -> int:
-    """Show the jobs in flight, the oldest first. In a large fleet, ask for them by the page: --limit 100."""
-    return _do("lists:jobs", target, instance=instance, function=function, limit=limit, after=after)
+def jobs(
+    target: Target, *, instance: str | None, function: str | None, limit: int | None, after: tuple[str, str] | None, as_lines: bool
+) -> int:
+    """Show the jobs in flight, the oldest first. In a large fleet, ask for them by the page, --limit 100, or --lines."""
+    return _do("lists:jobs", target, instance=instance, function=function, limit=limit, after=after, as_lines=as_lines)
 
 
 @program.command(short_help="Show the line at which each job of an instance waits.")
@@ -196,10 +199,12 @@ def abort(target: Target, *, job_id: str, wait: float) -> int:
 
 
 @program.command(short_help="Show the jobs of dead instances.")
+@click.option("--limit", metavar="N", type=click.IntRange(min=1), help="A page of at most N jobs, by instance and job id; reads no more.")
+@click.option("--after", metavar="INSTANCE JOB", nargs=2, help="Begin the page after this instance and job: the last of the page before.")
 @_reaching
-def orphans(target: Target) -> int:
+def orphans(target: Target, *, limit: int | None, after: tuple[str, str] | None) -> int:
     """Show the jobs that are not yet recovered and whose instance is dead."""
-    return _do("lists:orphans", target)
+    return _do("lists:orphans", target, limit=limit, after=after)
 
 
 @program.command(short_help="Show counters by function.")

@@ -32,6 +32,7 @@ ZSCORE zset m
 ZRANGE zset 0 -1
 XREAD STREAMS stream 0
 XREVRANGE stream + -
+XLEN stream
 """
 
 # The last line deletes what the others write.
@@ -59,7 +60,7 @@ DEL string hash set zset stream
 
 _EVIDENCE = {"CLIENT ID", "CLIENT SETNAME", "CLIENT LIST"}
 """Without these the tracker notices deaths later, by the heartbeat."""
-_FOLLOWING = {"XREAD", "XREVRANGE"}
+_FOLLOWING = {"XREAD", "XREVRANGE", "XLEN"}
 """Only programs that read events need these."""
 _SPARING = {"CLIENT TRACKING"}
 """Without these the tracker does the same, at a higher cost to the server."""

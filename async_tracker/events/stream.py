@@ -1,6 +1,6 @@
 """The events of one namespace as its stream keeps them: the newest of them, and each that comes."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -37,6 +37,28 @@ class EventStream:
         entries = await self._last(count, until="+" if before is None else _id_before(before))
         return list(_decoded(reversed(entries), unread=unread))
 
+    async def count(self) -> int:
+        """Count the events that the stream keeps; those of another version are among them."""
+        return int(await call(self._redis, "XLEN", keys.EVENTS))
+
+    async def page(self, since: str | datetime | None, *, limit: int) -> AsyncIterator[Event]:
+        """Give at most ``limit`` of the events that the stream keeps, the oldest of those after ``since`` first; None is the beginning.
+
+        A gap is told as by `follow`, and is one of them.
+        """
+        last = await self._start(since) if since is not None else _BEGINNING
+        while limit > 0:
+            asked = min(limit, _EVENTS_AT_ONCE)
+            entries = read_entries(await call(self._redis, "XREAD", "COUNT", asked, "STREAMS", keys.EVENTS, last))
+            for event in (*await self._gap(last, entries, asked), *_decoded(entries)):
+                if limit == 0:
+                    return
+                limit -= 1
+                yield event
+            if len(entries) < asked:
+                return
+            last, _ = entries[-1]
+
     async def follow(self, since: str | datetime | None = None) -> AsyncIterator[Event]:
         """Give events as they come, for ever; first those after ``since``: the id of an event, or a moment.
 
@@ -51,9 +73,7 @@ class EventStream:
                     "XREAD", "COUNT", _EVENTS_AT_ONCE, "BLOCK", wait_ms, "STREAMS", keys.EVENTS, last, **RAW
                 )
             entries = read_entries(reply)
-            if len(entries) == _EVENTS_AT_ONCE and await self._is_cut(last, entries[0][0]):
-                yield Event(event_id=last, type="gap", at=from_ms(_number(entries[0][0])), details={"before": entries[0][0]})
-            for event in _decoded(entries):
+            for event in (*await self._gap(last, entries, _EVENTS_AT_ONCE), *_decoded(entries)):
                 yield event
             if entries:
                 last, _ = entries[-1]
@@ -66,10 +86,19 @@ class EventStream:
         newest = await self._last(1)
         return newest[0][0] if newest else _BEGINNING
 
+    async def _gap(self, last: str, entries: Sequence[StreamEntry], asked: int) -> list[Event]:
+        """Give the gap between this event and those that follow it, if there is one.
+
+        No command is spent on it unless as many follow as were asked for: a stream loses the oldest of very many.
+        """
+        if len(entries) < asked or not await self._is_cut(last, entries[0][0]):
+            return []
+        return [Event(event_id=last, type="gap", at=from_ms(_number(entries[0][0])), details={"before": entries[0][0]})]
+
     async def _is_cut(self, last: str, following: str) -> bool:
         """Tell whether events between this one, which was there, and the one that now follows it are gone from the stream.
 
-        An event that is there still is the oldest one, or later. No command is spent on it unless so many follow that it may be gone.
+        An event that is there still is the oldest one, or later.
         """
         if last == _BEGINNING or last.endswith(f"-{_LAST_SEQUENCE}"):  # no event, but a moment
             return False

@@ -1,5 +1,6 @@
 """What there is, as a person and as a program see it."""
 
+import json
 import re
 from contextlib import asynccontextmanager
 
@@ -9,6 +10,13 @@ from arq import create_pool
 from arq.connections import RedisSettings
 
 from async_tracker import Tracker
+from async_tracker.clock import ServerClock
+from async_tracker.namespace import Namespace
+from async_tracker.policy import Limits
+from async_tracker.store.commands import Store
+from async_tracker.store.instance_record import Description, encode_description
+from async_tracker.store.observation import Connections
+from async_tracker.store.run_record import RunRecord
 from tests.harness.settings import KNOWN
 from tests.harness.wait import wait_until
 
@@ -106,6 +114,51 @@ async def test_jobs_come_by_the_page_with_how_many_there_are_and_where_the_next_
         shown = await cli.within("jobs", "--limit", "1", "--function", "a")
     assert shown.out.startswith("1 job of 3 listed in flight\n")
     assert shown.err.rstrip().endswith("--after " + " ".join(first["next"][:1]) + " 1")
+
+
+async def test_jobs_come_by_the_line_as_they_are_read(cli, redis_client, namespace, monkeypatch):
+    monkeypatch.setattr("async_tracker.cli.lists._JOBS_AT_ONCE", 2)
+    async with (
+        working(redis_client, namespace, instance_id="web") as tracker,
+        tracker.track("1", function="a"),
+        tracker.track("2", function="b"),
+        tracker.track("3", function="a"),
+        tracker.track("4", function="a"),
+    ):
+        await wait_until(lambda: has_jobs(tracker, 4), description="the jobs are in flight")
+
+        async def ids(*options: str) -> list[str]:
+            answer = await cli.within("jobs", "--lines", *options)
+            assert answer.code == 0
+            return [json.loads(line)["job"]["job_id"] for line in answer.out.splitlines()]
+
+        assert await ids() == ["1", "2", "3", "4"]
+        assert await ids("--limit", "3", "--instance", "web") == ["1", "2", "3"]
+        assert await ids("--function", "b") == ["2"]
+        assert await ids("--after", str(tracker.instance_id), "2") == ["3", "4"]
+        assert await ids("--instance", "mail") == []
+
+
+async def leave_orphans(redis_client, namespace: str, *job_ids: str) -> None:
+    """Have an instance leave with these jobs in hand."""
+    store = Store(Namespace(redis_client, namespace))
+    fields = {**encode_description(Description(library="asyncio", host="h", host_id="ab", pid=7), Limits()), "state": "alive"}
+    await store.register("left", 1, Connections().encode(), fields)
+    runs = [RunRecord(job_id=job_id, instance_id="left", token=job_id, library="asyncio", started_at_ms=1) for job_id in job_ids]
+    await store.write("left", 2, started=runs, ended=[])
+    await store.leave("left", writes=[], beats=[], batches=[], clock=ServerClock(), lease=None)
+
+
+async def test_orphans_come_by_the_page(cli, redis_client, namespace):
+    await leave_orphans(redis_client, namespace, "1", "2", "3")
+    first = (await cli.within("orphans", "--limit", "2", "--json")).document
+    assert ([job["job_id"] for job in first["orphans"]], first["listed"]) == (["1", "2"], 3)
+    last = (await cli.within("orphans", "--limit", "2", "--after", *first["next"], "--json")).document
+    assert ([job["job_id"] for job in last["orphans"]], last["next"]) == (["3"], None)
+    shown = await cli.within("orphans", "--limit", "1")
+    assert shown.out.startswith("1 orphan of 3 listed\n")
+    assert "--after" in shown.err
+    assert (await cli.within("orphans", "--json")).document.keys() == {"version", "orphans"}
 
 
 async def has_jobs(tracker, number):

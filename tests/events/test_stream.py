@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 import pytest
 import redis.asyncio
 
-from async_tracker.errors import StorageError
+from async_tracker import Tracker
+from async_tracker.errors import ConfigError, StorageError
 from async_tracker.events.encoding import encode_event
 from async_tracker.events.stream import EventStream
 from async_tracker.namespace import Namespace
@@ -99,3 +100,29 @@ async def test_after_a_moment_and_from_the_beginning_there_is_no_gap(stream, red
     await redis_client.xtrim(f"{namespace}:events", minid="1010-0", approximate=False)
     async with asyncio.timeout(10):
         assert (await anext(stream.follow("1005-0"))).type == "gap"
+
+
+async def test_a_page_ends_with_its_limit_or_with_the_last_event_that_is_kept(stream, redis_client, namespace):
+    ids = [f"{number}-0" for number in range(1_000, 1_250)]
+    assert [event async for event in stream.page(None, limit=5)] == []
+    await write(redis_client, namespace, *ids)
+    assert await stream.count() == 250
+    assert [event.event_id async for event in stream.page(None, limit=2)] == ids[:2]
+    assert [event.event_id async for event in stream.page("1001-0", limit=201)] == ids[2:203]
+    assert [event.event_id async for event in stream.page("1100-0", limit=10_000)] == ids[101:]
+    assert [event.event_id async for event in stream.page(datetime.fromtimestamp(1.249, UTC), limit=5)] == ids[-1:]
+    await redis_client.xtrim(f"{namespace}:events", minid="1010-0", approximate=False)
+    found = [(event.type, event.event_id) async for event in stream.page("1005-0", limit=2)]
+    assert found == [("gap", "1005-0"), ("stalled", "1010-0")]
+
+
+async def test_a_tracker_pages_through_its_events_counts_them_and_refuses_what_is_no_page(client, redis_client, namespace):
+    await write(redis_client, namespace, "1000-0", "2000-0", "2000-1")
+    tracker = Tracker(namespace=namespace, redis=client)
+    assert [event.event_id async for event in tracker.events(limit=2)] == ["1000-0", "2000-0"]
+    assert [event.event_id async for event in tracker.events("2000-0", limit=2)] == ["2000-1"]
+    assert await tracker.events(count=True) == 3
+    with pytest.raises(ConfigError, match="limit"):
+        tracker.events(limit=0)
+    with pytest.raises(ConfigError, match="leave out limit and since"):
+        tracker.events("2000-0", count=True)  # type: ignore[call-overload]

@@ -103,6 +103,7 @@ async def ask_everything(tracker: Tracker) -> None:
         if event.type == "instance_dead":
             break
     assert told[0] == "deployed"
+    assert await tracker.events(count=True) >= len(told)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(0.3):
             await anext(tracker.events())  # nothing happens any more

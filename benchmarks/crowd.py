@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import logging
 import random
 import signal
 import subprocess
@@ -198,5 +199,6 @@ async def _play(orders: Orders, names: dict[int, str]) -> None:
 
 if __name__ == "__main__":
     told = Orders(**json.loads(sys.argv[1]))
+    logging.getLogger("async_tracker").setLevel(logging.ERROR)  # deaths and recoveries are what it is there for
     with named_connections(told.url, told.instances) as opened:
         asyncio.run(_play(told, opened))

@@ -712,10 +712,10 @@ class Tracker:
         job = await self.job(job_id)
         if job is not None:
             return await abort(self._control(by), job_id, Meant(job.instance_id, job.run), wait=wait)
-        located = await self._registry.locate(job_id, [stored.description for stored in await self.stored_instances()])
-        if located.claimed is not None:
+        located = await self._registry.locate(job_id, await self.stored_instances())
+        if located is not None and located.claimed is not None:
             return await abort(self._control(by), job_id, Meant(*located.claimed), wait=wait)
-        return refused(job_id, queue=located.queue)
+        return refused(job_id, located.says if located is not None else "")
 
     async def standing_orders(self) -> list[StandingOrder]:
         """Give the orders that stand for instances that register now."""

@@ -17,6 +17,7 @@ from async_tracker.queries.wording import counted, matching, standing_remark
 from async_tracker.records import Answer, Instance, OrderOutcome
 from async_tracker.tracker import Tracker
 
+_STANDS_FOR = "1h"
 _WHOM = "say who is meant: an INSTANCE, --here, --label NAME, --queue NAME or --all"
 
 
@@ -70,14 +71,17 @@ async def quiet(
     target: Target,
     *,
     meant: Mapping[str, Any],
-    stands_for: str,
+    stands_for: str | None,
     cron: bool,
     wait: str | None,
     timeout: float,
     yes: bool,
 ) -> int:
     """Have instances take no more jobs, and with ``wait`` wait until nothing is in hand."""
-    whom, seconds = Meant(**meant), seconds_of("--for", stands_for)
+    whom = Meant(**meant)
+    if stands_for is not None and not whom.stands:
+        raise Misused("--for is for --queue and --all: instances that are named stay quiet until async-tracker resume")
+    seconds = seconds_of("--for", stands_for or _STANDS_FOR)
     async with reach(target) as tracker:
         chosen = await _chosen(tracker, target, "quiet", whom, yes=yes)
         if chosen is None:

@@ -338,7 +338,7 @@ def _meaning(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @program.command(short_help="Have workers take no more jobs.")
 @_meaning
-@click.option("--for", "stands_for", metavar="SPAN", default="1h", show_default=True, help="With --queue or --all: how long it stands.")
+@click.option("--for", "stands_for", metavar="SPAN", help="With --queue or --all: how long it stands.  [default: 1h]")
 @click.option("--no-cron", is_flag=True, help="Have no cron jobs queued meanwhile; those of that time are skipped.")
 @click.option("--wait", type=click.Choice(["idle"]), help="Then wait until nothing is in hand.")
 @click.option(
@@ -350,11 +350,13 @@ def _meaning(command: Callable[..., Any]) -> Callable[..., Any]:
     help="With --wait: how long at most.",
 )
 @_reaching
-def quiet(target: Target, *, meant: dict[str, Any], stands_for: str, no_cron: bool, wait: str | None, timeout: float, yes: bool) -> int:
+def quiet(
+    target: Target, *, meant: dict[str, Any], stands_for: str | None, no_cron: bool, wait: str | None, timeout: float, yes: bool
+) -> int:
     """Have workers take no more jobs, and run those that they have: before a deploy, or in an incident.
 
-    INSTANCE is an id, a label, or the beginning of either. With --queue or --all the order stands: who registers meanwhile begins
-    quiet. When it is over they take jobs again by themselves.
+    INSTANCE is an id, a label, or the beginning of either. Instances that are named stay quiet until resume. With --queue or --all
+    the order stands: an instance that registers meanwhile begins quiet. When it is over they take jobs again by themselves.
     """
     options = {"stands_for": stands_for, "cron": not no_cron, "wait": wait, "timeout": timeout, "yes": yes}
     return _do("orders:quiet", target, meant=meant, **options)

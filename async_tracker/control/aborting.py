@@ -8,7 +8,6 @@ from async_tracker.errors import OrderFailed, UnsupportedControl
 from async_tracker.records import Abort, AbortOutcome, Answer, OrderOutcome
 from async_tracker.store.stacks_record import read_chain
 
-_QUEUED = "it does not run: it waits in {queue!r}. Take it out of its queue, as its worker library does that, or abort it once it runs"
 _NOT_THERE = "it does not run, as far as is known: it has ended, or there is no such job"
 _WORKER_GONE = "its worker is gone: the job is about to be recovered. Abort it once it runs again"
 
@@ -21,13 +20,13 @@ class Meant:
     run: str
 
 
-def refused(job_id: str, *, queue: str | None) -> Abort:
-    """Refuse to abort a job that does not run; ``queue`` is where it waits, None where that is not known.
+def refused(job_id: str, says: str = "") -> Abort:
+    """Refuse to abort a job that does not run; ``says`` is where it is, '' where that is not known.
 
-    >>> refused("42", queue="arq:queue").says.partition(".")[0]
-    "it does not run: it waits in 'arq:queue'"
+    >>> refused("42").says
+    'it does not run, as far as is known: it has ended, or there is no such job'
     """
-    return Abort(job_id=job_id, outcome=AbortOutcome.REFUSED, says=_QUEUED.format(queue=queue) if queue is not None else _NOT_THERE)
+    return Abort(job_id=job_id, outcome=AbortOutcome.REFUSED, says=says or _NOT_THERE)
 
 
 async def abort(control: Control, job_id: str, meant: Meant, *, wait: float, beyond: float = BEYOND_SECONDS) -> Abort:

@@ -112,7 +112,7 @@ class Control:
         return answer
 
     async def stand(self, kind: str, *, queue: str | None, seconds: float, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Have an order stand for so many seconds, for the workers of a queue or for all: who registers meanwhile begins with it.
+        """Have an order stand for so many seconds, for the workers of a queue or for all: what registers meanwhile begins with it.
 
         Returns the arguments with which it goes to those that are there, who are to know when it is over.
         """

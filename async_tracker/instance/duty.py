@@ -14,6 +14,9 @@ from async_tracker.records import OrderOutcome
 
 logger = logging.getLogger("async_tracker")
 
+_SHARE = 0.8
+"""For which share of the time that an order is open a worker may take to be quiet: the caller is to hear it if it is not."""
+
 _LOOK_SECONDS = 0.1
 """How far looks are apart, whether a worker has nothing in hand, while a caller waits for that."""
 
@@ -144,7 +147,11 @@ class Duty:
         async with self._turn:
             if self._is_leaving():
                 return Done(says="it is shutting down, and takes no more jobs anyway")
-            says = await self._controls.quiet(cron=bool(order.arguments.get("cron", True)))
+            try:
+                async with asyncio.timeout(_SHARE * max(order.until_ms - self._now_ms(), 0) / 1000.0):
+                    says = await self._controls.quiet(cron=bool(order.arguments.get("cron", True)))
+            except TimeoutError:
+                return await self._not_quiet()
             scope, until_ms = scope_and_end(order)
             if scope or scope not in self._reasons:  # an order that stands takes the place of one with its scope, there as here
                 self._reasons[scope] = _Reason(order.order_id, until_ms)
@@ -152,6 +159,12 @@ class Duty:
                 return Done(says=f"it was quiet before; {says}")
             self._set_quiet(True)
             return Done(says=says)
+
+    async def _not_quiet(self) -> Done:
+        """Give up in time for the caller to hear it, and leave the worker as it was: it must not take no jobs and say otherwise."""
+        if not self.is_quiet:
+            await self._controls.resume()
+        return Done(OrderOutcome.FAILED, f"a claim of its worker is under way still: it {'stays quiet' if self.is_quiet else 'takes jobs'}")
 
     async def _resume(self, order: Order) -> Done:
         async with self._turn:
@@ -222,9 +235,10 @@ class Duty:
         async with self._turn:
             if self.is_stopping:
                 return Done(says="it was told to stop before")
+            if self._is_leaving():  # the library's end is under way, and must not be begun a second time
+                return Done(says="it is shutting down already")
             says = await self._controls.stop(group=bool(order.arguments.get("group", False)))
             self.is_stopping = True
             self.stopping.set()
-            if not self._is_leaving():
-                self._set_quiet(True)  # and not draining before it really shuts down: until then its death counts, and it sweeps
+            self._set_quiet(True)  # and not draining before it really shuts down: until then its death counts, and it sweeps
             return Done(says=says)

@@ -22,6 +22,15 @@ _ATTENTIVE_SECONDS = 60.0
 _ATTENTIVE_INTERVAL = 0.5
 
 
+def beat_interval(interval: float, *, since_order: float) -> float:
+    """Give how far beats are apart, in seconds, so many seconds after the last order.
+
+    >>> [beat_interval(30.0, since_order=seconds) for seconds in (0.0, 59.9, 60.0, float("inf"))], beat_interval(0.2, since_order=1.0)
+    ([0.5, 0.5, 30.0, 30.0], 0.2)
+    """
+    return min(interval, _ATTENTIVE_INTERVAL) if since_order < _ATTENTIVE_SECONDS else interval
+
+
 class Heartbeat:
     """Makes the beats, and calls for one at the given interval. Sending them is the registration's part."""
 
@@ -48,7 +57,7 @@ class Heartbeat:
         self._clock = clock
         self._pulse = pulse
         self._interval = interval
-        self._attentive_until = float("-inf")
+        self._ordered_at = float("-inf")
         self._due = asyncio.Event()
         self._told: dict[str, Argument] = {}
         """The fields as Redis has them; without those whose arrival is not known."""
@@ -115,12 +124,11 @@ class Heartbeat:
 
     def attend(self) -> None:
         """Beat oftener for the next minute, from now on: the instance was given an order."""
-        self._attentive_until = time.monotonic() + _ATTENTIVE_SECONDS
+        self._ordered_at = time.monotonic()
         self._due.set()
 
     def _current_interval(self) -> float:
-        is_attentive = time.monotonic() < self._attentive_until
-        return min(self._interval, _ATTENTIVE_INTERVAL) if is_attentive else self._interval
+        return beat_interval(self._interval, since_order=time.monotonic() - self._ordered_at)
 
     def hurry(self) -> None:
         """Beat now instead of at the next interval."""

@@ -30,9 +30,14 @@ _WAITED_FOR_SECONDS = 60.0
 """How old an answer may be that is sent again to another server; a caller who waits longer is told that none came."""
 
 _LATE = Done(OrderOutcome.REFUSED, "it came too late: its caller no longer waits")
+_UNDONE = Done(OrderOutcome.UNANSWERED, "its caller no longer waits, so it was undone")
 _OTHER = Done(OrderOutcome.REFUSED, "it is another instance now")
 _UNKNOWN = Done(OrderOutcome.REFUSED, "it does not know this order")
 _BROKEN = "the order %r of %s failed; the worker goes on"
+
+_TRACE_MS = 50_000
+"""For how long after its end it can be seen in Redis that an order was taken back: the lifetime of that answer, less what clocks differ.
+What is carried out later than that has no caller any more."""
 
 CarryOut = Callable[[Order], Awaitable[Done]]
 """Carries out an order in the instance's event loop. What it raises is logged, and answered as failed."""
@@ -73,9 +78,10 @@ class OrderTaker:
         on_first: Callable[[], None],
         hurry: Callable[[], None],
         on_event: Callable[[str], None],
+        now_ms: Callable[[], int],
     ) -> None:
         """``takes`` tells whether the settings allow a kind of orders. ``on_first`` is called with each order that is new: more may
-        follow. ``hurry`` calls for a beat, with which answers go out.
+        follow. ``hurry`` calls for a beat, with which answers go out. ``now_ms`` tells the server's time.
         """
         self._store = store
         self._pen = pen
@@ -83,6 +89,7 @@ class OrderTaker:
         self._on_first = on_first
         self._hurry = hurry
         self._on_event = on_event
+        self._now_ms = now_ms
         self._handlers: dict[str, Handler] = {}
         self._begun: OrderedDict[str, None] = OrderedDict()
         self._beginning = threading.Lock()
@@ -202,6 +209,10 @@ class OrderTaker:
                     await self._send(answered)
 
     async def _send(self, answered: _Answered) -> None:
+        if self._now_ms() > answered.order.until_ms + _TRACE_MS and await self._undo_if_done(answered):
+            self._answered.remove(answered)
+            answered = replace(answered, done=_UNDONE)
+            self._answered.append(answered)
         order, done = answered.order, answered.done
         event = _event(order, self._pen.instance_id, done)
         answer = encode_answer(self._pen.instance_id, done)
@@ -211,22 +222,28 @@ class OrderTaker:
             raise
         except StorageError as exc:  # refused, and so would the next one be: heartbeats must not end with it
             logger.warning("the answer to the order %r of %s is refused: %s", order.kind, order.by, exc)
-            stood = ""
+            self._answered.remove(answered)
+            await self._undo_if_done(answered)  # its caller hears that none came
+            return
         self._answered.remove(answered)
         self._newest.append((time.monotonic(), answered))
         if stood == answer:  # it was sent again, and had not been lost
             return
         if not stood:
             self._on_event(event)
-        elif done.outcome is OrderOutcome.DONE:
-            await self._undo(order)
+        else:
+            await self._undo_if_done(answered)
 
-    async def _undo(self, order: Order) -> None:
-        """The caller was told that the order was taken back."""
-        handler = self._handlers[order.kind]
-        if handler.undo is not None:
-            logger.info("the order %r of %s was taken back before it was answered", order.kind, order.by)
-            await self._done(handler.undo, order)
+    async def _undo_if_done(self, answered: _Answered) -> bool:
+        """The caller was told, or will be, that the order was taken back. Returns whether there was something to undo."""
+        if answered.done.outcome is not OrderOutcome.DONE:
+            return False
+        order, handler = answered.order, self._handlers[answered.order.kind]
+        if handler.undo is None:
+            return False
+        logger.info("the order %r of %s was taken back before it was answered", order.kind, order.by)
+        await self._done(handler.undo, order)
+        return True
 
     async def end(self) -> None:
         """Begin nothing more, and end what is being carried out."""

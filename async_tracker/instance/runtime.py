@@ -147,6 +147,7 @@ class Runtime:
             on_first=self.heartbeat.attend,
             hurry=self.heartbeat.hurry,
             on_event=on_event,
+            now_ms=self.clock.now_ms,
         )
         """What people ask of this instance; ``orders.handle(kind, Handler(...))`` before `start`."""
         self.batches = Batches(journal=self.journal, clock=self.clock)

@@ -15,7 +15,7 @@ from async_tracker.integrations.known import redis_argument, redis_variable
 from async_tracker.integrations.rights import Rights
 from async_tracker.namespace import Namespace
 from async_tracker.policy import NO_LIBRARY
-from async_tracker.recovery.adapter import Adapter, LocatesJobs
+from async_tracker.recovery.adapter import Adapter, Located, LocatesJobs
 from async_tracker.store.instance_record import Description, StoredInstance
 
 MakeAdapter = Callable[[Any, Callable[[str], bytes]], Adapter]
@@ -102,15 +102,6 @@ class Library:
     rights: MakeRights = _unknown
     installable: Installable | None = None
     """For a library whose workers are tracked by `Tracker.install`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Located:
-    """Where a job is: claimed by a run, or waiting in a queue. Both are None where that is not known."""
-
-    claimed: tuple[str, str] | None = None
-    """The instance that has claimed it, and its run."""
-    queue: str | None = None
 
 
 def has_claims(library: str) -> bool:
@@ -201,17 +192,17 @@ class Registry:
             found.setdefault(description.library, []).append(description)
         return [(adapter, found[name]) for name in sorted(found) if (adapter := self.adapter(name)) is not None]
 
-    async def locate(self, job_id: str, described: Iterable[Description]) -> Located:
-        """Find the run of a job that is too young to be listed, or else the queue of these instances in which it waits."""
-        for adapter, of_library in self.by_library(described):
-            if isinstance(adapter, LocatesJobs):
-                claim = await adapter.claim_on(job_id)
-                if claim is not None and claim.run is not None:
-                    return Located(claimed=(claim.instance_id, claim.run))
-                queue = await adapter.waits_in(job_id, of_library)
-                if queue is not None:
-                    return Located(queue=queue)
-        return Located()
+    async def locate(self, job_id: str, stored: Iterable[StoredInstance]) -> Located | None:
+        """Find a job that is not listed as in flight, by the libraries of these instances; None where none of them has it."""
+        by_library: dict[str, dict[str, Description]] = {}
+        for instance in stored:
+            by_library.setdefault(instance.description.library, {})[instance.instance_id] = instance.description
+        for name in sorted(by_library):
+            adapter = self.adapter(name)
+            found = await adapter.locate(job_id, by_library[name]) if isinstance(adapter, LocatesJobs) else None
+            if found is not None:
+                return found
+        return None
 
     def _own_client(self, library: Library) -> Any:
         own = library.own_client()

@@ -80,16 +80,22 @@ class QuarantinedPayload:
     extras: Mapping[str, bytes]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Located:
+    """Where a job is that is not listed as in flight: with a run that is too young for that, or elsewhere."""
+
+    claimed: tuple[str, str] | None = None
+    """The instance that has claimed it, and its run; None where the library's claims do not name runs, or none has claimed it."""
+    says: str = ""
+    """Where else it is, and what can be done about it there, for people."""
+
+
 @runtime_checkable
 class LocatesJobs(Protocol):
-    """What an adapter can do besides whose library names the run that holds a job: find a job that is too young to be listed."""
+    """What an adapter may have in addition: finding a job that is not listed as in flight."""
 
-    async def claim_on(self, job_id: str) -> Claim | None:
-        """Find who has claimed a job; None where no tracked worker has."""
-        ...
-
-    async def waits_in(self, job_id: str, described: Sequence[Description]) -> str | None:
-        """Name the queue of these workers in which a job is, running or not; None where it is in none."""
+    async def locate(self, job_id: str, described: Mapping[str, Description]) -> Located | None:
+        """Find a job with these instances, or in their queues; None where it is not there."""
         ...
 
 

@@ -12,6 +12,7 @@ from arq.connections import ArqRedis
 from arq.jobs import Job
 
 from async_tracker import AbortOutcome, OrderFailed, Tracker, UnsupportedControl
+from async_tracker.control.aborting import Meant, abort
 from async_tracker.integrations.arq.adapter import ArqAdapter
 from async_tracker.recovery.adapter import Released
 from async_tracker.store.run_record import RunRecord
@@ -214,6 +215,88 @@ async def test_a_job_whose_function_has_not_begun_never_begins(
     await counted(observer, "aborted")
 
 
+async def test_a_job_whose_task_has_not_begun_is_aborted_once_it_has(
+    own_tracker: Tracker,
+    observer: Tracker,
+    pool: ArqRedis,
+    run_worker: Any,
+    redis_client: redis.asyncio.Redis,
+    queue: str,
+    wire: Any,
+):
+    """arq has claimed it and reads its payload: no hook has begun, and only its claim in Redis tells which run it is."""
+    work = Work()
+    held = wire.hold(lambda command: command[0] == b"GET" and command[1] == b"arq:job:j")
+    await run_worker(work.settings(own_tracker), url=wire.url)
+    job = await enqueued(pool)
+    await wait_until(lambda: held.caught, description="arq has claimed the job")
+    asking = asyncio.create_task(observer.abort("j", wait=LONG))
+
+    async def is_given() -> bool:
+        key = f"{observer.namespace}:instance:{own_tracker.instance_id}"
+        return bool(await redis_client.hexists(key, "orders"))
+
+    await wait_until(is_given, description="the order is given")
+    beats: set[float] = set()
+
+    async def is_heard() -> bool:
+        beats.add(await redis_client.zscore(f"{observer.namespace}:instances", str(own_tracker.instance_id)))
+        return len(beats) == 3  # the reply to the first beat since then had the order in it
+
+    await wait_until(is_heard, timeout=30, description="the order is heard")
+    assert not asking.done()
+    held.release()
+    assert (await asking).outcome is AbortOutcome.ABORTED
+    assert isinstance(await result_of(job), asyncio.CancelledError)
+    await nothing_is_left(redis_client, job, queue)
+    assert work.seen in ([], ["begun 1", "cancelled", "finally"])
+
+
+async def test_a_job_that_ends_while_the_abort_is_noted_has_ended_before(
+    own_tracker: Tracker,
+    observer: Tracker,
+    pool: ArqRedis,
+    run_worker: Any,
+    redis_client: redis.asyncio.Redis,
+    queue: str,
+    wire: Any,
+):
+    work = Work()
+    worker = await run_worker(work.settings(own_tracker), url=wire.url)
+    job = await enqueued(pool)
+    await work.begun()
+    held = wire.hold(lambda command: command[0] == b"SET" and b"receipt:abort:" in command[1])
+    asking = asyncio.create_task(abort_soon(observer, "j", wait=LONG))
+    await wait_until(lambda: held.caught, description="that it is being aborted is noted")
+    work.may_end.set()
+    assert await result_of(job) == "done"
+    held.release()
+    found = await asking
+    assert (found.outcome, found.says) == (AbortOutcome.ENDED_BEFORE, "its function had ended")
+    await nothing_is_left(redis_client, job, queue)
+    assert worker.worker.aborting_tasks == set()
+
+
+async def test_another_run_of_the_same_id_is_not_hit(
+    own_tracker: Tracker, observer: Tracker, pool: ArqRedis, run_worker: Any, redis_client: redis.asyncio.Redis
+):
+    """The claim of the first run is lost, so the same worker runs the job a second time beside it. An order names one run."""
+    work = Work()
+    worker = await run_worker(work.settings(own_tracker))
+    await enqueued(pool)
+    await work.begun()
+    first = await wait_until(lambda: observer.job("j"), description="the first run is listed")
+    assert first is not None
+    await redis_client.delete("arq:in-progress:j")
+    await work.begun(2)
+    for token, outcome in ((first.run, AbortOutcome.GOES_ON), ("a-run-that-has-ended", AbortOutcome.ENDED_BEFORE)):
+        found = await abort(observer._control("test"), "j", Meant(first.instance_id, token), wait=SHORT, beyond=LONG)
+        assert found.outcome is outcome
+        assert "cancelled" not in work.seen
+    work.may_end.set()
+    await worker.idle()
+
+
 async def test_a_job_whose_function_has_ended_is_left_alone(own_tracker: Tracker, observer: Tracker, pool: ArqRedis, run_worker: Any):
     in_hook, may_go_on = asyncio.Event(), asyncio.Event()
 
@@ -245,6 +328,10 @@ async def test_a_job_that_waits_in_its_queue_is_refused_and_it_is_said_what_to_d
     found = await observer.abort("second", wait=SHORT)
     assert found.outcome is AbortOutcome.REFUSED
     assert found.says.startswith(f"it does not run: it waits in {queue!r}. Take it out of its queue")
+    await pool.set("arq:in-progress:second", b"1")  # as a worker that is not tracked claims it
+    found = await observer.abort("second", wait=SHORT)
+    assert (found.outcome, found.says) == (AbortOutcome.REFUSED, "a worker that is not tracked has it, and cannot be told anything")
+    await pool.delete("arq:in-progress:second")
 
 
 async def test_threads_go_on_and_the_answer_names_them(own_tracker: Tracker, observer: Tracker, pool: ArqRedis, run_worker: Any):
@@ -305,6 +392,13 @@ async def test_the_command_line_says_what_came_of_it(
     aborted = await cli.within("abort", "j", "--wait", str(LONG))
     assert aborted.code == 0, aborted.err
     assert aborted.out == f"job j on {own_tracker.instance_id}: aborted: it has ended, and does not run again\n"
+    swallowed = asyncio.Event()
+    work.answer = swallowed.wait
+    await enqueued(pool, "stubborn")
+    await work.begun(2)
+    goes_on = await cli.within("abort", "stubborn", "--wait", "0.2")
+    swallowed.set()
+    assert (goes_on.code, "waits for: Future" in goes_on.out) == (1, True)
     refused = await cli.within("abort", "other", "--json")
     assert (refused.code, refused.document["outcome"]) == (4, "refused")
 

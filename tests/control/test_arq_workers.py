@@ -99,6 +99,47 @@ async def test_it_is_answered_once_no_claim_is_under_way(own_tracker: Tracker, o
     await running.idle()
 
 
+async def test_two_runs_of_one_job_in_one_worker_are_no_claim_under_way(
+    own_tracker: Tracker, observer: Tracker, pool: ArqRedis, run_worker: Any
+):
+    """A job that outlives its claim is run once more beside itself, and arq forgets its first task."""
+    work = Work()
+    running = await run_worker(work.settings(own_tracker))
+    await pool.enqueue_job("hold", _job_id="twice")
+    await wait_until(lambda: len(work.begun) == 1, description="it runs")
+    await pool.delete("arq:in-progress:twice")
+    await wait_until(lambda: len(work.begun) == 2, description="it runs once more beside itself")
+    answer = await observer.quiet(await the_instance(observer), wait=LONG)
+    assert (answer.outcome, answer.says) == (OrderOutcome.DONE, "it takes no more jobs, and runs the 2 that it has")
+    work.may_end.set()
+    await running.idle()
+
+
+async def test_a_worker_that_cannot_be_quiet_in_time_says_so_and_takes_jobs_as_before(
+    own_tracker: Tracker, observer: Tracker, pool: ArqRedis, run_worker: Any
+):
+    work = Work()
+    running = await run_worker(work.settings(own_tracker))
+    instance_id = await the_instance(observer)
+    running.worker.job_counter += 1  # as while a claim is under way, which Redis does not answer
+    answer = await observer.quiet(instance_id, wait=1.0)
+    assert answer.outcome in (OrderOutcome.FAILED, OrderOutcome.UNANSWERED)
+    await wait_until(lambda: running.worker.max_jobs == 20, description="it may claim again")
+    assert not own_tracker.is_quiet
+    await pool.enqueue_job("hold", _job_id="after")
+    await wait_until(lambda: work.begun == ["after"], description="it takes jobs")
+    running.worker.job_counter -= 1
+    assert (await observer.quiet(instance_id, wait=LONG)).says == "it takes no more jobs, and runs the 1 that it has"
+    running.worker.job_counter += 1
+    again = await observer.quiet(instance_id, wait=1.0)
+    assert again.outcome in (OrderOutcome.FAILED, OrderOutcome.UNANSWERED)
+    running.worker.job_counter -= 1
+    assert (await observer.quiet(instance_id, wait=LONG)).says.startswith("it was quiet before")
+    assert running.worker.max_jobs == 0
+    work.may_end.set()
+    await running.idle()
+
+
 async def test_all_workers_are_quiet_and_one_dies_what_it_ran_is_recovered(
     own_tracker: Tracker, observer: Tracker, pool: ArqRedis, run_worker: Any, namespace: str, redis_url: str, workers: Any, ledger: Any
 ):
@@ -223,6 +264,7 @@ async def test_a_worker_that_shuts_down_refuses_to_resume(own_tracker: Tracker, 
     answer = await observer.resume(instance_id, wait=LONG)
     assert (answer.outcome, answer.says) == (OrderOutcome.REFUSED, "it is shutting down, and takes no more jobs")
     assert (await observer.quiet(instance_id, wait=LONG)).says == "it is shutting down, and takes no more jobs anyway"
+    assert (await observer.stop(instance_id, wait=LONG)).says == "it is shutting down already"
     assert running.worker.max_jobs == 0
     work.may_end.set()
     await running.stop()

@@ -18,7 +18,7 @@ from dramatiq.worker import Worker
 
 from async_tracker import AbortOutcome, ConfigError, OrderFailed, Tracker, UnsupportedControl
 from async_tracker.integrations.dramatiq import Aborted, TrackerMiddleware
-from tests.control.dramatiq_here import MakeBroker, start
+from tests.control.dramatiq_here import MakeBroker, start, the_instance
 from tests.harness.inside import abort_soon, brackets_of
 from tests.harness.settings import KNOWN
 from tests.harness.wait import wait_until
@@ -246,6 +246,27 @@ async def test_a_message_whose_actor_has_not_begun_is_left_alone(
     await stage.has_seen("it ran")
     await nothing_is_held(redis_client, namespace)
     assert await dead_letters(redis_client, namespace) == 0
+
+
+async def test_a_message_that_does_not_run_is_refused_and_it_is_said_where_it_is(stage: Stage, observer: Tracker):
+    """Two run, two are fetched, and the others wait. One of these has in its text the id of a message that is not there."""
+    assert stage.worker is not None
+    queued = [stage.plain.send().message_id for _ in range(5)]
+    stage.note.send("a message that has ended")
+    delayed = stage.note.send_with_options(args=("later",), delay=600_000).message_id
+    queue = stage.worker.work_queue
+    await wait_until(lambda: (len(stage.seen), queue.qsize()) == (2, 2), description="two run, and two are fetched")
+    fetched = f"it does not run, or has only just begun: {await the_instance(observer)} has fetched it from 'default'."
+    waits = "it does not run: it waits in 'default', and dramatiq cannot take one message out of a queue."
+    put_off = "it does not run: it is put off, and comes to 'default' when it is due."
+    unknown = "it does not run, as far as is known: it has ended, or there is no such job"
+    expected = {queued[2]: fetched, queued[3]: fetched, queued[4]: waits, delayed: put_off, "a message that has ended": unknown}
+    for message_id, says in expected.items():
+        found = await observer.abort(message_id, wait=SHORT)
+        assert (found.outcome, found.says.partition(" Abort it")[0]) == (AbortOutcome.REFUSED, says)
+    stage.may_end.set()
+    await stage.has_seen("a message that has ended")
+    assert stage.seen.count("begun") == 5, "nothing was done to those that were refused"
 
 
 async def test_where_it_cannot_be_noted_nothing_is_done(make_broker: MakeBroker, namespace: str, observer: Tracker, wire: Any):

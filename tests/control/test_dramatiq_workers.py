@@ -1,17 +1,20 @@
 """Real dramatiq workers that are told to be quiet, to resume and to stop."""
 
+import asyncio
 import threading
 import time
 
 import anyio.to_thread
 import dramatiq
 import pytest
-import redis
+import redis.asyncio
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.worker import Worker
 
 from async_tracker import InstanceState, OrderOutcome, Tracker, UnsupportedControl
 from async_tracker.integrations.dramatiq import TrackerMiddleware
+from async_tracker.integrations.dramatiq.holds import Broker
+from async_tracker.integrations.dramatiq.presence import BrokerPresence
 from tests.control.dramatiq_here import HEARTBEAT_TIMEOUT, MakeBroker, start, the_instance
 from tests.harness.settings import KNOWN
 from tests.harness.wait import wait_until
@@ -54,6 +57,8 @@ async def test_a_quiet_worker_keeps_its_messages_beside_an_eager_one_for_three_h
         answer = await observer.quiet(instance_id, wait=LONG)
         assert (answer.outcome, answer.says) == (OrderOutcome.DONE, "it fetches no more messages, and runs those that it has")
         assert (await observer.instances())[0].state is InstanceState.QUIET
+        answer = await observer.quiet(instance_id, wait=LONG)
+        assert answer.says == "it was quiet before; it fetches no more messages, and runs those that it has"
         other = await start(eager_broker)
         began = time.monotonic()
         await wait_until(lambda: len(runs) >= 6, timeout=30.0, description="the other one has run what was queued")
@@ -92,6 +97,8 @@ async def test_a_worker_begins_quiet_under_a_standing_order_and_so_do_its_new_qu
         broker.declare_queue("another")
         await wait_until(lambda: len(worker.consumers) == 4, description="each queue has its consumers")
         await wait_until(lambda: all(thread.paused for thread in worker.consumers.values()), description="none of them fetches")
+        worker.consumers["another"].resume()  # as one does that was in the middle of starting anew
+        await wait_until(lambda: all(thread.paused for thread in worker.consumers.values()), description="they are paused again")
         assert runs == []
         assert broker.client.llen(f"{namespace}:default") == 1
         (answer,) = await observer.resume(everywhere=True, wait=LONG)
@@ -112,6 +119,10 @@ async def test_a_worker_of_a_program_of_its_own_ends_and_the_program_goes_on(mak
     await wait_until(lambda: runs == ["held"], description="it runs")
     answer = await observer.stop(await the_instance(observer), wait=LONG)
     assert answer.says == "this worker ends when its messages are done; the process that runs it goes on"
+    draining = await the_instance(observer, "draining")
+    assert (await observer.stop(draining, wait=LONG)).says == "it was told to stop before"
+    assert (await observer.resume(draining, wait=LONG)).outcome is OrderOutcome.REFUSED
+    assert (await observer.quiet(draining, wait=LONG)).says == "it is shutting down, and takes no more jobs anyway"
     held.may_end.set()
 
     async def has_left() -> bool:
@@ -131,6 +142,21 @@ async def test_one_of_several_processes_cannot_stop_alone_and_with_the_group_its
     assert answer.says == f"its dramatiq master (pid {master.pid}) ends, and all 2 processes when their messages are done"
     assert master.wait(60) == 0
     assert await masters.tracker.instances() == []
+
+
+async def test_a_quiet_broker_is_renewed_and_one_that_was_taken_for_dead_does_not_come_back(redis_client: redis.asyncio.Redis):
+    """What a broker that is gone had in hand is queued again, so it must not look alive and hold nothing."""
+
+    async def renewed() -> float | None:
+        before = asyncio.all_tasks()
+        BrokerPresence(redis_client, Broker(broker_id="5f", namespace="d"), timeout=60.0).keep()
+        await asyncio.wait(asyncio.all_tasks() - before)
+        return await redis_client.zscore("d:__heartbeats__", "5f")  # type: ignore[no-any-return]
+
+    assert await renewed() is None
+    await redis_client.zadd("d:__heartbeats__", {"5f": 1})
+    assert (await renewed() or 0) > 1
+    await redis_client.delete("d:__heartbeats__")
 
 
 def test_the_name_of_the_brokers_heartbeats_is_dramatiqs_own(make_broker: MakeBroker, namespace: str, redis_url: str):

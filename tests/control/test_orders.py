@@ -43,6 +43,17 @@ class Wave:
         return Handler(carry_out=self.carry_out, undo=self.undo, **how)
 
 
+class Answers:
+    """Where the watchdog's answers are sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, str]] = []
+
+    def answer(self, instance_id: str, order_id: str, answer: str, event: str) -> str:
+        self.sent.append((order_id, answer))
+        return ""
+
+
 @contextmanager
 def taking(kind: str, handler: Handler) -> Iterator[None]:
     """Have each instance that is made in this block take orders of this kind, from before it registers."""
@@ -190,6 +201,24 @@ async def test_an_order_that_is_carried_out_while_a_beat_is_under_way_is_answere
     assert "quiet" in said[: said.index("answered")]
 
 
+async def test_an_instance_is_given_its_own_interval_and_two_seconds_to_answer(make_tracker, redis_client, namespace):
+    tracker = make_tracker(**QUIET)  # which beats once a minute
+    async with registered(tracker) as instance_id:
+        key = f"{namespace}:instance:{instance_id}"
+
+        async def server_ms() -> int:
+            seconds, micros = await redis_client.time()
+            return int(seconds) * 1000 + int(micros) // 1000
+
+        before = await server_ms()
+        asked = asyncio.create_task(make_tracker().quiet(instance_id))
+        line = await wait_until(lambda: redis_client.hget(key, "orders"), description="the order stands in its hash")
+        assert before + 62_000 <= int(line.split(b" ")[1]) <= await server_ms() + 62_000
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+
+
 async def test_an_unknown_id_and_one_that_has_left_are_not_found(make_tracker):
     wave, tracker = Wave(), make_tracker(heartbeat_interval=0.5)
     with taking("wave", wave.handler()):
@@ -274,6 +303,111 @@ async def test_an_answer_that_comes_too_late_is_undone(make_tracker):
             go_on.set()
             await wait_until(lambda: wave.undone, description="it was undone")
             assert wave.undone == wave.asked
+
+
+async def test_where_its_answer_is_refused_what_it_did_is_undone_and_it_beats_on(make_tracker, wire):
+    """Redis refuses the answer, so its caller is told that none came."""
+    wave, tracker = Wave(), make_tracker(redis_options={"url": wire.url}, heartbeat_interval=0.2, heartbeat_ttl=60.0)
+    with taking("wave", wave.handler()):
+        async with registered(tracker) as instance_id:
+            refusing = wire.reply_with_error("NOPERM no permission", to=script_call(SCRIPTS["answer"]))
+            asked = asyncio.create_task(ask(make_tracker(), instance_id))
+            await wait_until(lambda: wave.undone, description="it was undone")
+            assert wave.undone == wave.asked
+            assert not asked.done()
+            asked.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asked
+            refusing.remove()
+            assert (await ask(make_tracker(), instance_id)).outcome is OrderOutcome.DONE
+            assert len(wave.undone) == 1
+
+
+async def test_a_quiet_or_a_resume_that_was_taken_back_after_it_was_done_is_undone(make_tracker, wire):
+    """Its answer is held up for so long that the caller has gone. What an earlier order had made of the instance stays."""
+    tracker = make_tracker(redis_options={"url": wire.url}, heartbeat_interval=0.2, heartbeat_ttl=60.0)
+
+    async def taken_back(kind: str, instance_id: str) -> None:
+        held = wire.hold(script_call(SCRIPTS["answer"]))
+        asked = asyncio.create_task(ask(make_tracker(), instance_id, kind))
+        await wait_until(lambda: held.caught, description="the answer is under way")
+        assert tracker.is_quiet == (kind == "quiet")
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        held.release()
+
+    async with registered(tracker) as instance_id:
+        await taken_back("quiet", instance_id)
+        await wait_until(lambda: not tracker.is_quiet, description="it takes jobs again")
+        assert (await ask(make_tracker(), instance_id, "quiet")).outcome is OrderOutcome.DONE
+        await taken_back("resume", instance_id)
+        await wait_until(lambda: tracker.is_quiet, description="it is quiet again")
+        await taken_back("quiet", instance_id)
+        answer = await ask(make_tracker(), instance_id, "quiet")
+        assert answer.says.startswith("it was quiet before")
+        assert tracker.is_quiet
+
+
+async def test_an_answer_so_late_that_nothing_tells_of_its_order_any_more_is_undone(make_tracker):
+    """The instance was cut off for minutes: its caller has taken the order back, and that is forgotten as well."""
+    wave, tracker = Wave(), make_tracker(**QUIET)
+    with taking("wave", wave.handler()):
+        async with registered(tracker) as instance_id:
+            runtime = runtime_of(tracker)
+            line = f'5f {runtime.clock.now_ms() - 60_000} {{"kind":"wave","by":"ann","arguments":{{}}}}'
+            runtime.orders.hear(line, 0)  # it was begun in time
+            await wait_until(lambda: wave.undone, description="it was undone")
+            assert wave.undone == wave.asked
+
+            async def is_told() -> bool:
+                stored = (await runtime.store.answers({instance_id: "5f"}))[instance_id][0]
+                return stored is not None and "so it was undone" in stored
+
+            await wait_until(is_told, description="that it was undone is told")
+    told = [event.details["outcome"] for event in await make_tracker().recent_events() if event.type == "control"]
+    assert told == ["unanswered"]
+
+
+async def test_a_caller_waits_on_while_redis_is_away(make_tracker, wire):
+    may_end, begun = asyncio.Event(), asyncio.Event()
+
+    async def dawdle(order: Order) -> Done:
+        begun.set()
+        await may_end.wait()
+        return Done(says="waved")
+
+    tracker = make_tracker(heartbeat_interval=0.2, heartbeat_ttl=60.0)
+    with taking("wave", Handler(carry_out=dawdle)):
+        async with registered(tracker) as instance_id:
+            asked = asyncio.create_task(ask(make_tracker(redis_options={"url": wire.url}), instance_id))
+            await begun.wait()
+            wire.refuse()
+            await asyncio.sleep(0.8)  # a few looks for an answer fail
+            assert not asked.done()
+            wire.accept()
+            may_end.set()
+            assert (await asked).says == "waved"
+
+
+async def test_what_is_being_carried_out_ends_with_its_instance(make_tracker):
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def dawdle(order: Order) -> Done:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return Done()
+
+    tracker = make_tracker(heartbeat_interval=0.5)
+    with taking("wave", Handler(carry_out=dawdle)):
+        async with registered(tracker) as instance_id:
+            asked = asyncio.create_task(ask(make_tracker(), instance_id))
+            await begun.wait()
+        assert ended.is_set()
+        assert (await asked).outcome is OrderOutcome.GONE
 
 
 async def test_a_handler_that_fails_is_answered_and_the_worker_goes_on(make_tracker, caplog):
@@ -396,6 +530,24 @@ async def test_a_blocked_loop_is_answered_for_by_the_watchdog_where_the_order_al
     assert len(threads) + len(wave.asked) == 1
     assert answer.outcome is OrderOutcome.DONE
     assert not threads or answer.says == "from the watchdog"
+
+
+async def test_the_watchdog_begins_no_order_whose_caller_no_longer_waits_and_outlives_a_handler_that_fails(make_tracker):
+    asked: list[str] = []
+
+    def from_thread(order: Order) -> Done:
+        asked.append(order.order_id)
+        raise ValueError("no hands")
+
+    tracker = make_tracker(**QUIET)
+    with taking("wave", Wave().handler(when_blocked=from_thread)):
+        async with registered(tracker):
+            answers = Answers()
+            text = '{"kind":"wave","by":"ann","arguments":{}}'
+            lines = f"5f 1 {text}\n60 {2**52} {text}"
+            runtime_of(tracker).orders.hear_blocked(lines, 2, answers)  # type: ignore[arg-type]
+    assert asked == ["60"]
+    assert [(order_id, "ValueError: no hands" in answer) for order_id, answer in answers.sent] == [("60", True)]
 
 
 async def test_many_orders_of_one_instance_are_bounded(make_tracker, redis_client, namespace):

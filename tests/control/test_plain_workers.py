@@ -58,6 +58,8 @@ async def test_a_program_of_its_own_is_quiet_resumes_and_stops_as_the_page_has_i
     await asyncio.wait_for(registered.wait_stopping(), LONG)
     assert (registered.is_stopping, registered.is_quiet) == (True, True)
     assert (await observer.stop(instance_id, wait=LONG)).says == "it was told to stop before"
+    refused = await observer.resume(instance_id, wait=LONG)
+    assert (refused.outcome, refused.says) == (OrderOutcome.REFUSED, "it is shutting down, and takes no more jobs")
     assert (await observer.instances())[0].state is InstanceState.QUIET  # it sweeps, and its death counts, until it really leaves
     jobs.put_nowait("the last")
     await asyncio.wait_for(task, LONG)

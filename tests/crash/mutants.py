@@ -48,6 +48,7 @@ IN_BETWEEN = STORE + "test_a_beat_a_connection_or_a_word_of_the_watchdog_in_betw
 
 ORDERS = "tests/control/test_orders.py::"
 ARQ_ORDERS = "tests/control/test_arq_workers.py::"
+ABORTS = "tests/control/test_aborts.py::"
 
 MUTANTS = (
     Mutant(
@@ -70,6 +71,55 @@ MUTANTS = (
         line="            self._max_jobs, worker.max_jobs = worker.max_jobs, 0",
         without="            self._max_jobs = worker.max_jobs",
         tests=(ARQ_ORDERS + "test_a_quiet_worker_claims_nothing_and_runs_what_it_has_until_it_is_resumed",),
+    ),
+    Mutant(
+        name="an answer that only the old server has is given to the new one",
+        path="async_tracker/instance/registration.py",
+        line="            self._orders.answer_again()",
+        without="            pass",
+        tests=(CHANGE + "test_an_answer_that_only_the_old_server_has_is_given_to_the_new_one",),
+    ),
+    Mutant(
+        name="an answer so late that nothing tells of its order is undone",
+        path="async_tracker/instance/order_taker.py",
+        line="        if self._now_ms() > answered.order.until_ms + _TRACE_MS and await",
+        without="        if False and await",
+        tests=(ORDERS + "test_an_answer_so_late_that_nothing_tells_of_its_order_any_more_is_undone",),
+    ),
+    Mutant(
+        name="an order of its own that was taken back is no reason to be quiet",
+        path="async_tracker/instance/duty.py",
+        line="            return await self._keep_only(left) if left != self._reasons else Done()",
+        without="            return Done()",
+        tests=(ORDERS + "test_a_quiet_or_a_resume_that_was_taken_back_after_it_was_done_is_undone",),
+    ),
+    Mutant(
+        name="the older of two runs of one job is no claim under way",
+        path="async_tracker/integrations/arq/controls.py",
+        line='    return len(known | {task for task in asyncio.all_tasks() if variable_of_run_job(task, "self") is worker})',
+        without="    return len(known)",
+        tests=(ARQ_ORDERS + "test_two_runs_of_one_job_in_one_worker_are_no_claim_under_way",),
+    ),
+    Mutant(
+        name="an abort is of one run: the task is that run's own",
+        path="async_tracker/integrations/arq/aborts.py",
+        line="        return inner if made_here is inner or",
+        without="        return inner if True or",
+        tests=(ABORTS + "test_another_run_of_the_same_id_is_not_hit",),
+    ),
+    Mutant(
+        name="what ended while its abort was noted is left alone",
+        path="async_tracker/integrations/arq/aborts.py",
+        line="        if outer is None or inner.done() or _has_ended(run):  # it ended while that was noted",
+        without="        if outer is None:",
+        tests=(ABORTS + "test_a_job_that_ends_while_the_abort_is_noted_has_ended_before",),
+    ),
+    Mutant(
+        name="a job that is claimed and has not begun is waited for",
+        path="async_tracker/integrations/arq/aborts.py",
+        line="(run is None and not self._claims.is_held(job_id, token))",
+        without="run is None",
+        tests=(ABORTS + "test_a_job_whose_task_has_not_begun_is_aborted_once_it_has",),
     ),
     Mutant(
         name="a quiet dramatiq worker renews its broker's heartbeat",

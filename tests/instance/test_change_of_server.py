@@ -11,7 +11,9 @@ from async_tracker import InstanceState, StorageError, Tracker
 from async_tracker.embedded import EmbeddedServer
 from async_tracker.store.observation import Connections
 from async_tracker.store.scripts import SCRIPTS
+from async_tracker.store.writes import OrderToPlace
 from tests.crash.fleet import script_call
+from tests.harness.inside import runtime_of
 from tests.harness.servers import address_of
 from tests.harness.settings import KNOWN
 from tests.harness.wait import wait_until
@@ -113,6 +115,30 @@ async def test_a_failover_that_loses_the_newest_writes_leaves_records_and_counte
             assert await told(pair.new, namespace) == (3, 1)
             await late.aclose()
         assert await tracker.orphans() == []
+
+
+async def test_an_answer_that_only_the_old_server_has_is_given_to_the_new_one(pair: Pair, namespace: str):
+    """The caller who waits for it would hear that none came, and the order would be taken back although it was carried out."""
+    async with Tracker(namespace=namespace, redis_options={"url": pair.service.url}, **RARE) as tracker, tracker.register() as instance_id:
+        await pair.caught_up()
+        await pair.part()
+        store = runtime_of(tracker).store
+        order = OrderToPlace(order_id="5f", kind="quiet", text='{"kind":"quiet","by":"ann","arguments":{}}')
+        await store.order({instance_id: order}, beyond_ms=60_000)
+        runtime_of(tracker).heartbeat.hurry()  # in place of the beat that is due in a minute
+
+        async def is_answered() -> bool:
+            return bool(await pair.old.exists(f"{namespace}:answer:5f"))
+
+        await wait_until(is_answered, timeout=30, description="it is answered on the old server")
+        assert not await pair.new.exists(f"{namespace}:answer:5f")
+        pair.fail_over()
+
+        async def is_answered_again() -> bool:
+            return b'"outcome":"done"' in (await pair.new.get(f"{namespace}:answer:5f") or b"")
+
+        await wait_until(is_answered_again, timeout=30, description="it is answered on the new server")
+        assert tracker.is_quiet
 
 
 async def test_counters_of_the_lost_second_are_counted_once_and_those_that_arrived_not_twice(pair: Pair, namespace: str):

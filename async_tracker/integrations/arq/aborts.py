@@ -9,7 +9,6 @@ meanwhile.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from typing import Any
 
 from async_tracker.connections.calls import bounded
@@ -22,6 +21,7 @@ from async_tracker.integrations.arq.adapter import ArqAdapter
 from async_tracker.integrations.arq.claims import Claims
 from async_tracker.integrations.arq.job_run import ArqRun
 from async_tracker.integrations.arq.jobs import Jobs
+from async_tracker.integrations.arq.lookup import variable_of_run_job
 from async_tracker.records import AbortOutcome, Chain, OrderOutcome
 
 logger = logging.getLogger("async_tracker")
@@ -69,7 +69,7 @@ class Aborts:
         inner: Task | None = self._worker.job_tasks.get(job_id)
         if outer is None or inner is None or inner.done():
             return None
-        made_here = _variable_of_run_job(outer, "task")
+        made_here = variable_of_run_job(outer, "task")
         return inner if made_here is inner or (made_here is None and self._worker.tasks.get(job_id) is outer) else None
 
     async def _abort(self, run: ArqRun, inner: Task, until: float) -> Done:
@@ -140,10 +140,3 @@ class Aborts:
 def _has_ended(run: ArqRun | None) -> bool:
     """Whether the function of a run has ended: arq writes down how, which cannot be aborted any more."""
     return run is not None and (run.went_well or run.ending is not None or run.outcome is not None)
-
-
-def _variable_of_run_job(task: Task, name: str) -> Any:
-    """Give a variable of arq's ``Worker.run_job``, in its task for a job; None where it is not there."""
-    frame = getattr(task.get_coro(), "cr_frame", None)
-    found: Callable[[str], Any] = frame.f_locals.get if frame is not None and frame.f_code.co_name == "run_job" else {}.get
-    return found(name)

@@ -12,7 +12,7 @@ from async_tracker.connections.replies import members_of, run_id_of, scores_of, 
 from async_tracker.errors import StorageError
 from async_tracker.integrations.arq.names import ABORT, DEFAULT_QUEUE, IN_PROGRESS, JOB, LIBRARY, RESULT, RETRY
 from async_tracker.records import QueueDepth
-from async_tracker.recovery.adapter import Claim, QuarantinedPayload, Released
+from async_tracker.recovery.adapter import Claim, Located, QuarantinedPayload, Released
 from async_tracker.store import keys
 from async_tracker.store.instance_record import Description
 from async_tracker.store.run_record import RunRecord
@@ -25,6 +25,12 @@ _RETRY = load_script(__package__, "retry")
 _KEEP_TRY = load_script(__package__, "keep_try")
 _FINISH_ABORTED = load_script(__package__, "finish_aborted")
 _ABORTING = "aborting"
+
+_WAITS = (
+    "it does not run: it waits in {queue!r}. Take it out of its queue, as arq's own Job.abort does for workers with allow_abort_jobs, "
+    "or abort it once it runs"
+)
+_CLAIMED = "a worker that is not tracked has it, and cannot be told anything"
 
 _IDS_AT_ONCE = 500
 """Ids of a queue that are looked at in one round trip: well under a millisecond of the server's time."""
@@ -174,17 +180,16 @@ class ArqAdapter:
         """The run has ended, however it did."""
         await call(self._client, "DEL", self._abort(claim))
 
-    async def claim_on(self, job_id: str) -> Claim | None:
-        """Find who has claimed a job; None where no tracked worker has."""
+    async def locate(self, job_id: str, described: Mapping[str, Description]) -> Located | None:
+        """Find the run that has claimed a job, or the queue of these workers in which it waits."""
         token = await call(self._client, "GET", IN_PROGRESS + job_id)
         claim = text(token) if token is not None else ""
-        return _claim(job_id, claim, DEFAULT_QUEUE, started=True) if claim.count(":") > 1 else None
-
-    async def waits_in(self, job_id: str, described: Sequence[Description]) -> str | None:
-        """Name the queue of these workers in which a job is, running or not; None where it is in none."""
-        for queue in _queues_of(described) or [DEFAULT_QUEUE]:
+        if claim.count(":") > 1:
+            instance_id, _, run = claim.rpartition(":")
+            return Located(claimed=(instance_id, run))
+        for queue in _queues_of(described.values()) or [DEFAULT_QUEUE]:
             if await call(self._client, "ZSCORE", queue, job_id) is not None:
-                return queue
+                return Located(says=_CLAIMED if claim else _WAITS.format(queue=queue))
         return None
 
     async def keep_try(self, run: RunRecord) -> bool:

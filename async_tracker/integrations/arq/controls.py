@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from async_tracker.errors import UnsupportedControl
+from async_tracker.integrations.arq.lookup import variable_of_run_job
 
 _CLAIM_SECONDS = 0.005
 """How far looks are apart, whether a claim is under way that was begun before the order; it takes a few round trips."""
@@ -100,5 +101,9 @@ class ArqControls:
 
 
 def _running(worker: Any) -> int:
-    """Count the jobs that were claimed and have not ended; ``job_counter`` is higher by those whose claim is under way."""
-    return sum(not task.done() for task in worker.tasks.values())
+    """Count the runs that were claimed and have not ended; ``job_counter`` is higher by those whose claim is under way.
+
+    Where a job outlives its timeout and its claim, arq runs it a second time beside the first, and forgets the task of the first.
+    """
+    known = {task for task in worker.tasks.values() if not task.done()}
+    return len(known | {task for task in asyncio.all_tasks() if variable_of_run_job(task, "self") is worker})

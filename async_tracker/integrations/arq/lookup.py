@@ -1,4 +1,7 @@
-"""Which arq worker calls this hook. arq hands its hooks no worker, only its ``ctx``, and that very object is one worker's."""
+"""Which arq worker calls this hook, and what its tasks for jobs know.
+
+arq hands its hooks no worker, only its ``ctx``, and that very object is one worker's.
+"""
 
 import asyncio
 import sys
@@ -24,6 +27,12 @@ def find_worker(ctx: Any, *, known: Collection[Any] = ()) -> Found:
     worker = _one_of(list({id(worker): worker for worker, _, _ in seen}.values()), known)
     tasks = [task for other, task, frame in seen if other is worker and frame.f_code.co_name == "main"]
     return worker, tasks[0] if tasks else None  # a task may know the worker and only wait for the one that runs it
+
+
+def variable_of_run_job(task: asyncio.Task[Any], name: str) -> Any:
+    """Give a variable of arq's ``Worker.run_job``, in its task for a job; None where it is not there."""
+    frame = getattr(task.get_coro(), "cr_frame", None)
+    return frame.f_locals.get(name) if frame is not None and frame.f_code.co_name == "run_job" else None
 
 
 def _one_of(workers: list[Any], known: Collection[Any]) -> Any:

@@ -15,7 +15,7 @@ from async_tracker.integrations.dramatiq.marks import ALL_MARKED
 from async_tracker.integrations.dramatiq.messages import put_off, read_message, with_all_tries
 from async_tracker.integrations.dramatiq.names import DELAYED, LIBRARY, dead_letters_key, messages_key, queue_key
 from async_tracker.records import QueueDepth
-from async_tracker.recovery.adapter import Claim, QuarantinedPayload, Released
+from async_tracker.recovery.adapter import Claim, Located, QuarantinedPayload, Released
 from async_tracker.store import keys
 from async_tracker.store.instance_record import Description
 from async_tracker.store.run_record import RunRecord
@@ -24,9 +24,14 @@ _RELEASE = load_script(__package__, "release")
 _GIVE_BACK = load_script(__package__, "give_back")
 _QUARANTINE = load_script(__package__, "quarantine")
 _RETRY = load_script(__package__, "retry")
+_FIND = load_script(__package__, "find")
 
 _AT_ONCE = 500
 """Messages that are looked at, or given back, in one round trip."""
+
+_WAITS = "it does not run: it waits in {queue!r}, and dramatiq cannot take one message out of a queue. Abort it once it runs"
+_PUT_OFF = "it does not run: it is put off, and comes to {queue!r} when it is due. Abort it once it runs"
+_FETCHED = "it does not run, or has only just begun: {instance_id} has fetched it from {queue!r}. Abort it once async-tracker jobs lists it"
 
 RECEIPT_MS = 86_400_000
 """For how long a release is remembered, so that a sweeper that died after it is not asked to do it twice."""
@@ -142,6 +147,43 @@ class DramatiqAdapter:
     async def forget_abort(self, claim: str) -> None:
         """The run has ended, however it did, and dramatiq has its message acknowledged or with the dead letters."""
         await call(self._client, "DEL", self._abort(claim))
+
+    async def locate(self, job_id: str, described: Mapping[str, Description]) -> Located | None:
+        """Find a message in the queues of these workers, or with the one that has fetched it. Looks through the whole of a queue."""
+        places: dict[tuple[str, str], dict[str, Broker]] = {}
+        for instance_id, description in described.items():
+            broker = Broker.of(description.broker)
+            if broker is not None:
+                for queue in description.queues:
+                    places.setdefault((broker.namespace, queue), {})[instance_id] = broker
+        for (namespace, queue), brokers in places.items():
+            found = await self._find(job_id, messages_key(namespace, queue))
+            if found is not None:
+                fetched_by = await self._fetched_by(brokers, queue, found)
+                says = _WAITS if fetched_by is None else _FETCHED
+                return Located(says=says.format(queue=queue, instance_id=fetched_by))
+            if await self._find(job_id, messages_key(namespace, queue + DELAYED)) is not None:
+                return Located(says=_PUT_OFF.format(queue=queue))
+        return None
+
+    async def _find(self, job_id: str, messages: str) -> str | None:
+        """Give the id in Redis of a message, or None. One in a foreign encoding is found by its id standing in it."""
+        cursor = "0"
+        while True:
+            reply = await run_script(self._client, _FIND, [messages], (cursor, job_id, _AT_ONCE))
+            for name, raw in zip(reply[1::2], reply[2::2], strict=True):
+                facts = read_message(raw)
+                if facts is None or facts.message_id == job_id:
+                    return text(name)
+            cursor = text(reply[0])
+            if cursor == "0":
+                return None
+
+    async def _fetched_by(self, brokers: Mapping[str, Broker], queue: str, redis_message_id: str) -> str | None:
+        names = list(brokers)
+        commands = [("SISMEMBER", brokers[name].hold(queue, "").acks, redis_message_id) for name in names]
+        replies = await call_many(self._client, commands)
+        return next((name for name, reply in zip(names, replies, strict=True) if reply == 1), None)
 
     async def _put_off(self, hold: Hold, queue: str, delay: float) -> bytes | None:
         time_reply, raw = await call_many(self._client, [("TIME",), ("HGET", hold.messages(queue), hold.redis_message_id)])

@@ -66,7 +66,8 @@ class DramatiqControls:
             return "this worker ends when its messages are done; the process that runs it goes on"
         if self._processes > 1 and not group:
             raise UnsupportedControl(
-                f"it is one of {self._processes} processes of a dramatiq master, which ends them all when one ends: write --group"
+                f"it is one of {self._processes} processes of a dramatiq master, which ends them all when one ends: write --group "
+                "(group=True)"
             )
         if os.getppid() != self._master:
             raise UnsupportedControl("its dramatiq master is gone")

@@ -124,6 +124,17 @@ async def test_a_job_that_is_to_run_once_never_runs_a_second_time_because_of_us(
     assert job.tries == [1]
 
 
+async def test_where_arq_runs_nothing_again_no_try_is_given_back(make_tracker, run_worker, pool, redis_client, queue):
+    """With ``retry_jobs=False`` a job that a deploy interrupts has failed, and a count that is given back would begin below 0."""
+    job = Interrupted()
+    queued = await pool.enqueue_job("job")
+    worker = await run_worker(settings(make_tracker(keep_tries=True), job), retry_jobs=False)
+    await begun(job, 1)
+    await leave(worker)
+    assert await tries_of(redis_client, queued.job_id) is None
+    assert await redis_client.zscore(queue, queued.job_id) is None
+
+
 async def test_a_retry_that_a_job_asks_for_is_counted_and_the_deploy_after_it_is_not(make_tracker, run_worker, pool):
     tries: list[int] = []
     may_end = asyncio.Event()

@@ -81,6 +81,20 @@ async def test_everything_that_was_fetched_is_a_claim_whose_start_is_not_known_w
     assert {(claim.instance_id, claim.started, claim.ref == f"dramatiq:{claim.job_id}") for claim in found} == {("dead", None, True)}
 
 
+async def test_a_message_is_found_in_a_long_queue_whatever_the_encoding(
+    adapter: DramatiqAdapter, dead: RedisBroker, redis_client: redis.asyncio.Redis
+):
+    """It is looked for in parts. A message in an encoding of its own is found by its id standing in it."""
+    messages = {f"r{number}": b'{"message_id":"m%d","options":{}}' % number for number in range(3_000)}
+    await redis_client.hset(f"{dead.namespace}:q.msgs", mapping={**messages, "foreign": b"pickled, with the id m-foreign in it"})
+    for job_id in ("m0", "m1234", "m2999", "m-foreign"):
+        located = await adapter.locate(job_id, {"w:1:ab": described(dead)})
+        assert located is not None
+        assert located.says.startswith("it does not run: it waits in 'q'")
+    assert await adapter.locate("m3000", {"w:1:ab": described(dead)}) is None
+    await redis_client.delete(f"{dead.namespace}:q.msgs")
+
+
 async def test_marks_tell_what_had_begun(adapter: DramatiqAdapter, dead: RedisBroker, redis_client: redis.asyncio.Redis, namespace: str):
     first, second, third = fetch(dead, 3)
     marks = make_marks(dead, redis_client, namespace)

@@ -124,7 +124,8 @@ class Alarms:
         """An alarm is mostly set by a job: the job's context must not be kept until the alarm rings."""
         self._waiting: set[Alarm] = set()
         self._armed_for = float("inf")
-        """When the timer rings next. When closed it is before every other time, so that nothing is armed any more."""
+        """When the timer rings next. It is before every other time, so that nothing is armed, while alarms ring and when it is closed."""
+        self._is_closed = False
         on_fork(self)
 
     @property
@@ -156,19 +157,31 @@ class Alarms:
 
     def close(self) -> None:
         """Ring no more, whatever is set from here on."""
+        self._is_closed = True
         self._waiting.clear()
         self._armed_for = float("-inf")
         self._timer.close()
 
     def _ring(self) -> None:
+        """Ring all that are due, in the order of their times, in this turn of the loop. The timer is set once, after what they set."""
         now = time.monotonic()
         due = sorted((alarm for alarm in self._waiting if alarm.at <= now), key=_at)
         self._waiting.difference_update(due)
-        self._armed_for = min((alarm.at for alarm in self._waiting), default=float("inf"))
-        if self._waiting:
-            self._timer.set(self._armed_for - now)
-        for alarm in due:
-            self._loop.call_soon(alarm.ring, context=self._context)
+        self._armed_for = float("-inf")
+        try:
+            for alarm in due:
+                self._context.run(self._ring_one, alarm)
+        finally:
+            if not self._is_closed:
+                self._armed_for = min(map(_at, self._waiting), default=float("inf"))
+                if self._waiting:
+                    self._timer.set(self._armed_for - time.monotonic())
+
+    def _ring_one(self, alarm: Alarm) -> None:
+        try:
+            alarm.ring()
+        except Exception as exc:  # the edge of a callback, as the loop's own: the others ring all the same
+            self._loop.call_exception_handler({"message": f"an alarm of the tracker failed: {alarm.ring!r}", "exception": exc})
 
     def forget_in_child(self) -> None:
         """Let go of the timer that a forked child shares with its parent: set in one, it would ring in the other."""

@@ -16,8 +16,10 @@ Pair = tuple[str | None, str | None]
 """A function and its queue."""
 
 Tally = list[float]
-"""What one thread notes by itself, without a lock: run time and wait in ms, in turn, of each run of one function that succeeded before
-the journal took it in."""
+"""Run time and wait in ms, in turn, of each run of one function that succeeded before the journal took it in.
+
+The thread that ran it notes both in one step at the end of the list, without a lock, and what reads the list takes from its beginning:
+so no more than one thread may take, and any may note."""
 
 _IN_A_STRETCH = 400
 """Numbers that are sorted into buckets between two looks at the clock: some 0.2 ms."""
@@ -36,7 +38,7 @@ class _Times:
 
 
 class Counts:
-    """The totals of one process. Not thread-safe: the journal counts under its lock, and a tally belongs to one thread."""
+    """The totals of one process. Not thread-safe, except that any thread may note in a tally: the journal counts under its lock."""
 
     def __init__(self) -> None:
         self._totals: dict[Pair, defaultdict[str, int]] = {}
@@ -62,7 +64,7 @@ class Counts:
         return self._ended + self._tallied()
 
     def _tallied(self) -> int:
-        return sum(map(len, self._tallies.values())) // 2
+        return sum(map(len, list(self._tallies.values()))) // 2
 
     def add(self, *, started: int = 0, ended: int = 0) -> None:
         """Count runs, whatever their function and outcome."""
@@ -70,13 +72,13 @@ class Counts:
         self._ended += ended
 
     def tally(self, function: str | None, queue: str | None) -> Tally:
-        """Give the tally of a function on a queue. Only the thread that calls `take_new_totals` and `sort` may count in it."""
+        """Give the tally of a function on a queue, for durations to be noted in, as `Tally` says; may be called from any thread."""
         return self._tallies.setdefault((function, queue), [])
 
     def sort(self, *, within: float) -> None:
         """Sort what was noted into totals and buckets, for at most ``within`` seconds; the rest is left to the next call."""
         until = monotonic() + within
-        for pair, tally in self._tallies.items():
+        for pair, tally in list(self._tallies.items()):
             while tally and monotonic() < until:
                 self._cast_up(pair, tally, _IN_A_STRETCH)
         for times in self._times.values():
@@ -85,8 +87,9 @@ class Counts:
 
     def _cast_up(self, pair: Pair, tally: Tally, length: int) -> None:
         """Add the first ``length`` numbers of a tally to the totals and the buckets."""
-        run_ms, waited_ms = tally[0:length:2], [ms if ms > 0.0 else 0.0 for ms in tally[1:length:2]]
-        del tally[:length]
+        taken = tally[:length]  # in one step: others may note more while it is looked at
+        del tally[: len(taken)]
+        run_ms, waited_ms = taken[0::2], [ms if ms > 0.0 else 0.0 for ms in taken[1::2]]
         self.add(started=len(run_ms), ended=len(run_ms))
         totals, times = self.of(*pair), self._times_of(*pair)
         totals["started"] += len(run_ms)
@@ -179,8 +182,8 @@ class Counts:
         }
 
     def _cast_up_all(self) -> None:
-        for pair, tally in self._tallies.items():
-            while tally:
+        for pair, tally in list(self._tallies.items()):
+            if tally:
                 self._cast_up(pair, tally, len(tally))
 
     # what is new, for the minute

@@ -23,6 +23,8 @@ _BREATH = 0.02
 
 _ALONE_SWEEPS = 10
 """An instance that is alone sweeps once in this many turns: there is no other that could die."""
+_ALONE_LONGER = 2
+"""How many times as long it waits for its next turn, at which it sees whether another one has registered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,10 +55,17 @@ def pause_after(turn: Turn, *, sweep_interval: float, jitter: float) -> float:
     0.02
     >>> pause_after(Turn(instances=80), sweep_interval=0.5, jitter=0.0)
     2.5
+
+    More as well for the sweeper that is alone: what it must notice is only that it is alone no longer.
+
+    >>> pause_after(Turn(is_sweeper=True, is_alone=True), sweep_interval=0.5, jitter=0.0)
+    1.0
     """
     if not turn.is_sweeper:
         return standby_interval(sweep_interval, turn.instances) * (0.5 + jitter / 2.0)
-    return min(sweep_interval, _BREATH) if turn.swept is not None and turn.swept.ran_out else sweep_interval
+    if turn.swept is not None and turn.swept.ran_out:
+        return min(sweep_interval, _BREATH)
+    return sweep_interval * _ALONE_LONGER if turn.is_alone else sweep_interval
 
 
 class SweepLoop:

@@ -46,11 +46,68 @@ SEQUENCE = "if seen and tonumber(seen) >= tonumber(sequence) then"
 LATE = STORE + "test_a_registration_a_beat_or_a_word_of_the_watchdog_that_comes_late_changes_nothing"
 IN_BETWEEN = STORE + "test_a_beat_a_connection_or_a_word_of_the_watchdog_in_between_saves_an_instance"
 
+COST = "tests/instance/test_cost.py::"
+APART = COST + "test_whatever_a_process_runs_its_writes_are_as_far_apart_as_gather"
+QUIET_PROCESS = COST + "test_in_a_quiet_process_a_run_is_written_after_its_linger_and_the_next_one_after_gather"
+FIRST_CHECK = "        return min(self.linger, self.gather) if quiet_for >= QUIET_SECONDS else self.gather"
+
 ORDERS = "tests/control/test_orders.py::"
 ARQ_ORDERS = "tests/control/test_arq_workers.py::"
 ABORTS = "tests/control/test_aborts.py::"
 
 MUTANTS = (
+    Mutant(
+        name="the gathering: in a process that is not quiet, looks at the journal are gather apart",
+        path="async_tracker/policy.py",
+        line=FIRST_CHECK,
+        without="        return self.linger",
+        tests=(QUIET_PROCESS,),
+    ),
+    Mutant(
+        name="the gathering: a quiet process shows its run at once",
+        path="async_tracker/policy.py",
+        line=FIRST_CHECK,
+        without="        return self.gather",
+        tests=(QUIET_PROCESS,),
+    ),
+    Mutant(
+        name="the gathering: what has only just started is not written",
+        path="async_tracker/policy.py",
+        line="        return min(self.linger, self.gather) if is_hasty else self.gather",
+        without="        return 0.0",
+        tests=(APART,),
+    ),
+    Mutant(
+        name="the gathering: a second try is written before its function begins",
+        path="async_tracker/instance/writer.py",
+        line="        is_prompt = left >= 1.0",
+        without="        is_prompt = False",
+        tests=(
+            "tests/instance/test_names_of_jobs.py::"
+            "test_a_second_try_is_on_its_way_before_its_function_begins_also_where_a_beat_has_not_been_answered",
+        ),
+    ),
+    Mutant(
+        name="the gathering: where all runs are tried again, most are written as others are",
+        path="async_tracker/instance/writer.py",
+        line="        is_prompt = left >= 1.0",
+        without="        is_prompt = True",
+        tests=(APART,),
+    ),
+    Mutant(
+        name="the gathering: the watchdog does not speak for runs that are merely young",
+        path="async_tracker/instance/voice.py",
+        line="        started_before_ms = monotonic_ms() - self._young_ms",
+        without="        started_before_ms = monotonic_ms()",
+        tests=(COST + "test_the_watchdog_does_not_speak_for_runs_that_are_merely_young",),
+    ),
+    Mutant(
+        name="the gathering: a look is taken at a journal that holds only what is young",
+        path="async_tracker/instance/writer.py",
+        line="            self._check_in(self._ration.gather)",
+        without="            self.is_awake = False",
+        tests=(COST + "test_runs_that_end_at_once_are_not_written_and_one_that_lasts_soon_is",),
+    ),
     Mutant(
         name="orders have an end: what its caller no longer waits for is not begun",
         path="async_tracker/instance/order_taker.py",

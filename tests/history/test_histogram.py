@@ -1,6 +1,7 @@
 """The histogram: exact in count, merged by addition, its quantiles right within a tenth."""
 
 import math
+from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,6 +38,7 @@ def test_a_sum_of_histograms_is_the_histogram_of_all_in_whatever_order(one, two,
 def test_whatever_is_counted_counts_once_in_a_bucket_that_exists(values):
     histogram = of(values)
     assert histogram.count == len(values)
+    assert histogram.buckets == Counter(map(bucket_of, values))
     assert all(0 <= bucket <= TOP for bucket in histogram.buckets)
 
 

@@ -5,11 +5,13 @@ import gc
 import os
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from async_tracker.instance.alarms import Alarms, timerfd_of_libc, timerfd_of_python
+from async_tracker.instance.alarms import TIMERFD, Alarms, Timerfd, timerfd_of_libc, timerfd_of_python
 from tests.harness.wait import PATIENCE, wait_until
 
 SOON, LATER, NEVER = 0.02, 0.05, 3600.0
@@ -45,6 +47,53 @@ async def test_they_ring_in_the_order_of_their_times_and_once(alarms: Alarms):
     alarms.set(NEVER, lambda: rung.append("never"))
     await wait_until(lambda: "later" in rung, description="the last of them has rung")
     assert rung == ["at once", "soon", "later"]
+
+
+class CountedTimer:
+    """A timer of the kernel that knows how often it was set."""
+
+    def __init__(self, timerfd: Timerfd) -> None:
+        self._timerfd = timerfd
+        self.times_set = 0
+
+    def create(self) -> int:
+        return self._timerfd.create()
+
+    def arm(self, fileno: int, nanoseconds: int) -> None:
+        self.times_set += 1
+        self._timerfd.arm(fileno, nanoseconds)
+
+
+@pytest.mark.skipif(TIMERFD is None, reason="needs timers of the kernel: Linux")
+async def test_what_is_due_at_one_moment_rings_in_one_turn_and_the_timer_is_set_once_for_what_is_set_then():
+    assert TIMERFD is not None
+    timer, rung = CountedTimer(TIMERFD), list[str]()
+    alarms = Alarms(timer)
+
+    def ring(name: str) -> None:
+        rung.append(name)
+        alarms.set(-1.0 if name == "last" else NEVER, lambda: rung.append("set by a ring"))
+
+    for name in ("first", "second", "last"):
+        alarms.set(-1.0, partial(ring, name))
+    assert timer.times_set <= 3  # for the first of them, and for each that is to ring before it
+    before = timer.times_set
+    await wait_until(lambda: len(rung) == 4, description="all have rung, also what was set for a time that is over")
+    assert sorted(rung[:3]) == ["first", "last", "second"]
+    assert timer.times_set == before + 2, "after the first turn, and after that of what was set in it"
+    alarms.close()
+
+
+async def test_an_alarm_that_fails_is_told_to_the_loop_and_the_others_ring(alarms: Alarms):
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+    rung: list[str] = []
+    alarms.set(-2.0, lambda: 1 / 0)
+    alarms.set(-1.0, lambda: rung.append("rings all the same"))
+    await wait_until(lambda: rung, description="the other one has rung")
+    assert [type(context["exception"]) for context in told] == [ZeroDivisionError]
+    alarms.set(SOON, lambda: rung.append("and so does a later one"))
+    await wait_until(lambda: len(rung) == 2, description="it goes on")
 
 
 async def test_a_sleep_ends_in_time_and_not_before(alarms: Alarms):

@@ -1,12 +1,16 @@
 """What a process has counted is taken from it once."""
 
+import sys
+import threading
 from collections import Counter
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from async_tracker.instance.counts import Counts
-from async_tracker.store.counters import OTHER, field_name, parse_stats
+from async_tracker.store.counters import OTHER, RUN, WAIT, field_name, parse_stats
 
 
 @given(st.lists(st.sampled_from(["count", "count other", "tally", "take"]), max_size=50))
@@ -51,3 +55,42 @@ def test_a_process_with_endless_function_names_stays_within_its_bound():
 def test_names_of_any_kind_come_back_as_they_were():
     for name in ("a:b", '"quoted"', "line\nbreak", "ключ", "", "*"):
         assert list(parse_stats({field_name(name, name, "failed"): "1"})) == [(name, name)]
+
+
+@pytest.fixture
+def eager_threads() -> Iterator[None]:
+    """Have threads take turns hundreds of times as often as by default, so that they meet in the middle of everything."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("eager_threads")
+def test_what_threads_note_while_another_one_sorts_it_is_counted_once():
+    counts, threads, notes, functions = Counts(), 4, 5_000, 7
+    has_begun = threading.Barrier(threads + 1)
+
+    def note(thread: int) -> None:
+        has_begun.wait()
+        for number in range(notes):
+            tally = counts.tally(f"function {(thread + number) % functions}", "mail")
+            tally += (5.0, 1.0)
+
+    noting = [threading.Thread(target=note, args=(number,)) for number in range(threads)]
+    for thread in noting:
+        thread.start()
+    has_begun.wait()
+    taken = []
+    while any(thread.is_alive() for thread in noting):
+        counts.sort(within=0.001)
+        taken += counts.take_new()
+        counts.take_new_totals()
+        assert counts.started == counts.ended
+    taken += counts.take_new()
+    totals = [counts.of(f"function {number}", "mail") for number in range(functions)]
+    assert (counts.started, counts.ended, sum(each["succeeded"] for each in totals)) == (threads * notes,) * 3
+    assert (sum(each["run_ms"] for each in totals), sum(each["wait_ms"] for each in totals)) == (threads * notes * 5, threads * notes)
+    for kind in (RUN, WAIT):
+        in_buckets = [count for new in taken for name, count in new.counters.items() if name.startswith(kind) and name[1:].isdigit()]
+        assert sum(in_buckets) == threads * notes

@@ -7,6 +7,7 @@ that cannot be tracked still works.
 import itertools
 import logging
 import threading
+from time import monotonic
 from typing import Any
 
 from dramatiq.actor import Actor
@@ -19,16 +20,31 @@ from dramatiq.worker import Worker
 
 from async_tracker.connections.counterparts import async_counterpart
 from async_tracker.errors import ConfigError
-from async_tracker.instance.runs import current
+from async_tracker.instance.runs import current, shown_args
 from async_tracker.integrations.dramatiq.interruption import Bracket, put_brackets
-from async_tracker.integrations.dramatiq.message_run import DUE_AT, DramatiqRun
-from async_tracker.integrations.dramatiq.outcomes import outcome
+from async_tracker.integrations.dramatiq.message_run import DramatiqRun
+from async_tracker.integrations.dramatiq.names import DUE_AT
+from async_tracker.integrations.dramatiq.outcomes import Ending, outcome
 from async_tracker.integrations.dramatiq.tracked_worker import TrackedWorker
 from async_tracker.integrations.footing import HasFooting
 from async_tracker.integrations.hook_failures import HookFailures
 from async_tracker.telemetry.tracing import Tracing
 
 logger = logging.getLogger("async_tracker")
+
+
+class _Seat:
+    """One thread of a worker, as it passes through the hooks: whose it is, and the run that it has in hand."""
+
+    __slots__ = ("number", "run", "thread", "tracked", "workers")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.thread = threading.get_ident()
+        self.run: DramatiqRun | None = None
+        self.tracked: TrackedWorker | None = None
+        self.workers: tuple[TrackedWorker, ...] = ()
+        """Among which its own was looked for."""
 
 
 class TrackerMiddleware(Middleware):
@@ -86,8 +102,8 @@ class TrackerMiddleware(Middleware):
 
     def _bracket(self) -> Bracket | None:
         """Give the bracket of the message that this thread has in hand."""
-        found: DramatiqRun | None = getattr(self._local, "found", None)
-        return found.bracket if found is not None else None
+        seat: _Seat | None = getattr(self._local, "seat", None)
+        return seat.run.bracket if seat is not None and seat.run is not None else None
 
     def after_declare_queue(self, broker: DramatiqBroker, queue_name: str) -> None:
         """A queue that is declared while the worker runs is one more to look for claims in."""
@@ -130,25 +146,42 @@ class TrackerMiddleware(Middleware):
     def before_process_message(self, broker: DramatiqBroker, message: MessageProxy) -> None:
         """Put the run in flight. With ``durable``, wait until it is written, for ``hook_timeout`` seconds at most."""
         try:
-            found = self._start(broker, message)
+            run = self._start(message)
         except Exception as exc:  # the edge of a hook
             self._failed(exc)
             return
-        if found is not None and self._settings.durable:
-            found.tracked.thread.call(found.tracked.runtime.wait_stored, found)
+        if run is not None and self._settings.durable:
+            run.tracked.thread.call(run.tracked.runtime.wait_stored, run)
 
-    def _start(self, broker: DramatiqBroker, message: MessageProxy) -> DramatiqRun | None:
-        tracked = self._of_this_thread()
+    def _start(self, message: MessageProxy) -> DramatiqRun | None:
+        """Put the run in flight. Every message passes here: what only few need is not looked at."""
+        try:
+            seat: _Seat = self._local.seat
+        except AttributeError:
+            seat = self._local.seat = _Seat(next(self._numbers))
+        if seat.workers is not self._workers:
+            self._assign(seat)
+        tracked = seat.tracked
         if tracked is None or not tracked.runtime.is_running:
             return None
-        run = self._local.found = DramatiqRun(tracked, message)
+        options = message.options
+        run: DramatiqRun = DramatiqRun()
+        run.tracked = tracked
+        run.message = message
+        run.thread = seat.thread
+        run.started_mono_ms = monotonic() * 1000.0
+        if retries := options.get("retries"):
+            run.retries = retries
+        if self._settings.record_args:  # now: the actor may change them
+            run.args = shown_args(message.args, message.kwargs, self._settings.redact)
         if self._may_abort:
             run.bracket = Bracket(message)
+        seat.run = run
         current.set(run)
         if tracked.marks is not None:
-            tracked.marks.begin(self._number(), run.redis_message_id)
+            tracked.marks.begin(seat.number, options["redis_message_id"])
         tracked.runtime.journal.start(run)
-        if run.retries:
+        if retries:
             tracked.runtime.writer.hurry(run)
         if tracked.tracing is not None:
             self._trace(tracked.tracing, run)
@@ -163,67 +196,61 @@ class TrackerMiddleware(Middleware):
             run.keeper.touch(run)
         run.traced.link(run.tracked.thread.call(run.tracked.runtime.lost_traceparent, run.ref))
 
-    def _number(self) -> int:
-        """Number this thread, from 0."""
-        number: int | None = getattr(self._local, "number", None)
-        if number is None:
-            number = self._local.number = next(self._numbers)
-        return number
-
-    def _of_this_thread(self) -> TrackedWorker | None:
-        """Tell whose thread this is: a worker's threads take their messages from one queue, which is its own."""
-        queue = getattr(threading.current_thread(), "work_queue", None)
-        for tracked in self._workers:
-            if tracked.worker.work_queue is queue:
-                return tracked
-        return self._workers[0] if queue is None and len(self._workers) == 1 else None
+    def _assign(self, seat: _Seat) -> None:
+        """Find out whose thread this is: a worker's threads take their messages from one queue, which is its own."""
+        workers, queue = self._workers, getattr(threading.current_thread(), "work_queue", None)
+        own = next((tracked for tracked in workers if tracked.worker.work_queue is queue), None)
+        if own is None and queue is None and len(workers) == 1:
+            own = workers[0]
+        seat.tracked, seat.workers = own, workers
 
     def after_process_message(
         self, broker: DramatiqBroker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         """Note how the actor ended; what becomes of the message is for other middlewares to decide."""
-        found = self._found(message)
-        if found is not None:
-            found.ending.is_processed = True
-            found.ending.error = exception
-            if found.traced is not None:
-                found.traced.end("failed" if exception is not None else "succeeded", exception)
+        run = self._run_of(message)
+        if run is not None:
+            run.is_processed = True
+            if exception is not None:
+                run.error = exception
+            if run.traced is not None:
+                run.traced.end("failed" if exception is not None else "succeeded", exception)
 
     def after_skip_message(self, broker: DramatiqBroker, message: MessageProxy) -> None:
         """A middleware would not have the message processed; if it was asked before us, there is no run of it yet."""
         try:
-            found = self._found(message) or self._start(broker, message)
-            if found is not None:
-                if found.traced is not None:
-                    found.traced.end("skipped")
-                found.ending.is_skipped = True
-                found.complete()  # out of flight, no other thread reads it before it is counted
-                found.tracked.runtime.journal.discard(found)
+            run = self._run_of(message) or self._start(message)
+            if run is not None:
+                if run.traced is not None:
+                    run.traced.end("skipped")
+                run.is_skipped = True
+                run.complete()  # out of flight, no other thread reads it before it is counted
+                run.tracked.runtime.journal.discard(run)
         except Exception as exc:  # the edge of a hook
             self._failed(exc)
 
     def before_ack(self, broker: DramatiqBroker, message: MessageProxy) -> None:
         """Take the run out of flight: every middleware has decided by now."""
-        self._end(message)
+        run = self._run_of(message)
+        if run is not None:
+            self._end(run, message)
 
     def before_nack(self, broker: DramatiqBroker, message: MessageProxy) -> None:
         """Take the run of a message out of flight that goes to the dead letters."""
-        self._end(message)
+        run = self._run_of(message)
+        if run is not None:
+            self._end(run, message)
 
-    def _end(self, message: MessageProxy) -> None:
-        found = self._found(message)
-        if found is None:
-            return
-        self._local.found = None
+    def _end(self, run: DramatiqRun, message: MessageProxy) -> None:
+        self._local.seat.run = None
         current.set(None)
-        if found.bracket is not None:
-            found.bracket.shut()  # where its actor was never called
-            found.ending.is_abort_asked = found.bracket.is_asked
-            self._local.interrupted = found if found.bracket.is_asked else None
+        if run.bracket is not None:
+            run.bracket.shut()  # where its actor was never called
+            self._local.interrupted = run if run.bracket.is_asked else None
         try:
-            found.ending.is_dead = message.failed
-            found.ending.is_retried = message.options.get("retries", 0) > found.retries and not message.failed
-            found.tracked.runtime.finish_run(found, outcome(found.ending))
+            went_well = run.is_processed and run.error is None and not run.is_skipped and not message.failed
+            if not (went_well and run.tracked.tallies.count(run, message)):
+                run.tracked.runtime.finish_run(run, outcome(self._ending(run, message)))
         except Exception as exc:  # the edge of a hook
             self._failed(exc)
 
@@ -247,7 +274,19 @@ class TrackerMiddleware(Middleware):
         except Exception as exc:  # the edge of a hook
             self._failed(exc)
 
-    def _found(self, message: MessageProxy) -> DramatiqRun | None:
+    @staticmethod
+    def _ending(run: DramatiqRun, message: MessageProxy) -> Ending:
+        return Ending(
+            error=run.error,
+            is_processed=run.is_processed,
+            is_skipped=run.is_skipped,
+            is_dead=message.failed,
+            is_retried=message.options.get("retries", 0) > run.retries and not message.failed,
+            is_abort_asked=run.bracket is not None and run.bracket.is_asked,
+        )
+
+    def _run_of(self, message: MessageProxy) -> DramatiqRun | None:
         """Give this thread's run of a message; messages of a delay queue have none, they are only moved."""
-        found: DramatiqRun | None = getattr(self._local, "found", None)
-        return found if found is not None and found.message is message else None
+        seat: _Seat | None = getattr(self._local, "seat", None)
+        run = seat.run if seat is not None else None
+        return run if run is not None and run.message is message else None

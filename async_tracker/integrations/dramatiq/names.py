@@ -37,3 +37,7 @@ def dead_letters_key(namespace: str, queue: str) -> str:
 def heartbeats_key(namespace: str) -> str:
     """Name the sorted set of the brokers that have spoken, each with when, in ms."""
     return f"{namespace}:__heartbeats__"
+
+
+DUE_AT = "async_tracker_due_at"
+"""The option of a message that was delayed: when it was due, in ms."""

@@ -23,6 +23,7 @@ from async_tracker.integrations.dramatiq.description import broker_of, describe_
 from async_tracker.integrations.dramatiq.loop_thread import LoopThread
 from async_tracker.integrations.dramatiq.marks import Marks
 from async_tracker.integrations.dramatiq.presence import BrokerPresence
+from async_tracker.integrations.dramatiq.tallies import Tallies
 from async_tracker.integrations.footing import Footing
 from async_tracker.store.instance_record import Description
 
@@ -58,6 +59,7 @@ class TrackedWorker:
             self.thread.stop()
             footing.access.unshare(self._lent)
             raise
+        self.tallies = Tallies(self.runtime.journal, self.runtime.clock)
         if isinstance(broker, RedisBroker):
             make_connection = partial(lone_connection, broker.client, timeout=self.settings.hook_timeout)
             marks = Marks(make_connection, full_key=self.runtime.link.redis.full_key, instance_id=self.runtime.instance_id)

@@ -52,7 +52,8 @@ async def test_by_default_no_hook_waits_for_anything(redis_url: str, namespace: 
 async def test_an_arq_worker_sends_for_each_job_what_it_sends_without_the_tracker(
     make_server: Callable[..., EmbeddedServer], namespace: str
 ):
-    tracked = await commands_of_a_worker(make_server().url, Tracker(namespace=namespace, linger=5.0, **QUIET))
+    """No job of this test grows old enough to be written, on any machine: what is sent beside arq's own is sent once, as it starts."""
+    tracked = await commands_of_a_worker(make_server().url, Tracker(namespace=namespace, **NOTHING_IS_WRITTEN))
     untracked = await commands_of_a_worker(make_server().url, None)
     of_jobs = ("exec", "multi", "psetex", "incrby", "expire", "zrem", "del", "set", "get")
     assert {name: tracked.get(name, 0) for name in of_jobs if tracked.get(name, 0) >= JOBS} == {
@@ -63,7 +64,7 @@ async def test_an_arq_worker_sends_for_each_job_what_it_sends_without_the_tracke
     assert {name: tracked[name] - tracked["watch"] for name in of_looks} == {
         name: pytest.approx(untracked[name] - untracked["watch"], abs=JOBS // 10) for name in of_looks
     }
-    assert tracked.get("evalsha", 0) + tracked.get("eval", 0) < JOBS // 10
+    assert tracked.get("evalsha", 0) + tracked.get("eval", 0) < JOBS // 4, "some twenty, however many jobs there are"
 
 
 async def test_an_arq_worker_waits_for_redis_as_often_for_each_job_as_without_the_tracker(
@@ -81,7 +82,8 @@ async def test_an_arq_worker_waits_for_redis_as_often_for_each_job_as_without_th
     monkeypatch.setattr(AbstractConnection, "send_packed_command", counted)
     untracked = -of_further_looks(await commands_of_a_worker(make_server().url, None)) + messages
     messages = 0
-    tracked = -of_further_looks(await commands_of_a_worker(make_server().url, Tracker(namespace=namespace, linger=5.0, **QUIET))) + messages
+    tracker = Tracker(namespace=namespace, **NOTHING_IS_WRITTEN)
+    tracked = -of_further_looks(await commands_of_a_worker(make_server().url, tracker)) + messages
     assert tracked == pytest.approx(untracked, abs=JOBS // 4)
 
 
@@ -123,6 +125,7 @@ async def test_jobs_that_wait_for_their_starts_do_not_fill_an_arq_worker(redis_u
 
 MANY_JOBS = 400
 JOBS = 200
+NOTHING_IS_WRITTEN = {**QUIET, "linger": 60.0, "gather": 60.0}
 
 
 async def commands_of_a_worker(url: str, tracker: Tracker | None) -> dict[str, int]:

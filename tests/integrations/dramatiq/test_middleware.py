@@ -282,3 +282,38 @@ async def test_a_hook_that_fails_is_said_once_and_the_messages_run(
     await wait_until(lambda: len(done) == 3, timeout=30, description="all messages have run")
     await stop(worker)
     assert [one for one in caplog.records if one.name == "async_tracker" and one.levelno >= logging.ERROR] == []
+
+
+async def test_a_message_that_was_looked_at_while_it_ran_is_counted_once_and_gone(
+    broker: RedisBroker, start_worker: StartWorker, namespace: str, redis_url: str
+):
+    """The journal has it then; the others are counted by the threads that run them."""
+    may_end, quick = threading.Event(), list[int]()
+    tracked(broker, Tracker(namespace=namespace))
+
+    def wait() -> None:
+        may_end.wait()
+
+    slow, soon = dramatiq.actor(broker=broker, actor_name="slow")(wait), dramatiq.actor(broker=broker, actor_name="soon")(quick.append)
+    worker = start_worker(broker)
+    slow.send()
+    async with Tracker(namespace=namespace, redis_options={"url": redis_url}) as observer:
+        try:
+            await wait_until(observer.jobs, timeout=30, description="it is seen")
+            for number in range(100):
+                soon.send(number)
+            await wait_until(lambda: len(quick) == 100, timeout=30, description="the others have run")
+        finally:
+            may_end.set()
+
+        async def is_gone() -> bool:
+            return await observer.jobs() == []
+
+        await wait_until(is_gone, timeout=30, description="it is gone")
+        await stop(worker)
+        for name, count in (("slow", 1), ("soon", 100)):
+            stats = await observer.stats(function=name)
+            assert (stats.started, stats.succeeded) == (count, count)
+        (soon_stats,) = (await observer.stats(function="soon", window=3600.0)).functions
+        assert soon_stats.run_time_p99 is not None
+        assert soon_stats.queue_wait_p99 is not None

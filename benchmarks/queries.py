@@ -15,6 +15,8 @@ import redis
 import redis.asyncio
 
 from async_tracker import Tracker
+from async_tracker.metrics.prometheus import Collector
+from async_tracker.store.counters import BOUNDS, RUN, WAIT, counted_name, field_name
 from benchmarks.gem import read_jobs, write_instances
 from benchmarks.ground import Ground
 from benchmarks.medians import Estimate, estimate
@@ -24,6 +26,8 @@ from benchmarks.size import Size
 
 JOBS_EACH = 10
 GOAL_MS, GOAL_ROUND_TRIPS = 100.0, 4
+SCRAPED_FUNCTIONS = 100
+GOAL_SCRAPE_MS, GOAL_SCRAPE_ROUND_TRIPS = 150.0, 6
 _GEM_NAMESPACE = "gem"
 
 _FILL = """
@@ -105,8 +109,10 @@ async def _measure(ground: Ground, connections: dict[int, str], size: Size) -> d
     client = redis.asyncio.Redis.from_url(ground.url)
     await write_namespace(client, NAMESPACE, connections=connections, jobs_each=JOBS_EACH)
     await write_instances(client, _GEM_NAMESPACE, instances=len(connections), jobs_each=JOBS_EACH)
+    await _write_totals(client, NAMESPACE)
     tracker = Tracker(namespace=NAMESPACE, redis=client)
     questions: dict[str, Question] = {
+        "a scrape": Collector(tracker, fresh_for=0.0).exposition,
         "snapshot()": tracker.snapshot,
         "jobs()": tracker.jobs,
         "stats()": tracker.stats,
@@ -186,6 +192,20 @@ async def write_namespace(client: Any, namespace: str, *, connections: dict[int,
             await pipe.execute()
 
 
+async def _write_totals(client: Any, namespace: str) -> None:
+    """Write what many functions that have run for long have counted: what a scrape tells of each."""
+    async with client.pipeline(transaction=False) as pipe:
+        for number in range(SCRAPED_FUNCTIONS):
+            function, queue = f"function_{number}", "mail"
+            pair = counted_name(function, queue)
+            pipe.zadd(f"{namespace}:series", {pair: number})
+            buckets = {f"{kind}{bound}": 700 + bound for kind in (RUN, WAIT) for bound in BOUNDS}
+            pipe.hset(f"{namespace}:total:{pair}", mapping={"since_ms": number, **buckets, "run_ms": 555, "wait_ms": 55})
+            counters = {field_name(function, queue, counter): 7_000 for counter in ("started", "succeeded", "failed", "run_ms", "wait_ms")}
+            pipe.hset(f"{namespace}:stats", mapping=counters)
+        await pipe.execute()
+
+
 async def _in_flight(tracker: Tracker, job_id: str, function: str, over: asyncio.Event) -> None:
     async with tracker.track(job_id, function=function, queue="mail", timeout=300.0):
         await over.wait()
@@ -251,13 +271,18 @@ def _meaning(measured: dict[int, dict[str, Cost]], size: Size) -> list[str]:
     largest = max(measured)
     ours, gem = measured[largest]["snapshot()"], measured[largest]["the gem's way"]
     verdict = "reached" if ours.ms.median <= GOAL_MS and ours.round_trips <= GOAL_ROUND_TRIPS else "missed"
+    scrape = measured[largest]["a scrape"]
+    is_quick = scrape.ms.median <= GOAL_SCRAPE_MS and scrape.round_trips <= GOAL_SCRAPE_ROUND_TRIPS
     smallest = measured[min(measured)]["snapshot()"]
     return [
         f"A snapshot of {largest:,} instances and {largest * JOBS_EACH:,} jobs takes {ours.ms.median:,.1f} ms and {ours.round_trips} round "
         f"trips among {size.foreign_keys:,} foreign keys (goal {GOAL_MS:.0f} ms and {GOAL_ROUND_TRIPS}: {verdict}), one of the smallest "
         f"{smallest.ms.median:.1f} ms: the cost is that of the answer. Nobody else on the event loop waits for longer than "
         f"{ours.held.median:,.1f} ms for a turn. The gem's way takes {gem.ms.median:,.0f} ms and {gem.round_trips:,} round trips, and "
-        "blocks everybody else while KEYS runs."
+        "blocks everybody else while KEYS runs.",
+        f"A scrape of {largest:,} instances, their jobs and {SCRAPED_FUNCTIONS} functions takes {scrape.ms.median:,.1f} ms and "
+        f"{scrape.round_trips} round trips (goal for 1,000: {GOAL_SCRAPE_MS:.0f} ms and {GOAL_SCRAPE_ROUND_TRIPS}: "
+        f"{'reached' if is_quick else 'missed'}).",
     ]
 
 

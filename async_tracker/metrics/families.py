@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 
 from async_tracker.policy import InstanceState, takes_jobs
@@ -77,6 +78,7 @@ Labels = tuple[str, ...]
 Values = dict[Labels, float | Distribution]
 
 
+@lru_cache(maxsize=4_096)
 def label_of(name: str | None) -> str:
     r"""Write a name as a label: cut where it is very long, and text that can be sent whatever it holds.
 

@@ -12,19 +12,9 @@ from async_tracker.store.counters import COUNTERS, parse_stats
 from async_tracker.store.instance_record import StoredInstance
 from async_tracker.store.quarantine import field_text
 from async_tracker.store.run_record import LAST_MOMENT_MS, RunRecord, StoredRun, job_id_of, run_record
+from async_tracker.store.writable import writable
 
-
-def _writable(record: type) -> Any:
-    """Give a class with the slots of a frozen record whose objects can be written to; one becomes the record when its ``__class__`` is set.
-
-    A question makes records by the thousand, and a frozen dataclass sets each field by a call of ``object.__setattr__``. Measured with
-    Python 3.11: 2.4 us for a job and 4.0 us for an instance, against 0.5 and 1.4 us this way.
-    """
-    names = [item.name for item in dataclasses.fields(record)]
-    return dataclasses.make_dataclass(f"Writable{record.__name__}", names, slots=True, eq=False, repr=False, init=False)
-
-
-_WritableInstance, _WritableJob = _writable(Instance), _writable(Job)
+_WritableInstance, _WritableJob = writable(Instance), writable(Job)
 
 
 def job_of(ref: str, stored: StoredRun, now_ms: int, state: InstanceState) -> Job:
@@ -96,7 +86,8 @@ def instance_of(stored: StoredInstance, picture: Picture) -> Instance:
     made.queues = description.queues or ((description.queue,) if description.queue else ())
     made.functions = description.functions
     made.concurrency = description.concurrency
-    made.busy = busy_of(stored, listed=len(picture.held.get(name, ()))) if picture.held else stored.busy
+    listed = picture.listed_on(name)
+    made.busy = busy_of(stored, listed=listed) if listed is not None else stored.busy
     made.started_at = from_ms(stored.started_at_ms)
     made.heartbeat_at = from_ms(beat_ms)
     made.heartbeat_age = max(observation.now_ms - beat_ms, 0.0) / 1000.0

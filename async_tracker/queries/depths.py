@@ -66,5 +66,11 @@ class Depths:
 
     def _note(self, instances: Iterable[StoredInstance]) -> None:
         at = time.monotonic()
-        self._worked_on |= dict.fromkeys((queues for item in instances if (queues := encode_queues(item.description))), at)
+        kinds = {_kind(item.description): item.description for item in instances}  # a fleet is much alike
+        self._worked_on |= dict.fromkeys((queues for described in kinds.values() if (queues := encode_queues(described))), at)
         self._worked_on = {queues: last for queues, last in self._worked_on.items() if at - last < _REMEMBERED_SECONDS}
+
+
+def _kind(described: Description) -> tuple[object, ...]:
+    """Give what `encode_queues` writes of an instance."""
+    return described.library, described.broker, described.queues, described.queue

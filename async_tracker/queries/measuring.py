@@ -1,7 +1,7 @@
 """From what is stored to the numbers of a whole namespace: pure."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from async_tracker.clock import from_ms
@@ -9,49 +9,40 @@ from async_tracker.queries.answers import stats_of
 from async_tracker.queries.picture import Picture
 from async_tracker.records import Durations, InFlight, Instance, Measures
 from async_tracker.store.counters import DEATHS, QUARANTINES, STALLS, Total, TotalsIndex
-from async_tracker.store.run_record import glance_at_run
+
+Pair = tuple[str | None, str | None]
+"""A function and its queue."""
 
 
-class InFlightCount:
-    """Counts runs in flight by function and queue, and orphans."""
-
-    def __init__(self) -> None:
-        self.runs: Counter[tuple[str | None, str | None]] = Counter()
-        self.orphans = 0
-
-    def counted(self, picture: Picture, instance_ids: Iterable[str]) -> Iterator[tuple[str | None, str | None]]:
-        """Give function and queue of each run in flight on these instances; a run of a dead one is counted as an orphan."""
-        for instance_id in instance_ids:
-            is_live = picture.is_live(instance_id)
-            for ref, raw in picture.held.get(instance_id, {}).items():
-                run = (glance_at_run(raw) if raw is not None else None) or _read(picture, ref, raw)
-                if run is None or run[0] != instance_id:
-                    continue
-                if is_live:
-                    yield run[1:]
-                else:
-                    self.orphans += 1
-
-    def add(self, runs: Iterable[tuple[str | None, str | None]]) -> None:
-        """Count runs."""
-        self.runs.update(runs)
-
-
-def _read(picture: Picture, ref: str, raw: bytes | None) -> tuple[str, str | None, str | None] | None:
-    stored = picture.read(ref, raw)
-    return (stored["instance"], stored.get("function"), stored.get("queue")) if stored is not None else None
+def in_flight_of(picture: Picture, counted: Mapping[str, Mapping[Pair, int]]) -> tuple[Counter[Pair], int]:
+    """Add up the runs in flight by function and queue, and the orphans: a run of a dead instance is one. ``counted`` is by instance."""
+    in_flight: Counter[Pair] = Counter()
+    orphans = 0
+    for instance_id, of_instance in counted.items():
+        if picture.is_live(instance_id):
+            for pair, count in of_instance.items():
+                in_flight[pair] += count
+        else:
+            orphans += sum(of_instance.values())
+    return in_flight, orphans
 
 
 def measures_of(
-    picture: Picture, instances: Iterable[Instance], counting: InFlightCount, *, index: TotalsIndex, totals: Iterable[Total]
+    picture: Picture,
+    instances: Iterable[Instance],
+    counted: Mapping[str, Mapping[Pair, int]],
+    *,
+    index: TotalsIndex,
+    totals: Iterable[Total],
 ) -> Measures:
     """Make the numbers of a namespace of what was read of it."""
-    counted = sorted(counting.runs.items(), key=lambda entry: _by_name(*entry[0]))
+    runs, orphans = in_flight_of(picture, counted)
+    in_flight = sorted(runs.items(), key=lambda entry: _by_name(*entry[0]))
     return Measures(
         taken_at=from_ms(picture.now_ms),
         instances=tuple(instances),
-        in_flight=tuple(InFlight(function=function, queue=queue, count=count) for (function, queue), count in counted),
-        orphans=counting.orphans,
+        in_flight=tuple(InFlight(function=function, queue=queue, count=count) for (function, queue), count in in_flight),
+        orphans=orphans,
         quarantined=index.quarantined,
         stats=stats_of(index.stats, None),
         durations=tuple(_durations_of(total) for total in sorted(totals, key=_by_age)),

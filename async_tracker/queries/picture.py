@@ -25,6 +25,8 @@ class Picture:
     verdicts: dict[str, Verdict]
     """Of the registered instances; one that was declared dead has none."""
     held: dict[str, Held] = field(default_factory=dict)
+    listed: Mapping[str, int] = field(default_factory=dict)
+    """How many jobs are in flight on each instance, where they were counted and not read."""
     corrupt: list[str] = field(default_factory=list)
 
     @property
@@ -36,6 +38,12 @@ class Picture:
         """Take in the jobs of some more instances, and the keys that could not be read."""
         self.held.update(held)
         self.corrupt += corrupt
+
+    def listed_on(self, instance_id: str) -> int | None:
+        """Tell how many jobs are listed as in flight on an instance; None where they were neither read nor counted."""
+        if self.listed:
+            return self.listed.get(instance_id, 0)
+        return len(self.held.get(instance_id, ())) if self.held else None
 
     @property
     def dead(self) -> list[str]:

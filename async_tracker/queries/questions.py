@@ -28,7 +28,7 @@ from async_tracker.queries.answers import (
     unlisted_in,
     with_older_runs,
 )
-from async_tracker.queries.measuring import InFlightCount, measures_of
+from async_tracker.queries.measuring import measures_of
 from async_tracker.queries.picture import Picture
 from async_tracker.queries.turns import in_turns, sorted_in_turns
 from async_tracker.queries.under_way import under_way
@@ -271,18 +271,19 @@ class Queries:
 
     async def measures(self) -> tuple[Measures, list[StoredInstance]]:
         """Count everything, in three round trips; beside it, what every instance said of itself."""
-        reading, counting = self._reading, InFlightCount()
+        reading = self._reading
         names, index = await reading.names_and_totals()
         asked, of_totals = await self._ask_beside(names, reading.totals_calls(index), with_jobs=True)
         every = [name for name in asked.instances.jobs if asked.observation.knows(name)]
         calls = connections_calls(asked.registered.values(), run_id=asked.observation.run_id)
-        read, connections = await reading.held(asked.instances, every, beside=calls)
-        picture = await self._judged(asked, connections)
-        picture.add(read.found, corrupt=read.corrupt)
-        async for part in in_turns(counting.counted(picture, every), self._jobs_in_a_turn):
-            counting.add(part)
+        async with under_way(partial(reading.count_runs, asked.instances, every, beside=calls)) as answer:
+            read = await reading.decode_instances(asked.instances)
+            totals = reading.read_totals(index, of_totals)
+            counted, connections = await answer.get()
+        picture = await self._judged(asked, connections, read)
+        picture.listed = counted.listed
         instances = await self._instances_in(picture)
-        measures = measures_of(picture, instances, counting, index=index, totals=reading.read_totals(index, of_totals))
+        measures = measures_of(picture, instances, counted.found, index=index, totals=totals)
         return measures, list(picture.instances.values())
 
     async def quarantined(self) -> list[Quarantined]:

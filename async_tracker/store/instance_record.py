@@ -10,6 +10,7 @@ from async_tracker.errors import CorruptRecord
 from async_tracker.policy import InstanceState, Limits
 from async_tracker.store.fitting import fit_number, fit_text, fit_whole
 from async_tracker.store.run_record import LAST_MOMENT_MS, RECORD_SCHEMA
+from async_tracker.store.writable import writable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,33 +139,38 @@ class StoredInstance:
     """Its death counts against no job: the server had changed."""
 
 
+_WritableDescription, _WritableStored = writable(Description), writable(StoredInstance)
+
+
 def decode_instance(key: str, instance_id: str, stored: Mapping[str, str]) -> StoredInstance:
     """Read ``instance:{id}``. Raises CorruptRecord for what another version or another program wrote."""
     if stored.get("schema") != str(RECORD_SCHEMA):
         raise CorruptRecord(key, f"schema {stored.get('schema')}, this version reads {RECORD_SCHEMA}")
     try:
-        return StoredInstance(
-            instance_id=instance_id,
-            description=_decode_description(stored),
-            limits=_decode_limits(stored["limits"]),
-            started_at_ms=_moment(stored["started_at_ms"]),
-            state=stored.get("state", InstanceState.ALIVE),
-            busy=int(stored.get("busy", 0)),
-            unlisted=int(stored.get("unlisted", 0)),
-            rss_bytes=_number(stored, "rss_bytes"),
-            loop_lag_ms=int(stored.get("loop_lag_ms", 0)),
-            blocked_at=_texts(stored.get("blocked_at", "[]")),
-            blocked_since_ms=_moment(stored["blocked_since_ms"]) if "blocked_since_ms" in stored else None,
-            jobs_started=int(stored.get("jobs_started", 0)),
-            jobs_ended=int(stored.get("jobs_ended", 0)),
-            dropped=int(stored.get("dropped", 0)),
-            failing=stored.get("failing", ""),
-            died_at_ms=_moment(stored["died_at_ms"]) if "died_at_ms" in stored else None,
-            death_reason=stored.get("death_reason", ""),
-            is_blameless=stored.get("blameless") == "1",
-        )
+        made = _WritableStored()
+        made.instance_id = instance_id
+        made.description = _decode_description(stored)
+        made.limits = _decode_limits(stored["limits"])
+        made.started_at_ms = _moment(stored["started_at_ms"])
+        made.state = stored.get("state", InstanceState.ALIVE)
+        made.busy = int(stored.get("busy", 0))
+        made.unlisted = int(stored.get("unlisted", 0))
+        made.rss_bytes = _number(stored, "rss_bytes")
+        made.loop_lag_ms = int(stored.get("loop_lag_ms", 0))
+        made.blocked_at = _texts(stored.get("blocked_at", "[]"))
+        made.blocked_since_ms = _moment(stored["blocked_since_ms"]) if "blocked_since_ms" in stored else None
+        made.jobs_started = int(stored.get("jobs_started", 0))
+        made.jobs_ended = int(stored.get("jobs_ended", 0))
+        made.dropped = int(stored.get("dropped", 0))
+        made.failing = stored.get("failing", "")
+        made.died_at_ms = _moment(stored["died_at_ms"]) if "died_at_ms" in stored else None
+        made.death_reason = stored.get("death_reason", "")
+        made.is_blameless = stored.get("blameless") == "1"
     except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
         raise CorruptRecord(key, f"a field is missing or has the wrong type: {exc}") from exc
+    made.__class__ = StoredInstance
+    stored_instance: StoredInstance = made
+    return stored_instance
 
 
 def of_another_schema(instance_id: str, stored: Mapping[str, str]) -> StoredInstance:
@@ -189,25 +195,27 @@ def of_another_schema(instance_id: str, stored: Mapping[str, str]) -> StoredInst
 
 
 def _decode_description(stored: Mapping[str, str]) -> Description:
-    return Description(
-        library=stored["library"],
-        host=stored["host"],
-        host_id=stored["host_id"],
-        pid=int(stored["pid"]),
-        label=stored.get("label"),
-        queue=stored.get("queue"),
-        queues=_texts(stored.get("queues", "[]")),
-        functions=_texts(stored["functions"]),
-        concurrency=_number(stored, "concurrency"),
-        claim_seconds=float(stored["claim_seconds"]) if "claim_seconds" in stored else None,
-        tags=_texts(stored["tags"]),
-        version=stored.get("version"),
-        versions=_versions(stored["versions"]),
-        redis=stored.get("redis"),
-        claims_server=stored.get("claims_server"),
-        broker=stored.get("broker"),
-        notes=_notes(stored.get("notes", "[]")),
-    )
+    made = _WritableDescription()
+    made.library = stored["library"]
+    made.host = stored["host"]
+    made.host_id = stored["host_id"]
+    made.pid = int(stored["pid"])
+    made.label = stored.get("label")
+    made.queue = stored.get("queue")
+    made.queues = _texts(stored.get("queues", "[]"))
+    made.functions = _texts(stored["functions"])
+    made.concurrency = _number(stored, "concurrency")
+    made.claim_seconds = float(stored["claim_seconds"]) if "claim_seconds" in stored else None
+    made.tags = _texts(stored["tags"])
+    made.version = stored.get("version")
+    made.versions = _versions(stored["versions"])
+    made.redis = stored.get("redis")
+    made.claims_server = stored.get("claims_server")
+    made.broker = stored.get("broker")
+    made.notes = _notes(stored.get("notes", "[]"))
+    made.__class__ = Description
+    description: Description = made
+    return description
 
 
 # A fleet says the same thing a thousand times: what is equal is read once.

@@ -13,12 +13,22 @@ from async_tracker.errors import CorruptRecord, StorageError
 from async_tracker.store import keys
 from async_tracker.store.counters import Total, TotalsIndex, read_total
 from async_tracker.store.instance_record import Description, StoredInstance, decode_instance, decode_queues
-from async_tracker.store.run_record import RunRecord, StoredRun, decode_run, read_run, run_record
+from async_tracker.store.run_record import (
+    RUN_BEGINS,
+    RunRecord,
+    StoredRun,
+    decode_run,
+    instance_mark,
+    read_run,
+    read_said,
+    run_record,
+)
 
 _READ_INSTANCES = load_script(__package__, "read_instances")
 _READ_JOBS = load_script(__package__, "read_jobs")
 _READ_RUNS = load_script(__package__, "read_runs")
 _COUNT_JOBS = load_script(__package__, "count_jobs")
+_COUNT_RUNS = load_script(__package__, "count_runs")
 
 _FIELDS_AT_ONCE = 500
 
@@ -72,6 +82,16 @@ class HeldRead:
     found: dict[str, Held]
     corrupt: list[str]
     """Keys that hold something else than the jobs of an instance."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunsCounted:
+    """The runs in flight on instances, by instance id."""
+
+    listed: dict[str, int]
+    """How many jobs are listed."""
+    found: dict[str, dict[tuple[str | None, str | None], int]]
+    """How many runs have a record, by function and queue; one that cannot be read, or is another instance's, does not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +240,53 @@ class Reading:
                 found += [None if raw == missing else raw for raw in reply.split(separator.encode())[:-1]]
                 await asyncio.sleep(0)
         return found, others
+
+    async def count_runs(
+        self, asked: AskedInstances, instance_ids: Sequence[str], *, beside: Sequence[Sequence[Argument]] = ()
+    ) -> tuple[RunsCounted, Sequence[Any]]:
+        """Count the runs of the jobs that were in flight on these instances when Redis answered, which was ``with_jobs``.
+
+        The server looks at their records, and none is read. Returns the counts, and the answers of the commands that go ``beside``.
+        """
+        counted, others = RunsCounted({}, {}), list[Any]()
+        separator = _separator(_new_word())
+        parts: list[list[tuple[str, list[bytes]]]] = []
+        async for part in self._in_parts(asked, instance_ids, counted.listed):
+            parts.append(part)
+        for number, some in enumerate(list(_parts(parts, _PARTS_IN_A_MESSAGE)) or [[]]):
+            calls: list[ScriptCall] = []
+            for part in some:
+                of_each: list[Argument] = [word for name, names in part for word in (len(names), instance_mark(name))]
+                calls.append((_COUNT_RUNS, list(chain.from_iterable(names for _, names in part)), (separator, RUN_BEGINS, *of_each)))
+            first = beside if number == 0 else ()
+            replies = await run_scripts(self._redis, calls, beside=first)
+            others += replies[: len(first)]
+            for part, reply in zip(some, raised(replies[len(first) :]), strict=True):
+                for (name, _), said in zip(part, _listed(reply, len(part)), strict=True):
+                    _count_said(name, said.split(separator.encode()), counted.found.setdefault(name, {}))
+                await asyncio.sleep(0)
+        return counted, others
+
+    async def _in_parts(
+        self, asked: AskedInstances, instance_ids: Sequence[str], listed: dict[str, int]
+    ) -> AsyncIterator[list[tuple[str, list[bytes]]]]:
+        """Give the names of the records on each instance, so many at a time, and note how many there are."""
+        separator, prefix = asked.separator.encode(), keys.job("").encode()
+        part: list[tuple[str, list[bytes]]] = []
+        room = self._records_at_once
+        for name in instance_ids:
+            members = asked.jobs[name]
+            names = [prefix + ref for ref in members.split(separator)[:-1]] if _is_sound(members) else []
+            listed[name] = len(names)
+            while names:
+                part.append((name, names[:room]))
+                names, room = names[room:], room - min(room, len(names))
+                if not room:
+                    yield part
+                    await asyncio.sleep(0)
+                    part, room = [], self._records_at_once
+        if part:
+            yield part
 
     async def count_jobs(self, instance_ids: Sequence[str]) -> int:
         """Count the jobs that are listed as in flight on these instances; no record is read."""
@@ -459,6 +526,19 @@ def read_names(replies: Sequence[Any]) -> tuple[list[str], list[str]]:
     """Read what was answered to `NAMES_CALLS`: the ids of all registered instances, and of the dead. Raises StorageError where refused."""
     registered, dead = raised(list(replies))
     return [text(name) for name in _listed(registered)], [text(name) for name in _listed(dead)]
+
+
+def _count_said(instance_id: str, said: Sequence[bytes], found: dict[tuple[str | None, str | None], int]) -> None:
+    """Count what the records of one instance say: text and number in turn, and an empty part at the end."""
+    for what, number in zip(said[0:-1:2], said[1::2], strict=True):
+        count = int(number)
+        if count:
+            pair = read_said(what)
+        else:  # a whole record
+            stored, count = stored_run(what), 1
+            pair = (stored.get("function"), stored.get("queue")) if stored is not None and stored["instance"] == instance_id else None
+        if pair is not None:
+            found[pair] = found.get(pair, 0) + count
 
 
 def _new_word() -> str:

@@ -1,5 +1,9 @@
 """What a reader returns: what it found, and beside it the keys that hold something else."""
 
+import json
+from collections import Counter
+from typing import Any
+
 import pytest
 from redis.asyncio import Redis
 
@@ -37,6 +41,42 @@ async def test_a_key_in_place_of_the_jobs_of_an_instance_is_in_the_result(readin
     assert (read.found, read.corrupt) == ({"good": {"42": None}}, ["jobs:foreign"])
     _, refs = await reading.instances_and_refs(["foreign", "good"])
     assert refs == await reading.refs(["foreign", "good"]) == {"good": ["42"]}
+
+
+def run_of(instance_id: str, number: int, **facts: Any) -> RunRecord:
+    return RunRecord(job_id=f"{number}", instance_id=instance_id, token=f"t{number}", started_at_ms=1, **facts)
+
+
+async def test_runs_are_counted_by_the_server_as_they_would_be_by_who_reads_them(redis_client, namespace):
+    """Of records as ours are, and of whatever else may stand in their places; over the ends of scripts as well."""
+    one, other, odd = "one:1:a", 'other "2"\\:2:ü', "odd:3:c"
+    names = ["send", "send", "pay", None, 'quoted "name"', "back\\slash", "ключ", ',"library":"', '"try":7', "{", "\x00"]
+    records = [run_of(one, number, function=name, queue="mail" if number % 2 else None) for number, name in enumerate(names)]
+    records += [run_of(one, 50, function="send", job_try=3), run_of(other, 51, function="send", queue="{", args='"instance":"one:1:a"')]
+    raws = {record.job_id: encode_run(record) for record in records}
+    ours = [record.job_id for record in records if record.instance_id == one]
+    plain = json.loads(encode_run(run_of(odd, 60, function="pay")))
+    spaced = json.dumps(plain).encode()  # what another program might make of it
+    newer = json.dumps({**plain, "schema": 2}).encode()
+    no_name = json.dumps({**plain, "function": 5}, separators=(",", ":")).encode()
+    raws |= {"60": spaced, "61": newer, "62": no_name, "63": b"", "64": b"no JSON", "65": b"{", "66": b"[1]"}
+    await redis_client.mset({f"{namespace}:job:{ref}": raw for ref, raw in raws.items()})
+    await redis_client.lpush(f"{namespace}:job:70", "another type")
+    jobs = {one: [*ours, "51", "gone"], other: ["51", ours[0]], odd: ["60", "61", "62", "63", "64", "65", "66", "70"]}
+    for name, refs in jobs.items():
+        await redis_client.sadd(f"{namespace}:jobs:{name}", *refs)
+    await redis_client.set(f"{namespace}:jobs:foreign", "no set")
+    for at_once in (1, 3, 1_000):
+        reading = Reading(Namespace(redis_client, namespace), records_at_once=at_once)
+        asked, _ = await reading.ask_instances([*jobs, "foreign", "idle"], with_jobs=True)
+        counted, (answer,) = await reading.count_runs(asked, [*jobs, "foreign", "idle"], beside=[("ECHO", "beside it")])
+        assert answer == b"beside it"
+        assert counted.listed == {**{name: len(refs) for name, refs in jobs.items()}, "foreign": 0, "idle": 0}
+        assert {name: found for name, found in counted.found.items() if found} == {
+            one: Counter((record.function, record.queue) for record in records if record.instance_id == one),
+            other: {("send", "{"): 1},
+            odd: {("pay", None): 1},
+        }
 
 
 async def test_what_is_adopted_and_what_runs_are_read_together(reading, redis_client, namespace):

@@ -11,7 +11,7 @@ from async_tracker.errors import CorruptRecord
 from async_tracker.policy import Limits
 from async_tracker.store.instance_record import Description, decode_instance, encode_description
 from async_tracker.store.observation import Connections
-from async_tracker.store.run_record import RunRecord, decode_run, encode_run, glance_at_run, read_run
+from async_tracker.store.run_record import RunRecord, decode_run, encode_run
 
 texts = st.text(max_size=30)
 times = st.integers(0, 10**14)
@@ -40,51 +40,6 @@ def test_a_run_comes_back_as_it_was(record: RunRecord):
     assert raw.isascii()
     assert decode_run("job:x", record.job_id, raw) == record
     assert decode_run("job:x", record.job_id, raw.decode()) == record
-
-
-def read_whole(raw: bytes) -> tuple[str, str | None, str | None]:
-    stored = read_run(raw)
-    return stored["instance"], stored.get("function"), stored.get("queue")
-
-
-@given(records)
-def test_a_glance_at_a_run_tells_what_reading_it_tells(record: RunRecord):
-    raw = encode_run(record)
-    assert glance_at_run(raw) in (None, read_whole(raw))
-
-
-def test_a_glance_is_enough_for_a_run_whose_texts_need_no_escape():
-    plain = RunRecord(
-        job_id="42",
-        instance_id="web:1:ab",
-        token="f00d",
-        function="send",
-        queue="arq:queue",
-        library="arq",
-        started_at_ms=5,
-        enqueued_at_ms=4,
-        timeout=300.0,
-        progress=0.25,
-        progress_message="half way",
-        args="(1, 2)",
-        superseded=1,
-        scope="s",
-        hold="h",
-        max_tries=5,
-        keep_tries=2,
-        traceparent="00-1-2-01",
-    )
-    assert glance_at_run(encode_run(plain)) == ("web:1:ab", "send", "arq:queue")
-    assert glance_at_run(encode_run(dataclasses.replace(plain, function="envoyé"))) is None
-
-
-@given(records, st.integers(0, 400), st.binary(max_size=3) | st.sampled_from([b'"', b"}", b",", b"9", b".", b"e5", b"0", b"-"]))
-def test_a_glance_at_what_is_no_run_tells_nothing_or_what_reading_it_tells(record: RunRecord, at: int, rubbish: bytes):
-    raw = encode_run(record)
-    for changed in (raw[:at], raw[:at] + rubbish + raw[at:], raw[:at] + rubbish + raw[at + 1 :]):
-        seen = glance_at_run(changed)
-        if seen is not None:
-            assert seen == read_whole(changed), "what is not read raises here"
 
 
 anything = st.recursive(st.none() | st.booleans() | st.integers() | texts, lambda inner: st.dictionaries(texts, inner))

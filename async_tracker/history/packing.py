@@ -14,6 +14,20 @@ SCHEMA = 1
 """The first byte of each record."""
 
 
+_ALL_PRESENT = (1 << len(COUNTERS)) - 1
+
+
+class _Present(dict[int, tuple[str, ...]]):
+    """The bits that say which counters a record has -> these counters, worked out when they are first met."""
+
+    def __missing__(self, bits: int) -> tuple[str, ...]:
+        counters = self[bits] = tuple(counter for place, counter in enumerate(COUNTERS) if bits >> place & 1)
+        return counters
+
+
+_PRESENT = _Present()
+
+
 @dataclass(slots=True)
 class Span:
     """What one function on one queue, or several of them, counted in a span of time; spans are merged by addition."""
@@ -80,41 +94,61 @@ def unpack(record: bytes) -> Span:
     Traceback (most recent call last):
     ValueError: a record of schema 2, this version reads 1
     """
+    span = Span()
+    add_record(span, record)
+    return span
+
+
+def add_record(span: Span, record: bytes) -> None:
+    """Read a record and add it to a span, whole or not at all. Raises ValueError as `unpack` does.
+
+    A question reads thousands of records: nearly all numbers are below 128, and are read without a call.
+    """
     if not record or record[0] != SCHEMA:
         raise ValueError(f"a record of schema {record[0] if record else None}, this version reads {SCHEMA}")
-    span = Span()
     try:
-        span.late = bool(record[1])
         present, at = _read_number(record, 2)
-        for place, counter in enumerate(COUNTERS):
-            if present >> place & 1:
-                span.counters[counter], at = _read_number(record, at)
-        for histogram in (span.run, span.wait):
-            at = _read_histogram(histogram, record, at)
+        counted = []
+        for counter in _PRESENT[present & _ALL_PRESENT]:
+            value, at = (record[at], at + 1) if record[at] < 128 else _read_number(record, at)
+            counted.append((counter, value))
+        run_low, run, at = _read_buckets(record, at)
+        run_max_ms, at = _read_number(record, at)
+        wait_low, wait, at = _read_buckets(record, at)
+        wait_max_ms, at = _read_number(record, at)
     except IndexError:
         raise ValueError("a record that ends too soon") from None
     if at != len(record):
         raise ValueError("a record that goes on after its end")
-    return span
+    counters = span.counters
+    for counter, value in counted:
+        counters[counter] = counters.get(counter, 0) + value
+    for histogram, low, values, max_ms in ((span.run, run_low, run, run_max_ms), (span.wait, wait_low, wait, wait_max_ms)):
+        buckets = histogram.buckets
+        count_of = buckets.get
+        for bucket, value in enumerate(values, low):
+            if value:
+                buckets[bucket] = count_of(bucket, 0) + value
+        if max_ms > histogram.max_ms:
+            histogram.max_ms = max_ms
+    if record[1]:
+        span.late = True
 
 
-def _read_histogram(histogram: Histogram, record: bytes, at: int) -> int:
-    """Read a histogram. A question reads tens of thousands: nearly all numbers are below 128, and are read in one go."""
+def _read_buckets(record: bytes, at: int) -> tuple[int, Sequence[int], int]:
+    """Read the first bucket of a histogram, the counts from there on, and where they end."""
     length, low = record[at], record[at + 1]
     at += 2
     values: Sequence[int] = record[at : at + length]
     if len(values) < length:
         raise IndexError
     if record[at : at + length].isascii():
-        at += length
-    else:
-        values = []
-        for _ in range(length):
-            value, at = _read_number(record, at)
-            values.append(value)
-    histogram.buckets = {bucket: value for bucket, value in enumerate(values, low) if value}
-    histogram.max_ms, at = _read_number(record, at)
-    return at
+        return low, values, at + length
+    values = []
+    for _ in range(length):
+        value, at = _read_number(record, at)
+        values.append(value)
+    return low, values, at
 
 
 def entry(place: int, record: bytes) -> bytes:
@@ -150,6 +184,18 @@ def spans_in(packed: bytes) -> tuple[dict[int, Span], int]:
         except ValueError:
             skipped += 1
     return spans, skipped
+
+
+def records_in(packed: bytes) -> dict[int, list[bytes]]:
+    """Sort the records of a string by their places. What was packed twice has two, and the last that can be read stands.
+
+    >>> records_in(entry(3, b"a") + entry(4, b"b") + entry(3, b"c"))
+    {3: [b'a', b'c'], 4: [b'b']}
+    """
+    records: dict[int, list[bytes]] = {}
+    for place, record in entries(packed):
+        records.setdefault(place, []).append(record)
+    return records
 
 
 def _write_number(packed: bytearray, number: int) -> None:

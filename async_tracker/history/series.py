@@ -10,7 +10,7 @@ from async_tracker.clock import from_ms
 from async_tracker.errors import ConfigError
 from async_tracker.history.histogram import Histogram
 from async_tracker.history.minutes import Sample, mean_of, read_samples, spans_of
-from async_tracker.history.packing import Span, spans_in
+from async_tracker.history.packing import Span, add_record, records_in
 from async_tracker.records import OUTCOMES, Deploy, FunctionStats, History, HistoryPoint, QueueSample, Stats
 from async_tracker.store.counters import read_counted_name
 from async_tracker.store.run_record import LAST_MOMENT_MS
@@ -159,25 +159,19 @@ class Collected:
 
     def add_day(self, day: int, name: str, packed: bytes) -> None:
         """Add the packed hours of a day; it comes before the minutes of these hours."""
-        spans, skipped = spans_in(packed)
-        self.skipped += skipped
-        for place, span in spans.items():
+        for place, records in records_in(packed).items():
             hour = day * 24 + place
-            if hour * 60 in self.minutes and hour * 60 + 59 in self.minutes:
+            if hour * 60 in self.minutes and hour * 60 + 59 in self.minutes and self._add_records(hour * 60, name, records):
                 self._whole.add((hour, name))
-                self._add(hour * 60, name, span)
 
     def add_hour(self, hour: int, name: str, packed: bytes) -> None:
         """Add the packed minutes of an hour; it comes before the minutes that are not packed."""
         if (hour, name) in self._whole:
             return
-        spans, skipped = spans_in(packed)
-        self.skipped += skipped
-        for place, span in spans.items():
+        for place, records in records_in(packed).items():
             minute = hour * 60 + place
-            if minute in self.open_minutes:
+            if minute in self.minutes and self._add_records(minute, name, records) and minute in self.open_minutes:
                 self._packed.add((minute, name))
-            self._add(minute, name, span)
 
     def add_minute(self, minute: int, fields: Mapping[str, str], wanted: Iterable[str]) -> None:
         """Add the counters of a minute, of the pairs that are wanted, unless they were packed meanwhile."""
@@ -211,12 +205,29 @@ class Collected:
 
     def _add(self, minute: int, name: str, span: Span) -> None:
         if minute in self.minutes:
-            at = self._step(minute), read_counted_name(name) if self.by_pair else None
+            at = self._place(minute, name)
             before = self.spans.get(at)
             if before is None:
                 self.spans[at] = span  # it is of no one else
             else:
                 before.merge(span)
+
+    def _add_records(self, minute: int, name: str, records: Sequence[bytes]) -> bool:
+        """Add the newest record that can be read of a minute, or of the hour that begins with it. Returns whether there is one."""
+        at = self._place(minute, name)
+        span = self.spans.get(at) or Span()
+        for record in reversed(records):
+            try:
+                add_record(span, record)
+            except ValueError:
+                self.skipped += 1
+                continue
+            self.spans[at] = span
+            return True
+        return False
+
+    def _place(self, minute: int, name: str) -> tuple[int, Pair | None]:
+        return self._step(minute), read_counted_name(name) if self.by_pair else None
 
 
 def window_of(kept: Collected, *, now_ms: int, window: float) -> Stats:

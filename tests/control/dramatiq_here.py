@@ -30,7 +30,7 @@ def brokers(redis_url: str, namespace: str) -> Iterator[MakeBroker]:
     yield make
     for broker in made:
         broker.close()
-        broker.client.close()
+        broker.client.connection_pool.disconnect()
 
 
 async def start(broker: RedisBroker, *, threads: int = 2, **options: Any) -> Worker:

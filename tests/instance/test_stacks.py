@@ -199,7 +199,7 @@ async def test_of_a_dramatiq_message_the_thread_that_runs_it_is_shown(namespace:
         await asyncio.to_thread(worker.stop)
         broker.flush_all()
         broker.close()
-        broker.client.close()
+        broker.client.connection_pool.disconnect()
         await tracker.aclose()
 
 

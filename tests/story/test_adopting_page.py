@@ -164,7 +164,7 @@ async def test_a_dramatiq_worker_with_no_more_than_these_rights_lives_through_ev
 async def live_through_dramatiq(tracker: Tracker, admin: redis.asyncio.Redis, server: EmbeddedServer, start: Callable[..., Any]) -> None:
     broker = RedisBroker(url=server.tcp_url)
     await everything_in_dramatiq.live_through_everything(tracker, admin, broker, start)
-    broker.client.close()
+    broker.client.connection_pool.disconnect()
 
 
 async def test_a_dramatiq_worker_and_a_redis_of_the_tracker_s_own_need_no_more_than_these_rights(

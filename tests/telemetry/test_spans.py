@@ -197,7 +197,7 @@ async def test_each_run_of_dramatiq_is_a_span_with_the_enqueuer_as_its_parent_an
     finally:
         await anyio.to_thread.run_sync(worker.stop)
         broker.close()
-        broker.client.close()
+        broker.client.connection_pool.disconnect()
     (well,), (badly,) = named(spans(), nested.message_id), named(spans(), flat.message_id)
     for span in (well, badly):
         assert (span.name, span.kind) == (f"process {queue}", SpanKind.CONSUMER)

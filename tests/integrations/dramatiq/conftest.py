@@ -15,4 +15,4 @@ async def masters(workers: Workers, ledger: Ledger, redis_url: str, namespace: s
     async with Tracker(namespace=namespace, redis_options={"url": redis_url}) as tracker:
         made = Masters(workers=workers, ledger=ledger, redis_url=redis_url, namespace=namespace, tracker=tracker)
         yield made
-        made.broker.client.close()
+        made.broker.client.connection_pool.disconnect()

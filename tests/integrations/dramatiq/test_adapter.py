@@ -31,7 +31,7 @@ def dead(request: pytest.FixtureRequest, redis_url: str) -> Iterator[RedisBroker
     """The broker of a process that is no more."""
     broker = RedisBroker(url=redis_url, namespace=request.param, maintenance_chance=0)
     yield broker
-    broker.client.close()
+    broker.client.connection_pool.disconnect()
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ async def test_a_message_that_dramatiqs_own_maintenance_gave_back_is_not_given_b
     assert await adapter.release(orphan(dead, message), delay=0.0) is Released.TAKEN
     await adapter.give_back(found)
     assert waiting(dead) == 1
-    other.client.close()
+    other.client.connection_pool.disconnect()
 
 
 async def test_dramatiqs_own_maintenance_finds_nothing_after_a_release_and_still_knows_the_broker(
@@ -202,7 +202,7 @@ async def test_dramatiqs_own_maintenance_finds_nothing_after_a_release_and_still
     assert waiting(dead) == 2
     assert dead.client.zscore(f"{dead.namespace}:__heartbeats__", dead.broker_id) is None
     assert {first.message_id, second.message_id} == {Message.decode(data).message_id for data in other.do_fetch("q", 9)}
-    other.client.close()
+    other.client.connection_pool.disconnect()
 
 
 async def test_a_delayed_release_goes_by_way_of_dramatiqs_delay_queue(adapter: DramatiqAdapter, dead: RedisBroker):
@@ -299,7 +299,7 @@ async def test_claims_are_shared_by_instances_with_one_broker_id_only(adapter: D
     other = RedisBroker(url=redis_url, namespace=dead.namespace)
     assert adapter.shares_claims(described(dead), described(dead))
     assert not adapter.shares_claims(described(dead), described(other))
-    other.client.close()
+    other.client.connection_pool.disconnect()
 
 
 async def test_who_shares_its_claims_with_one_that_lives_is_not_buried_before_that_one_is_dead(

@@ -47,7 +47,7 @@ def test_a_message_costs_one_command(make_server: Callable[..., EmbeddedServer],
     assert calls.get("expire", 0) <= writes
     assert calls.get("sadd", 0) <= MESSAGES + writes  # dramatiq's own: what it has fetched
     worker.stop()
-    broker.client.close()
+    broker.client.connection_pool.disconnect()
 
 
 PACKAGE = str(Path(async_tracker.__file__).parent)
@@ -87,7 +87,7 @@ def test_a_message_passes_few_functions_of_ours_and_is_read_only_by_a_look_that_
     worker.start()
     wait_until_sync(lambda: len(done) == MESSAGES, timeout=60, description="all messages have run")
     worker.stop()
-    broker.client.close()
+    broker.client.connection_pool.disconnect()
     looks = calls[False, "Journal._take_in"] + calls[True, "Journal._take_in"]
     read = calls[False, "DramatiqRun.complete"] + calls[True, "DramatiqRun.complete"]
     assert read <= looks * THREADS

@@ -47,7 +47,7 @@ def start_worker() -> Iterator[StartWorker]:
 def broker(redis_url: str) -> Iterator[RedisBroker]:
     broker = RedisBroker(url=redis_url)
     yield broker
-    broker.client.close()
+    broker.client.connection_pool.disconnect()
 
 
 def tracked(broker: Broker, tracker: Tracker) -> None:
@@ -235,7 +235,7 @@ async def test_while_the_brokers_redis_refuses_marks_messages_run_unmarked(redis
         actor.send(number)
     await wait_until(lambda: len(done) == 20, timeout=60, description="all messages have run")
     await stop(worker)
-    broker.client.close()
+    broker.client.connection_pool.disconnect()
 
 
 async def test_a_broker_that_is_not_redis_is_tracked_and_said_to_recover_by_itself(

@@ -267,7 +267,7 @@ async def test_the_tracker_may_have_a_redis_of_its_own_and_the_messages_are_reco
         account = await masters.succeeded()
         assert len(account.runs_of(message_id)) == 2
         await masters.close()
-        masters.broker.client.close()
+        masters.broker.client.connection_pool.disconnect()
 
 
 async def doctor(masters: Masters) -> str:

@@ -39,7 +39,7 @@ def make_broker(redis_url: str, namespace: str) -> Iterator[MakeBroker]:
     for broker in made:
         broker.flush_all()
         broker.close()
-        broker.client.close()
+        broker.client.connection_pool.disconnect()
 
 
 class Held:

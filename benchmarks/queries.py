@@ -3,19 +3,25 @@
 import asyncio
 import itertools
 import json
+import random
 import resource
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import redis
 import redis.asyncio
 
 from async_tracker import Tracker
+from async_tracker.history.histogram import Histogram
+from async_tracker.history.packing import Span, entry, pack
 from async_tracker.metrics.prometheus import Collector
+from async_tracker.namespace import Namespace
+from async_tracker.store.commands import Store
 from async_tracker.store.counters import BOUNDS, RUN, WAIT, counted_name, field_name
 from benchmarks.gem import read_jobs, write_instances
 from benchmarks.ground import Ground
@@ -28,6 +34,8 @@ JOBS_EACH = 10
 GOAL_MS, GOAL_ROUND_TRIPS = 100.0, 4
 SCRAPED_FUNCTIONS = 100
 GOAL_SCRAPE_MS, GOAL_SCRAPE_ROUND_TRIPS = 150.0, 6
+RUNS_A_MINUTE, DAY = 200, 86_400
+GOAL_HISTORY_MS, GOAL_HISTORY_ROUND_TRIPS = 30.0, 4
 _GEM_NAMESPACE = "gem"
 
 _FILL = """
@@ -110,8 +118,10 @@ async def _measure(ground: Ground, connections: dict[int, str], size: Size) -> d
     await write_namespace(client, NAMESPACE, connections=connections, jobs_each=JOBS_EACH)
     await write_instances(client, _GEM_NAMESPACE, instances=len(connections), jobs_each=JOBS_EACH)
     await _write_totals(client, NAMESPACE)
+    await _write_day(client, NAMESPACE, function="function_0", queue="mail")
     tracker = Tracker(namespace=NAMESPACE, redis=client)
     questions: dict[str, Question] = {
+        "history(), a day": partial(tracker.history, function="function_0", queue="mail", since=DAY, step=600.0),
         "a scrape": Collector(tracker, fresh_for=0.0).exposition,
         "snapshot()": tracker.snapshot,
         "jobs()": tracker.jobs,
@@ -206,6 +216,21 @@ async def _write_totals(client: Any, namespace: str) -> None:
         await pipe.execute()
 
 
+async def _write_day(client: Any, namespace: str, *, function: str, queue: str) -> None:
+    """Write the last day of a function that ran all the time, as the instance that sweeps would have packed it."""
+    store, chance, pair = Store(Namespace(client, namespace)), random.Random(1), counted_name(function, queue)
+    records = []
+    for _ in range(100):
+        run, wait = Histogram(), Histogram()
+        run.add(chance.lognormvariate(3.0, 1.0) for _ in range(RUNS_A_MINUTE))
+        wait.add(chance.lognormvariate(2.0, 1.5) for _ in range(RUNS_A_MINUTE))
+        records.append(pack(Span({"started": RUNS_A_MINUTE, "succeeded": RUNS_A_MINUTE, "run_ms": 6_000, "wait_ms": 4_000}, run, wait)))
+    seconds, _ = await client.time()
+    now = int(seconds) // 60
+    for minute in range(now - DAY // 60, now):
+        await store.pack_minute(minute, {pair: entry(minute % 60, records[minute % len(records)])})
+
+
 async def _in_flight(tracker: Tracker, job_id: str, function: str, over: asyncio.Event) -> None:
     async with tracker.track(job_id, function=function, queue="mail", timeout=300.0):
         await over.wait()
@@ -271,7 +296,8 @@ def _meaning(measured: dict[int, dict[str, Cost]], size: Size) -> list[str]:
     largest = max(measured)
     ours, gem = measured[largest]["snapshot()"], measured[largest]["the gem's way"]
     verdict = "reached" if ours.ms.median <= GOAL_MS and ours.round_trips <= GOAL_ROUND_TRIPS else "missed"
-    scrape = measured[largest]["a scrape"]
+    scrape, day = measured[largest]["a scrape"], measured[largest]["history(), a day"]
+    is_soon = day.ms.median <= GOAL_HISTORY_MS and day.round_trips <= GOAL_HISTORY_ROUND_TRIPS
     is_quick = scrape.ms.median <= GOAL_SCRAPE_MS and scrape.round_trips <= GOAL_SCRAPE_ROUND_TRIPS
     smallest = measured[min(measured)]["snapshot()"]
     return [
@@ -283,6 +309,9 @@ def _meaning(measured: dict[int, dict[str, Cost]], size: Size) -> list[str]:
         f"A scrape of {largest:,} instances, their jobs and {SCRAPED_FUNCTIONS} functions takes {scrape.ms.median:,.1f} ms and "
         f"{scrape.round_trips} round trips (goal for 1,000: {GOAL_SCRAPE_MS:.0f} ms and {GOAL_SCRAPE_ROUND_TRIPS}: "
         f"{'reached' if is_quick else 'missed'}).",
+        f"The history of one function's day, {RUNS_A_MINUTE} runs a minute in steps of ten minutes, takes {day.ms.median:,.1f} ms and "
+        f"{day.round_trips} round trips (goal {GOAL_HISTORY_MS:.0f} ms and {GOAL_HISTORY_ROUND_TRIPS}: "
+        f"{'reached' if is_soon else 'missed'}).",
     ]
 
 

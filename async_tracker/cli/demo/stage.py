@@ -72,10 +72,13 @@ class Worker:
             _wait_until_dead(self.pid)  # its master takes a second to see it, and then ends as well
 
     def end(self) -> None:
-        """End it at once, with all its processes."""
+        """End it at once, with all its processes, and return when they are dead."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(_KILL_TIMEOUT)
+        deadline = time.monotonic() + _KILL_TIMEOUT
+        while _lives(self.process.pid) and time.monotonic() < deadline:
+            time.sleep(0.005)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -206,6 +209,22 @@ async def _refuse_unless_empty(tracker: Tracker, queues: Sequence[str]) -> None:
     if found or queued:
         what = f"namespace {tracker.namespace!r} holds {found} keys" if found else f"queue {' or '.join(map(repr, queues))} is not empty"
         raise Misused(f"{what}: the demo refuses a namespace or a queue that is in use; give it another --namespace, or none")
+
+
+def _lives(group: int) -> bool:
+    """Tell whether a process of this group is there that is no zombie: those that its leader has started may die after it."""
+    try:
+        os.killpg(group, 0)
+    except OSError:
+        return False
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, its_group = path.read_text(encoding="ascii", errors="replace").rsplit(")", 1)[1].split()[:3]
+        except OSError:  # it has just ended
+            continue
+        if its_group == str(group) and state != "Z":
+            return True
+    return False
 
 
 def _wait_until_dead(pid: int) -> None:

@@ -6,7 +6,9 @@ So the sum of two histograms is the histogram of both, the count is exact, and e
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 
 ERROR = 0.1
 """By how much of itself a quantile may be wrong, from 1 ms to 24 h."""
@@ -99,17 +101,17 @@ class Histogram:
         >>> [round(ms) for ms in histogram.quantiles_ms([0.0, 0.5, 0.95, 1.0])], Histogram().quantiles_ms([0.5])
         ([1, 453, 1000, 1000], [None])
         """
-        buckets, last = self.buckets, self.count - 1
+        buckets = self.buckets
+        bounds = sorted(buckets)
+        passed = list(accumulate(map(buckets.__getitem__, bounds)))
+        if not passed:
+            return [None] * len(parts)
+        last, longest = passed[-1] - 1, self.max_ms or math.inf
         found: list[float | None] = []
-        ranks = iter([*(part * last for part in parts), math.inf])
-        rank, passed = next(ranks), 0
-        for bucket in sorted(buckets):
-            passed += buckets[bucket]
-            while passed > rank:
-                middle = _MIDDLES[bucket]
-                found.append(middle if middle < self.max_ms or not self.max_ms else float(self.max_ms))
-                rank = next(ranks)
-        return found + [None] * (len(parts) - len(found))
+        for part in parts:
+            place = min(bisect_right(passed, part * last), len(bounds) - 1)
+            found.append(min(_MIDDLES[bounds[place]], longest))
+        return found
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Histogram) and (self.buckets, self.max_ms) == (other.buckets, other.max_ms)

@@ -125,10 +125,13 @@ def add_record(span: Span, record: bytes) -> None:
         counters[counter] = counters.get(counter, 0) + value
     for histogram, low, values, max_ms in ((span.run, run_low, run, run_max_ms), (span.wait, wait_low, wait, wait_max_ms)):
         buckets = histogram.buckets
-        count_of = buckets.get
-        for bucket, value in enumerate(values, low):
-            if value:
-                buckets[bucket] = count_of(bucket, 0) + value
+        if buckets:
+            count_of = buckets.get
+            for bucket, value in enumerate(values, low):
+                if value:
+                    buckets[bucket] = count_of(bucket, 0) + value
+        else:
+            histogram.buckets = {bucket: value for bucket, value in enumerate(values, low) if value}
         if max_ms > histogram.max_ms:
             histogram.max_ms = max_ms
     if record[1]:

@@ -14,6 +14,7 @@ from async_tracker.history.packing import Span, add_record, records_in
 from async_tracker.records import OUTCOMES, Deploy, FunctionStats, History, HistoryPoint, QueueSample, Stats
 from async_tracker.store.counters import read_counted_name
 from async_tracker.store.run_record import LAST_MOMENT_MS
+from async_tracker.store.writable import writable
 
 MINUTES_KEPT = 86_400.0
 """For how many seconds minutes are kept."""
@@ -278,42 +279,55 @@ def history_of(kept: Collected, steps: range, deploys: Iterable[str], *, functio
 _COUNTED = ("started", *OUTCOMES)
 
 
+_WritablePoint = writable(HistoryPoint)
+_NO_SPAN = Span()
+
+
 def _point(minute: int, span: Span | None, samples: Sequence[Sample], *, queue: str | None) -> HistoryPoint:
-    at = from_ms(minute * 60_000)
-    if span is None and not samples:
-        return HistoryPoint(at=at, is_gap=True)
-    known = span or Span()
+    known = span or _NO_SPAN
+    count_of = known.counters.get
     mean = mean_of(samples) if samples else None
-    queues = mean.queues if mean is not None else {}
-    return HistoryPoint(
-        at=at,
-        is_gap=False,
-        is_late=known.late,
-        **{name: known.counters.get(name, 0) for name in _COUNTED},
-        **_quantiles(known),
-        busy=mean.busy if mean is not None else None,
-        slots=mean.slots if mean is not None else None,
-        queues=tuple(
-            QueueSample(queue=name, depth=depth, oldest_wait=oldest)
-            for name, (depth, oldest) in sorted(queues.items())
-            if queue in (None, name)
-        ),
+    made = _WritablePoint()
+    made.at = from_ms(minute * 60_000)
+    made.is_gap = span is None and mean is None
+    made.is_late = known.late
+    for name in _COUNTED:
+        setattr(made, name, count_of(name, 0))
+    made.run_time_p50, made.run_time_p95, made.run_time_p99, made.run_time_max = _told(known.run)
+    made.queue_wait_p50, made.queue_wait_p95, made.queue_wait_p99, made.queue_wait_max = _told(known.wait)
+    made.busy, made.slots = (mean.busy, mean.slots) if mean is not None else (None, None)
+    made.queues = _queues_in(mean, queue) if mean is not None else ()
+    made.__class__ = HistoryPoint
+    point: HistoryPoint = made
+    return point
+
+
+def _queues_in(mean: Sample, queue: str | None) -> tuple[QueueSample, ...]:
+    return tuple(
+        QueueSample(queue=name, depth=depth, oldest_wait=oldest)
+        for name, (depth, oldest) in sorted(mean.queues.items())
+        if queue in (None, name)
     )
 
 
 def _quantiles(span: Span) -> dict[str, Any]:
-    return {**_of_histogram("run_time", span.run), **_of_histogram("queue_wait", span.wait)}
+    told = zip(("run_time", "queue_wait"), (_told(span.run), _told(span.wait)), strict=True)
+    return {f"{name}_{part}": value for name, values in told for part, value in zip(("p50", "p95", "p99", "max"), values, strict=True)}
 
 
-def _of_histogram(name: str, histogram: Histogram) -> dict[str, float | None]:
-    """Give what is said of one histogram, in seconds.
+_QUANTILES = (0.5, 0.95, 0.99)
 
-    >>> _of_histogram("run_time", Histogram({9: 10}, 6))
-    {'run_time_p50': 0.00548, 'run_time_p95': 0.00548, 'run_time_p99': 0.00548, 'run_time_max': 0.006}
+
+def _told(histogram: Histogram) -> tuple[float | None, float | None, float | None, float | None]:
+    """Give what is said of one histogram, in seconds: three quantiles, and the longest.
+
+    >>> _told(Histogram({9: 10}, 6)), _told(Histogram())
+    ((0.00548, 0.00548, 0.00548, 0.006), (None, None, None, None))
     """
-    p50, p95, p99 = map(_rounded, histogram.quantiles_ms((0.5, 0.95, 0.99)))
-    longest = histogram.max_ms / 1000.0 if histogram.buckets else None
-    return {f"{name}_p50": p50, f"{name}_p95": p95, f"{name}_p99": p99, f"{name}_max": longest}
+    if not histogram.buckets:
+        return None, None, None, None
+    p50, p95, p99 = histogram.quantiles_ms(_QUANTILES)
+    return _rounded(p50), _rounded(p95), _rounded(p99), histogram.max_ms / 1000.0
 
 
 @functools.lru_cache(maxsize=1_024)

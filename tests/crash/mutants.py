@@ -118,8 +118,8 @@ MUTANTS = (
     Mutant(
         name="an answer that comes too late is undone",
         path="async_tracker/instance/order_taker.py",
-        line="        if handler.undo is not None:",
-        without="        if False:",
+        line="        if handler.undo is None:",
+        without="        if True:",
         tests=(ORDERS + "test_an_answer_that_comes_too_late_is_undone",),
     ),
     Mutant(

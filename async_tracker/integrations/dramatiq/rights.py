@@ -29,6 +29,7 @@ HEXISTS messages m
 HGET messages m
 HMGET messages m
 HLEN messages
+HSCAN messages 0
 HDEL messages m
 HSET marks 0 m
 EXPIRE marks 10

@@ -181,6 +181,42 @@ async def test_a_deploy_in_the_middle_of_a_hook_is_not_counted_once_the_job_is_r
     assert job.tries[-1] == 1
 
 
+@pytest.mark.parametrize("where", ["finish", "after_job_end"])
+async def test_a_deploy_that_meets_arqs_finish_or_the_hook_after_it_runs_nothing_again(
+    make_tracker, run_worker, pool, redis_client, wire, queue, where
+):
+    """The function has ended: once that has reached Redis the job is over, and there is no try to be kept."""
+    job, in_hook, is_written = Interrupted(), asyncio.Event(), asyncio.Event()
+    job.may_end.set()
+
+    async def after_job_end(ctx: dict[str, Any]) -> None:
+        in_hook.set()
+        await asyncio.Event().wait()
+
+    async def on_shutdown(ctx: dict[str, Any]) -> None:
+        await is_written.wait()  # arq's next step closes its connections, and what is still on its way is lost with them
+
+    more = {"on_shutdown": on_shutdown, **({"after_job_end": after_job_end} if where == "after_job_end" else {})}
+    held = wire.hold(lambda command: command[0] == b"ZREM" and command[1] == queue.encode()) if where == "finish" else None
+    queued = await pool.enqueue_job("job", _job_id="1")
+    worker = await run_worker(settings(make_tracker(keep_tries=True), job, more=more), pool=await open_pool(wire.url, queue=queue))
+    if held is not None:
+        await wait_until(lambda: held.caught, description="arq writes down that the job is done")
+    else:
+        await in_hook.wait()
+    worker.terminate()
+    await wait_until(lambda: all(task.done() for task in worker.worker.tasks.values()), description="its task has been cancelled")
+    if held is not None:
+        held.release()
+    assert await result_of(queued) == "done"
+    is_written.set()
+    await worker.end()
+    left = await redis_client.exists("arq:retry:1", "arq:in-progress:1", "arq:job:1")
+    assert (left, await redis_client.zscore(queue, "1")) == (0, None)
+    assert not [key async for key in redis_client.scan_iter("*receipt:kept:*")]
+    assert job.tries == [1]
+
+
 async def test_a_second_deploy_while_arq_gives_its_claim_back_gives_the_try_back_once(
     make_tracker, run_worker, pool, redis_client, wire, queue
 ):

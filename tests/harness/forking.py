@@ -5,6 +5,7 @@ redis-py and the tracker already (``forked``), where that is the same: on Linux,
 variable that changes the interpreter itself. Anything else is started as ever.
 """
 
+import atexit
 import json
 import os
 import select
@@ -103,6 +104,7 @@ class ForkServer:
                 pass_fds=[theirs.fileno()],
             )
         assert self._control.recv(10) == b"ready"
+        atexit.register(self._end)
 
     def start(
         self, arguments: Sequence[str], *, cwd: str, env: Mapping[str, str], streams: tuple[int, int, int], own_session: bool
@@ -118,6 +120,10 @@ class ForkServer:
         finally:
             os.close(theirs)
         return ForkedProcess(pid, ours, [sys.executable, *arguments])
+
+    def _end(self) -> None:
+        self._control.close()
+        self._process.wait()
 
 
 _server: ForkServer | None = None

@@ -1,6 +1,7 @@
 """The program: ``python -m benchmarks [what] [--middle | --quick] [--minutes N] [--json FILE] [--plot FILE] [--results]``, and more."""
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -90,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--full", action="store_true", help=f"scale: a fleet of {_LARGEST_FLEET:,} as well")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it (.svg, .png, .pdf); with several benchmarks, a file for each")
-    parser.add_argument("--results", action="store_true", help=f"write {RESULTS.name} and its pictures")
+    parser.add_argument("--results", action="store_true", help=f"write what was measured into {RESULTS.name}, with its picture")
     parser.add_argument("--redis-url", metavar="URL", help="an empty database, which is emptied again (default: a server of our own)")
     return parser
 
@@ -114,21 +115,39 @@ def _minutes(text: str) -> float:
 
 
 def write_results(path: Path, where: dict[str, str], reports: Sequence[Report], *, draw: Callable[[Report, Path], None] = draw) -> None:
-    """Write the page of results, and in ``plots`` beside it a picture for each benchmark. Raises NoPlots."""
+    """Write these benchmarks into the page of results, and a picture for each in ``plots`` beside it; the others on it stay as they are.
+
+    Each says of itself when and on what it was measured. Raises NoPlots.
+    """
     plots = path.parent / "plots"
     plots.mkdir(exist_ok=True)
-    parts = [
-        "# Results",
-        "Written by `python -m benchmarks all --results`; do not edit. Medians; intervals by order statistics over interleaved rounds.",
-        "\n".join(f"- {name}: {value}" for name, value in where.items()),
-    ]
+    sections = sections_of(path.read_text()) if path.exists() else {}
+    measured = "Measured on " + "; ".join(value if name == "date" else f"{name}: {value}" for name, value in where.items()) + "."
     for report in reports:
-        parts.append(report.to_markdown())
+        heading, _, rest = report.to_markdown().partition("\n\n")
+        parts = [heading, measured, rest]
         if report.charts or report.heat_maps:
             picture = plots / f"{report.name}.svg"
             draw(report, picture)
             parts.append(f"![{report.title}]({picture.relative_to(path.parent)})")
-    path.write_text("\n\n".join(parts) + "\n")
+        sections[report.name] = "\n\n".join(parts)
+    path.write_text("\n\n".join([_ABOUT_RESULTS, *(sections[name] for name in BENCHMARKS if name in sections)]) + "\n")
+
+
+_ABOUT_RESULTS = (
+    "# Results\n\nWritten by `python -m benchmarks --results`, of all benchmarks or of one; do not edit. Medians; intervals by order "
+    "statistics over interleaved rounds."
+)
+
+
+def sections_of(page: str) -> dict[str, str]:
+    """Split a page of results into what it says of each benchmark, by name.
+
+    >>> sections_of("# Results\\n\\n## web: the page\\n\\nA.\\n\\n## scale: a fleet\\n\\nB.\\n")
+    {'web': '## web: the page\\n\\nA.', 'scale': '## scale: a fleet\\n\\nB.'}
+    """
+    _, *parts = re.split(r"^(?=## \w+: )", page, flags=re.MULTILINE)
+    return {part.removeprefix("## ").partition(":")[0]: part.rstrip() for part in parts}
 
 
 if __name__ == "__main__":

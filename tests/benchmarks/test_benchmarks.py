@@ -107,11 +107,20 @@ def test_the_page_of_results_holds_every_report_with_its_picture_and_says_where_
     reports = [Report(name=name, title=f"of {name}", meaning=["So it is."], tables=[table], charts=[chart]) for name in BENCHMARKS]
     write_results(tmp_path / "RESULTS.md", {"machine": "a small one"}, reports, draw=write_name)
     page = (tmp_path / "RESULTS.md").read_text()
-    assert "- machine: a small one" in page
+    assert page.count("Measured on machine: a small one.") == len(BENCHMARKS)
     for name in BENCHMARKS:
         assert f"## {name}: of {name}" in page
         assert f"![of {name}](plots/{name}.svg)" in page
         assert (tmp_path / "plots" / f"{name}.svg").read_text() == name
+
+
+def test_one_benchmark_that_is_measured_anew_leaves_the_others_on_the_page(tmp_path: Path):
+    page = tmp_path / "RESULTS.md"
+    for names, date in ((list(BENCHMARKS), "Monday"), (["scale"], "Tuesday")):
+        reports = [Report(name=name, title=f"of {name}", meaning=["So it is."], tables=[], charts=[]) for name in names]
+        write_results(page, {"date": date, "machine": "a small one"}, reports, draw=write_name)
+    measured = re.findall(r"## (\w+): of .*\n\nMeasured on (\w+); machine: a small one.\n", page.read_text())
+    assert measured == [(name, "Tuesday" if name == "scale" else "Monday") for name in BENCHMARKS]
 
 
 def test_the_environment_names_machine_server_and_versions(own_ground: Ground):

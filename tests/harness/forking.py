@@ -1,4 +1,4 @@
-"""Programs of the tests, started in a thirtieth of the time that an interpreter needs to import what they all import.
+"""Programs of the tests, started in a tenth of the time that an interpreter needs to import what they all import.
 
 Most of what a test of a worker costs is the start of the worker. ``start(command, ...)`` forks it from a process that has imported
 redis-py and the tracker already (``forked``), where that is the same: on Linux, for a command of this interpreter, and with no
@@ -123,6 +123,7 @@ class ForkServer:
 
     def _end(self) -> None:
         self._control.close()
+        self._process.kill()
         self._process.wait()
 
 

@@ -3,6 +3,7 @@
 server         for the whole run, one for each process of it; has ``url`` and ``unix_socket_path``. Do not configure, stop or kill
                it: for that there is
 take_port      ``take_port()``: a port for a server that must be told its own, which no other program is given before the test is over
+server_names_subcommands  skips the test where ``server`` counts and forbids CLIENT only as a whole
 make_server    ``make_server(tcp=True, extra_args=(...))``: an EmbeddedServer of the test's own, already started
 redis_client   redis.asyncio, on an empty database of ``server``
 redis_url      the same database, as a url
@@ -99,6 +100,15 @@ def server(request: pytest.FixtureRequest, server_binary: Path | None) -> Iterat
         return
     with EmbeddedServer(binary=server_binary) as started:
         yield started
+
+
+@pytest.fixture
+def server_names_subcommands(server: Server) -> None:
+    """For tests that count or forbid ``CLIENT LIST`` and its like by themselves, which a server can from Redis 7 on."""
+    with redis.Redis.from_url(server.url) as client:
+        version = client.info("server")["redis_version"]
+    if int(version.split(".")[0]) < 7:
+        pytest.skip(f"Redis {version} counts and forbids CLIENT only as a whole")
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ async def assert_nobody_dies(tracker, other) -> None:
         assert (tracker.instance_id, other.instance_id) == (one, two)
 
 
+@pytest.mark.usefixtures("server_names_subcommands")
 async def test_the_watchdog_speaks_also_for_a_user_that_may_not_name_its_connection(make_server, make_tracker):
     server = make_server(extra_args=("--user", *NAMELESS.split()))
     options = {"unix_socket_path": server.unix_socket_path, "username": "worker", "password": "any"}
@@ -34,6 +35,7 @@ async def test_the_watchdog_speaks_also_for_a_user_that_may_not_name_its_connect
             wait_until_sync(lambda: redis.zscore("watchdogs", instance_id), description="the watchdog speaks for the loop that this blocks")
 
 
+@pytest.mark.usefixtures("server_names_subcommands")
 async def test_a_user_that_may_not_name_its_connection_is_not_taken_for_dead(make_server, make_tracker):
     server = make_server(extra_args=("--user", *NAMELESS.split()))
     options = {"redis_options": {"unix_socket_path": server.unix_socket_path, "username": "worker", "password": "any"}, **QUICK}

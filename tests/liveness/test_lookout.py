@@ -92,7 +92,7 @@ async def commands(fleet: Fleet) -> dict[str, int]:
     return {name.removeprefix("cmdstat_"): counts["calls"] for name, counts in found.items()}
 
 
-@pytest.mark.usefixtures("share_of_one")
+@pytest.mark.usefixtures("share_of_one", "server_names_subcommands")
 async def test_at_rest_a_look_asks_for_a_share_of_the_fleet_and_reads_of_no_instance(fleet: Fleet):
     lookout, run_id = lookout_of(fleet), await run_id_of(fleet)
     first = await lookout.look(run_id)

@@ -66,6 +66,7 @@ async def commands_of(redis_client, work) -> dict[str, int]:
     return {name.removeprefix("cmdstat_"): counts["calls"] for name, counts in found.items()}
 
 
+@pytest.mark.usefixtures("server_names_subcommands")
 async def test_a_stand_by_looks_in_one_message_and_the_server_goes_through_its_clients_for_the_first_look_alone(make_server):
     """On a server of its own: the commands of other tests would be counted."""
     server = make_server()
@@ -104,6 +105,7 @@ async def test_a_lease_that_has_gone_over_to_another_holder_is_not_judged_by_the
     assert (await standby.elect(other)).is_ours
 
 
+@pytest.mark.usefixtures("server_names_subcommands")
 async def test_where_the_server_refuses_the_short_question_the_list_is_asked_for_at_every_look(store, redis_client, redis_url, namespace):
     user = f"{namespace}-lister"
     await redis_client.acl_setuser(user, enabled=True, nopass=True, keys=["*"], categories=["+@all"], commands=["-client|tracking"])

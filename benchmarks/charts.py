@@ -58,7 +58,7 @@ def _draw_chart(axis: Any, chart: Chart) -> None:
     if chart.goal is not None:
         axis.axvline(chart.goal, color="#b03030", linestyle="--", linewidth=1)
     for place, bar in zip(places, bars, strict=True):
-        axis.annotate(_short(bar.value), (bar.value, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
+        axis.annotate(_short(bar.value), (bar.high, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
     axis.margins(x=0.12)
 
 

@@ -329,12 +329,10 @@ class Reading:
 
     async def names_perhaps_on(self, host_id: str) -> list[str]:
         """Give the ids of all instances, also of the dead, that the list of hosts does not place on another host."""
-        asked: list[Command] = [("ZRANGE", keys.INSTANCES, 0, -1), ("ZRANGE", keys.DEAD, 0, -1), ("ZRANGE", keys.HOSTS, 0, -1)]
-        registered, dead, listed = await self._ask(asked)
+        *names, listed = await self._ask([*NAMES_CALLS, ("ZRANGE", keys.HOSTS, 0, -1)])
         entries = (text(entry).partition(" ") for entry in (listed if _is_sound(listed) else ()))
         elsewhere = {name for host, _, name in entries if host != host_id}
-        known = dict.fromkeys(text(name) for names in raised([registered, dead]) for name in _listed(names))
-        return [name for name in known if name not in elsewhere]
+        return [name for name in dict.fromkeys(chain(*read_names(names))) if name not in elsewhere]
 
     async def runs(self, job_ids: Sequence[str]) -> dict[str, RunRecord]:
         """Read the newest run of each of these jobs; what is not in flight is left out."""

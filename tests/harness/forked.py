@@ -64,9 +64,8 @@ def serve(control: socket.socket, prctl: Any) -> dict[str, Any]:
 
 
 def become(request: dict[str, Any], streams: list[int]) -> None:
-    """Make this process what the interpreter would have made of itself: its streams, environment, folder and import path."""
-    if request["own_session"]:
-        os.setsid()
+    """Make this process what a new interpreter would be: its session, streams, environment, folder and import path."""
+    os.setsid()
     for number, fd in enumerate(streams):
         os.dup2(fd, number)
         os.close(fd)
@@ -74,7 +73,7 @@ def become(request: dict[str, Any], streams: list[int]) -> None:
     os.environ.clear()
     os.environ.update(request["env"])
     first, *rest = request["arguments"]
-    sys.argv = ["-c", *rest[1:]] if first == "-c" else [first, *rest] if first != "-m" else ["-m", *rest[1:]]
+    sys.argv = [first, *rest[1:]] if first in ("-c", "-m") else [first, *rest]
     beside = {"-c": "", "-m": request["cwd"]}.get(first, os.path.dirname(first))
     sys.path[0:1] = [beside, *filter(None, request["env"].get("PYTHONPATH", "").split(os.pathsep))]
 

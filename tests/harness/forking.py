@@ -106,11 +106,9 @@ class ForkServer:
         assert self._control.recv(10) == b"ready"
         atexit.register(self._end)
 
-    def start(
-        self, arguments: Sequence[str], *, cwd: str, env: Mapping[str, str], streams: tuple[int, int, int], own_session: bool
-    ) -> ForkedProcess:
+    def start(self, arguments: Sequence[str], *, cwd: str, env: Mapping[str, str], streams: tuple[int, int, int]) -> ForkedProcess:
         """Fork a program: what stands behind ``python`` on a command line."""
-        request = json.dumps({"arguments": arguments, "cwd": cwd, "env": dict(env), "own_session": own_session}).encode()
+        request = json.dumps({"arguments": arguments, "cwd": cwd, "env": dict(env)}).encode()
         assert len(request) < MESSAGE_BYTES, "a request fits into one message"
         ours, theirs = os.pipe()
         try:
@@ -136,12 +134,12 @@ def start(
     *,
     env: Mapping[str, str],
     cwd: Path | str = ROOT,
-    stdin: int | IO[bytes] = subprocess.DEVNULL,
     stdout: IO[bytes],
     stderr: IO[bytes] | None = None,
-    own_session: bool = True,
 ) -> Process:
-    """Start a program with exactly this environment. ``stderr`` goes where ``stdout`` goes unless it is given. The caller ends it.
+    """Start a program with exactly this environment, in a session of its own and with nothing to read. The caller ends it.
+
+    ``stderr`` goes where ``stdout`` goes unless it is given.
 
     It is killed when this process dies, where that can be had (``embedded.end_with_parent``).
     """
@@ -150,26 +148,19 @@ def start(
         with _making:
             if _server is None:
                 _server = ForkServer()
-        source = os.open(os.devnull, os.O_RDONLY) if stdin == subprocess.DEVNULL else os.dup(_number(stdin))
-        try:
-            streams = (source, stdout.fileno(), (stderr or stdout).fileno())
-            return _server.start(command[1:], cwd=str(cwd), env=env, streams=streams, own_session=own_session)
-        finally:
-            os.close(source)
+        with open(os.devnull, "rb") as nothing:
+            streams = (nothing.fileno(), stdout.fileno(), (stderr or stdout).fileno())
+            return _server.start(command[1:], cwd=str(cwd), env=env, streams=streams)
     return subprocess.Popen(
         command,
         cwd=cwd,
         env=env,
-        stdin=stdin,
+        stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=subprocess.STDOUT if stderr is None else stderr,
-        start_new_session=own_session,
+        start_new_session=True,
         preexec_fn=end_with_parent(),
     )
-
-
-def _number(stream: int | IO[bytes]) -> int:
-    return stream if isinstance(stream, int) else stream.fileno()
 
 
 def _can_be_forked(arguments: Sequence[str], env: Mapping[str, str]) -> bool:

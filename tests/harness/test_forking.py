@@ -87,7 +87,7 @@ def test_an_end_is_told_once_it_has_come_and_from_then_on(start: Start):
         process.wait(0.01)
     process.kill()
     assert [process.wait(60), process.poll(), process.wait()] == [-signal.SIGKILL] * 3
-    process.terminate()  # nobody is there, and nobody else is hit
+    process.terminate()  # it is there no more, and no other process is hit
 
 
 def test_several_live_at_a_time_and_each_has_an_end_of_its_own(start: Start):

@@ -2,13 +2,13 @@
 
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from anyio import fail_after
 
 from async_tracker.cli.endings import Ending
 from async_tracker.cli.instances import blocked_remark, instance_remark
-from async_tracker.cli.reach import reach, redis_of
+from async_tracker.cli.reach import reach, redis_of, role_asked
 from async_tracker.cli.spans import seconds_of
 from async_tracker.cli.tables import Table, show
 from async_tracker.cli.target import Target
@@ -25,8 +25,10 @@ _JOBS_AT_ONCE = 500
 """How many jobs are read before they are printed as lines."""
 
 
-async def ps(target: Target) -> int:
-    """Show instances and queues."""
+async def ps(target: Target, *, limit: int | None = None, after: str | None = None) -> int:
+    """Show instances and queues; with ``limit`` or ``after`` a page of the instances alone."""
+    if limit is not None or after is not None:
+        return await _page_of_instances(target, limit=limit, after=after)
     async with reach(target) as tracker:
         snapshot = await tracker.snapshot()
         queues, why_not = await known_queues(tracker)
@@ -64,6 +66,24 @@ async def ps(target: Target) -> int:
     return Ending.OK
 
 
+async def _page_of_instances(target: Target, *, limit: int | None, after: str | None) -> int:
+    """Show a page of the instances, and how many there are. No others are read, and no queues."""
+    async with reach(target) as tracker:
+        found = await tracker.instances(limit=limit, after=after)
+        total = await tracker.instances(count=True)
+        role = await role_asked(tracker)
+        url = await redis_of(tracker)
+        namespace = tracker.namespace
+    last = found[-1].instance_id if limit is not None and len(found) == limit else None
+    if target.as_json:
+        say_document({"namespace": namespace, "redis": url, "role": role, "instances": found, "listed": total, "next": last})
+        return Ending.OK
+    show(instances_table(found, namespace=namespace, url=url, listed=total))
+    _tell_of_next((last,) if last is not None else None)
+    _warn_of_replica(role)
+    return Ending.OK
+
+
 async def known_queues(tracker: Tracker) -> tuple[list[QueueDepth], str | None]:
     """Read the queues, and tell why that cannot be done for some; the instances are worth showing all the same."""
     workers = [item.description for item in await tracker.stored_instances() if item.description.claims_server is not None]
@@ -82,8 +102,11 @@ async def known_queues(tracker: Tracker) -> tuple[list[QueueDepth], str | None]:
         return [], str(exc)
 
 
-def instances_table(instances: Iterable[Instance], *, namespace: str, url: str) -> Table:
-    """Lay out instances: one line each, with the reason for its state and, while its loop is blocked, the line that blocks it."""
+def instances_table(instances: Iterable[Instance], *, namespace: str, url: str, listed: int | None = None) -> Table:
+    """Lay out instances: one line each, with the reason for its state and, while its loop is blocked, the line that blocks it.
+
+    ``listed`` says how many there are where these are a page of them.
+    """
     found = list(instances)
     has_versions = any(item.version is not None for item in found)
     rows = [
@@ -113,7 +136,12 @@ def instances_table(instances: Iterable[Instance], *, namespace: str, url: str) 
         "MEMORY",
         "WHY",
     )
-    return Table(title=f"{counted(len(rows), 'instance')} in namespace {shown(namespace)} on {shown(url)}", columns=columns, rows=rows)
+    title = f"{counted(len(rows), 'instance')}{_of_how_many(listed)} in namespace {shown(namespace)} on {shown(url)}"
+    return Table(title=title, columns=columns, rows=rows)
+
+
+def _of_how_many(listed: int | None) -> str:
+    return f" of {listed} listed" if listed is not None else ""
 
 
 def queues_table(queues: Iterable[QueueDepth]) -> Table:
@@ -185,17 +213,19 @@ async def _page_of_jobs(
             left = limit - len(found) if limit is not None else None
             found += await tracker.jobs(name, function, limit=left, after=after) if left != 0 else []
         total = sum([await tracker.jobs(name, count=True) for name in names])
+        role = await role_asked(tracker)
     last = (found[-1].instance_id, found[-1].job_id) if limit is not None and len(found) == limit else None
     if target.as_json:
-        say_document({"jobs": found, "listed": total, "next": last})
+        say_document({"role": role, "jobs": found, "listed": total, "next": last})
         return Ending.OK
     show(jobs_table(found, {}, listed=total))
     _tell_of_next(last)
+    _warn_of_replica(role)
     return Ending.OK
 
 
-def _tell_of_next(last: tuple[str, str] | None) -> None:
-    if last is not None:
+def _tell_of_next(last: Sequence[str] | None) -> None:
+    if last:
         remark(f"The next page: --after {' '.join(shlex.quote(shown(part)) for part in last)}")
 
 
@@ -223,8 +253,7 @@ def jobs_table(found: Iterable[Job], instances: Mapping[str, Instance], *, liste
         for job in found
     ]
     columns = ("JOB", "FUNCTION", "TRY", "RUNNING FOR", "PROGRESS", "QUEUE", "INSTANCE", "STATE", "REMARKS")
-    of_how_many = f" of {listed} listed" if listed is not None else ""
-    return Table(title=f"{counted(len(rows), 'job')}{of_how_many} in flight", columns=columns, rows=rows)
+    return Table(title=f"{counted(len(rows), 'job')}{_of_how_many(listed)} in flight", columns=columns, rows=rows)
 
 
 def progress(job: Job) -> str:
@@ -244,17 +273,19 @@ def _job_remark(job: Job, instance: Instance | None) -> str:
 
 async def orphans(target: Target, *, limit: int | None = None, after: tuple[str, str] | None = None) -> int:
     """Show the jobs that dead instances have left, all of them or a page."""
-    total = None
+    total, role = None, ""
     async with reach(target) as tracker:
         found = await tracker.orphans(limit=limit, after=after)
         if limit is not None or after is not None:
             total = await tracker.orphans(count=True)
+            role = await role_asked(tracker)
     last = (found[-1].instance_id, found[-1].job_id) if limit is not None and len(found) == limit else None
     if target.as_json:
-        say_document({"orphans": found} if total is None else {"orphans": found, "listed": total, "next": last})
+        say_document({"orphans": found} if total is None else {"role": role, "orphans": found, "listed": total, "next": last})
         return Ending.OK
     show(orphans_table(found, listed=total))
     _tell_of_next(last)
+    _warn_of_replica(role)
     return Ending.OK
 
 
@@ -274,8 +305,7 @@ def orphans_table(found: Iterable[Orphan], *, listed: int | None = None) -> Tabl
         for item in found
     ]
     columns = ("JOB", "FUNCTION", "TRY", "DEATHS", "ORPHANED", "QUEUE", "DEAD INSTANCE", "WHY")
-    of_how_many = f" of {listed} listed" if listed is not None else ""
-    return Table(title=f"{counted(len(rows), 'orphan')}{of_how_many}", columns=columns, rows=rows)
+    return Table(title=f"{counted(len(rows), 'orphan')}{_of_how_many(listed)}", columns=columns, rows=rows)
 
 
 async def stats(target: Target, *, function: str | None, queue: str | None, window: str | None) -> int:

@@ -152,10 +152,12 @@ def demo(
 
 
 @program.command(short_help="Show instances and queues.")
+@click.option("--limit", metavar="N", type=click.IntRange(min=1), help="A page of at most N instances, by id; reads no others, and no queues.")
+@click.option("--after", metavar="INSTANCE", help="Begin the page after this instance: the last of the page before.")
 @_reaching
-def ps(target: Target) -> int:
-    """Show the instances, then the queues they work on: depth and oldest wait."""
-    return _do("lists:ps", target)
+def ps(target: Target, *, limit: int | None, after: str | None) -> int:
+    """Show the instances, then the queues they work on: depth and oldest wait. In a large fleet, ask by the page: --limit 100."""
+    return _do("lists:ps", target, limit=limit, after=after)
 
 
 @program.command(short_help="Show the jobs in flight.")

@@ -8,7 +8,9 @@ from typing import Any
 from async_tracker.cli.target import Target
 from async_tracker.config import DEFAULT_REDIS_URL
 from async_tracker.connections.access import SOCKET_TIMEOUT, describe, redis_options
-from async_tracker.errors import StorageUnavailable
+from async_tracker.connections.calls import call
+from async_tracker.connections.replies import role_of
+from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.integrations.known import by_argument
 from async_tracker.tracker import Tracker
 
@@ -47,3 +49,14 @@ async def redis_of(tracker: Tracker) -> str:
     """Tell which Redis a tracker uses, as a url without its password."""
     async with tracker.redis() as namespaced:
         return describe(namespaced.redis)
+
+
+async def role_asked(tracker: Tracker) -> str:
+    """Tell whether a ``primary`` or a ``replica`` answers; '' where the server does not tell. Raises StorageUnavailable."""
+    async with tracker.redis() as namespaced:
+        try:
+            return role_of(await call(namespaced.redis, "INFO", "replication"))
+        except StorageUnavailable:
+            raise
+        except StorageError:  # not allowed
+            return ""

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 import pytest
+import redis
 from arq import create_pool
 from arq.connections import RedisSettings
 
@@ -159,6 +160,38 @@ async def test_orphans_come_by_the_page(cli, redis_client, namespace):
     assert shown.out.startswith("1 orphan of 3 listed\n")
     assert "--after" in shown.err
     assert (await cli.within("orphans", "--json")).document.keys() == {"version", "orphans"}
+
+
+async def test_instances_come_by_the_page_with_how_many_there_are_and_where_the_next_page_begins(cli, redis_client, namespace):
+    async with (
+        working(redis_client, namespace, instance_id="a") as first,
+        working(redis_client, namespace, instance_id="b") as second,
+        working(redis_client, namespace, instance_id="c d") as third,
+    ):
+        ids = [tracker.instance_id for tracker in (first, second, third)]
+        page = (await cli.within("ps", "--limit", "2", "--json")).document
+        assert ([item["instance_id"] for item in page["instances"]], page["listed"], page["next"]) == (ids[:2], 3, ids[1])
+        assert (page["namespace"], page["role"], "queues" in page) == (namespace, "primary", False)
+        last = (await cli.within("ps", "--limit", "2", "--after", page["next"], "--json")).document
+        assert ([item["instance_id"] for item in last["instances"]], last["listed"], last["next"]) == (ids[2:], 3, None)
+        shown = await cli.within("ps", "--limit", "1", "--after", ids[1])
+        rest = await cli.within("ps", "--after", ids[0])
+    assert shown.out.startswith(f"1 instance of 3 listed in namespace {namespace} on ")
+    assert "queue" not in shown.out.splitlines()[0]
+    assert shown.err == f"The next page: --after '{ids[2]}'\n"
+    assert [line.split()[0] for line in rest.out.splitlines()[2:]] == [ids[1], "c"]
+    assert rest.err == ""
+
+
+async def test_a_page_that_a_replica_gives_says_so(make_cli, make_server):
+    server = make_server(tcp=True)
+    with redis.Redis(port=server.port) as admin:
+        admin.replicaof("127.0.0.1", 1)
+    cli = make_cli(url=server.tcp_url, namespace="app")
+    for command in ("ps", "jobs", "orphans"):
+        shown = await cli.within(command, "--limit", "2")
+        assert (shown.code, "This is a replica" in shown.err) == (0, True), shown
+        assert (await cli.within(command, "--limit", "2", "--json")).document["role"] == "replica"
 
 
 async def has_jobs(tracker, number):

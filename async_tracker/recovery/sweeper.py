@@ -19,7 +19,6 @@ from async_tracker.recovery.adapter import Adapter
 from async_tracker.recovery.leftovers import Leftovers
 from async_tracker.recovery.recoverer import Recovered, Recoverer, RecoveryLimits
 from async_tracker.store.commands import Store
-from async_tracker.store.counters import STALLS
 from async_tracker.store.instance_record import StoredInstance, of_another_schema
 from async_tracker.store.reading import Reading
 from async_tracker.store.writes import Judged
@@ -77,7 +76,8 @@ class Sweeper:
         self._lookout = Lookout(redis=store.redis, reading=reading, presence=presence, library=library, sweep_interval=sweep_interval)
         self._on_event = on_event
         self._known: dict[str, StoredInstance] = {}
-        self._stalled: set[str] = set()
+        self._stalled: dict[str, str] = {}
+        """Instances that are stalled, and the last heartbeat of each."""
         self._indistinct: set[str] = set()
         self._listed: frozenset[str] | None = None
         self._list_again_ms = 0
@@ -116,8 +116,8 @@ class Sweeper:
             is_dead = verdict.state is InstanceState.DEAD and name != itself and self._is_ours(name)
             if is_dead and await self._declare_dead(name, verdict, evidence):
                 died_at_ms[name] = observation.now_ms
-            await self._note_stall(name, verdict)
-        self._stalled = {name for name in self._stalled if name in roll}
+            await self._note_stall(name, verdict, heartbeat=observation.instances[name])
+        self._stalled = {name: heartbeat for name, heartbeat in self._stalled.items() if name in roll}
         living = [name for name in roll.connections if name not in died_at_ms] if died_at_ms else []
         recovered = await self._recover(died_at_ms, living, now_ms=observation.now_ms, within=within, on_the_way=on_the_way, only=only)
         return Swept(
@@ -192,15 +192,17 @@ class Sweeper:
             self._on_event(event)
         return is_declared
 
-    async def _note_stall(self, name: str, verdict: Verdict) -> None:
+    async def _note_stall(self, name: str, verdict: Verdict, *, heartbeat: str) -> None:
+        """Announce a stall, unless another sweeper has: each library has one, and each of them looks at all instances."""
         if verdict.state not in STALLED:
-            self._stalled.discard(name)
-        elif name not in self._stalled:
-            self._stalled.add(name)
-            logger.warning("instance %s is stalled: %s", name, verdict.reason, extra={"instance_id": name})
+            self._stalled.pop(name, None)
+        elif self._stalled.get(name) != heartbeat:
             event = encode_event("stalled", instance_id=name, state=str(verdict.state), reason=verdict.reason)
-            await self._store.publish(event, counter=STALLS)
-            self._on_event(event)
+            is_news = await self._store.note_stall(name, heartbeat, event)
+            self._stalled[name] = heartbeat
+            if is_news:
+                logger.warning("instance %s is stalled: %s", name, verdict.reason, extra={"instance_id": name})
+                self._on_event(event)
 
     async def _recover(
         self,

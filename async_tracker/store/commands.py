@@ -8,7 +8,7 @@ from async_tracker.connections.calls import ScriptCall, call, call_many, raised,
 from async_tracker.connections.replies import Argument, pairs, text
 from async_tracker.errors import StorageError
 from async_tracker.store import keys
-from async_tracker.store.counters import DEATHS, CountedBatch
+from async_tracker.store.counters import DEATHS, STALLS, CountedBatch
 from async_tracker.store.observation import Observation
 from async_tracker.store.run_record import ANY_MARK, RunRecord, encode_run, instance_mark, run_mark
 from async_tracker.store.scripts import (
@@ -164,6 +164,12 @@ class Store:
         """Note that these connections are gone, or back. Returns since when they are gone in ms, 0 when they are not."""
         return int(await self._run("mark_gone", [keys.CONNECTIONS, keys.GONE], instance_id, connections, int(gone)))
 
+    async def note_stall(self, instance_id: str, heartbeat: str, event: str) -> bool:
+        """Announce that an instance with this heartbeat is stalled, and count it; False where another sweeper has done so."""
+        names = [keys.INSTANCES, keys.instance(instance_id), keys.EVENTS, keys.STATS]
+        arguments = (instance_id, heartbeat, EVENTS_KEPT, EVENTS_SECONDS, event, STALLS, STATS_SECONDS)
+        return int(await self._run("note_stall", names, *arguments)) == 1
+
     async def declare_dead(self, judged: Judged, event: str) -> bool:
         """Declare an instance dead unless its evidence has changed since it was judged."""
         instance_id = judged.instance_id
@@ -308,11 +314,10 @@ class Store:
         """Read the open orders of an instance, one a line, whether it is registered or not."""
         return text(await call(self.redis, "HGET", keys.instance(instance_id), "orders") or "")
 
-    async def publish(self, event: str, *, counter: str | None = None) -> None:
-        """Put one event into the stream, and add one to a counter of all time."""
+    async def publish(self, event: str) -> None:
+        """Put one event into the stream."""
         add = ("XADD", keys.EVENTS, "MAXLEN", "~", EVENTS_KEPT, "*", "event", event)
-        count = [("HINCRBY", keys.STATS, counter, 1), ("EXPIRE", keys.STATS, STATS_SECONDS)] if counter is not None else []
-        await call_many(self.redis, [add, ("EXPIRE", keys.EVENTS, EVENTS_SECONDS), *count])
+        await call_many(self.redis, [add, ("EXPIRE", keys.EVENTS, EVENTS_SECONDS)])
 
     async def is_registered(self, instance_id: str) -> bool:
         """Tell whether this instance is still one: not deregistered, not declared dead."""

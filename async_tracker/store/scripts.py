@@ -13,13 +13,14 @@ from async_tracker.store.run_record import BEFORE_START, LAST_MOMENT_MS, RunReco
 from async_tracker.store.writes import Beat, Ended
 
 _OF_INSTANCES = ("register", "beat", "write", "count", "speak", "deregister")
-_OF_SWEEPS = ("lease", "release_lease", "mark_gone", "declare_dead", "adopt", "announce", "settle", "bury", "unquarantine", "list_queues")
+_OF_SWEEPS = ("lease", "release_lease", "mark_gone", "note_stall", "declare_dead", "adopt", "announce", "settle", "bury", "list_queues")
+_BY_HAND = ("unquarantine",)
 _OF_EVIDENCE = ("observe", "observe_some", "observe_changes")
 _OF_ORDERS = ("order", "answer", "stand", "withdraw")
 _OF_HISTORY = ("sample", "roll_up", "close_minute", "close_hour", "mark_deploy")
 
 SCRIPTS: dict[str, Script] = {
-    name: load_script(__package__, name) for name in (*_OF_INSTANCES, *_OF_EVIDENCE, *_OF_SWEEPS, *_OF_ORDERS, *_OF_HISTORY)
+    name: load_script(__package__, name) for name in (*_OF_INSTANCES, *_OF_EVIDENCE, *_OF_SWEEPS, *_BY_HAND, *_OF_ORDERS, *_OF_HISTORY)
 }
 
 _LENGTHS = {"register": 3, "beat": 6, "write": 3, "count": 2, "speak": 3, "lease": 3, "observe": 8, "observe_changes": 10, "order": 2}

@@ -135,7 +135,8 @@ async def test_deaths_stalls_and_quarantines_are_counted_in_redis_so_that_every_
     fields = encode_description(Description(library="arq", host="h", host_id="h", pid=1, queue="mail"), make_tracker().settings.limits())
     await store.register("h:1:aa", 1, '{"server":"","ids":{}}', fields)
     assert await declare_dead(redis_client, namespace, "h:1:aa")
-    await store.publish('{"schema":1,"type":"stalled"}', counter="stalls")
+    await store.register("h:2:bb", 1, '{"server":"","ids":{}}', fields)
+    assert await store.note_stall("h:2:bb", (await store.observe("")).instances["h:2:bb"], '{"schema":1,"type":"stalled"}')
     await redis_client.zadd(f"{namespace}:quarantine", {"pill": 1})
     for collector in collectors:
         scrape = await scraped(collector)

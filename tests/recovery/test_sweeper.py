@@ -70,6 +70,43 @@ async def test_a_sweeper_never_declares_itself_dead_whatever_is_stored_of_it(sto
     assert set((await store.observe("")).instances) == set()
 
 
+async def test_each_stall_is_announced_once_however_many_sweepers_see_it(store, redis_client, run_id, caplog):
+    """Two libraries in one namespace have a sweeper each, and a sweeper that comes after another one has seen none of it."""
+    heard: dict[str, list[str]] = {"arq": [], "asyncio": [], "later": []}
+
+    def sweeper(whose: str, library: str) -> Sweeper:
+        return make_sweeper(Settings(namespace="any"), store, None, library=library, on_event=heard[whose].append)
+
+    async def silent_for(milliseconds: int) -> None:
+        now_ms = (await store.observe("")).now_ms
+        await store.redis.zadd(keys.INSTANCES, {"silent": now_ms - milliseconds})
+
+    await register(store, redis_client, run_id, "silent")
+    await silent_for(20_000)
+    both = [sweeper("arq", "arq"), sweeper("asyncio", "asyncio")]
+    for one in (*both, *both, sweeper("later", "asyncio")):
+        await one.sweep(run_id)
+    assert [len(events) for events in heard.values()] == [1, 0, 0]
+    await silent_for(0)
+    for one in both:
+        await one.sweep(run_id)
+    await silent_for(19_000)
+    for one in reversed(both):
+        await one.sweep(run_id)
+    assert [len(events) for events in heard.values()] == [1, 1, 0]
+    assert await store.redis.xlen(keys.EVENTS) == 2
+    assert await store.redis.hget(keys.STATS, "stalls") == b"2"
+    assert len([line for line in caplog.messages if line.startswith("instance silent is stalled: ")]) == 2
+
+
+async def test_a_stall_is_no_news_where_the_instance_has_beaten_meanwhile(store, redis_client, run_id):
+    await register(store, redis_client, run_id, "silent")
+    heartbeat = (await store.observe("")).instances["silent"]
+    await store.redis.zadd(keys.INSTANCES, {"silent": float(heartbeat) + 1})
+    assert not await store.note_stall("silent", heartbeat, "{}")
+    assert await store.redis.exists(keys.EVENTS) == 0
+
+
 async def test_a_silence_that_makes_heartbeats_of_the_living_stale_is_an_absence_however_short(store, redis_client, run_id):
     """The server did not answer for eleven seconds, or its clock was set forward. It does not tell of connections."""
     limits = Limits()

@@ -457,7 +457,7 @@ class Tracker:
         return stream.follow(since) if limit is None else stream.page(since, limit=limit)
 
     async def recent_events(self, count: int = 100, *, before: str | None = None, unread: bool = False) -> list[Event]:
-        """Give the newest ``count`` events, the oldest of them first; the stream keeps about 10,000.
+        """Give the newest ``count`` events, the oldest of them first; the stream keeps those of 30 days, about 100,000 at most.
 
         ``before`` is the id of an event: then those before it, which is the next page backwards. Events that another version wrote are
         left out; with ``unread`` they are of the type ``another_version``, and tell no more than their moment, their schema and type, and

@@ -55,6 +55,7 @@ ZADD zset 0 m
 ZREM zset m
 UNLINK zset
 XADD stream * f 0
+XTRIM stream MINID 0
 DEL string hash set zset stream
 """
 
@@ -62,8 +63,8 @@ _EVIDENCE = {"CLIENT ID", "CLIENT SETNAME", "CLIENT LIST"}
 """Without these the tracker notices deaths later, by the heartbeat."""
 _FOLLOWING = {"XREAD", "XREVRANGE", "XLEN"}
 """Only programs that read events need these."""
-_SPARING = {"CLIENT TRACKING"}
-"""Without these the tracker does the same, at a higher cost to the server."""
+_SPARING = {"CLIENT TRACKING", "XTRIM"}
+"""Without these the tracker does the same, at a higher cost to the server: in time, or in memory for old events."""
 
 
 def tracker_commands(namespaced: Namespace) -> tuple[list[Command], list[Command]]:
@@ -106,7 +107,7 @@ def judged(
     >>> def status(asking, working):
     ...     return str(judged("user", asking, working, namespace="n", heartbeat_ttl=15.0, writes=2).status)
     >>> no = "no permission"
-    >>> status({}, {}), status({"CLIENT LIST": no}, {}), status({"GET": no}, {}), status({}, {"CLIENT TRACKING": no})
+    >>> status({}, {}), status({"CLIENT LIST": no}, {}), status({"GET": no}, {}), status({}, {"CLIENT TRACKING": no, "XTRIM": no})
     ('ok', 'warning', 'problem', 'ok')
     >>> status({}, {"SET": no}), status({}, {"SET": no, "DEL": no})
     ('problem', 'warning')
@@ -124,7 +125,7 @@ def judged(
         return Finding(
             subject=subject,
             status=Status.OK,
-            says=f"may do everything that tracking needs; to spare a large fleet's server: {grants(every)}",
+            says=f"may do everything that tracking needs; to spare the server: {grants(every)}",
         )
     if set(every) <= _EVIDENCE | _SPARING:
         remedy = f"deaths are noticed only once a heartbeat is {duration(heartbeat_ttl)} old; to notice them at once: {grants(every)}"

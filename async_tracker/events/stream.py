@@ -5,13 +5,14 @@ from datetime import datetime
 from typing import Any
 
 from async_tracker.clock import from_ms, to_ms
-from async_tracker.connections.calls import RAW, call, translated
+from async_tracker.connections.calls import RAW, call, call_many, raised, translated
 from async_tracker.connections.replies import StreamEntry, read_entries, stream_entries
 from async_tracker.errors import CorruptRecord
 from async_tracker.events.encoding import decode_event, unread_event
 from async_tracker.records import Event
 from async_tracker.store import keys
 from async_tracker.store.run_record import LAST_MOMENT_MS
+from async_tracker.store.scripts import EVENTS_SECONDS
 
 _EVENTS_AT_ONCE = 100
 _WAIT_MS = 1_000
@@ -47,10 +48,13 @@ class EventStream:
         A gap is told as by `follow`, and is one of them.
         """
         last = await self._start(since) if since is not None else _BEGINNING
+        is_first = True
         while limit > 0:
             asked = min(limit, _EVENTS_AT_ONCE)
             entries = read_entries(await call(self._redis, "XREAD", "COUNT", asked, "STREAMS", keys.EVENTS, last))
-            for event in (*await self._gap(last, entries, asked), *_decoded(entries)):
+            gap = await self._gap(last, entries, are_many=len(entries) == asked, is_first=is_first)
+            is_first = False
+            for event in (*gap, *_decoded(entries)):
                 if limit == 0:
                     return
                 limit -= 1
@@ -63,9 +67,10 @@ class EventStream:
         """Give events as they come, for ever; first those after ``since``: the id of an event, or a moment.
 
         None is what comes from now on. Where events after the last one that was given are gone from the stream, since it keeps only so
-        many, an event of the type ``gap`` is given in their place; so it is where those after the event ``since`` are gone.
+        many and only for so long, an event of the type ``gap`` is given in their place; so it is where those after the event ``since`` are gone.
         """
         last = await self._start(since)
+        is_first = since is not None
         wait_ms = _wait_ms(self._redis.redis)
         while True:
             with translated():
@@ -73,9 +78,11 @@ class EventStream:
                     "XREAD", "COUNT", _EVENTS_AT_ONCE, "BLOCK", wait_ms, "STREAMS", keys.EVENTS, last, **RAW
                 )
             entries = read_entries(reply)
-            for event in (*await self._gap(last, entries, _EVENTS_AT_ONCE), *_decoded(entries)):
+            gap = await self._gap(last, entries, are_many=len(entries) == _EVENTS_AT_ONCE, is_first=is_first)
+            for event in (*gap, *_decoded(entries)):
                 yield event
             if entries:
+                is_first = False
                 last, _ = entries[-1]
 
     async def _start(self, since: str | datetime | None) -> str:
@@ -86,24 +93,28 @@ class EventStream:
         newest = await self._last(1)
         return newest[0][0] if newest else _BEGINNING
 
-    async def _gap(self, last: str, entries: Sequence[StreamEntry], asked: int) -> list[Event]:
+    async def _gap(self, last: str, entries: Sequence[StreamEntry], *, are_many: bool, is_first: bool) -> list[Event]:
         """Give the gap between this event and those that follow it, if there is one.
 
-        No command is spent on it unless as many follow as were asked for: a stream loses the oldest of very many.
+        A stream loses the oldest of very many, and those that have had their time. So where few follow no command is spent on it, unless
+        they are the first that are read: the last one that the caller has seen may be of long ago.
         """
-        if len(entries) < asked or not await self._is_cut(last, entries[0][0]):
+        if not entries or not (are_many or is_first) or not await self._is_cut(last, entries[0][0], are_many=are_many):
             return []
         return [Event(event_id=last, type="gap", at=from_ms(_number(entries[0][0])), details={"before": entries[0][0]})]
 
-    async def _is_cut(self, last: str, following: str) -> bool:
+    async def _is_cut(self, last: str, following: str, *, are_many: bool) -> bool:
         """Tell whether events between this one, which was there, and the one that now follows it are gone from the stream.
 
-        An event that is there still is the oldest one, or later.
+        An event that is there still is the oldest one, or later. Where not many follow, only age takes events out.
         """
         if last == _BEGINNING or last.endswith(f"-{_LAST_SEQUENCE}"):  # no event, but a moment
             return False
-        oldest = read_entries(await call(self._redis, "XREAD", "COUNT", 1, "STREAMS", keys.EVENTS, _BEGINNING))
-        return bool(oldest) and oldest[0][0] == following
+        asked = [("TIME",), ("XREAD", "COUNT", 1, "STREAMS", keys.EVENTS, _BEGINNING)]
+        now, reply = raised(await call_many(self._redis, asked))
+        oldest = read_entries(reply)
+        is_gone = bool(oldest) and oldest[0][0] == following
+        return is_gone and (are_many or _number(last) < (int(now[0]) - EVENTS_SECONDS) * 1000)
 
     async def _last(self, count: int, *, until: str = "+") -> list[StreamEntry]:
         return stream_entries(await call(self._redis, "XREVRANGE", keys.EVENTS, until, "-", "COUNT", count))

@@ -217,9 +217,13 @@ class Store:
         return int(await self._run("bury", names, instance_id)) == 1
 
     async def list_queues(self, queues: Collection[str], *, at_ms: int) -> int:
-        """List the queues that all instances work on, as was found at this moment. Returns how many were taken off the list."""
-        names = [keys.QUEUES, keys.HOSTS, keys.INSTANCES]
-        return int(await self._run("list_queues", names, at_ms, QUEUES_SECONDS, HOSTS_SECONDS, HOSTS_LOOKED_AT, *sorted(queues)))
+        """List the queues that all instances work on, as was found at this moment. Returns how many were taken off the list.
+
+        With that, lists and events that have had their time are tidied.
+        """
+        names = [keys.QUEUES, keys.HOSTS, keys.INSTANCES, keys.EVENTS]
+        tidied = (QUEUES_SECONDS, HOSTS_SECONDS, HOSTS_LOOKED_AT, max(0, at_ms - EVENTS_SECONDS * 1000))
+        return int(await self._run("list_queues", names, at_ms, *tidied, *sorted(queues)))
 
     async def mark_deploy(self, version: str, event: str) -> bool:
         """Note that an instance of a version is here. Returns whether that is a deploy: the version is new, or back after another one."""

@@ -40,11 +40,11 @@ TOMBSTONE_MS = 7 * 86_400_000
 ANSWER_MS = 60_000
 """For how long the answer to an order is kept for the caller who waits for it."""
 
-EVENTS_KEPT = 10_000
-"""About how many events the stream keeps."""
-
 EVENTS_SECONDS = 30 * 86_400
-"""For how long the stream is kept after its last event."""
+"""For how long events are kept: a sweep takes older ones out of the stream, and without one it goes as long after its last event."""
+
+EVENTS_KEPT = 100_000
+"""About how many events the stream keeps at most, however short the time in which they came: 27 MB."""
 
 STATS_SECONDS = 30 * 86_400
 """For how long the counters are kept after the last of them has grown."""

@@ -77,7 +77,7 @@ _ROWS: Mapping[str, tuple[str, type, str]] = {
     "events": (
         "events",
         Event,
-        "The events that the stream keeps, the newest first: about 10,000. Within seconds of the first question they are all there.",
+        "The newest 12,000 events at most, the newest first. Within seconds of the first question they are all there.",
     ),
 }
 _VERSION: Schema = {"type": "integer", "const": DOCUMENT_VERSION}

@@ -9,7 +9,7 @@ from async_tracker.store.commands import Store
 from async_tracker.tracker import Tracker
 
 KEPT = 12_000
-"""Events that are looked through: all that the stream keeps, which is about 10,000."""
+"""Events that are looked through: the newest that the stream keeps."""
 _AT_ONCE = 100
 _PARTS, _PART = 5, 200
 """So many parts of so many are read at first, and as many older ones with each further reading, until all are known: no reading takes

@@ -12,6 +12,7 @@ from arq.connections import RedisSettings
 
 from async_tracker import Tracker
 from async_tracker.clock import ServerClock
+from async_tracker.events.encoding import encode_event
 from async_tracker.namespace import Namespace
 from async_tracker.policy import Limits
 from async_tracker.store.commands import Store
@@ -192,6 +193,24 @@ async def test_a_page_that_a_replica_gives_says_so(make_cli, make_server):
         shown = await cli.within(command, "--limit", "2")
         assert (shown.code, "This is a replica" in shown.err) == (0, True), shown
         assert (await cli.within(command, "--limit", "2", "--json")).document["role"] == "replica"
+
+
+async def test_events_are_found_however_far_back_they_are(cli, redis_client, namespace, monkeypatch):
+    monkeypatch.setattr("async_tracker.cli.events._AT_ONCE", 2)
+    kinds = ["orphaned", "stalled", "orphaned", "", "", "stalled", "orphaned", "stalled", "stalled"]
+    for number, kind in enumerate(kinds, 1):
+        raw = encode_event(kind) if kind else '{"schema":99}'
+        await redis_client.xadd(f"{namespace}:events", {"event": raw}, id=f"{number}-0")
+
+    async def ids(*options: str) -> list[str]:
+        document = (await cli.within("events", "--json", *options)).document
+        return [event["event_id"].partition("-")[0] for event in document["events"]]
+
+    assert await ids() == ["1", "2", "3", "6", "7", "8", "9"]
+    assert await ids("--type", "orphaned") == ["1", "3", "7"]
+    assert await ids("--type", "orphaned", "--limit", "2") == ["3", "7"]
+    assert await ids("--since", "3-0") == ["6", "7", "8", "9"]
+    assert await ids("--since", "3-0", "--type", "stalled", "--limit", "3") == ["6", "8", "9"]
 
 
 async def has_jobs(tracker, number):

@@ -11,6 +11,7 @@ from async_tracker.errors import ConfigError, StorageError
 from async_tracker.events.encoding import encode_event
 from async_tracker.events.stream import EventStream
 from async_tracker.namespace import Namespace
+from async_tracker.store.commands import Store
 
 
 @pytest.fixture(params=[2, 3], ids=["RESP2", "RESP3"])
@@ -126,3 +127,37 @@ async def test_a_tracker_pages_through_its_events_counts_them_and_refuses_what_i
         tracker.events(limit=0)
     with pytest.raises(ConfigError, match="leave out limit and since"):
         tracker.events("2000-0", count=True)  # type: ignore[call-overload]
+
+
+async def test_events_that_had_their_time_before_they_were_given_are_told_as_a_gap_however_few_there_are(stream, redis_client, namespace):
+    seconds, _ = await redis_client.time()
+    old, lost, recent = (f"{(seconds - days * 86_400) * 1000}-0" for days in (32, 31, 29))
+    await write(redis_client, namespace, old, lost, recent)
+    assert [event.event_id async for event in stream.page(old, limit=5)] == [lost, recent]
+    await Store(Namespace(redis_client, namespace)).list_queues([], at_ms=seconds * 1000)
+    assert [(event.type, event.event_id) async for event in stream.page(old, limit=5)] == [("gap", old), ("stalled", recent)]
+    async with asyncio.timeout(10):
+        assert (await anext(stream.follow(old))).type == "gap"
+    never_written = f"{(seconds - 30 * 86_400 + 60) * 1000}-0"
+    assert [event.event_id async for event in stream.page(never_written, limit=5)] == [recent], "no older event is kept, and none is due"
+
+
+async def test_the_stream_keeps_the_events_of_thirty_days_and_of_very_many_the_newest(stream, redis_client, namespace, monkeypatch):
+    monkeypatch.setattr("async_tracker.store.commands.EVENTS_KEPT", 300)
+    store = Store(Namespace(redis_client, namespace))
+    seconds, _ = await redis_client.time()
+    ids = [f"{(seconds - days * 86_400) * 1000}-0" for days in range(40, 0, -1)]
+    await write(redis_client, namespace, *ids)
+    await store.list_queues([], at_ms=seconds * 1000)
+    assert [event.event_id for event in await stream.newest()] == ids[10:]
+    for _ in range(700):
+        await store.publish(encode_event("stalled"))
+    assert 300 <= await stream.count() < 500
+    assert (await stream.newest(1))[0].event_id > ids[-1]
+
+
+async def test_a_stream_that_a_sweep_may_not_trim_costs_it_nothing_else(redis_client, namespace):
+    store = Store(Namespace(redis_client, namespace))
+    await redis_client.set(f"{namespace}:events", "not ours")
+    assert await store.list_queues([], at_ms=60_000) == 0
+    assert await redis_client.zcard(f"{namespace}:queues") == 1

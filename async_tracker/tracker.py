@@ -315,13 +315,14 @@ class Tracker:
             return await self._ask(lambda queries: queries.count_instances())
         return await self._ask(lambda queries: queries.instances(limit=limit, after=after))
 
-    async def instances_here(self) -> list[Instance]:
+    async def instances_here(self, *, primary: bool = False) -> list[Instance]:
         """List the instances of this host, which is this container where there is one; the longest running first.
 
         Only they are read, so that a probe in each container costs the same in a fleet of any size. Where none of them lives, the dead
-        of this host are listed whose orphans are not yet recovered.
+        of this host are listed whose orphans are not yet recovered. ``primary=True`` takes no replica's answer, which may be of a while
+        ago: it raises StorageError.
         """
-        return await self._ask(lambda queries: queries.instances_on(host_id()))
+        return await self._ask(lambda queries: queries.instances_on(host_id(), primary=primary))
 
     async def fleet(self, known: Sequence[str] = ()) -> Fleet:
         """List every instance as `instances` does, and beside them the keys of those that this version cannot read.

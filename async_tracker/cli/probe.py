@@ -8,13 +8,12 @@ from anyio import fail_after
 
 from async_tracker.cli.endings import Ending
 from async_tracker.cli.instances import blocked_remark
-from async_tracker.cli.reach import make_tracker, redis_of
+from async_tracker.cli.reach import make_tracker, redis_of, role_asked
 from async_tracker.cli.streams import let_go
 from async_tracker.cli.target import Target
 from async_tracker.cli.wording import remark, say, say_document, shown
-from async_tracker.connections.calls import call
-from async_tracker.connections.replies import REPLICA, role_of
-from async_tracker.errors import StorageError, StorageUnavailable, TrackerError
+from async_tracker.connections.replies import REPLICA
+from async_tracker.errors import StorageError, TrackerError
 from async_tracker.instance.host import host_id
 from async_tracker.policy import InstanceState
 from async_tracker.queries.questions import OF_REPLICA, Queries
@@ -27,7 +26,7 @@ _THERE = (InstanceState.ALIVE, InstanceState.QUIET, InstanceState.DRAINING, Inst
 
 async def check(target: Target, *, instance: str | None, blocked_limit: float | None, timeout: float) -> int:
     """Tell whether the instance that is meant is alive; all of them, where it is several."""
-    tracker = make_tracker(target, timeout=timeout)
+    tracker = make_tracker(target, timeout=timeout, is_brief=True)
     try:
         with fail_after(timeout):
             meant, why_not = await meant_instances(tracker, instance), None
@@ -59,17 +58,10 @@ async def meant_instances(tracker: Tracker, instance: str | None) -> list[Instan
 
     Raises StorageError where Redis refuses, and where it is a replica: what it has may be of long ago.
     """
-    async with tracker.redis() as namespaced:
-        try:
-            role = role_of(await call(namespaced.redis, "INFO", "replication"))
-        except StorageUnavailable:
-            raise
-        except StorageError:  # not allowed: if nothing else is either, the question itself says so
-            role = ""
-    if role == REPLICA:
-        raise StorageError(OF_REPLICA)
     if instance is None:
-        return await tracker.instances_here()
+        return await tracker.instances_here(primary=True)
+    if await role_asked(tracker) == REPLICA:
+        raise StorageError(OF_REPLICA)
     one = await tracker.instance(instance)
     return [one] if one is not None else matching(await tracker.instances(), instance)
 

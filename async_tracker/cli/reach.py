@@ -18,17 +18,23 @@ CONNECT_TIMEOUT = 3.0
 """Seconds that a command waits for a connection, unless the url says otherwise."""
 
 
-def make_tracker(target: Target, *, timeout: float | None = None) -> Tracker:
+_NAMELESS = {"lib_name": None, "lib_version": None}
+"""By which a connection does not begin with two commands that say which library made it: for one that is closed in a moment."""
+
+
+def make_tracker(target: Target, *, timeout: float | None = None, is_brief: bool = False) -> Tracker:
     """Make the tracker that a command asks; ``TRACKER_…`` variables are its settings. Raises ConfigError.
 
-    ``timeout``, in seconds, bounds each wait for Redis.
+    ``timeout``, in seconds, bounds each wait for Redis. ``is_brief``: it asks one thing, and its connection says no more than that.
     """
     url = target.redis_url
     if url is None:
         url = os.environ.get("TRACKER_REDIS_URL") or os.environ.get("REDIS_URL") or DEFAULT_REDIS_URL
-    limits = {"socket_timeout": timeout or SOCKET_TIMEOUT, "socket_connect_timeout": timeout or CONNECT_TIMEOUT}
+    own: dict[str, Any] = {"socket_timeout": timeout or SOCKET_TIMEOUT, "socket_connect_timeout": timeout or CONNECT_TIMEOUT}
+    if is_brief:
+        own |= _NAMELESS
     given_options = redis_options({"url": url})
-    options = {"url": url, **{name: seconds for name, seconds in limits.items() if name not in given_options}}
+    options = {"url": url, **{name: value for name, value in own.items() if name not in given_options}}
     given: dict[str, Any] = {} if target.namespace is None else {"namespace": target.namespace}
     return Tracker.from_env(redis_options=options, **by_argument(target.library_urls), **given)
 

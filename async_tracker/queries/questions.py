@@ -154,19 +154,23 @@ class Queries:
         stored = picture.instances.get(instance_id)
         return instance_of(stored, picture) if stored is not None else None
 
-    async def instances_on(self, host_id: str) -> list[Instance]:
+    async def instances_on(self, host_id: str, *, primary: bool = False) -> list[Instance]:
         """List the instances of one host, the longest running first: only they are read.
 
-        Where none of them is known to be there, so are the dead, and those of which it is not known on which host they are.
+        Where none of them is known to be there, so are the dead, and those of which it is not known on which host they are. With
+        ``primary`` it raises StorageError where a replica answers.
         """
         names = await self._reading.names_on(host_id)
-        found = await self._instances_among(names, host_id) if names else []
+        found = await self._instances_among(names, host_id, primary=primary) if names else []
         if any(item.state is not InstanceState.DEAD for item in found):
             return found
-        return await self._instances_among(await self._reading.names_perhaps_on(host_id), host_id)
+        return await self._instances_among(await self._reading.names_perhaps_on(host_id), host_id, primary=primary)
 
-    async def _instances_among(self, names: Sequence[str], host_id: str) -> list[Instance]:
-        return [item for item in await self._instances_in(await self._picture_of(names)) if item.host_id == host_id]
+    async def _instances_among(self, names: Sequence[str], host_id: str, *, primary: bool) -> list[Instance]:
+        picture = await self._picture_of(names)
+        if primary and picture.evidence.observation.role == REPLICA:
+            raise StorageError(OF_REPLICA)
+        return [item for item in await self._instances_in(picture) if item.host_id == host_id]
 
     async def unreadable_instances(self, *, host_id: str | None = None) -> list[str]:
         """Give the keys of instances that cannot be read: another version wrote them, or another program; of one host's alone, if given."""

@@ -180,7 +180,7 @@ async def test_instances_come_by_the_page_with_how_many_there_are_and_where_the_
     assert shown.out.startswith(f"1 instance of 3 listed in namespace {namespace} on ")
     assert "queue" not in shown.out.splitlines()[0]
     assert shown.err == f"The next page: --after '{ids[2]}'\n"
-    assert [line.split()[0] for line in rest.out.splitlines()[2:]] == [ids[1], "c"]
+    assert [line.split()[0] for line in rest.out.splitlines()[2:] if line] == [ids[1], "c"]
     assert rest.err == ""
 
 

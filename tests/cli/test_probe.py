@@ -1,6 +1,7 @@
 """``check``: what a container's probe is told."""
 
 import socket
+from collections import Counter
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -8,10 +9,17 @@ from typing import Any
 import anyio
 import pytest
 import redis
+import redis.asyncio
 
 from async_tracker import InstanceState, Tracker
 from async_tracker.cli.probe import verdict
+from async_tracker.instance.host import host_id
+from async_tracker.namespace import Namespace
+from async_tracker.policy import Limits
 from async_tracker.records import Instance
+from async_tracker.store.commands import Store
+from async_tracker.store.instance_record import Description, encode_description
+from async_tracker.store.observation import Connections
 from tests.harness.settings import KNOWN
 from tests.harness.wait import wait_until
 
@@ -144,6 +152,25 @@ async def test_after_a_change_of_server_nothing_is_said_of_a_worker_that_has_not
         assert (answer.code, f"{instance_id} is returning: Redis restarted or failed over" in answer.err) == (3, True), answer
         shown = await cli.within("ps")
         assert (shown.code, "1 instance of these may live, and may be dead" in shown.err) == (0, True), shown
+
+
+async def test_a_probe_is_one_connection_three_round_trips_and_eight_commands(make_cli, make_server):
+    server = make_server(tcp=True)
+    cli = make_cli(url=server.tcp_url, namespace="app")
+    description = Description(library="asyncio", host="h", host_id=host_id(), pid=7)
+    async with redis.asyncio.Redis.from_url(server.url, client_name="w") as admin:
+        own = Connections(server=(await admin.info("server"))["run_id"], ids={await admin.client_id(): "w"})
+        fields = {**encode_description(description, Limits()), "state": "alive"}
+        await Store(Namespace(admin, "app")).register("w", 1, own.encode(), fields)
+        assert (await cli.within("check", "--timeout", "20")).code == 0
+        await admin.config_resetstat()
+        assert (await cli.within("check", "--timeout", "20")).out.startswith("w is alive: ")
+        called = Counter[str]()
+        for name, found in (await admin.info("commandstats")).items():
+            called[name.removeprefix("cmdstat_").partition("|")[0]] += found["calls"]  # of scripts, what they call counts as well
+        made = (await admin.info("stats"))["total_connections_received"]
+    first, evidence, connections = ("zrange", "zcard"), ("info", "evalsha"), ("client",)
+    assert ([called[name] for name in (*first, *evidence, *connections)], made) == ([1, 2, 2, 2, 1], 1), called
 
 
 def instance(state: InstanceState, *, blocked_for: float | None = None) -> Instance:

@@ -59,7 +59,7 @@ async def events(target: Target, *, since: str | None, follow: bool, types: tupl
 
 
 async def _newest(tracker: Tracker, wanted: _Wanted, limit: int) -> tuple[list[Event], str]:
-    """Find the newest of those that are wanted, ``limit`` at most, in one part of the stream after the other; and the id of the last event."""
+    """Find the newest of those that are wanted, ``limit`` at most, in one part of the stream after the other; and the last event's id."""
     found: list[Event] = []
     part = await tracker.recent_events(_AT_ONCE, unread=True)
     last = part[-1].event_id if part else "0-0"

@@ -152,7 +152,9 @@ def demo(
 
 
 @program.command(short_help="Show instances and queues.")
-@click.option("--limit", metavar="N", type=click.IntRange(min=1), help="A page of at most N instances, by id; reads no others, and no queues.")
+@click.option(
+    "--limit", metavar="N", type=click.IntRange(min=1), help="A page of at most N instances, by id; reads no others, and no queues."
+)
 @click.option("--after", metavar="INSTANCE", help="Begin the page after this instance: the last of the page before.")
 @_reaching
 def ps(target: Target, *, limit: int | None, after: str | None) -> int:

@@ -67,7 +67,8 @@ class EventStream:
         """Give events as they come, for ever; first those after ``since``: the id of an event, or a moment.
 
         None is what comes from now on. Where events after the last one that was given are gone from the stream, since it keeps only so
-        many and only for so long, an event of the type ``gap`` is given in their place; so it is where those after the event ``since`` are gone.
+        many and only for so long, an event of the type ``gap`` is given in their place; so it is where those after the event ``since``
+        are gone.
         """
         last = await self._start(since)
         is_first = since is not None

@@ -15,10 +15,13 @@ from redis.crc import key_slot
 
 from async_tracker.embedded import EmbeddedServer, end_with_parent, find_server_binary
 from tests.harness.ports import ports
+from tests.harness.tls import Fronts, make_certificate
 from tests.harness.wait import wait_until_sync
 
 PASSWORD, SENTINEL_PASSWORD = "m@st:er/", "s3nt?inel"
 QUOTED, SENTINEL_QUOTED = "m%40st%3Aer%2F", "s3nt%3Finel"
+INSIDER = "insider"
+"""The user by which servers and sentinels talk to each other, where others need TLS."""
 _REPLICATION = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
 
 
@@ -28,6 +31,9 @@ class _Servers(ABC):
     def __init__(self) -> None:
         self._stack = ExitStack()
         self._take_port = self._stack.enter_context(ports())
+        self.certificate: Path | None = None
+        """With TLS, the file with the authority of all certificates."""
+        self._fronts: Fronts | None = None
 
     def __enter__(self) -> Self:
         try:
@@ -40,39 +46,76 @@ class _Servers(ABC):
     def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None) -> None:
         self._stack.close()
 
+    @property
+    def refused(self) -> int:
+        """How many connections came to one of them without TLS that must not."""
+        return self._fronts.refused if self._fronts is not None else 0
+
+    def _take_tls_alone(self, folder: Path) -> None:
+        """Have others reach them by TLS alone."""
+        self.certificate, key = make_certificate(folder)
+        self._fronts = self._stack.enter_context(Fronts(self.certificate, key))
+
+    def _fronted(self, behind: int, *, word: str | None = None) -> int:
+        """Give the port by which others reach what listens on this one: itself, or one with TLS, but for servers that say the word."""
+        if self._fronts is None:
+            return behind
+        port = self._take_port()
+        self._fronts.listen(port, behind=behind, word=word.encode() if word is not None else None)
+        return port
+
     @abstractmethod
     def _start(self) -> None:
         """Start them all."""
 
 
 class Sentinels(_Servers):
-    """Three sentinels that watch over ``main``: a primary and two replicas, all with passwords."""
+    """Three sentinels that watch over ``main``: a primary and two replicas, all with passwords; with ``tls`` all are reached by it alone.
 
-    def __init__(self, folder: Path, *, binary: Path | None) -> None:
+    What a test does here goes past TLS, to the servers themselves.
+    """
+
+    def __init__(self, folder: Path, *, binary: Path | None, tls: bool = False) -> None:
         super().__init__()
         self._folder = folder
         self._binary = binary
         self.servers: dict[int, EmbeddedServer] = {}
-        """By their ports."""
+        """By the ports by which the sentinels know them."""
         self.ports: list[int] = []
         """Of the sentinels."""
+        self._asked: list[int] = []
+        """The ports by which others ask the sentinels."""
+        self._has_tls = tls
 
     @property
     def url(self) -> str:
         """The url that leads to the primary."""
-        hosts = ",".join(f"127.0.0.1:{port}" for port in self.ports)
-        return f"redis+sentinel://:{QUOTED}@{hosts}/main/0?sentinel_password={SENTINEL_QUOTED}"
+        hosts = ",".join(f"127.0.0.1:{port}" for port in self._asked)
+        url = f"redis+sentinel://:{QUOTED}@{hosts}/main/0?sentinel_password={SENTINEL_QUOTED}"
+        return url if self.certificate is None else f"{url.replace('redis', 'rediss', 1)}&ssl_ca_certs={self.certificate}"
 
     @property
     def shown(self) -> str:
         """The same as it may be shown."""
-        return f"redis+sentinel://{','.join(f'127.0.0.1:{port}' for port in self.ports)}/main/0"
+        scheme = "redis" if self.certificate is None else "rediss"
+        return f"{scheme}+sentinel://{','.join(f'127.0.0.1:{port}' for port in self._asked)}/main/0"
+
+    def _start_server(self, *auth: str) -> None:
+        own = self._take_port()
+        known = self._fronted(own, word=INSIDER)
+        announced = ("--replica-announce-port", f"{known}") if known != own else ()
+        server = EmbeddedServer(binary=self._binary, port=own, extra_args=(*auth, *announced, *_REPLICATION))
+        self.servers[known] = self._stack.enter_context(server)
 
     def _start(self) -> None:
-        auth = ("--requirepass", PASSWORD, "--masterauth", PASSWORD, *_REPLICATION)
+        auth = ["--requirepass", PASSWORD, "--masterauth", PASSWORD]
+        insider = ""
+        if self._has_tls:
+            self._take_tls_alone(self._folder)
+            auth += ["--masteruser", INSIDER, "--user", INSIDER, "on", f">{PASSWORD}", "~*", "&*", "+@all"]
+            insider = f"sentinel auth-user main {INSIDER}\n"
         for _ in range(3):
-            server = self._stack.enter_context(EmbeddedServer(binary=self._binary, port=self._take_port(), extra_args=auth))
-            self.servers[server.port or 0] = server
+            self._start_server(*auth)
         primary, *replicas = self.servers
         for port in replicas:
             self.client(port).execute_command("REPLICAOF", "127.0.0.1", primary)
@@ -84,18 +127,19 @@ class Sentinels(_Servers):
             config.write_text(
                 f'port {port}\nbind 127.0.0.1\ndir "{folder}"\nrequirepass "{SENTINEL_PASSWORD}"\n'
                 f'sentinel sentinel-pass "{SENTINEL_PASSWORD}"\nsentinel monitor main 127.0.0.1 {primary} 2\n'
-                f'sentinel auth-pass main "{PASSWORD}"\nsentinel down-after-milliseconds main 1000\n'
+                f'sentinel auth-pass main "{PASSWORD}"\n{insider}sentinel down-after-milliseconds main 1000\n'
                 "sentinel failover-timeout main 3000\nsentinel parallel-syncs main 2\n"
             )
             command = [str(self._binary or find_server_binary()), str(config), "--sentinel"]
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=end_with_parent())
             self._stack.callback(process.wait)
             self._stack.callback(process.kill)
+        self._asked = [self._fronted(port) for port in self.ports]
         wait_until_sync(self.is_whole, timeout=60, description="the sentinels know each other and both replicas")
 
     def client(self, port: int) -> "redis.Redis":
-        """Make a client of one of the servers, which is closed at the end."""
-        client = redis.Redis(port=port, password=PASSWORD)
+        """Make a client of one of the servers, by the port by which the sentinels know it; it is closed at the end."""
+        client = redis.Redis(port=self.servers[port].port or 0, password=PASSWORD)
         self._stack.callback(client.close)
         return client
 
@@ -149,7 +193,7 @@ class Sentinels(_Servers):
     def client_role(self, port: int) -> str:
         """Give what a server says that it is; '' where it does not answer."""
         try:
-            with redis.Redis(port=port, password=PASSWORD) as client:
+            with redis.Redis(port=self.servers[port].port or 0, password=PASSWORD) as client:
                 return str(client.info("replication")["role"])
         except redis.RedisError:
             return ""
@@ -166,11 +210,17 @@ class Sentinels(_Servers):
 
 
 class Cluster(_Servers):
-    """Three primaries, each with a third of the slots, and a replica of the one that has the slot of ``tag``."""
+    """Three primaries, each with a third of the slots, and a replica of the one that has the slot of ``tag``.
 
-    def __init__(self, *, binary: Path | None, tag: str) -> None:
+    With ``tls_folder``, for a certificate, all are reached by TLS alone, except by each other and by what a test does here.
+    """
+
+    def __init__(self, *, binary: Path | None, tag: str, tls_folder: Path | None = None) -> None:
         super().__init__()
         self._binary = binary
+        self._tls_folder = tls_folder
+        self._known: dict[int, EmbeddedServer] = {}
+        """By the ports by which the cluster tells of them."""
         self.slot = key_slot(tag.encode())
         self.primaries: list[EmbeddedServer] = []
         self.replica: EmbeddedServer
@@ -181,8 +231,14 @@ class Cluster(_Servers):
 
     @property
     def url(self) -> str:
-        """The url that leads to the owner of the slot; it names two nodes that are no replicas."""
-        return f"redis+cluster://127.0.0.1:{self.primaries[0].port},127.0.0.1:{self.primaries[1].port},127.0.0.1:{self.primaries[2].port}"
+        """The url that leads to the owner of the slot; it names the nodes that were no replicas from the beginning."""
+        return self.shown if self.certificate is None else f"{self.shown}?ssl_ca_certs={self.certificate}"
+
+    @property
+    def shown(self) -> str:
+        """The same as it may be shown."""
+        scheme = "redis" if self.certificate is None else "rediss"
+        return f"{scheme}+cluster://{','.join(f'127.0.0.1:{port}' for port in list(self._known)[:3])}"
 
     def client(self, server: EmbeddedServer) -> "redis.Redis":
         """Make a client of one node alone, which is closed at the end."""
@@ -192,8 +248,14 @@ class Cluster(_Servers):
 
     def _start(self) -> None:
         options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-allow-replica-migration", "no", *_REPLICATION)
-        taken = [self._take_port(bus=True) for _ in range(4)]
-        made = [self._stack.enter_context(EmbeddedServer(binary=self._binary, port=port, extra_args=options)) for port in taken]
+        if self._tls_folder is not None:
+            self._take_tls_alone(self._tls_folder)
+        for port in [self._take_port(bus=True) for _ in range(4)]:
+            known = self._fronted(port, word="REPLCONF")
+            announced = ("--cluster-announce-port", f"{known}") if known != port else ()
+            server = EmbeddedServer(binary=self._binary, port=port, extra_args=(*options, *announced))
+            self._known[known] = self._stack.enter_context(server)
+        made = list(self._known.values())
         self.primaries, self.replica = made[:3], made[3]
         bounds = [16_384 * at // 3 for at in range(4)]
         for epoch, (server, (first, end)) in enumerate(zip(self.primaries, itertools.pairwise(bounds), strict=True), 1):
@@ -239,8 +301,7 @@ class Cluster(_Servers):
             for first, last, primary, *_ in self.client(server).execute_command(b"CLUSTER SLOTS"):
                 if first <= self.slot <= last:
                     votes.append(int(primary[1]))
-        port = max(votes, key=votes.count)
-        return next(server for server in self.nodes if server.port == port)
+        return self._known[max(votes, key=votes.count)]
 
     def is_replica(self, server: EmbeddedServer) -> bool:
         """Tell whether a node is a replica, by its own word."""

@@ -16,6 +16,7 @@ from tests.harness.settings import KNOWN
 from tests.harness.wait import wait_until
 from tests.harness.ways import Cluster
 from tests.harness.workers import Workers
+from tests.integrations.dramatiq.masters import Masters
 from tests.servers.sequel import BEATING, counts_whole, right_again
 
 
@@ -138,3 +139,47 @@ async def test_a_worker_that_dies_while_the_slot_moves_is_recovered_and_its_deat
                 assert [job_id for job_id in held if await namespaced.exists(f"recoveries:{job_id}")] == []
         await fleet.succeeded()
         await fleet.close()
+
+
+async def test_beside_a_broker_on_one_server_a_killed_process_of_dramatiq_is_recovered_once_also_while_the_slot_moves(
+    cluster: Cluster, namespace: str, redis_url: str, workers: Workers, ledger: Ledger
+):
+    """The tracker is in a slot of the cluster, the messages are not. The first process dies while all is well, the second with the slot."""
+    tagged = f"{{app}}{namespace}"
+    way = {"redis_options": {"url": cluster.url}}
+    async with Tracker(namespace=tagged, dramatiq_redis=redis_url, **way) as tracker:
+        masters = Masters(workers=workers, ledger=ledger, redis_url=redis_url, namespace=tagged, tracker=tracker)
+        for _ in range(3):
+            masters.start(processes=1, threads=4, settings={**BEATING, **way})
+        started = {item.instance_id: item.pid for item in await masters.registered(3)}
+        assert {item.redis for item in await tracker.instances()} == {cluster.url}
+
+        async def begin() -> tuple[str, str]:
+            message_id = masters.send("interrupted")
+            return message_id, (await masters.in_flight(message_id)).instance_id
+
+        first, victim = await begin()
+        masters.kill(started.pop(victim))
+        await masters.succeeded()
+        async with tracker.redis() as namespaced:
+            assert await namespaced.hlen(f"recoveries:dramatiq:{first}") == 1
+        second, victim = await begin()
+        assert victim in started
+        others = [masters.send("hold", 2.0) for _ in range(4)]
+        masters.kill(started.pop(victim))
+        await anyio.to_thread.run_sync(lambda: cluster.move_slot(cluster.another_primary(), half_way=1.0))
+        account = await masters.succeeded()
+        assert {message_id: len(account.runs_of(message_id)) for message_id in (first, second)} == {first: 2, second: 2}
+        assert account.runs_of(second)[1].pid in started.values()
+        assert set(others) <= account.succeeded()
+
+        async def is_alone() -> bool:
+            try:
+                return {item.instance_id for item in await tracker.instances()} == set(started)
+            except StorageError:
+                return False
+
+        await wait_until(is_alone, timeout=60, description="the dead are buried", poll_interval=0.1)
+        await right_again(masters, set(started))
+        await masters.close()
+        masters.broker.client.close()

@@ -251,17 +251,22 @@ def _meaning(found: Sequence[Found]) -> list[str]:
 
 _IDLE_WAYS = ("untracked", "tracked")
 _OTHERS = 19
+_BESIDE = {
+    "alone": ("asyncio", 0),
+    f"a stand-by, one of {_OTHERS + 1}": ("arq", _OTHERS),
+    f"the sweeper of {_OTHERS + 1}": ("asyncio", _OTHERS),
+}
+"""Which instances there are beside the worker that is measured, and how many."""
 
 
 def _idle_rounds(ground: Ground, size: Size, *, seconds: float | None) -> dict[str, dict[str, list[float]]]:
-    """Measure the share of a core that an arq worker takes which has nothing to do: by itself, and as one of twenty."""
-    others = {"alone": 0, "one of twenty": _OTHERS}
-    found: dict[str, dict[str, list[float]]] = {name: {way: [] for way in _IDLE_WAYS} for name in others}
+    """Measure the share of a core that an arq worker takes which has nothing to do: by itself, as a stand-by, and as the sweeper."""
+    found: dict[str, dict[str, list[float]]] = {name: {way: [] for way in _IDLE_WAYS} for name in _BESIDE}
     for number in rounds_within(max(size.grid_rounds // 2, 1), seconds=seconds):
-        for name, count in others.items():
+        for name, (kind, count) in _BESIDE.items():
             for way in shuffled(_IDLE_WAYS, number):
                 ground.empty()
-                with _registered(ground, count):
+                with _registered(ground, kind, count):
                     found[name][way].append(_idle(ground, way, seconds=size.idle_seconds))
     return found
 
@@ -277,12 +282,12 @@ def _idle(ground: Ground, way: str, *, seconds: float) -> float:
 
 
 @contextmanager
-def _registered(ground: Ground, count: int) -> Iterator[None]:
+def _registered(ground: Ground, kind: str, count: int) -> Iterator[None]:
     """Have so many instances beat beside, in a process of their own."""
     if not count:
         yield
         return
-    command = _command("others", ground.named_url or ground.url, str(count))
+    command = _command("others", ground.named_url or ground.url, kind, str(count))
     with subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=end_with_parent()
     ) as process:

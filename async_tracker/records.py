@@ -74,6 +74,8 @@ class Instance:
     host_id: str = ""
     jobs_started: int = 0
     jobs_ended: int = 0
+    jobs_failed: int = 0
+    """Of those that have ended, how many did so with an error or by their timeout; as of its last beat, as the two before."""
     dropped: int = 0
     """Writes that the journal gave up during an outage."""
     failing: str = ""
@@ -441,6 +443,10 @@ class HistoryPoint:
     """Jobs that the fleet could run at a time; draining and quiet instances are no capacity."""
     queues: tuple[QueueSample, ...] = ()
     """The queues at their fullest in this step."""
+    instances: float | None = None
+    """Instances that were registered, the mean of the samples; the dead are none. None without a sample, as for the next."""
+    orphans: int | None = None
+    """Jobs of dead instances that were not yet given back, the most of the samples: what was given back between two is in none."""
 
     to_dict = to_dict
 

@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import os
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from typing import Any, Literal, Self, TypeVar, overload
@@ -33,6 +33,7 @@ from async_tracker.events.listeners import Listener, Listeners
 from async_tracker.events.stream import EventStream
 from async_tracker.history.histogram import upper_bound_ms
 from async_tracker.history.reader import HistoryReader
+from async_tracker.history.series import Trends
 from async_tracker.instance.duty import AskedOnly, Duty
 from async_tracker.instance.host import host_id
 from async_tracker.instance.runs import CurrentJob, current, handle_of
@@ -42,8 +43,9 @@ from async_tracker.integrations.known import KNOWN, redis_arguments
 from async_tracker.integrations.registry import Ctx, Registry
 from async_tracker.logs import on_one_line
 from async_tracker.namespace import Namespace, SyncNamespace
+from async_tracker.policy import InstanceState
 from async_tracker.queries.depths import Depths
-from async_tracker.queries.questions import Fleet, Queries
+from async_tracker.queries.questions import Fleet, LeftBehind, Overdue, Queries
 from async_tracker.records import (
     Abort,
     Answer,
@@ -402,6 +404,23 @@ class Tracker:
             return await self._ask(lambda queries: queries.count_orphans())
         return await self._ask(lambda queries: queries.orphans(limit=limit, after=after))
 
+    async def overdue(self, instances: Iterable[Instance], *, most: int = 10) -> Overdue:
+        """Find the jobs in flight on these instances that run for longer than their timeout allows: how many, and the ``most`` worst.
+
+        For programs that ask again and again and have ``instances`` from `fleet`, as the page: the server looks at the records, and of
+        those that are in time none is read. Jobs of dead instances are orphans and do not count.
+        """
+        states = {item.instance_id: item.state for item in instances if item.state is not InstanceState.DEAD}
+        return await self._ask(lambda queries: queries.overdue(states, most=most))
+
+    async def left_behind(self) -> LeftBehind:
+        """List the orphans as `orphans` does, and beside them the keys of what this version cannot read of dead instances and their jobs.
+
+        For programs that must pass over nothing, as the page. Another version of this package, or another program, wrote what cannot be
+        read; a sweep of this version leaves it alone.
+        """
+        return await self._ask(lambda queries: queries.left_behind())
+
     async def quarantined(self) -> list[Quarantined]:
         """List the poison pills, the longest quarantined first."""
         return await self._ask(lambda queries: queries.quarantined())
@@ -416,6 +435,14 @@ class Tracker:
             seconds = window
             return await self._ask_history(lambda reader: reader.window(seconds, function=function, queue=queue))
         return await self._ask(lambda queries: queries.stats(function, queue))
+
+    async def trends(self, *, window: float, step: float) -> Trends:
+        """Read what `stats` gives of the last ``window`` seconds and, in the same two round trips, how runs have started in its course.
+
+        ``started`` tells of each function and queue how many runs have started a minute in each ``step`` of the window, the oldest first;
+        None stands for a step of which nothing is known. Raises ConfigError as `history` does.
+        """
+        return await self._ask_history(lambda reader: reader.trends(window, step))
 
     async def history(self, function: str | None = None, queue: str | None = None, since: float = 3600.0, step: float = 60.0) -> History:
         """Tell what was in the last ``since`` seconds, one point for each ``step`` of whole minutes; the last step is not over.

@@ -46,7 +46,15 @@ _LEAVE, _TAKE_PART = signal.SIGUSR1, signal.SIGUSR2
 _NEW_SECONDS = 0.02
 """Between two sweeps while there is a backlog."""
 
-_STEADY: dict[str, Argument] = {"state": "alive", "busy": 1, "unlisted": 0, "jobs_started": 5, "jobs_ended": 4, "dropped": 0}
+_STEADY: dict[str, Argument] = {
+    "state": "alive",
+    "busy": 1,
+    "unlisted": 0,
+    "jobs_started": 5,
+    "jobs_ended": 4,
+    "jobs_failed": 0,
+    "dropped": 0,
+}
 
 
 class Crowd:

@@ -118,13 +118,18 @@ class HistoryKeeper:
 
     async def _sample(self) -> tuple[str, list[str]]:
         """Give the sample, and which versions are in the fleet."""
-        read = await self._reading.instances(await self._reading.instance_ids())
-        ours = [stored for stored in read.found.values() if stored.description.library == self._library]
+        registered, dead = await self._reading.names()
+        read = await self._reading.instances([*registered, *dead])
+        of_library = {name: stored for name, stored in read.found.items() if stored.description.library == self._library}
+        gone = [name for name in dead if name in of_library]
+        orphans = await self._reading.count_jobs(gone) if gone else 0
+        ours = [of_library[name] for name in registered if name in of_library and name not in gone]
         busy = sum(stored.busy for stored in ours)
         slots = sum(stored.description.concurrency or 0 for stored in ours if stored.state not in _NO_CAPACITY)
         queues = await self._queues([stored.description for stored in ours])
         versions = sorted({stored.description.version for stored in ours if stored.description.version is not None})
-        return sample_of(busy, slots, queues[:_QUEUES_SAMPLED]), versions[:_VERSIONS_SAMPLED]
+        sample = sample_of(busy, slots, queues[:_QUEUES_SAMPLED], instances=len(ours), orphans=orphans)
+        return sample, versions[:_VERSIONS_SAMPLED]
 
     async def _queues(self, described: Sequence[Description]) -> list[QueueDepth]:
         if self._depths is None:

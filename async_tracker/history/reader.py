@@ -5,7 +5,9 @@ from time import monotonic
 from typing import Any
 
 from async_tracker.history.series import (
+    MINUTE,
     Collected,
+    Trends,
     checked_span,
     checked_step,
     history_of,
@@ -14,6 +16,7 @@ from async_tracker.history.series import (
     minutes_of,
     reach_of,
     steps_of,
+    trends_of,
     window_of,
 )
 from async_tracker.records import History, Stats
@@ -37,6 +40,17 @@ class HistoryReader:
         kept = Collected(minutes, size=len(minutes), by_pair=True, open_minutes=frozenset(index.open_minutes))
         await self._collect(kept, index, function, queue, by_hour=True)
         return window_of(kept, now_ms=index.now_ms, window=window)
+
+    async def trends(self, window: Any, step: Any) -> Trends:
+        """Give the counters of the last ``window`` seconds and, out of the same reading, how many runs started in each step of it."""
+        window = checked_span("window", window)
+        step = checked_step(step, since=window)
+        index = await self._reading.history_index()
+        minutes = minutes_of(index.now_ms, window)
+        size = int(step // MINUTE)
+        kept = Collected(minutes, size=len(minutes), by_pair=True, open_minutes=frozenset(index.open_minutes), trend_size=size)
+        await self._collect(kept, index, None, None, by_hour=is_of_hours(step))
+        return trends_of(kept, now_ms=index.now_ms, window=window)
 
     async def history(self, *, since: Any, step: Any, function: str | None, queue: str | None) -> History:
         """Give one point for each step of the last ``since`` seconds."""

@@ -150,6 +150,12 @@ class Collected:
     by_pair: bool = False
     open_minutes: frozenset[int] = frozenset()
     """The minutes that were not packed when it was asked for."""
+    trend_size: int = 0
+    """Minutes in a step of the trends; 0 where none are asked for."""
+    trends: dict[Pair, dict[int, int]] = field(default_factory=dict)
+    """How many runs of each pair have started, by the number of the step since 1970."""
+    known: set[int] = field(default_factory=set)
+    """The steps of the trends of which something is known."""
     spans: dict[tuple[int, Pair | None], Span] = field(default_factory=dict)
     samples: dict[int, list[Sample]] = field(default_factory=dict)
     skipped: int = 0
@@ -189,6 +195,7 @@ class Collected:
             hour = day * 24 + place
             if hour * 60 in self.minutes and hour * 60 + 59 in self.minutes:
                 self._whole_samples.add(hour)
+                self._note(hour * 60)
                 self.samples.setdefault(self._step(hour * 60), []).append(sample)
 
     def add_samples(self, hour: int, fields: Mapping[str, str]) -> None:
@@ -199,6 +206,7 @@ class Collected:
         self.skipped += skipped
         for place, sample in found.items():
             if hour * 60 + place in self.minutes:
+                self._note(hour * 60 + place)
                 self.samples.setdefault(self._step(hour * 60 + place), []).append(sample)
 
     def _step(self, minute: int) -> int:
@@ -207,6 +215,7 @@ class Collected:
     def _add(self, minute: int, name: str, span: Span) -> None:
         if minute in self.minutes:
             at = self._place(minute, name)
+            self._note(minute, at[1], span.counters.get("started", 0))
             before = self.spans.get(at)
             if before is None:
                 self.spans[at] = span  # it is of no one else
@@ -217,6 +226,7 @@ class Collected:
         """Add the newest record that can be read of a minute, or of the hour that begins with it. Returns whether there is one."""
         at = self._place(minute, name)
         span = self.spans.get(at) or Span()
+        started = span.counters.get("started", 0)
         for record in reversed(records):
             try:
                 add_record(span, record)
@@ -224,8 +234,19 @@ class Collected:
                 self.skipped += 1
                 continue
             self.spans[at] = span
+            self._note(minute, at[1], span.counters.get("started", 0) - started)
             return True
         return False
+
+    def _note(self, minute: int, pair: Pair | None = None, started: int = 0) -> None:
+        """Note for the trends that something is known of this minute, or of the hour that begins with it, and what has started then."""
+        if not self.trend_size:
+            return
+        step = minute // self.trend_size
+        self.known.add(step)
+        if pair is not None and started:
+            counts = self.trends.setdefault(pair, {})
+            counts[step] = counts.get(step, 0) + started
 
     def _place(self, minute: int, name: str) -> tuple[int, Pair | None]:
         return self._step(minute), read_counted_name(name) if self.by_pair else None
@@ -249,6 +270,37 @@ def window_of(kept: Collected, *, now_ms: int, window: float) -> Stats:
     ]
     sums: dict[str, Any] = {name: sum(getattr(row, name) for row in functions) for name in (*_COUNTED, "run_time", "queue_wait")}
     return Stats(functions=tuple(functions), window=window, **sums)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trends:
+    """The counters of a window, and how many runs of each function and queue have started a minute in each step of it, the oldest first.
+
+    Steps begin at whole multiples of their length, those of hours with an hour of the clock: one that began before the window is left
+    out, and the last reaches to now. None stands for a step of which nothing is known.
+    """
+
+    stats: Stats
+    started: Mapping[Pair, tuple[float | None, ...]]
+
+
+def trends_of(kept: Collected, *, now_ms: int, window: float) -> Trends:
+    """Make the trends of what was collected by pair."""
+    size, minutes = kept.trend_size, kept.minutes
+    steps = range(math.ceil(minutes.start / size), minutes[-1] // size + 1)
+    lasted = {step: float(size) for step in steps}
+    lasted[steps[-1]] = max(now_ms / 60_000 - steps[-1] * size, _LEAST_OF_A_STEP)
+    return Trends(
+        stats=window_of(kept, now_ms=now_ms, window=window),
+        started={
+            pair: tuple(counts.get(step, 0) / minutes_long if step in kept.known else None for step, minutes_long in lasted.items())
+            for pair, counts in kept.trends.items()
+        },
+    )
+
+
+_LEAST_OF_A_STEP = 0.5
+"""Minutes for which the step that is running counts at least: of its first seconds no rate can be told."""
 
 
 def deploys_of(stored: Iterable[str], since_ms: int) -> Iterator[Deploy]:
@@ -297,6 +349,7 @@ def _point(minute: int, span: Span | None, samples: Sequence[Sample], *, queue: 
     made.queue_wait_p50, made.queue_wait_p95, made.queue_wait_p99, made.queue_wait_max = _told(known.wait)
     made.busy, made.slots = (mean.busy, mean.slots) if mean is not None else (None, None)
     made.queues = _queues_in(mean, queue) if mean is not None else ()
+    made.instances, made.orphans = (mean.instances, mean.orphans) if mean is not None else (None, None)
     made.__class__ = HistoryPoint
     point: HistoryPoint = made
     return point

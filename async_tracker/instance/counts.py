@@ -21,6 +21,9 @@ Tally = list[float]
 The thread that ran it notes both in one step at the end of the list, without a lock, and what reads the list takes from its beginning:
 so no more than one thread may take, and any may note."""
 
+FAILURES = ("failed", "timed_out")
+"""How runs end that have failed; of what was retried, cancelled or aborted that is not said."""
+
 _IN_A_STRETCH = 400
 """Numbers that are sorted into buckets between two looks at the clock: some 0.2 ms."""
 
@@ -52,6 +55,7 @@ class Counts:
         """What is left of the milliseconds of tallied runs and of their waits, where these make no whole one."""
         self._started = 0
         self._ended = 0
+        self._failed = 0
 
     @property
     def started(self) -> int:
@@ -62,6 +66,11 @@ class Counts:
     def ended(self) -> int:
         """Number of runs that have ended."""
         return self._ended + self._tallied()
+
+    @property
+    def failed(self) -> int:
+        """Number of runs that have ended with an error, or by their timeout. None of these is in a tally."""
+        return self._failed
 
     def _tallied(self) -> int:
         return sum(map(len, list(self._tallies.values()))) // 2
@@ -139,6 +148,7 @@ class Counts:
             self._count_start(run)
         totals = self.of(run.function, run.queue)
         totals[run.outcome] += 1
+        self._failed += run.outcome in FAILURES
         run_ms = max(run.ended_mono_ms - run.started_mono_ms, 0.0)
         totals["run_ms"] += int(run_ms)
         self._times_of(run.function, run.queue).runs.append(run_ms)

@@ -119,6 +119,7 @@ class Heartbeat:
             "loop_lag_ms": self._pulse.take_lag_ms(),
             "jobs_started": counts.started,
             "jobs_ended": counts.ended,
+            "jobs_failed": counts.failed,
             "dropped": self._journal.dropped,
         }
 

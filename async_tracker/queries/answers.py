@@ -104,6 +104,7 @@ def instance_of(stored: StoredInstance, picture: Picture) -> Instance:
     made.host_id = description.host_id
     made.jobs_started = stored.jobs_started
     made.jobs_ended = stored.jobs_ended
+    made.jobs_failed = stored.jobs_failed
     made.dropped = stored.dropped
     made.failing = stored.failing
     made.__class__ = Instance

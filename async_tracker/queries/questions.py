@@ -67,6 +67,24 @@ class Fleet:
     names: list[str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftBehind:
+    """What dead instances have left and is not yet recovered: the orphans, and the keys of what this version cannot read of it."""
+
+    orphans: list[Orphan]
+    unread: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overdue:
+    """The jobs in flight that run for longer than their timeout allows: how many, those of them that do so by most, the worst first."""
+
+    total: int
+    jobs: list[Job]
+    unread: list[str]
+    """The keys of the jobs, and of the lists of them, that this version cannot read."""
+
+
 class Queries:
     """Questions to one namespace. ``redis`` is a Namespace proxy. Each raises StorageError when Redis refuses or is away.
 
@@ -219,6 +237,16 @@ class Queries:
     def _job_id(self, ref: str) -> str:
         return next((ref.removeprefix(f"{scope}:") for scope in self._scopes if scope and ref.startswith(f"{scope}:")), ref)
 
+    async def overdue(self, states: Mapping[str, InstanceState], *, most: int) -> Overdue:
+        """Find the jobs past their timeout on these live instances, whose states are as they were last judged; name ``most`` of them.
+
+        The server looks at the records. Two round trips, and one more for each further two thousand jobs.
+        """
+        read = await self._reading.overdue_runs(list(states), most=most)
+        jobs = [job_of(ref, stored, read.now_ms, states[name]) for name, ref, stored in read.worst]
+        jobs.sort(key=lambda job: ((job.timeout or 0.0) - job.running_for, job.job_id))
+        return Overdue(total=read.count, jobs=jobs[:most], unread=sorted(read.corrupt))
+
     async def count_jobs(self, instance_id: str | None = None) -> int:
         """Count the jobs that are listed as in flight, on all registered instances or on one. No record is read."""
         return await self._reading.count_jobs([instance_id] if instance_id is not None else (await self._reading.names())[0])
@@ -241,10 +269,28 @@ class Queries:
 
         With ``limit`` or ``after``: at most so many, from after this instance and job on, in the order of instances' ids and jobs' ids.
         """
+        is_page = limit is not None or after is not None
+        picture, orphaned = await self._orphaned(is_page=is_page, limit=limit, after=after)
+        deaths = await self._deaths(orphaned)
+        if is_page:
+            return [orphan_of(record, picture, deaths.get(record.ref, 0)) for record in orphaned]
+        return list(orphans_in(picture, orphaned, deaths))
+
+    async def left_behind(self) -> LeftBehind:
+        """List the orphans as `orphans` does, and beside them the keys of what cannot be read of dead instances and of their jobs."""
+        picture, orphaned = await self._orphaned()
+        found = orphans_in(picture, orphaned, await self._deaths(orphaned))
+        observation = picture.evidence.observation
+        lives = {keys.instance(name) for name in [*observation.instances, *observation.dead] if picture.is_live(name)}
+        return LeftBehind(orphans=list(found), unread=sorted(set(picture.corrupt) - lives))
+
+    async def _orphaned(
+        self, *, is_page: bool = False, limit: int | None = None, after: tuple[str, str] | None = None
+    ) -> tuple[Picture, list[RunRecord]]:
+        """Read the runs that dead instances hold; those of a page alone and in its order, if ``is_page``."""
         asked = await self._ask(await self._names(), with_jobs=True)
         picture = await self._judged(asked, await self._ask_connections(asked))
         dead = picture.dead
-        is_page = limit is not None or after is not None
         if is_page:
             dead = sorted(name for name in dead if after is None or name >= after[0])
         orphaned: list[RunRecord] = []
@@ -258,11 +304,12 @@ class Queries:
                     break
         if is_page:
             orphaned = sorted(orphaned, key=lambda record: (record.instance_id, record.job_id))[:limit]
+        return picture, orphaned
+
+    async def _deaths(self, orphaned: Sequence[RunRecord]) -> dict[str, int]:
+        """Count the workers that have died under each of these jobs, by ref."""
         deaths = await self._reading.deaths([record.ref for record in orphaned], since_ms=0)
-        counted = {ref: len(died) for ref, died in deaths.items()}
-        if is_page:
-            return [orphan_of(record, picture, counted.get(record.ref, 0)) for record in orphaned]
-        return list(orphans_in(picture, orphaned, counted))
+        return {ref: len(died) for ref, died in deaths.items()}
 
     async def count_orphans(self) -> int:
         """Count the jobs that are listed for instances which were declared dead. No record is read."""

@@ -130,6 +130,7 @@ class StoredInstance:
     blocked_since_ms: int | None = None
     jobs_started: int = 0
     jobs_ended: int = 0
+    jobs_failed: int = 0
     dropped: int = 0
     failing: str = ""
     """Which loops of its tracker fail, and how."""
@@ -161,6 +162,7 @@ def decode_instance(key: str, instance_id: str, stored: Mapping[str, str]) -> St
         made.blocked_since_ms = _moment(stored["blocked_since_ms"]) if "blocked_since_ms" in stored else None
         made.jobs_started = int(stored.get("jobs_started", 0))
         made.jobs_ended = int(stored.get("jobs_ended", 0))
+        made.jobs_failed = int(stored.get("jobs_failed", 0))
         made.dropped = int(stored.get("dropped", 0))
         made.failing = stored.get("failing", "")
         made.died_at_ms = _moment(stored["died_at_ms"]) if "died_at_ms" in stored else None

@@ -29,6 +29,7 @@ _READ_JOBS = load_script(__package__, "read_jobs")
 _READ_RUNS = load_script(__package__, "read_runs")
 _COUNT_JOBS = load_script(__package__, "count_jobs")
 _COUNT_RUNS = load_script(__package__, "count_runs")
+_FIND_OVERDUE = load_script(__package__, "find_overdue")
 
 _FIELDS_AT_ONCE = 500
 
@@ -37,6 +38,9 @@ _STRINGS_AT_ONCE = 250
 
 _PARTS_IN_A_MESSAGE = 20
 """How many scripts that read records go in one message: packing its names holds the loop for a few milliseconds."""
+
+_PARTS_TO_LOOK_AT = 2
+"""How many scripts that only look at records go in one message; the next message is packed while the loop has had a turn."""
 
 _LIST_LASTS_MS = 180_000
 """For how long the list of queues is whole after a sweep has renewed it, which it does once a minute."""
@@ -92,6 +96,18 @@ class RunsCounted:
     """How many jobs are listed."""
     found: dict[str, dict[tuple[str | None, str | None], int]]
     """How many runs have a record, by function and queue; one that cannot be read, or is another instance's, does not count."""
+
+
+@dataclass(frozen=True, slots=True)
+class OverdueRead:
+    """The runs in flight on instances that are past their timeout: how many there are, and some of those that are so by most."""
+
+    now_ms: int
+    count: int
+    worst: list[tuple[str, str, StoredRun]]
+    """The instance, the job's ref and its record: of each instance at most as many as were asked for, in no order."""
+    corrupt: list[str]
+    """Keys that hold something else than jobs, or what another version wrote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +282,49 @@ class Reading:
                     _count_said(name, said.split(separator.encode()), counted.found.setdefault(name, {}))
                 await asyncio.sleep(0)
         return counted, others
+
+    async def overdue_runs(self, instance_ids: Sequence[str], *, most: int) -> OverdueRead:
+        """Find the runs in flight on these instances that are past their timeout, and give the worst ``most`` of each instance.
+
+        The server looks at their records; of those that are in time none is read.
+        """
+        separator = _separator(_new_word())
+        parts = list(_parts(instance_ids, self._instances_at_once))
+        replies = raised(await run_scripts(self._redis, [(_READ_JOBS, [*map(keys.jobs, part)], (separator,)) for part in parts]))
+        members = chain.from_iterable(_listed(reply, len(part)) for reply, part in zip(replies, parts, strict=True))
+        asked = AskedInstances((), dict(zip(instance_ids, members, strict=True)), separator)
+        found = OverdueRead(0, 0, [], [keys.jobs(name) for name in instance_ids if not _is_sound(asked.jobs[name])])
+        some: list[list[tuple[str, list[bytes]]]] = []
+        async for part in self._in_parts(asked, instance_ids, {}):
+            some.append(part)
+            if len(some) == _PARTS_TO_LOOK_AT:
+                found = await self._look_for_overdue(some, most, found)
+                some = []
+        return await self._look_for_overdue(some, most, found) if some else found
+
+    async def _look_for_overdue(self, parts: Sequence[Sequence[tuple[str, list[bytes]]]], most: int, before: OverdueRead) -> OverdueRead:
+        """Look at some parts of the records, and add what is found to what was found before."""
+        calls: list[ScriptCall] = []
+        for part in parts:
+            of_each: list[Argument] = [word for name, names in part for word in (len(names), instance_mark(name))]
+            calls.append((_FIND_OVERDUE, list(chain.from_iterable(names for _, names in part)), (RUN_BEGINS, most, *of_each)))
+        now_ms, count, worst, corrupt = before.now_ms, before.count, before.worst, before.corrupt
+        for part, reply in zip(parts, raised(await run_scripts(self._redis, calls)), strict=True):
+            now_ms, *of_instances = _listed(reply, len(part) + 1)
+            for (name, names), (late, found, other) in zip(part, of_instances, strict=True):
+                count += late
+                for is_ours, placed in ((True, found), (False, other)):
+                    for place, raw in zip(placed[::2], placed[1::2], strict=True):
+                        key = text(names[place - 1])
+                        stored = stored_run(raw)
+                        if stored is None:
+                            corrupt.append(key)
+                            count -= is_ours
+                        elif is_ours or (stored["instance"] == name and _is_past(stored, now_ms)):
+                            worst.append((name, key.removeprefix(keys.job("")), stored))
+                            count += not is_ours
+            await asyncio.sleep(0)
+        return OverdueRead(now_ms, count, worst, corrupt)
 
     async def _in_parts(
         self, asked: AskedInstances, instance_ids: Sequence[str], listed: dict[str, int]
@@ -524,6 +583,12 @@ def read_names(replies: Sequence[Any]) -> tuple[list[str], list[str]]:
     """Read what was answered to `NAMES_CALLS`: the ids of all registered instances, and of the dead. Raises StorageError where refused."""
     registered, dead = raised(list(replies))
     return [text(name) for name in _listed(registered)], [text(name) for name in _listed(dead)]
+
+
+def _is_past(stored: StoredRun, now_ms: int) -> bool:
+    """Tell whether a run goes on for longer than its timeout allows."""
+    timeout = stored.get("timeout")
+    return timeout is not None and now_ms - stored["started_at_ms"] > timeout * 1000
 
 
 def _count_said(instance_id: str, said: Sequence[bytes], found: dict[tuple[str | None, str | None], int]) -> None:

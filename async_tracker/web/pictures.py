@@ -10,7 +10,7 @@ from typing import Any
 from async_tracker.errors import StorageError
 from async_tracker.integrations.known import KNOWN
 from async_tracker.policy import STALLED, InstanceState, takes_jobs
-from async_tracker.queries.questions import Fleet
+from async_tracker.queries.questions import Fleet, LeftBehind, Overdue
 from async_tracker.records import Instance, Job, Quarantined
 from async_tracker.store import keys
 from async_tracker.store.run_record import job_ref
@@ -19,12 +19,13 @@ from async_tracker.web.readings import Reading, Readings, unserved
 from async_tracker.web.screens import Row, Wanted
 
 _ATTENTION_MOST = 12
-_OVERDUE_MOST = 3
 _NOT_WAITED_FOR = 0.1
-"""Seconds after which the overview is shown without the jobs past their timeout, for which all jobs are read: they come with the next."""
+"""Seconds after which the overview is shown without the jobs past their timeout: where jobs are very many, they come with the next."""
 _BUSIEST_MOST = 8
 _JOBS_OF_AN_INSTANCE_MOST = 100
 _EVENTS_OF_ONE_MOST = 20
+_UNREAD_IN = {"jobs": "corrupt", "instances": "unread", "orphans": "unread"}
+"""Where the reading of a screen has the keys of what this version cannot read."""
 _SHORT, _LAST_HOUR, _LAST_DAY = "15m", "1h", "24h"
 
 
@@ -63,7 +64,7 @@ class Pictures:
             facts["jobs"] = sum(item.busy for item in instances if item.state != InstanceState.DEAD)
             facts["stalled"] = sum(item.state in STALLED for item in instances)
             with suppress(StorageError):
-                facts["orphans"] = len(await self._orphans(instances))
+                facts["orphans"] = len((await self._left_behind(read.value)).orphans)
         quarantined = await self._perhaps("quarantined")
         facts |= {
             "quarantined": len(quarantined.value) if quarantined is not None else None,
@@ -90,8 +91,11 @@ class Pictures:
         found = await screens.page(asked, reading.value)
         facts: Row = {"total": found.total, "every": found.every, "facets": found.facets, "cut": found.is_cut}
         if asked.screen == "functions":
-            rates = self._readings.per_minute()
-            rows = [screens.function_row(item, rates) for item in found.items]
+            rates, started = self._readings.per_minute(), self._readings.trends(asked.window)
+            rows = [
+                screens.function_row(item, rates) | {"trend": trends.drawn(started.get((item.function, item.queue), ()))}
+                for item in found.items
+            ]
         elif asked.screen == "queues":
             working = screens.working_on((await self._readings.get("instances")).value.instances)
             now_ms, flow = reading.at_ms, await self._flows()
@@ -108,15 +112,14 @@ class Pictures:
             rows = [screen.row(item) for item in found.items]
         if asked.screen == "doctor":
             facts["at"] = reading.at_ms
-        corrupt = {"jobs": lambda: reading.value.corrupt, "instances": lambda: reading.value.unread}.get(asked.screen, tuple)()
-        if corrupt:
+        if asked.screen in _UNREAD_IN and (corrupt := getattr(reading.value, _UNREAD_IN[asked.screen])):
             facts["corrupt"], facts["corrupt_more"] = list(corrupt[:_ATTENTION_MOST]), max(len(corrupt) - _ATTENTION_MOST, 0)
         return Picture(facts=facts, rows=keyed(rows))
 
     async def _overview(self) -> Picture:
         fleet: Fleet = (await self._readings.get("instances")).value
         instances = fleet.instances
-        orphans = await self._orphans(instances)
+        left = await self._left_behind(fleet)
         quarantined, queues, stats = [await self._perhaps(kind) for kind in ("quarantined", "queues", "stats")]
         overdue = await self._readings.soon("overdue", within=_NOT_WAITED_FOR)
         live = [item for item in instances if item.state != InstanceState.DEAD]
@@ -124,11 +127,11 @@ class Pictures:
             "states": screens.counted(str(item.state) for item in instances),
             "busy": sum(item.busy for item in live),
             "slots": sum(item.concurrency or 0 for item in live if takes_jobs(item.state)),
-            "orphans": len(orphans),
+            "orphans": len(left.orphans),
             "quarantined": None if quarantined is None else len(quarantined.value),
             "jobs_seen": overdue is not None,
         }
-        lost = Counter(orphan.instance_id for orphan in orphans)
+        lost = Counter(orphan.instance_id for orphan in left.orphans)
         # Of very many only some are shown, and of these alone rows are made.
         attention: list[Callable[[], Row]] = [partial(_stalled, item) for item in instances if item.state in STALLED]
         attention += [partial(_dead, item, lost[item.instance_id]) for item in instances if item.state == InstanceState.DEAD]
@@ -137,8 +140,7 @@ class Pictures:
             facts |= self._oldest(queues)
         if overdue is not None:
             attention += [partial(dict, row) for row in _overdue(overdue.value)]
-        snapshot = self._readings.last("snapshot")
-        unread = {*fleet.unread, *(key for key in (snapshot.value.corrupt if snapshot is not None else ()) if _is_of_a_job(key))}
+        unread = {*fleet.unread, *left.unread, *(overdue.value.unread if overdue is not None else ())}
         if unread:
             attention.append(partial(dict, {"kind": "another_version", "id": min(unread), "more": len(unread)}))
         if quarantined is not None:
@@ -186,7 +188,8 @@ class Pictures:
             is_unread = keys.instance(instance_id) in fleet.unread
             return Picture(facts={"missing": True, "unread": is_unread, "events": await self._events("instance_id", instance_id)})
         if item.state == InstanceState.DEAD:
-            rows: list[Row] = [screens.orphan_row(orphan) for orphan in await self._orphans(instances) if orphan.instance_id == instance_id]
+            left = await self._left_behind(fleet)
+            rows: list[Row] = [screens.orphan_row(orphan) for orphan in left.orphans if orphan.instance_id == instance_id]
         else:
             snapshot = (await self._readings.get("snapshot")).value
             rows = [screens.job_row(job) for job in snapshot.jobs if job.instance_id == instance_id]
@@ -238,11 +241,11 @@ class Pictures:
         found = (await self._readings.get("events")).value
         return [screens.event_row(item) for item in found if getattr(item, name) == wanted][:_EVENTS_OF_ONE_MOST]
 
-    async def _orphans(self, instances: Sequence[Instance]) -> list[Any]:
-        """Read the orphans, where there can be any: only a dead instance has some."""
-        if not any(item.state == InstanceState.DEAD for item in instances):
-            return []
-        found: list[Any] = (await self._readings.get("orphans")).value
+    async def _left_behind(self, fleet: Fleet) -> LeftBehind:
+        """Read what dead instances have left, where there can be any: one whose record cannot be read may be dead too."""
+        if not fleet.unread and not any(item.state == InstanceState.DEAD for item in fleet.instances):
+            return LeftBehind(orphans=[], unread=[])
+        found: LeftBehind = (await self._readings.get("orphans")).value
         return found
 
     async def _perhaps(self, *kind: str | None) -> Reading | None:
@@ -263,21 +266,17 @@ def _dead(item: Instance, orphans: int) -> Row:
     return {"kind": "dead", "orphans": orphans, **{name: row[name] for name in ("id", "label", "beat", "died", "why")}}
 
 
-def _is_of_a_job(key: str) -> bool:
-    return not key.startswith(keys.instance(""))
-
-
 def _job_row(item: Job, unread: Collection[str]) -> Row:
     """Say what the table tells of a job; of an instance whose record cannot be read it is not known how that is."""
     row = screens.job_row(item)
     return {**row, "state": "another_version"} if keys.instance(item.instance_id) in unread else row
 
 
-def _overdue(jobs: Sequence[Job]) -> list[Row]:
+def _overdue(found: Overdue) -> list[Row]:
     """Name those that are past their timeout by most, and say how many more there are."""
     names = ("id", "function", "instance", "started", "timeout")
-    rows = [{"kind": "overdue", **{name: screens.job_row(job)[name] for name in names}} for job in jobs[:_OVERDUE_MOST]]
-    more = len(jobs) - len(rows)
+    rows = [{"kind": "overdue", **{name: screens.job_row(job)[name] for name in names}} for job in found.jobs]
+    more = found.total - len(rows)
     return [*rows, {"kind": "overdue", "id": "", "more": more}] if more else rows
 
 

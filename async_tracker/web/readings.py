@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +10,12 @@ from typing import Any
 from async_tracker.doctor.examination import examine
 from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.policy import takes_jobs
-from async_tracker.queries.questions import Fleet
+from async_tracker.queries.questions import Fleet, Overdue
 from async_tracker.queries.rates import Rates
-from async_tracker.queries.turns import in_turns
-from async_tracker.records import History, Instance, Job, QueueDepth, Snapshot, Stats
+from async_tracker.records import History, Instance, Job, QueueDepth, Stats
 from async_tracker.tracker import Tracker
 from async_tracker.web.past import Past
-from async_tracker.web.spans import STEPS, WINDOWS
+from async_tracker.web.spans import STEPS, TRENDS, WINDOWS
 
 SHARE = 20
 """A reading that took a second is not repeated for this many: so it never takes more than a twentieth of the process."""
@@ -37,6 +36,9 @@ _RATES_OVER = 60.0
 """Seconds over which it is told how many runs start just now."""
 _KEPT_MOST = 64
 """Readings of windows and histories that are kept: there is one for each function that is opened."""
+
+OVERDUE_MOST = 3
+"""Jobs past their timeout that are named; all are counted."""
 
 Pair = tuple[str | None, str | None]
 """A function and a queue."""
@@ -70,6 +72,7 @@ class Readings:
         self.outage: Outage | None = None
         self._rates = Rates[Pair](over=_RATES_OVER)
         self._past = Past(tracker)
+        self._trends: dict[str, Mapping[Pair, Sequence[float | None]]] = {}
         self._found: dict[Kind, Reading] = {}
         self._fresh_until: dict[Kind, float] = {}
         self._failed: dict[Kind, StorageError] = {}
@@ -80,7 +83,7 @@ class Readings:
             "instances": self._fleet,
             "snapshot": tracker.snapshot,
             "overdue": self._overdue,
-            "orphans": tracker.orphans,
+            "orphans": tracker.left_behind,
             "quarantined": tracker.quarantined,
             "queues": tracker.queues,
             "stats": self._stats,
@@ -101,6 +104,10 @@ class Readings:
     def per_minute(self) -> dict[Pair, float]:
         """Tell how many runs of each function and queue start in a minute just now; empty until that can be told."""
         return {pair: round(rate, 1) for pair, rate in self._rates.per_minute().items()}
+
+    def trends(self, window: str) -> Mapping[Pair, Sequence[float | None]]:
+        """Tell how many runs of each function and queue have started a minute in the course of a window, by its newest reading."""
+        return self._trends.get(window, {})
 
     def forget(self) -> None:
         """Read anew when next asked: something was just changed. The doctor's findings stay: they are of another kind."""
@@ -169,11 +176,10 @@ class Readings:
         last = self.last("instances")
         return await self.tracker.fleet(last.value.names if last is not None else ())
 
-    async def _overdue(self) -> list[Job]:
-        """Find the jobs that run for longer than their timeout allows, those first that do so by most."""
-        snapshot: Snapshot = (await self.get("snapshot")).value
-        found = [item async for part in in_turns(snapshot.jobs, AT_ONCE) for item in part if is_overdue(item)]
-        return sorted(found, key=lambda item: (item.timeout or 0.0) - item.running_for)
+    async def _overdue(self) -> Overdue:
+        """Find the jobs that run for longer than their timeout allows."""
+        fleet: Fleet = (await self.get("instances")).value
+        return await self.tracker.overdue(fleet.instances, most=OVERDUE_MOST)
 
     async def _stats(self) -> Stats:
         found = await self.tracker.stats()
@@ -181,7 +187,9 @@ class Readings:
         return found
 
     async def _window(self, window: str) -> Stats:
-        return await self.tracker.stats(window=WINDOWS[window])
+        found = await self.tracker.trends(window=WINDOWS[window], step=TRENDS[window])
+        self._trends[window] = found.started
+        return found.stats
 
     async def _history(self, window: str, function: str | None, queue: str | None) -> History:
         return await self.tracker.history(function, queue, since=WINDOWS[window], step=STEPS[window])

@@ -69,6 +69,7 @@ def instance_row(item: Instance) -> Row:
         "slots": item.concurrency,
         "started": item.jobs_started,
         "ended": item.jobs_ended,
+        "failed": item.jobs_failed,
         "memory": None if item.rss_bytes is None else round(item.rss_bytes / 1_048_576, 1),
         "lag": round(item.loop_lag, 3),
         "up": ms(item.started_at),
@@ -114,6 +115,11 @@ def job_row(item: Job) -> Row:
         "state": str(item.instance_state),
         "superseded": item.superseded,
     }
+
+
+def deadline(item: Job) -> float | None:
+    """Tell when the timeout of a job is over, in seconds since 1970; None where it has none."""
+    return None if item.timeout is None else item.started_at.timestamp() + item.timeout
 
 
 def job_details(item: Job) -> Row:
@@ -334,6 +340,7 @@ SCREENS: Mapping[str, Screen] = {
             "library": _by("library"),
             "busy": _by("busy"),
             "ended": _by("jobs_ended"),
+            "failed": _by("jobs_failed"),
             "memory": _by("rss_bytes"),
             "lag": _by("loop_lag"),
             "beat": _by("heartbeat_at"),
@@ -360,6 +367,7 @@ SCREENS: Mapping[str, Screen] = {
             "try": _by("job_try"),
             "enqueued": _by("enqueued_at"),
             "timeout": _by("timeout"),
+            "deadline": deadline,
             "progress": _by("progress"),
             "instance": _by("instance_id"),
         },
@@ -367,7 +375,7 @@ SCREENS: Mapping[str, Screen] = {
     ),
     "orphans": Screen(
         reading="orphans",
-        rows_of=lambda value: value,
+        rows_of=lambda value: value.orphans,
         row=orphan_row,
         filters={
             **{name: _is(name) for name in _EVERY},
@@ -378,6 +386,8 @@ SCREENS: Mapping[str, Screen] = {
             "started": _by("started_at"),
             "id": _by("job_id"),
             "function": _by("function"),
+            "queue": _by("queue"),
+            "try": _by("job_try"),
             "orphaned": _by("orphaned_at"),
             "deaths": _by("deaths"),
             "instance": _by("instance_id"),
@@ -393,6 +403,7 @@ SCREENS: Mapping[str, Screen] = {
             "at": _by("quarantined_at"),
             "id": _by("job_id"),
             "function": _by("function"),
+            "queue": _by("queue"),
             "deaths": _by("deaths"),
             "bytes": _by("payload_bytes"),
         },

@@ -1,7 +1,9 @@
 """What was, as the page shows it: the steps of a history, how runs have ended, how queues move. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from math import ceil
 from typing import Any
 
 from async_tracker.records import ENDINGS, History, HistoryPoint, QueueDepth, Stats
@@ -13,14 +15,30 @@ _POINT = ("started", "succeeded", "recovered", "busy", "run_time_p50", "run_time
 def point_row(item: HistoryPoint) -> list[Any]:
     """Say one step of a history: when it began, how many started, succeeded, failed in either way, were recovered, and the times.
 
+    Then how many instances there were, and orphans at most.
+
     A step of which nothing is known has its moment alone.
     """
     if item.is_gap:
         return [ms(item.at)]
     started, succeeded, recovered, *rest = (getattr(item, name) for name in _POINT)
     waits = [one.oldest_wait for one in item.queues if one.oldest_wait is not None]
-    figures = [*rest, max(waits, default=0.0 if item.queues else None)]
-    return [ms(item.at), started, succeeded, item.failed + item.timed_out, recovered, *(rounded(value) for value in figures)]
+    figures = [*rest, max(waits, default=0.0 if item.queues else None), item.instances]
+    orphans = max(item.orphaned, item.orphans or 0)  # those of the sample, and those that came and went between two
+    return [ms(item.at), started, succeeded, item.failed + item.timed_out, recovered, *(rounded(value) for value in figures), orphans]
+
+
+_LEVELS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def drawn(values: Sequence[float | None]) -> str:
+    """Write the course of a small line in a letter for each step: a level from 0 to z, the highest value; a dot where none is known.
+
+    >>> drawn([None, 0.0, 0.01, 5.0, 10.0]), drawn([0.0, 0.0]), drawn([])
+    ('.01iz', '00', '')
+    """
+    most = max((value for value in values if value), default=1.0)
+    return "".join("." if value is None else _LEVELS[ceil(value / most * (len(_LEVELS) - 1))] for value in values)
 
 
 def deploy_rows(history: History) -> list[list[Any]]:

@@ -96,7 +96,7 @@ async def _filled(client: redis.asyncio.Redis, namespace: str) -> int:
         if minute % 10:
             await store.pack_minute(minute, {counted_name("send", "mail"): entry(minute % 60, record)})
             depths = [QueueDepth(queue="mail", library="arq", depth=7, due=1, oldest_wait=2.0)]
-            await store.redis.hset(keys.samples(str(minute // 60)), f"{minute % 60}:arq", sample_of(2, 10, depths))
+            await store.redis.hset(keys.samples(str(minute // 60)), f"{minute % 60}:arq", sample_of(2, 10, depths, instances=1, orphans=0))
     await store.redis.zadd(keys.SERIES, {counted_name("send", "mail"): now})
     await store.mark_deploy("2026-07-29.1", "{}")
     return now

@@ -120,6 +120,28 @@ async def test_a_minute_with_a_sample_is_known_and_one_without_is_a_gap(store: S
     assert by_minute[now - 2].busy is None
 
 
+async def test_a_sample_tells_how_many_instances_there_are_and_how_many_jobs_the_dead_have_left(
+    store: Store, redis_client: redis.asyncio.Redis, namespace: str
+):
+    for name, library in (("w1", "arq"), ("w2", "arq"), ("w3", "dramatiq"), ("gone", "arq")):
+        described = Description(library=library, host="web", host_id="ab", pid=1, concurrency=5)
+        await store.register(name, 1, "{}", {**encode_description(described, Limits()), "state": "alive", "busy": 1})
+    await store.redis.zrem(keys.INSTANCES, "gone")
+    await store.redis.zadd(keys.DEAD, {"gone": 1})
+    await store.redis.sadd(keys.jobs("gone"), "a", "b")
+    now = await minute_now(redis_client)
+    older = (now - 2) // 60, f"{(now - 2) % 60}:arq", "[1,2,10,{}]"  # as a version wrote it that did not tell this
+    await store.redis.hset(keys.samples(str(older[0])), older[1], older[2])
+    for library in ("arq", "dramatiq"):
+        await HistoryKeeper(store=store, reading=Reading(store.redis), library=library, depths=None).keep(now * MINUTE_MS)
+    async with Tracker(namespace=namespace, redis=redis_client) as tracker:
+        points = {int(point.at.timestamp()) // 60: point for point in (await tracker.history(since=600)).points}
+        (several,) = (await tracker.history(since=600, step=600)).points
+    assert (points[now].instances, points[now].orphans, points[now].busy) == (3, 2, 3)
+    assert (points[now - 2].instances, points[now - 2].orphans, points[now - 2].busy) == (None, None, 2)
+    assert (several.instances, several.orphans) == (3, 2)
+
+
 async def test_one_minute_is_sampled_once_whoever_sweeps(store: Store, redis_client: redis.asyncio.Redis):
     now = await minute_now(redis_client)
     await asyncio.gather(*(keeper_of(store).keep(now * MINUTE_MS) for _ in range(4)))
@@ -159,7 +181,7 @@ async def test_a_library_that_cannot_tell_its_queues_costs_them_and_not_the_samp
     now = await minute_now(redis_client)
     await keeper_of(store, depths).keep(now * MINUTE_MS)
     (raw,) = (await store.redis.hgetall(keys.samples(str(now // 60)))).values()
-    assert json.loads(raw) == [1, 0, 0, {}]
+    assert json.loads(raw) == [1, 0, 0, {}, 1, 0, 0]
 
 
 async def test_what_another_version_wrote_is_skipped_and_said(store: Store, redis_client: redis.asyncio.Redis, namespace: str):

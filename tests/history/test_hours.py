@@ -1,6 +1,7 @@
 """Hours of thirty days: rolled up of their minutes, once, and told as if they were still those."""
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -193,6 +194,12 @@ async def test_a_window_is_the_same_however_much_of_it_is_rolled_up(store: Store
                 at, steps = await within_a_minute(redis_client, partial(tracker.history, "send", since=hours * 3_600, step=3_600))
                 aligned = (at // 60 - hours + 1) * 60
                 assert sum(point.started for point in steps.points) == sum(n for minute, n in counted.items() if minute >= aligned)
+                at, trends = await within_a_minute(redis_client, partial(tracker.trends, window=hours * 3_600, step=3_600))
+                first = at - 60 * hours + 1 if hours <= 24 else (at // 60 - hours + 1) * 60
+                assert trends.stats.started == sum(count for minute, count in counted.items() if minute >= first)
+                whole = [sum(n for minute, n in counted.items() if minute // 60 == hour) for hour in range(math.ceil(first / 60), at // 60)]
+                *rates, _ = trends.started["send", "mail"]  # the last one is not over
+                assert [rate * 60 for rate in rates if rate is not None] == pytest.approx(whole)
 
 
 async def test_a_step_of_minutes_beyond_a_day_is_refused_with_what_to_write(redis_client: redis.asyncio.Redis, namespace: str):

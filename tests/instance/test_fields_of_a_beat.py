@@ -16,7 +16,7 @@ from async_tracker.store import keys
 from async_tracker.store.writes import Beat
 from tests.harness.wait import wait_until
 
-STEADY = {"state", "busy", "unlisted", "jobs_started", "jobs_ended", "dropped"}
+STEADY = {"state", "busy", "unlisted", "jobs_started", "jobs_ended", "jobs_failed", "dropped"}
 """What does not change while no job starts or ends."""
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from async_tracker.instance.journal import BATCH, ENDED_KEPT, Batch, Journal
 from async_tracker.instance.runs import Run
+from async_tracker.records import ENDINGS
 from async_tracker.store.writes import Ended
 from tests.instance.unkept import UNKEPT
 
@@ -126,6 +127,18 @@ def test_a_run_may_end_twice_and_is_counted_once():
     assert journal.busy == 0
     journal.end(once)
     assert journal.counts.ended == 1
+
+
+def test_runs_that_end_with_an_error_or_by_their_timeout_have_failed_and_no_others():
+    journal = Journal(wake=nobody)
+    for outcome in ENDINGS:
+        ended = run("1", outcome)
+        journal.start(ended)
+        ended.outcome = outcome
+        journal.end(ended)
+        journal.count_end(ended)
+    journal.take_new_totals()
+    assert (journal.counts.ended, journal.counts.failed) == (len(ENDINGS), 2)
 
 
 def test_one_write_carries_no_more_than_a_batch_the_oldest_first():

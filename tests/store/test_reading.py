@@ -79,6 +79,44 @@ async def test_runs_are_counted_by_the_server_as_they_would_be_by_who_reads_them
         }
 
 
+async def test_runs_past_their_timeout_are_found_by_the_server_as_they_would_be_by_who_reads_them(redis_client, namespace):
+    """Whatever stands in records, and beside them; over the ends of scripts as well."""
+    seconds, _ = await redis_client.time()
+    one, other, odd = "one:1:a", 'other "2"\\:2:ü', "odd:3:c"
+    mark = ',"started_at_ms":1,"timeout":0.001'
+
+    def run(instance_id: str, number: int, timeout: float | None, **facts: Any) -> RunRecord:
+        started_at_ms = (seconds - 100) * 1000
+        return RunRecord(job_id=f"{number}", instance_id=instance_id, token="t", started_at_ms=started_at_ms, timeout=timeout, **facts)
+
+    late = [run(one, number, timeout, function=mark) for number, timeout in enumerate((1, 2.5, 99.0, 1e-07, 50.0))]
+    late += [run(other, 10, 7.0, scope="dramatiq")]
+    in_time = [run(one, 20, 1e9, args=mark), run(one, 21, None, args=mark[1:]), run(other, 22, 3_600.0, function=mark), run(odd, 23, 1e20)]
+    plain = json.loads(encode_run(run(odd, 30, 3.0)))
+    spaced = json.dumps(plain).encode()  # what another program might make of it
+    raws = {record.ref: encode_run(record) for record in (*late, *in_time)}
+    raws |= {"30": spaced, "31": b'{"schema":99}', "32": json.dumps({**plain, "timeout": 1e9}).encode(), "33": b""}
+    raws["34"] = json.dumps({**plain, "function": 5}, separators=(",", ":")).encode()
+    await redis_client.mset({f"{namespace}:job:{ref}": raw for ref, raw in raws.items()})
+    for name in (one, other, odd):
+        refs = [record.ref for record in (*late, *in_time) if record.instance_id == name]
+        await redis_client.sadd(f"{namespace}:jobs:{name}", *refs, "gone")
+    await redis_client.sadd(f"{namespace}:jobs:{other}", "0")  # the newest run of it is another instance's
+    await redis_client.sadd(f"{namespace}:jobs:{odd}", "30", "31", "32", "33", "34")
+    await redis_client.set(f"{namespace}:jobs:foreign", "no set")
+    for at_once in (1, 3, 1_000):
+        reading = Reading(Namespace(redis_client, namespace), records_at_once=at_once)
+        found = await reading.overdue_runs([one, other, odd, "foreign", "idle"], most=2)
+        assert found.count == 7
+        assert sorted(found.corrupt) == ["job:31", "job:33", "job:34", "jobs:foreign"]
+        assert 0 <= found.now_ms - seconds * 1000 < 3_600_000
+        worst = {(name, ref): stored["timeout"] for name, ref, stored in found.worst}
+        assert {(one, "3"), (one, "0"), (other, "dramatiq:10"), (odd, "30")} <= worst.keys()
+        assert max(worst.values()) <= 99.0
+    assert len(worst) == 4, "of each instance two at most"
+    assert (await reading.overdue_runs([], most=2)).count == 0
+
+
 async def test_what_is_adopted_and_what_runs_are_read_together(reading, redis_client, namespace):
     adopted = RunRecord(job_id="42", instance_id="dead", token="a", started_at_ms=1)
     running = RunRecord(job_id="42", instance_id="lives", token="b", started_at_ms=2)

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -12,8 +11,8 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
-FLAGS = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync --no-first-run".split()
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or ""
+from benchmarks.browser import CHROMIUM, FLAGS
+
 SCREENS = ("overview", "instances", "jobs", "orphans", "quarantine", "functions", "queues", "events", "doctor")
 PATIENCE_MS = 30_000
 

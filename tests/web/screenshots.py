@@ -16,8 +16,9 @@ from async_tracker.cli.demo.load import Load
 from async_tracker.cli.demo.stage import stage
 from async_tracker.cli.target import Target
 from async_tracker.web.serving import served
+from benchmarks.browser import CHROMIUM, FLAGS
 from tests.harness.forking import ROOT
-from tests.web.browser import CHROMIUM, FLAGS, SCREENS
+from tests.web.browser import SCREENS
 
 PICTURES = ROOT / "docs" / "pictures"
 WATCHED_SECONDS = 130.0

@@ -96,7 +96,8 @@ async def test_what_is_not_known_comes_last_whichever_way_a_list_is_sorted(mount
         await with_jobs(stack, tracker, "plain")
         await with_jobs_beside(stack, tracker, {"short": 5.0, "long": 600.0})
         client = mount(authorize=lets_read)
-        for sort, ids in (("timeout", ["short", "long", "plain"]), ("-timeout", ["long", "short", "plain"])):
+        up, down = ["short", "long", "plain"], ["long", "short", "plain"]
+        for sort, ids in (("timeout", up), ("-timeout", down), ("deadline", up), ("-deadline", down)):
             assert [job["job_id"] for job in (await client.get("/api/v1/jobs", params={"sort": sort})).json()["jobs"]] == ids
 
 

@@ -183,6 +183,27 @@ async def test_rows_keep_their_place_under_the_pointer_while_ticked_and_while_pa
         await expect(page.locator(".notice")).to_have_text("changed · show")
         await page.keyboard.press("p")
         await expect(page.locator("tbody tr")).to_have_count(2)
+        async with tracker.track("c-9", function="convert") as job:
+            await expect(page.locator("tbody tr")).to_have_count(3)
+            await page.evaluate(NOTE_WHAT_CHANGES)
+            await job.progress(0.5, "half way")
+            await expect(page.locator("tbody tr", has_text="c-9")).to_contain_text("half way")
+            assert await page.evaluate("window.changed") == ["c-9: Progress"], "of all rows and cells this one was drawn anew"
+
+
+NOTE_WHAT_CHANGES = """() => {
+window.changed = [];
+const heads = [...document.querySelectorAll("thead th")].map((head) => head.textContent);
+const note = ({ target }) => {
+  const element = target instanceof Element ? target : target.parentElement;
+  if (element.closest("time")) return;  // the clock counts on
+  const cell = element.closest("td, th"), name = element.closest("tr")?.querySelector("th").textContent;
+  const place = `${name}: ${cell ? heads[cell.cellIndex] : element.tagName}`;
+  if (!window.changed.includes(place)) window.changed.push(place);
+};
+const everything = { subtree: true, childList: true, characterData: true, attributes: true };
+new MutationObserver((records) => records.forEach(note)).observe(document.querySelector("tbody"), everything);
+}"""
 
 
 async def test_what_is_asked_for_is_shown_whatever_the_pointer_does(serve_here, eyes: Eyes, tracker):

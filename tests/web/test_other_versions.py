@@ -61,6 +61,22 @@ async def test_each_record_of_a_newer_version_is_told_of_on_its_screen(make_trac
         assert events == [("another_version", None, {}), ("another_version", "ours", {"schema": 2, "type": "moved"})]
 
 
+async def test_what_cannot_be_read_of_the_dead_and_of_their_jobs_is_named_among_the_orphans(redis_client, namespace, tracker):
+    await redis_client.zadd(f"{namespace}:dead", {"gone": 1_700_000_000_000})
+    await redis_client.hset(f"{namespace}:instance:gone", mapping={"schema": "99", "limits": "{}"})
+    await redis_client.sadd(f"{namespace}:jobs:gone", "lost", "odd")
+    await redis_client.set(f"{namespace}:job:lost", '{"schema":1,"instance":"gone","run":"r","started_at_ms":5}')
+    await redis_client.set(f"{namespace}:job:odd", '{"schema":99}')
+    pictures = Pictures(Readings(tracker))
+    orphans = await pictures.make(topic("orphans"))
+    assert [row["id"] for row in orphans.rows.values()] == ["lost"]
+    assert orphans.facts["corrupt"] == ["instance:gone", "job:odd"]
+    overview = await pictures.make(topic("overview"))
+    assert overview.facts["orphans"] == 1
+    assert [item["more"] for item in overview.facts["attention"] if item["kind"] == "another_version"] == [2]
+    assert (await pictures.head())["orphans"] == 1
+
+
 async def test_the_api_answers_with_what_it_can_read(make_tracker, redis_client, namespace, mount):
     async with newer_records(make_tracker, redis_client, namespace) as newer:
         client = mount(of=make_tracker(**QUIET), authorize=lets_read)

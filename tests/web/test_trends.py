@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 
@@ -73,9 +74,32 @@ async def test_the_overview_tells_of_the_last_hour_and_day_and_a_function_of_its
         assert len(facts["points"]) in (60, 61)
         assert sum(point[2] for point in facts["points"] if len(point) > 1) == 19
         assert facts["busiest"][0]["run_time_p95"] >= 0.008
+        (row,) = (await pictures.make(topic("functions?window=1h"))).rows.values()
+        assert (len(row["trend"]), row["trend"][0], max(row["trend"])) == (30, ".", "z")
+        (row,) = (await pictures.make(topic("functions"))).rows.values()
+        assert row["trend"] == "", "all of time has no course"
         one = (await pictures.make(topic("function?function=send_email&queue=mail&window=15m"))).facts
         assert (one["one"][0]["succeeded"], one["step"]) == (19, 60_000)
         assert sum(point[3] for point in one["points"] if len(point) > 1) == 1
+
+
+async def test_an_instance_tells_how_many_of_its_runs_have_failed(make_tracker):
+    tracker = make_tracker(heartbeat_interval=0.5)
+    async with AsyncExitStack() as stack:
+        await with_runs(stack, tracker)
+        with contextlib.suppress(TimeoutError):
+            async with tracker.track("late", function="send_email", queue="mail"):
+                raise TimeoutError
+        pictures = Pictures(Readings(tracker))
+
+        async def counted() -> tuple[int, int]:
+            (row,) = (await pictures.make(topic("instances?sort=-failed"))).rows.values()
+            return row["ended"], row["failed"]
+
+        async def all_counted() -> bool:
+            return await counted() == (21, 2)
+
+        await wait_until(all_counted, description="a beat has told of both")
 
 
 async def test_a_job_in_flight_knows_how_long_its_function_takes_as_a_rule(make_tracker):
@@ -111,7 +135,10 @@ async def test_only_so_many_readings_of_single_functions_are_kept(tracker):
 def test_a_step_of_which_nothing_is_known_is_its_moment_alone():
     assert point_row(HistoryPoint(at=AT, is_gap=True)) == [1_777_636_800_000]
     known = HistoryPoint(at=AT, is_gap=False, started=3, failed=1, timed_out=1, busy=2.0, run_time_p50=0.12345)
-    assert point_row(known) == [1_777_636_800_000, 3, 0, 2, 0, 2.0, 0.123, None, None, None]
+    assert point_row(known) == [1_777_636_800_000, 3, 0, 2, 0, 2.0, 0.123, None, None, None, None, 0]
+    for left, came, shown in ((4, 0, 4), (0, 4, 4), (None, 4, 4), (9, 4, 9)):
+        point = HistoryPoint(at=AT, is_gap=False, orphans=left, orphaned=came, instances=7.0)
+        assert point_row(point)[-2:] == [7.0, shown], "those of the sample, and those that came and went between two"
 
 
 def test_what_came_into_a_queue_is_what_left_it_and_what_it_has_grown_by():
@@ -129,15 +156,23 @@ def test_what_came_into_a_queue_is_what_left_it_and_what_it_has_grown_by():
     assert flow_row(now, found.get("other"), now_ms=now_ms) == {"in": None, "out": None}
 
 
-async def test_a_function_opens_with_its_charts_and_a_slow_run_of_it_is_marked(serve_here, eyes: Eyes, make_tracker):
+async def test_a_function_opens_with_its_charts_and_a_slow_run_of_it_is_marked(
+    serve_here, eyes: Eyes, make_tracker, redis_client, namespace
+):
     tracker = make_tracker(heartbeat_interval=0.5)
+    seconds, _ = await redis_client.time()
+    for minute in range(seconds // 60 - 5, seconds // 60):
+        await redis_client.hset(f"{namespace}:samples:{minute // 60}", f"{minute % 60}:asyncio", "[1,1,20,{},1,3,2]")
     async with AsyncExitStack() as stack:
         await with_runs(stack, tracker)
-        await stack.enter_async_context(tracker.track("slow", function="send_email", queue="mail"))
+        await stack.enter_async_context(tracker.track("slow", function="send_email", queue="mail", timeout=3_600.0))
+        await stack.enter_async_context(tracker.track("late", function="send_email", queue="mail", timeout=0.001))
         served = await serve_here()
         page = await eyes.open(served.url)
         await is_live(page)
         await expect(page.locator(".chart-panel .chart rect.good").first).to_be_attached()
+        for card in ("Instances", "Orphans"):
+            await expect(page.locator(".card", has_text=card).locator(".spark polyline")).to_have_count(1)
         await page.locator("table a", has_text="send_email").click()
         await expect(page.locator("#drawer .chart-panel")).to_have_count(2)  # no wait is known
         await expect(page.locator("#drawer .facts")).to_contain_text("p95")
@@ -148,5 +183,10 @@ async def test_a_function_opens_with_its_charts_and_a_slow_run_of_it_is_marked(s
         for window in ("15 min", "24 h", "7 d", "all", "1 h"):
             await page.get_by_role("button", name=window, exact=True).click()
             await expect(page.locator("tbody tr", has_text="send_email")).to_contain_text("19")
+        await expect(page.locator("tbody tr", has_text="send_email").locator(".spark")).to_be_visible()
         await page.goto(f"{served.base}jobs")
-        await expect(page.locator("tbody tr", has_text="slow").locator("time.warn-text")).to_be_visible()
+        slow, late = (page.locator("tbody tr", has_text=name) for name in ("slow", "late"))
+        await expect(slow.locator("time.warn-text")).to_be_visible()
+        await expect(slow).to_contain_text(re.compile("in 59 min"))  # its deadline, to which the browser counts
+        await expect(late.locator("time.bad-text")).to_have_count(2)
+        await expect(late.locator("time.bad-text").last).to_have_text(re.compile(r"\d+ \w+ ago"))

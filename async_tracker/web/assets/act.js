@@ -54,6 +54,15 @@ export function tell(text, isBad = false) {
 /** Tell that it failed, and why. @param {unknown} error */
 export const tellFailure = (error) => tell(error instanceof Error ? error.message : String(error), true);
 
+/** Keep a choice in this browser, where it keeps any; else it holds for this page. @param {string} name @param {string} value */
+export function remember(name, value) {
+  try {
+    localStorage.setItem(`async-tracker ${name}`, value);
+  } catch {
+    // Storage is switched off.
+  }
+}
+
 // What an action is about: the rows that are ticked, or else all that pass the filters of the address.
 
 /** @typedef {{ jobs: string[] } | { filter: Record<string, string> }} Choice */

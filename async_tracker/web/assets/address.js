@@ -64,3 +64,14 @@ export function address(name, query = {}) {
   const text = new URLSearchParams(query).toString();
   return (name === "overview" ? "./" : name) + (text ? `?${text}` : "");
 }
+
+/**
+ * The address of one thing of a screen, opened beside what is asked of that screen where it is shown.
+ * @param {string} name
+ * @param {string | null} id
+ */
+export function opened(name, id) {
+  const query = screen() === name ? asked() : new URLSearchParams();
+  if (id !== null) query.set("open", id);
+  return address(name, query);
+}

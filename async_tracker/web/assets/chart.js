@@ -5,11 +5,11 @@ import { clockTime, cut, duration, number } from "./wording.js";
 
 /**
  * One step of a history: when it began; then, unless nothing is known of it, how many started, succeeded, failed and were recovered, jobs in
- * flight, p50 and p95 of the run time, p95 of the wait, and the oldest wait in a queue; the last five may be null.
+ * flight, p50 and p95 of the run time, p95 of the wait, the oldest wait in a queue, and instances, which may all be null; and orphans.
  * @typedef {(number | null)[]} Point
  */
 /** When a version was new in the fleet, and which. @typedef {[number, string]} Deploy */
-export const BUSY = 5, P50 = 6, P95 = 7, WAIT = 8, OLDEST = 9;
+export const BUSY = 5, P50 = 6, P95 = 7, WAIT = 8, OLDEST = 9, INSTANCES = 10, ORPHANS = 11;
 
 /**
  * Leave out steps before the first of which something is known: of a young namespace the last quarter or half of the span is shown.

@@ -2,6 +2,7 @@
 // Orders to one worker: quiet, resume, stop; where its jobs wait, line by line; and the abort of one job.
 import { confirmed, post, tell, tellFailure } from "./act.js";
 import { el, fill } from "./dom.js";
+import { short } from "./overview.js";
 import { refresh } from "./stream.js";
 import { counted, cut, duration } from "./wording.js";
 
@@ -100,7 +101,7 @@ function described(stacks) {
 /** The line of the user's own code at which a chain waits, or its last one. @param {any} of */
 function placeOf(of) {
   const own = of.frames.findLast((/** @type {string} */ line) => !/\/lib\/python[\d.]+\//.test(line));
-  return (own ?? of.frames.at(-1))?.replace(/[^\s]*\/(?=[^/\s]+:\d+)/g, "") ?? of.ends;
+  return short(own ?? of.frames.at(-1) ?? of.ends);
 }
 
 /** @param {string[]} lines */

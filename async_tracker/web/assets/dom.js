@@ -76,6 +76,12 @@ function same(old, made) {
 }
 
 /**
+ * Names and values; those that hold nothing are left out.
+ * @param {(Child | Child[])[][]} pairs
+ */
+export const facts = (pairs) => el("dl", { class: "facts" }, ...pairs.filter(([, value]) => value).flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
+
+/**
  * @param {string} id
  * @returns {HTMLElement}
  */

@@ -1,8 +1,8 @@
 // @ts-check
 // Functions: how many runs of each have started in a window, how they ended, how long they took. One of them opened: its charts.
-import { address, asked } from "./address.js";
-import { ends, P50, P95, shown, times, WAIT } from "./chart.js";
-import { el, fill } from "./dom.js";
+import { address, asked, opened } from "./address.js";
+import { ends, P50, P95, shown, spark, times, WAIT } from "./chart.js";
+import { el, facts, fill } from "./dom.js";
 import { eventList } from "./events.js";
 import { chips, filters, taken, Table } from "./table.js";
 import { cut, duration, name, number, percent } from "./wording.js";
@@ -19,12 +19,7 @@ const HOUR = "1h";
 const WINDOWS = [["15m", "15 min", null], ["", "1 h", null], ["24h", "24 h", null], ["7d", "7 d", null], ["all", "all", null]];
 
 /** Where a function is opened, beside what is asked of the screen. @param {any} row */
-export function functionAddress(row) {
-  const query = new URLSearchParams(location.pathname.endsWith("/functions") ? location.search : "");
-  if (row.function === null) return address("functions", query);
-  query.set("open", JSON.stringify([row.function, row.queue ?? ""]));
-  return address("functions", query);
-}
+export const functionAddress = (row) => opened("functions", row.function === null ? null : JSON.stringify([row.function, row.queue ?? ""]));
 
 /** The screen. */
 export function functions() {
@@ -34,6 +29,7 @@ export function functions() {
       { title: "Function", sort: "function", uses: ["function"], cell: (row) => el("a", { class: "id", href: functionAddress(row), title: row.function ?? "" }, cut(row.function ?? "(no name)", 40)) },
       { title: "Queue", sort: "queue", uses: ["queue"], cell: (row) => name(row.queue, 24) },
       { title: "Per min", right: true, sort: "rate", uses: ["rate"], cell: (row) => (row.rate === null ? "…" : number(Math.round(row.rate))) },
+      { title: "Over time", uses: ["trend"], cell: (row) => row.trend && spark([...row.trend].map((level) => (level === "." ? null : parseInt(level, 36)))) },
       { title: "Run p50", right: true, sort: "run_time_p50", uses: ["run_time_p50", "run"], cell: (row) => (row.run_time_p50 === undefined ? el("span", { title: "mean of all time" }, duration(row.run)) : duration(row.run_time_p50)) },
       time("p95", "run_time_p95"),
       time("p99", "run_time_p99", true),
@@ -78,16 +74,16 @@ export function functions() {
  */
 function functionDrawer(opened) {
   const [name, queue] = parsed(opened), window = asked().get("window") || HOUR;
-  const facts = el("div"), charts = el("div"), events = el("section", { class: "panel" });
+  const told = el("div"), charts = el("div"), events = el("section", { class: "panel" });
   let drawn = "";
   return {
-    element: el("div", {}, facts, charts, events),
+    element: el("div", {}, told, charts, events),
     title: cut(name, 40),
     topic: `function?${new URLSearchParams({ function: name, ...(queue && { queue }), window: window === "all" ? "24h" : window })}`,
     /** @param {import("./stream.js").Picture} picture */
     show(picture) {
       const { one = [], deploys = [] } = picture.facts, points = shown(picture.facts.points ?? []);
-      fill(facts, el("p", { class: "stateline" }, el("a", { href: address("jobs", { function: name }) }, "Its jobs in flight")), ...one.map(described));
+      fill(told, el("p", { class: "stateline" }, el("a", { href: address("jobs", { function: name }) }, "Its jobs in flight")), ...one.map(described));
       const now = JSON.stringify([points, deploys]);
       if (now !== drawn && points.length && !charts.matches(":hover, :focus-within")) {
         drawn = now;
@@ -114,7 +110,7 @@ function parsed(opened) {
 
 /** @param {any} row */
 function described(row) {
-  return el("dl", { class: "facts" }, ...[
+  return facts([
     ["Queue", row.queue],
     ["Started", `${number(row.started)}, ${row.rate === null ? "…" : number(Math.round(row.rate * 10) / 10)} a minute`],
     ["Ended", ["succeeded", "failed", "retried", "timed_out", "aborted", "cancelled", "ended"].filter((which) => row[which])
@@ -122,5 +118,5 @@ function described(row) {
     ["Recovered", row.recovered ? number(row.recovered) : null],
     ["Run time", row.run_time_p50 === undefined ? null : `p50 ${duration(row.run_time_p50)}, p95 ${duration(row.run_time_p95)}, p99 ${duration(row.run_time_p99)}, longest ${duration(row.run_time_max)}`],
     ["Wait", row.queue_wait_p50 === undefined ? null : `p50 ${duration(row.queue_wait_p50)}, p95 ${duration(row.queue_wait_p95)}, longest ${duration(row.queue_wait_max)}`],
-  ].filter(([, value]) => value).flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
+  ]);
 }

@@ -1,13 +1,15 @@
 // @ts-check
 // Instances: the worker processes, how each is, and why. One of them opened: everything that is known of it.
-import { address } from "./address.js";
+import { opened } from "./address.js";
 import { control } from "./control.js";
-import { el, fill } from "./dom.js";
+import { el, facts, fill } from "./dom.js";
 import { eventList } from "./events.js";
 import { jobColumns } from "./jobs.js";
 import { short } from "./overview.js";
 import { chips, filters, taken, Table } from "./table.js";
 import { badge, counted, cut, duration, id, number, since } from "./wording.js";
+
+const STATES = ["alive", "quiet", "draining", "stalled", "returning", "dead"];
 
 /** @param {import("./main.js").Settings} settings */
 export function instances(settings) {
@@ -21,6 +23,7 @@ export function instances(settings) {
       { title: "Queues", far: true, uses: ["queues"], cell: (row) => el("span", { class: "dim", title: row.queues.join(", ") }, cut(row.queues.join(", ") || "—", 28)) },
       { title: "Busy", sort: "busy", uses: ["busy", "slots", "state"], cell: (row) => busy(row) },
       { title: "Ended", sort: "ended", right: true, far: true, uses: ["ended"], cell: (row) => number(row.ended) },
+      { title: "Failed", sort: "failed", right: true, far: true, uses: ["failed"], cell: (row) => el("span", { class: row.failed ? null : "dim" }, number(row.failed)) },
       { title: "Memory", sort: "memory", right: true, uses: ["memory"], cell: (row) => (row.memory === null ? "—" : `${Math.round(row.memory)} MB`) },
       { title: "Loop lag", sort: "lag", right: true, uses: ["lag"], cell: (row) => duration(row.lag) },
       { title: "Up", sort: "up", right: true, flip: true, uses: ["up", "state"], cell: (row) => (row.state === "dead" ? "—" : since(row.up)) },
@@ -44,8 +47,8 @@ export function instances(settings) {
       const counts = picture.facts.facets?.state ?? {};
       const stalled = (counts.stalled_blocked ?? 0) + (counts.stalled_silent ?? 0);
       /** @type {[string, string, number][]} */
-      const choices = [["", "all", picture.facts.every ?? 0], ["alive", "alive", counts.alive ?? 0], ["quiet", "quiet", counts.quiet ?? 0], ["draining", "draining", counts.draining ?? 0], ["stalled", "stalled", stalled], ["returning", "returning", counts.returning ?? 0], ["dead", "dead", counts.dead ?? 0]];
-      fill(states, ...chips("state", choices.filter(([value, , count]) => count || value === "" || value === "alive")));
+      const choices = STATES.map((state) => [state, state, state === "stalled" ? stalled : counts[state] ?? 0]);
+      fill(states, ...chips("state", [["", "all", picture.facts.every ?? 0], ...choices.filter(([state, , count]) => count || state === "alive")]));
       table.show(picture);
     },
     drawer: (/** @type {string} */ instanceId) => instanceDrawer(instanceId, settings),
@@ -53,14 +56,7 @@ export function instances(settings) {
 }
 
 /** @param {string} instanceId @param {number} [most] */
-export const opener = (instanceId, most = 30) => el("a", { class: "id", href: openedAt(instanceId), title: instanceId }, cut(instanceId, most));
-
-/** The address of an instance, beside what is asked of the screen. @param {string} instanceId */
-function openedAt(instanceId) {
-  const query = new URLSearchParams(location.pathname.endsWith("/instances") ? location.search : "");
-  query.set("open", instanceId);
-  return address("instances", query);
-}
+export const opener = (instanceId, most = 30) => el("a", { class: "id", href: opened("instances", instanceId), title: instanceId }, cut(instanceId, most));
 
 /** @param {any} row */
 function named(row) {
@@ -104,15 +100,15 @@ const ending = (frame) => frame.replace(/^.*\/(?:site|dist)-packages\//, "").rep
  * @param {import("./main.js").Settings} settings
  */
 export function instanceDrawer(instanceId, settings) {
-  const facts = el("div"), heading = el("h3"), orders = control(instanceId, settings), table = new Table({
+  const told = el("div"), heading = el("h3"), orders = control(instanceId, settings), table = new Table({
     name: "Jobs of this instance",
-    columns: jobColumns(settings).filter((column) => !["Instance", "Queue", "Try", "Waited", "Timeout"].includes(column.title)),
+    columns: jobColumns(settings).filter((column) => !["Instance", "Queue", "Try", "Waited", "Deadline"].includes(column.title)),
     key: (row) => row.id,
     empty: () => [el("p", {}, "No job is in flight on it.")],
   });
   const events = el("section", { class: "panel" });
   return {
-    element: el("div", {}, facts, orders.element, heading, table.element, events),
+    element: el("div", {}, told, orders.element, heading, table.element, events),
     title: cut(instanceId, 40),
     topic: `instance?${new URLSearchParams({ id: instanceId })}`,
     /** @param {import("./stream.js").Picture} picture */
@@ -120,7 +116,7 @@ export function instanceDrawer(instanceId, settings) {
       const one = picture.facts.one;
       table.element.hidden = heading.hidden = !one;
       heading.textContent = `${counted(picture.facts.total ?? 0, "job")} in flight`;
-      fill(facts, ...(one ? described(one) : [el("p", { class: "empty" }, picture.facts.unread ? "Its record cannot be read: another version of async-tracker, or another program, wrote it. What it does is not known here."
+      fill(told, ...(one ? described(one) : [el("p", { class: "empty" }, picture.facts.unread ? "Its record cannot be read: another version of async-tracker, or another program, wrote it. What it does is not known here."
         : "No instance of this id is registered: it has ended, or is dead and settled. What happened to it stands below.")]));
       orders.show(one?.state ?? "dead");
       if (one) table.show(picture);
@@ -135,13 +131,13 @@ function described(one) {
     el("p", { class: "stateline" }, badge(one.state), " ", why(one)),
     one.stack.length > 0 && el("ol", { class: "stack" }, ...one.stack.map((/** @type {string} */ frame) =>
       el("li", { class: one.line && one.line.startsWith(frame) ? "on" : null, title: frame }, ending(frame)))),
-    el("dl", { class: "facts" }, ...[
+    facts([
       ["Id", id(one.id, 60)],
       ["Label", one.label],
       ["Host", `${one.host}, pid ${one.pid}`],
       ["Library", `${one.library}${one.queues.length ? ` on ${one.queues.join(", ")}` : ""}`],
       ["Busy", busy(one)],
-      ["Jobs", `${number(one.started)} started, ${number(one.ended)} ended`],
+      ["Jobs", `${number(one.started)} started, ${number(one.ended)} ended, ${number(one.failed)} of them failed`],
       ["Started", since(one.up, " ago")],
       ["Heartbeat", since(one.beat, " ago")],
       ["Memory", one.memory === null ? null : `${one.memory} MB`],
@@ -152,6 +148,6 @@ function described(one) {
       ["Deploy", one.version],
       ["Versions", Object.entries(one.versions).map(([name, version]) => `${name} ${version}`).join(", ")],
       ["Functions", one.functions.join(", ")],
-    ].filter(([, value]) => value).flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])),
+    ]),
   ];
 }

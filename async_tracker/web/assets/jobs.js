@@ -1,23 +1,28 @@
 // @ts-check
 // Jobs: the runs in flight. One of them opened: its record, and what happened to it.
-import { address } from "./address.js";
+import { address, opened } from "./address.js";
 import { abortButton } from "./control.js";
-import { el, fill } from "./dom.js";
+import { el, facts, fill } from "./dom.js";
 import { eventList } from "./events.js";
 import { opener } from "./instances.js";
 import { chips, filters, taken, Table } from "./table.js";
 import { badge, counted, cut, duration, id, name, number, since } from "./wording.js";
 
+/** @type {import("./table.js").Column[]} which job it is, wherever jobs are listed */
+export const OF_A_JOB = [
+  { title: "Job", sort: "id", uses: ["id", "superseded"], cell: (row) => [jobOpener(row.id), row.superseded > 0 && el("span", { class: "sub" }, `${counted(row.superseded, "older run")} still alive`)] },
+  { title: "Function", sort: "function", uses: ["function"], cell: (row) => name(row.function, 32, "id") },
+  { title: "Queue", sort: "queue", far: true, uses: ["queue"], cell: (row) => name(row.queue, 24) },
+  { title: "Try", sort: "try", right: true, far: true, uses: ["try"], cell: (row) => number(row.try) },
+];
+
 /** @param {import("./main.js").Settings} settings @returns {import("./table.js").Column[]} */
 export function jobColumns(settings) {
   return [
-    { title: "Job", sort: "id", uses: ["id", "superseded"], cell: (row) => [jobOpener(row.id), row.superseded > 0 && el("span", { class: "sub" }, `${counted(row.superseded, "older run")} still alive`)] },
-    { title: "Function", sort: "function", uses: ["function"], cell: (row) => name(row.function, 32, "id") },
-    { title: "Queue", sort: "queue", far: true, uses: ["queue"], cell: (row) => name(row.queue, 24) },
-    { title: "Try", sort: "try", right: true, far: true, uses: ["try"], cell: (row) => number(row.try) },
+    ...OF_A_JOB,
     { title: "Waited", right: true, far: true, uses: ["enqueued", "started"], cell: (row) => (row.enqueued === null ? "—" : duration(Math.max(row.started - row.enqueued, 0) / 1000)) },
     { title: "Running for", sort: "started", right: true, flip: true, uses: ["started", "timeout", "usual"], cell: running },
-    { title: "Timeout", sort: "timeout", right: true, uses: ["timeout"], cell: (row) => duration(row.timeout) },
+    { title: "Deadline", sort: "deadline", right: true, uses: ["started", "timeout"], cell: deadline },
     { title: "Progress", sort: "progress", uses: ["progress", "message"], cell: progress },
     { title: "Instance", sort: "instance", uses: ["instance", "state"], cell: (row) => [opener(row.instance, 26), row.state !== "alive" && [" ", badge(row.state)]].flat() },
     ...(settings.actions.includes("abort") ? [{ title: "Action", uses: ["library", "state", "function"], cell: (/** @type {any} */ row) => abortButton(row, settings) }] : []),
@@ -35,6 +40,12 @@ function running(row) {
   return made;
 }
 
+/**
+ * When its timeout is over: counted towards, and from there on in red.
+ * @param {any} row
+ */
+const deadline = (row) => (row.timeout === null ? "—" : since(row.started + row.timeout * 1000, " ago", "", { ahead: "in ", limit: 0 }));
+
 /** @param {any} row */
 function progress(row) {
   if (row.progress === null && !row.message) return "";
@@ -45,11 +56,7 @@ function progress(row) {
 }
 
 /** @param {string} jobId @param {number} [most] */
-export function jobOpener(jobId, most = 30) {
-  const query = new URLSearchParams(location.pathname.endsWith("/jobs") ? location.search : "");
-  query.set("open", jobId);
-  return el("a", { class: "id", href: address("jobs", query), title: jobId }, cut(jobId, most));
-}
+export const jobOpener = (jobId, most = 30) => el("a", { class: "id", href: opened("jobs", jobId), title: jobId }, cut(jobId, most));
 
 /** @param {import("./main.js").Settings} settings */
 export function jobs(settings) {
@@ -81,15 +88,15 @@ export function jobs(settings) {
  * @param {import("./main.js").Settings} settings
  */
 export function jobDrawer(jobId, settings) {
-  const facts = el("div"), events = el("section", { class: "panel" });
+  const told = el("div"), events = el("section", { class: "panel" });
   return {
-    element: el("div", {}, facts, events),
+    element: el("div", {}, told, events),
     title: cut(jobId, 40),
     topic: `job?${new URLSearchParams({ id: jobId })}`,
     /** @param {import("./stream.js").Picture} picture */
     show(picture) {
       const { orphaned = [], pills = [], missing, unread } = picture.facts;
-      fill(facts,
+      fill(told,
         ...picture.order.map((key) => described(picture.rows.get(key))),
         ...picture.order.map((key) => abortButton(picture.rows.get(key), settings)).filter(Boolean).map((button) => el("p", { class: "orders" }, button)),
         ...orphaned.map((/** @type {any} */ orphan) => el("p", { class: "banner bad" }, "An orphan", since(orphan.orphaned, "", " since "), `: its instance is dead (${orphan.why}).`)),
@@ -103,7 +110,7 @@ export function jobDrawer(jobId, settings) {
 
 /** @param {any} job */
 function described(job) {
-  return el("dl", { class: "facts" }, ...[
+  return facts([
     ["Id", id(job.id, 60)],
     ["Function", job.function],
     ["Library", `${job.library}${job.queue ? ` on ${job.queue}` : ""}`],
@@ -111,10 +118,10 @@ function described(job) {
     ["Try", number(job.try)],
     ["Enqueued", job.enqueued === null ? null : since(job.enqueued, " ago")],
     ["Running for", running(job)],
-    ["Timeout", job.timeout === null ? null : duration(job.timeout)],
+    ["Timeout", job.timeout === null ? null : [`${duration(job.timeout)}: `, deadline(job)]],
     ["Progress", progress(job)],
     ["Arguments", job.args === null ? null : el("code", { class: "args" }, job.args)],
     ["Run", id(job.run, 40)],
     ["Older runs", job.superseded ? `${number(job.superseded)} still alive` : null],
-  ].filter(([, value]) => value).flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
+  ]);
 }

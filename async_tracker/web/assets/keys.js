@@ -1,8 +1,8 @@
 // @ts-check
 // The keyboard: single keys, which can be switched off, which are off while a field has the focus, and which nothing needs.
-import { confirmed } from "./act.js";
+import { confirmed, remember } from "./act.js";
 import { address, go } from "./address.js";
-import { el } from "./dom.js";
+import { el, facts } from "./dom.js";
 
 const GO = { o: "overview", i: "instances", j: "jobs", r: "orphans", q: "quarantine", f: "functions", u: "queues", e: "events", d: "doctor" };
 /** @type {[string, string][]} */
@@ -24,15 +24,10 @@ export async function showKeys() {
     type: "checkbox", checked: isOn,
     onchange: () => {
       isOn = box.checked;
-      try {
-        localStorage.setItem("async-tracker keys", isOn ? "on" : "off");
-      } catch {
-        // It holds for this page, then.
-      }
+      remember("keys", isOn ? "on" : "off");
     },
   }));
-  const rows = MEANINGS.flatMap(([keys, meaning]) => [el("dt", {}, el("kbd", {}, keys)), el("dd", {}, meaning)]);
-  await confirmed("Keys", "", [el("dl", { class: "facts keys" }, ...rows), el("label", {}, box, " single keys are switched on")]);
+  await confirmed("Keys", "", [facts(MEANINGS.map(([keys, meaning]) => [el("kbd", {}, keys), meaning])), el("label", {}, box, " single keys are switched on")]);
 }
 
 /** @param {{ table: () => import("./table.js").Table | undefined, pause: () => void, theme: () => void, close: () => boolean }} what */

@@ -1,6 +1,6 @@
 // @ts-check
 // The page: its header, which screen is shown, and how it is told what changes.
-import { tell } from "./act.js";
+import { remember, tell } from "./act.js";
 import { address, ask, asked, base, onAddress, screen, SCREENS } from "./address.js";
 import { doctor } from "./doctor.js";
 import { byId, el, fill } from "./dom.js";
@@ -86,11 +86,7 @@ function theme() {
   if (next) root.dataset.theme = next;
   else delete root.dataset.theme;
   tell(`Theme: ${next || "the system's"}`);
-  try {
-    localStorage.setItem("async-tracker theme", next);
-  } catch {
-    // It holds for this page, then.
-  }
+  remember("theme", next);
 }
 
 // What is shown.

@@ -3,10 +3,10 @@
 import { choiceOf, confirmed, filterWords, post, someOf, tell, tellFailure } from "./act.js";
 import { el, fill } from "./dom.js";
 import { opener } from "./instances.js";
-import { jobOpener } from "./jobs.js";
+import { OF_A_JOB } from "./jobs.js";
 import { refresh } from "./stream.js";
 import { filters, taken, Table } from "./table.js";
-import { counted, duration, name, number, since } from "./wording.js";
+import { counted, duration, number, since } from "./wording.js";
 
 /** @param {import("./main.js").Settings} settings */
 export function orphans(settings) {
@@ -16,10 +16,7 @@ export function orphans(settings) {
   const table = new Table({
     name: "Orphans",
     columns: [
-      { title: "Job", sort: "id", uses: ["id"], cell: (row) => jobOpener(row.id) },
-      { title: "Function", sort: "function", uses: ["function"], cell: (row) => name(row.function, 32, "id") },
-      { title: "Queue", uses: ["queue"], cell: (row) => name(row.queue, 24) },
-      { title: "Try", right: true, uses: ["try"], cell: (row) => number(row.try) },
+      ...OF_A_JOB,
       { title: "Dead instance", sort: "instance", uses: ["instance"], cell: (row) => opener(row.instance) },
       { title: "Why it is dead", uses: ["why"], cell: (row) => el("span", { class: "why" }, row.why) },
       { title: "Orphaned for", sort: "orphaned", right: true, flip: true, uses: ["orphaned"], cell: (row) => since(row.orphaned) },

@@ -3,10 +3,10 @@
 import { choiceOf, confirmed, filterWords, post, someOf, tell, tellFailure } from "./act.js";
 import { el } from "./dom.js";
 import { opener } from "./instances.js";
-import { jobOpener } from "./jobs.js";
+import { OF_A_JOB } from "./jobs.js";
 import { refresh } from "./stream.js";
 import { filters, taken, Table } from "./table.js";
-import { counted, name, number, since, size } from "./wording.js";
+import { counted, number, since, size } from "./wording.js";
 
 /** @param {import("./main.js").Settings} settings */
 export function quarantine(settings) {
@@ -18,9 +18,7 @@ export function quarantine(settings) {
   const table = new Table({
     name: "Quarantined jobs",
     columns: [
-      { title: "Job", sort: "id", uses: ["id"], cell: (row) => jobOpener(row.id) },
-      { title: "Function", sort: "function", uses: ["function"], cell: (row) => name(row.function, 32, "id") },
-      { title: "Queue", uses: ["queue"], cell: (row) => name(row.queue, 24) },
+      ...OF_A_JOB.slice(0, 3),
       { title: "Deaths", sort: "deaths", right: true, uses: ["deaths"], cell: (row) => number(row.deaths) },
       { title: "Quarantined", sort: "at", right: true, flip: true, uses: ["at"], cell: (row) => since(row.at, " ago") },
       { title: "Payload", sort: "bytes", right: true, uses: ["bytes"], cell: (row) => size(row.bytes) },

@@ -1,6 +1,6 @@
 // @ts-check
 // A table that is calm: rows are changed in place, and nothing moves under a pointer, a tick or a pause.
-import { address, ask, asked } from "./address.js";
+import { address, ask, asked, screen } from "./address.js";
 import { el, fill } from "./dom.js";
 import { number } from "./wording.js";
 
@@ -178,7 +178,8 @@ export class Table {
       if (column.uses.some((name) => JSON.stringify(known.row[name]) !== JSON.stringify(row[name]))) fill(known.cells[place], column.cell(row));
     });
     known.row = row;
-    known.tr.className = this.options.mark?.(row) ?? "";
+    const mark = this.options.mark?.(row) ?? "";
+    if (known.tr.className !== mark) known.tr.className = mark;
   }
 
   /** @param {string} key @param {boolean} on */
@@ -220,7 +221,7 @@ export class Table {
       const query = asked();
       if (cursor > 0) query.set("cursor", String(cursor));
       else query.delete("cursor");
-      return isThere && el("a", { href: address(location.pathname.split("/").pop() || "overview", query), class: "button" }, title);
+      return isThere && el("a", { href: address(screen(), query), class: "button" }, title);
     };
     fill(this.foot,
       el("span", {}, shown ? `${number(offset + 1)}–${number(offset + shown)} of ${number(total)}` : `0 of ${number(total)}`,

@@ -43,18 +43,20 @@ export function age(seconds) {
  * @param {number | null | undefined} at milliseconds of the server
  * @param {string} [after]
  * @param {string} [before]
+ * @param {{ ahead?: string, limit?: number }} [more] what stands before the time that is left until then; after how many seconds it is red
  * @returns {HTMLElement | string}
  */
-export function since(at, after = "", before = "") {
+export function since(at, after = "", before = "", more = {}) {
   if (at === null || at === undefined) return "—";
-  const made = el("time", { dataset: { since: at, after, before }, title: moment(at), datetime: new Date(at).toISOString() });
+  const made = el("time", { dataset: { since: at, after, before, ...more }, title: moment(at), datetime: new Date(at).toISOString() });
   count(made);
   return made;
 }
 
 /** @param {HTMLElement} element */
 function count(element) {
-  const text = `${element.dataset.before}${age((now() - Number(element.dataset.since)) / 1000)}${element.dataset.after}`;
+  const { since, before, after, ahead } = element.dataset, seconds = (now() - Number(since)) / 1000;
+  const text = ahead && seconds < 0 ? ahead + age(-seconds) : before + age(seconds) + after;
   if (element.textContent !== text) element.textContent = text;
 }
 

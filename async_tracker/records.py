@@ -50,6 +50,8 @@ class Instance:
     """The name of its queue, for people; of several, all of them."""
     queues: tuple[str, ...] = ()
     functions: tuple[str, ...] = ()
+    """What it can run, where its library tells. Of a list that is longer than a kilobyte, sorted, the first names alone while Redis has
+    lost it: until one of the instances that have the same list writes it again, within six hours."""
     concurrency: int | None = None
     busy: int = 0
     """How many runs it has in flight: those that are listed, and those that were too young to be listed at its last beat."""

@@ -45,6 +45,7 @@ from async_tracker.logs import on_one_line
 from async_tracker.namespace import Namespace, SyncNamespace
 from async_tracker.policy import InstanceState
 from async_tracker.queries.depths import Depths
+from async_tracker.queries.function_lists import FunctionLists
 from async_tracker.queries.questions import Fleet, LeftBehind, Overdue, Queries
 from async_tracker.records import (
     Abort,
@@ -107,6 +108,7 @@ class Tracker:
         fallback_url = os.environ.get("REDIS_URL") or None
         self._access = Access(client=redis, options=redis_options, fallback_url=fallback_url, namespace=self.namespace)
         self._listeners = Listeners()
+        self._function_lists = FunctionLists()
         self._runtimes = Runtimes()
         self._sync: Any = None
         self._sync_lock = threading.Lock()
@@ -287,12 +289,14 @@ class Tracker:
         return Store(self._namespaced())
 
     def _queries(self) -> Queries:
-        return Queries(self._namespaced(), scopes=self._registry.scopes)
+        return Queries(self._namespaced(), scopes=self._registry.scopes, function_lists=self._function_lists)
 
     async def _ask(self, question: Callable[[Queries], Awaitable[T]]) -> T:
         """Ask a question; once more where Redis says that another server is to be asked."""
-        scopes = self._registry.scopes
-        return await self._access.asked(lambda client: question(Queries(Namespace(client, self.namespace), scopes=scopes)))
+        scopes, lists = self._registry.scopes, self._function_lists
+        return await self._access.asked(
+            lambda client: question(Queries(Namespace(client, self.namespace), scopes=scopes, function_lists=lists))
+        )
 
     async def snapshot(self) -> Snapshot:
         """Read instances, jobs and orphans, in at most four round trips; in six when instances have very many jobs each."""

@@ -16,6 +16,7 @@ from async_tracker.events.encoding import encode_event
 from async_tracker.instance.alarms import Alarms
 from async_tracker.instance.batches import Batches
 from async_tracker.instance.deploy_mark import DeployMark
+from async_tracker.instance.function_list import FunctionList
 from async_tracker.instance.heartbeat import Heartbeat
 from async_tracker.instance.host import new_instance_id
 from async_tracker.instance.order_taker import OrderTaker
@@ -85,6 +86,7 @@ class Registration:
         self._on_event = on_event
         self._on_fleet = on_fleet
         self._deploy_mark = DeployMark(version=description.version, queue=description.queue, on_event=on_event)
+        self._function_list = FunctionList()
         self._loop = asyncio.get_running_loop()
         self._is_draining = False
         self.is_quiet = False
@@ -103,6 +105,7 @@ class Registration:
     def describe_anew(self, description: Description) -> None:
         """Register with another description: with the next beat, which comes at once."""
         self._description = description
+        self._function_list.keep_again()
         self.is_registered = False
         self._heartbeat.hurry()
 
@@ -131,6 +134,7 @@ class Registration:
         """Redis does not know the instance: its data is gone, or the instance was declared dead and lives."""
         self.is_registered = False
         self._deploy_mark.say_again()
+        self._function_list.keep_again()
         self._heartbeat.hurry()
         self._journal.write_all_again()
 
@@ -141,6 +145,7 @@ class Registration:
         try:
             await self._link.ensure()
             self._note_server()
+            await self._function_list.keep(self._store, self._description, self._pen.instance_id)
             if not self.is_registered:
                 await self._register()
             ready = self._orders.ready()  # those that come meanwhile wait for the beat that shows what they say
@@ -175,6 +180,7 @@ class Registration:
         before, self._server = self._server, self._link.server_run_id or f"unknown, connection {self._link.generation}"
         if before not in ("", self._server):
             self._heartbeat.tell_all_again()
+            self._function_list.keep_again()
             self._journal.write_all_again()
             self._orders.answer_again()
 
@@ -278,6 +284,7 @@ class Registration:
     async def _register(self) -> None:
         for _ in range(_REGISTER_TRIES):
             fields = {
+                **({"function_list": ""} if self._function_list.has_listed else {}),
                 **encode_description(self._description, self._settings.limits()),
                 "state": self._state.value,
                 "beats_every_ms": int(self._settings.heartbeat_interval * 1000),

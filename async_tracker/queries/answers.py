@@ -84,7 +84,7 @@ def instance_of(stored: StoredInstance, picture: Picture) -> Instance:
     made.label = description.label
     made.queue = description.queue
     made.queues = description.queues or ((description.queue,) if description.queue else ())
-    made.functions = description.functions
+    made.functions = picture.functions.get(stored.function_list or "", description.functions)
     made.concurrency = description.concurrency
     listed = picture.listed_on(name)
     made.busy = busy_of(stored, listed=listed) if listed is not None else stored.busy

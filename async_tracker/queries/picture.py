@@ -27,6 +27,8 @@ class Picture:
     held: dict[str, Held] = field(default_factory=dict)
     listed: Mapping[str, int] = field(default_factory=dict)
     """How many jobs are in flight on each instance, where they were counted and not read."""
+    functions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The long lists of functions, by their digests, where they were asked for."""
     corrupt: list[str] = field(default_factory=list)
 
     @property

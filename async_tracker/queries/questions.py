@@ -28,6 +28,7 @@ from async_tracker.queries.answers import (
     unlisted_in,
     with_older_runs,
 )
+from async_tracker.queries.function_lists import FunctionLists
 from async_tracker.queries.measuring import measures_of
 from async_tracker.queries.picture import Picture
 from async_tracker.queries.turns import in_turns, sorted_in_turns
@@ -88,7 +89,8 @@ class Overdue:
 class Queries:
     """Questions to one namespace. ``redis`` is a Namespace proxy. Each raises StorageError when Redis refuses or is away.
 
-    ``scopes`` are what may stand before a job's id in keys, and ``reading`` reads the records. The jobs of more than
+    ``scopes`` are what may stand before a job's id in keys, ``reading`` reads the records, and ``function_lists`` are those that were
+    read before. The jobs of more than
     ``instances_undivided`` instances are read in two halves, and other tasks of the loop have a turn after every ``jobs_in_a_turn``
     jobs that are made, and every ``instances_in_a_turn`` instances: by default after about two milliseconds.
     """
@@ -99,6 +101,7 @@ class Queries:
         *,
         scopes: Sequence[str] = (),
         reading: Reading | None = None,
+        function_lists: FunctionLists | None = None,
         instances_undivided: int = 100,
         jobs_in_a_turn: int = 500,
         instances_in_a_turn: int = 200,
@@ -106,6 +109,7 @@ class Queries:
         self._redis = redis
         self._scopes = scopes
         self._reading = reading or Reading(redis)
+        self._function_lists = function_lists or FunctionLists()
         self._instances_undivided = instances_undivided
         self._jobs_in_a_turn = jobs_in_a_turn
         self._instances_in_a_turn = instances_in_a_turn
@@ -158,7 +162,7 @@ class Queries:
         if asked is None:
             names = names or await self._names()
             asked = await self._ask(names)
-        picture = await self._judged(asked, await self._ask_connections(asked))
+        picture = await self._judged_with_functions(asked)
         unread = sorted({keys.instance(name) for name in names} & set(picture.corrupt))
         return Fleet(instances=await self._instances_in(picture), unread=unread, names=names)
 
@@ -365,8 +369,7 @@ class Queries:
 
     async def _picture(self) -> Picture:
         """Read who is there, and judge each: in three round trips."""
-        asked = await self._ask(await self._names())
-        return await self._judged(asked, await self._ask_connections(asked))
+        return await self._judged_with_functions(await self._ask(await self._names()))
 
     async def _picture_of(self, names: Sequence[str]) -> Picture:
         """Read some instances and judge them: in two round trips, unless a verdict rests on others."""
@@ -374,7 +377,7 @@ class Queries:
 
     async def _picture_of_some(self, names: Sequence[str], *, with_jobs: bool = False) -> tuple[Picture, _Asked]:
         asked = await self._ask(names, with_jobs=with_jobs)
-        picture = await self._judged(asked, await self._ask_connections(asked))
+        picture = await self._judged_with_functions(asked)
         await self._judge_by_others(picture)
         return picture, asked
 
@@ -408,9 +411,12 @@ class Queries:
         picture = await self._judged(asked, replies, read)
         if not is_whole:
             await self._judge_by_others(picture)
-        async with under_way(partial(self._reading.held, asked.instances, every[half:])) as answer:
+        lists = self._function_lists.unread(read.found.values())
+        beside = self._reading.functions_calls(lists)
+        async with under_way(partial(self._reading.held, asked.instances, every[half:], beside=beside)) as answer:
             await self._make_jobs(picture, first, jobs)
-            second, _ = await answer.get()
+            second, replies = await answer.get()
+        self._add_functions(picture, lists, replies)
         await self._make_jobs(picture, second, jobs)
         with_older_runs(jobs, await self._holders(picture))
         return picture, await sorted_in_turns(list(jobs.values()), by_start, self._jobs_in_a_turn)
@@ -463,6 +469,22 @@ class Queries:
         async for some in in_turns(observation.instances, self._instances_in_a_turn):
             registered |= {name: Connections.decode(observation.connections.get(name, "")) for name in some}
         return _Asked(observation, registered, asked), of_others
+
+    async def _judged_with_functions(self, asked: _Asked) -> Picture:
+        """Judge each instance, and know all its functions: the lists that are not known go in the round trip that the connections take."""
+        read = await self._reading.decode_instances(asked.instances)
+        lists = self._function_lists.unread(read.found.values())
+        of_connections = connections_calls(asked.registered.values(), run_id=asked.observation.run_id)
+        calls = [*of_connections, *self._reading.functions_calls(lists)]
+        replies = await call_many(self._redis, calls) if calls else ()
+        picture = await self._judged(asked, replies[: len(of_connections)], read)
+        self._add_functions(picture, lists, replies[len(of_connections) :])
+        return picture
+
+    def _add_functions(self, picture: Picture, lists: Sequence[str], replies: Sequence[Any]) -> None:
+        read = self._reading.read_functions(lists, replies)
+        picture.functions = self._function_lists.with_read(read)
+        picture.corrupt += read.corrupt
 
     async def _ask_connections(self, asked: _Asked) -> Sequence[Any]:
         """Ask which of the connections of the instances the server still has."""

@@ -9,6 +9,7 @@ from async_tracker.connections.replies import Argument, pairs, text
 from async_tracker.errors import StorageError
 from async_tracker.store import keys
 from async_tracker.store.counters import DEATHS, STALLS, CountedBatch
+from async_tracker.store.instance_record import StoredFunctions
 from async_tracker.store.observation import Observation
 from async_tracker.store.run_record import ANY_MARK, RunRecord, encode_run, instance_mark, run_mark
 from async_tracker.store.scripts import (
@@ -16,6 +17,7 @@ from async_tracker.store.scripts import (
     DEPLOYS_KEPT,
     EVENTS_KEPT,
     EVENTS_SECONDS,
+    FUNCTIONS_SECONDS,
     HOSTS_LOOKED_AT,
     HOSTS_SECONDS,
     HOURS_SECONDS,
@@ -83,6 +85,12 @@ class Store:
             *scopes,
         )
         return _reply(await self._run("register", names, *arguments, *flat(fields)))
+
+    async def list_functions(self, functions: StoredFunctions) -> None:
+        """Keep a list of functions for another while; it is sent only where Redis has it not."""
+        for names in ("", functions.whole):
+            if int(await self._run("list_functions", [keys.functions(functions.digest)], FUNCTIONS_SECONDS, names)) == 1:
+                return
 
     async def beat(self, instance_id: str, beat: Beat) -> Reply:
         """Renew the heartbeat, and what it carries."""

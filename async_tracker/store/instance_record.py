@@ -1,5 +1,6 @@
 """What an instance says of itself, as a hash: pure."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,11 @@ from async_tracker.policy import InstanceState, Limits
 from async_tracker.store.fitting import fit_number, fit_text, fit_whole
 from async_tracker.store.run_record import LAST_MOMENT_MS, RECORD_SCHEMA
 from async_tracker.store.writable import writable
+
+FUNCTIONS_LENGTH = 1_024
+"""Characters of the list of functions that stands in the hash of an instance: a longer one is kept once for all that have the same."""
+
+_DIGEST_LENGTH = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +64,15 @@ def encode_description(description: Description, limits: Limits) -> dict[str, st
     What cannot be stored of one field is left out: it must not keep the instance from registering.
     """
     concurrency = fit_whole(description.concurrency)
+    functions = stored_functions(description.functions)
     fields: dict[str, str | int | float] = {
         "schema": RECORD_SCHEMA,
         "library": description.library,
         "host": description.host,
         "host_id": description.host_id,
         "pid": description.pid,
-        "functions": _dumped(description.functions),
+        "functions": functions.own,
+        "function_list": functions.digest,
         "tags": _dumped(description.tags),
         "versions": json.dumps({fit_text(name): fit_text(version) for name, version in description.versions.items()}),
         "limits": json.dumps([limits.heartbeat_ttl, limits.disconnect_grace, limits.silence_limit, limits.stall_limit]),
@@ -80,6 +88,58 @@ def encode_description(description: Description, limits: Limits) -> dict[str, st
         "notes": json.dumps([[note.says, note.remedy, note.is_error] for note in description.notes]) if description.notes else "",
     }
     return {name: value for name, value in fields.items() if value != ""}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFunctions:
+    """The names of an instance's functions as they are stored."""
+
+    own: str
+    """JSON, in the hash of the instance: all of them, or the first that fit. Older versions read nothing else."""
+    digest: str = ""
+    """By which the whole list is found, where not all fit."""
+    whole: str = ""
+    """That list, as JSON."""
+
+
+def stored_functions(functions: Iterable[object]) -> StoredFunctions:
+    """Tell how the names of functions are stored. A long list is sorted, so that it is one and the same in all processes that have it.
+
+    >>> stored_functions(["send", "pay"])
+    StoredFunctions(own='["send", "pay"]', digest='', whole='')
+    >>> many = stored_functions([f"send_{number:03}" for number in range(999, -1, -1)])
+    >>> len(many.own), many.own[:22], many.digest == functions_digest(many.whole), read_functions(many.digest, many.whole)[-1]
+    (1020, '["send_000", "send_001', True, 'send_999')
+    """
+    return _stored_functions(tuple(text for text in map(fit_text, functions) if text is not None))
+
+
+@lru_cache(maxsize=16)
+def _stored_functions(names: tuple[str, ...]) -> StoredFunctions:
+    all_of_them = json.dumps(names)
+    if len(all_of_them) <= FUNCTIONS_LENGTH:
+        return StoredFunctions(all_of_them)
+    first: list[str] = []
+    room = FUNCTIONS_LENGTH
+    for name in sorted(names):
+        room -= len(json.dumps(name)) + 2
+        if room < 0:
+            break
+        first.append(name)
+    whole = json.dumps(sorted(names))
+    return StoredFunctions(json.dumps(first), functions_digest(whole), whole)
+
+
+def functions_digest(whole: str) -> str:
+    """Give the digest by which a whole list is found."""
+    return hashlib.sha256(whole.encode()).hexdigest()[:_DIGEST_LENGTH]
+
+
+def read_functions(digest: str, whole: str) -> tuple[str, ...]:
+    """Read a whole list of functions back. Raises ValueError for what is not the list with this digest."""
+    if functions_digest(whole) != digest:
+        raise ValueError(f"{whole!r:.40} is not the list {digest}")
+    return tuple(map(str, json.loads(whole)))
 
 
 def encode_queues(description: Description) -> str:
@@ -136,6 +196,8 @@ class StoredInstance:
     """Which loops of its tracker fail, and how."""
     died_at_ms: int | None = None
     death_reason: str = ""
+    function_list: str | None = None
+    """The digest of the whole list of its functions, where its description has not all of them."""
     is_blameless: bool = False
     """Its death counts against no job: the server had changed."""
 
@@ -167,6 +229,7 @@ def decode_instance(key: str, instance_id: str, stored: Mapping[str, str]) -> St
         made.failing = stored.get("failing", "")
         made.died_at_ms = _moment(stored["died_at_ms"]) if "died_at_ms" in stored else None
         made.death_reason = stored.get("death_reason", "")
+        made.function_list = stored.get("function_list") or None
         made.is_blameless = stored.get("blameless") == "1"
     except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
         raise CorruptRecord(key, f"a field is missing or has the wrong type: {exc}") from exc

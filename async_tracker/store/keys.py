@@ -88,6 +88,11 @@ def instance(instance_id: str) -> str:
     return f"instance:{instance_id}"
 
 
+def functions(digest: str) -> str:
+    """string with a lifetime, JSON: a long list of functions, once for all instances that have the same; ``digest`` is of this text."""
+    return f"functions:{digest}"
+
+
 def jobs(instance_id: str) -> str:
     """set: ids of the jobs in flight on one instance."""
     return f"jobs:{instance_id}"

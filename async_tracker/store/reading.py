@@ -12,7 +12,7 @@ from async_tracker.connections.replies import Argument, hash_of, members_of, pai
 from async_tracker.errors import CorruptRecord, StorageError
 from async_tracker.store import keys
 from async_tracker.store.counters import Total, TotalsIndex, read_total
-from async_tracker.store.instance_record import Description, StoredInstance, decode_instance, decode_queues
+from async_tracker.store.instance_record import Description, StoredInstance, decode_instance, decode_queues, read_functions
 from async_tracker.store.run_record import (
     RUN_BEGINS,
     RunRecord,
@@ -35,6 +35,9 @@ _FIELDS_AT_ONCE = 500
 
 _STRINGS_AT_ONCE = 250
 """Packed strings that one command reads: of some 3 kB each."""
+
+_LISTS_AT_ONCE = 20
+"""Lists of functions that one command reads: a thousand names are some 20 kB."""
 
 _PARTS_IN_A_MESSAGE = 20
 """How many scripts that read records go in one message: packing its names holds the loop for a few milliseconds."""
@@ -77,6 +80,15 @@ class InstancesRead:
     """Keys that hold something else, or what another version wrote."""
     unreadable: dict[str, dict[str, str]]
     """The fields of those that another version wrote, as they are stored, by instance id."""
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionsRead:
+    """Long lists of functions, by their digests; the ones that are no more are in neither."""
+
+    found: dict[str, tuple[str, ...]]
+    corrupt: list[str]
+    """Keys that hold something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +209,25 @@ class Reading:
                 except CorruptRecord as exc:
                     read.corrupt.append(exc.key)
                     read.unreadable[name] = fields
+        return read
+
+    def functions_calls(self, digests: Sequence[str]) -> list[Command]:
+        """Give the commands that ask for long lists of functions."""
+        return [("MGET", *map(keys.functions, part)) for part in _parts(digests, _LISTS_AT_ONCE)]
+
+    def read_functions(self, digests: Sequence[str], replies: Sequence[Any]) -> FunctionsRead:
+        """Read what was answered to `functions_calls`."""
+        read = FunctionsRead({}, [])
+        for part, reply in zip(_parts(digests, _LISTS_AT_ONCE), replies, strict=True):
+            if refused(reply):
+                continue  # they are named by the instances as far as they fit
+            for digest, raw in zip(part, _listed(reply, len(part)), strict=True):
+                if raw is None:
+                    continue
+                try:
+                    read.found[digest] = read_functions(digest, text(raw))
+                except ValueError:
+                    read.corrupt.append(keys.functions(digest))
         return read
 
     async def instances_and_refs(self, instance_ids: Sequence[str]) -> tuple[InstancesRead, dict[str, list[str]]]:

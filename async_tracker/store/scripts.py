@@ -12,7 +12,7 @@ from async_tracker.store.observation import Changes, Observation
 from async_tracker.store.run_record import BEFORE_START, LAST_MOMENT_MS, RunRecord, encode_run, instance_mark, run_mark
 from async_tracker.store.writes import Beat, Ended
 
-_OF_INSTANCES = ("register", "beat", "write", "count", "speak", "deregister")
+_OF_INSTANCES = ("register", "beat", "write", "count", "speak", "deregister", "list_functions")
 _OF_SWEEPS = ("lease", "release_lease", "mark_gone", "note_stall", "declare_dead", "adopt", "announce", "settle", "bury", "list_queues")
 _BY_HAND = ("unquarantine",)
 _OF_EVIDENCE = ("observe", "observe_some", "observe_changes")
@@ -68,6 +68,9 @@ QUEUES_SECONDS = 86_400
 
 HOSTS_SECONDS = 30 * 86_400
 """For how long the list of hosts is kept after it was last renewed, by a registration or once a minute by a sweep."""
+
+FUNCTIONS_SECONDS = 86_400
+"""For how long a list of functions is kept after an instance that has it last said so."""
 
 HOSTS_LOOKED_AT = 200
 """How many entries of the list of hosts a sweep looks at in a minute, where there are more than instances."""

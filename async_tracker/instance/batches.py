@@ -11,13 +11,10 @@ from collections.abc import Sequence
 from async_tracker.clock import ServerClock, monotonic_ms
 from async_tracker.instance.journal import Journal
 from async_tracker.store.commands import Store
-from async_tracker.store.counters import CountedBatch, in_parts
+from async_tracker.store.counters import COUNTERS_IN_A_BATCH, CountedBatch, in_parts
 from async_tracker.store.writes import Status
 
 logger = logging.getLogger("async_tracker")
-
-COUNTERS_IN_A_PART = 100
-"""What the server adds in well under a millisecond."""
 
 _LOST = "what was counted just before this instance was declared dead is left out of the history: Redis may have added it already"
 
@@ -40,7 +37,7 @@ class Batches:
             now_ms = monotonic_ms()
             self._pending += [
                 CountedBatch(number=next(self._numbers), since_ms=self._since_ms, counted=part)
-                for part in in_parts(self._journal.take_new_counts(), size=COUNTERS_IN_A_PART)
+                for part in in_parts(self._journal.take_new_counts(), size=COUNTERS_IN_A_BATCH)
             ]
             self._since_ms = now_ms
         return self._pending

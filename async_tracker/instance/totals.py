@@ -9,12 +9,9 @@ import logging
 from collections import Counter
 
 from async_tracker.instance.journal import Journal
-from async_tracker.store.counters import TotalsBatch, counters_in_parts
+from async_tracker.store.counters import COUNTERS_IN_A_BATCH, TotalsBatch, counters_in_parts
 
 logger = logging.getLogger("async_tracker")
-
-COUNTERS_IN_A_BATCH = 100
-"""What the server adds in well under a millisecond."""
 
 COUNTERS_REMEMBERED = 20_000
 """How many counters of batches that Redis has are kept apart, for a server that loses them: some 25 minutes of 20 functions that all run

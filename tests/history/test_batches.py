@@ -11,12 +11,12 @@ import redis.asyncio
 from async_tracker.clock import ServerClock
 from async_tracker.errors import StorageUnavailable
 from async_tracker.history.histogram import bucket_of
-from async_tracker.instance.batches import COUNTERS_IN_A_PART, Batches
+from async_tracker.instance.batches import Batches
 from async_tracker.instance.journal import Journal
 from async_tracker.namespace import Namespace
 from async_tracker.store import keys
 from async_tracker.store.commands import Store
-from async_tracker.store.counters import Counted, CountedBatch
+from async_tracker.store.counters import COUNTERS_IN_A_BATCH, Counted, CountedBatch
 from async_tracker.store.writes import Status
 
 ID = "web:1:ab"
@@ -132,7 +132,7 @@ async def test_a_part_has_a_bounded_number_of_counters_and_has_the_server_do_lit
         for _ in range(20):
             journal.counts.tally(f"function {number}", "mail").extend((rng.lognormvariate(5, 2), rng.lognormvariate(3, 2)))
     parts = batches.take()
-    assert all(sum(len(item.counters) for item in part.counted) <= COUNTERS_IN_A_PART for part in parts)
+    assert all(sum(len(item.counters) for item in part.counted) <= COUNTERS_IN_A_BATCH for part in parts)
     assert len(parts) > 50
     client = store.redis.redis
     await client.config_resetstat()
@@ -143,7 +143,7 @@ async def test_a_part_has_a_bounded_number_of_counters_and_has_the_server_do_lit
             continue
     calls = {name: stats["calls"] for name, stats in (await client.info("commandstats")).items()}
     parts_sent = calls.pop("cmdstat_evalsha")
-    assert sum(calls.values()) / parts_sent < 2 * COUNTERS_IN_A_PART
+    assert sum(calls.values()) / parts_sent < 2 * COUNTERS_IN_A_BATCH
 
 
 async def test_an_unknown_instance_and_a_wrong_minute_change_nothing(store: LossyStore):

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from async_tracker import StorageUnavailable, Tracker
-from async_tracker.instance.totals import COUNTERS_IN_A_BATCH
 from async_tracker.store.commands import Store
+from async_tracker.store.counters import COUNTERS_IN_A_BATCH
 from async_tracker.store.writes import Beat
 from tests.harness.settings import QUIET
 from tests.harness.wait import wait_until

@@ -14,9 +14,9 @@ from async_tracker.cli.charts import ASCII, GAP, Glyphs, axis, chart, gathered, 
 from async_tracker.cli.endings import Ending
 from async_tracker.cli.reach import reach
 from async_tracker.cli.spans import seconds_of, span_of
-from async_tracker.cli.tables import Table, show
+from async_tracker.cli.tables import Table, plain_lines, show
 from async_tracker.cli.target import Target
-from async_tracker.cli.wording import clock_time, remark, say_document, shown
+from async_tracker.cli.wording import clock_time, remark, say, say_document, shown
 from async_tracker.queries.wording import counted, duration
 from async_tracker.records import ENDINGS, NOT_WELL, OUTCOMES, Deploy, History, HistoryPoint
 
@@ -47,7 +47,7 @@ async def history(target: Target, *, function: str | None, queue: str | None, si
         for line in picture(found, namespace=namespace, width=console.width, glyphs=glyphs):
             console.print(line)
     else:
-        show(points_table(found, namespace=namespace))
+        say("\n".join([*step_lines(found, namespace=namespace), ""]))
         show(deploys_table(found.deploys))
     _remark_on(found)
     return Ending.OK
@@ -195,12 +195,15 @@ def _deploy_lines(deploys: Sequence[Deploy], drawn: Sequence[datetime], glyphs: 
     return lines
 
 
-def points_table(found: History, *, namespace: str) -> Table:
-    """Lay out a history as one line for each step."""
-    rows = []
-    for point in found.points:
+def step_lines(found: History, *, namespace: str) -> list[str]:
+    """Write a history as one line for each step, and one for each gap however many steps it has."""
+    rows: list[tuple[str, ...]] = []
+    gaps: dict[int, int] = {}
+    for point, before in zip(found.points, (None, *found.points), strict=False):
         if point.is_gap:
-            rows.append((clock_time(point.at), *("?" for _ in _POINT_COLUMNS[1:])))
+            if before is None or not before.is_gap:
+                rows.append((clock_time(point.at), *("" for _ in _POINT_COLUMNS[1:])))
+            gaps[len(rows)] = gaps.get(len(rows), 0) + 1
             continue
         depth = sum(item.depth for item in point.queues) if point.queues else None
         waits = [item.oldest_wait for item in point.queues if item.oldest_wait is not None]
@@ -217,8 +220,11 @@ def points_table(found: History, *, namespace: str) -> Table:
                 duration(max(waits, default=None)),
             )
         )
-    title = f"{' '.join(_title(found, namespace, 1)[:1])}: {counted(len(rows), 'step')} of {span_of(found.step)}, ? is a gap"
-    return Table(title=title, columns=_POINT_COLUMNS, rows=rows)
+    title = f"{_title(found, namespace, 1)[0]}: {counted(len(found.points), 'step')} of {span_of(found.step)}, the last one is not over"
+    lines = plain_lines(Table(title=title, columns=_POINT_COLUMNS, rows=rows))
+    for row, steps in gaps.items():
+        lines[row] += f"  a gap of {counted(steps, 'step')}: no instance was sweeping"
+    return [title, *lines]
 
 
 _POINT_COLUMNS = ("AT", "STARTED", "NOT WELL", "ORPHANED", "RUN P50", "RUN P95", "WAIT P95", "BUSY", "SLOTS", "WAITING", "OLDEST WAIT")

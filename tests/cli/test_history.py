@@ -10,7 +10,7 @@ import redis.asyncio
 
 from async_tracker import Deploy, History, HistoryPoint, QueueSample, Tracker
 from async_tracker.cli.charts import ASCII, BLOCKS, GAP, Glyphs, chart, gathered
-from async_tracker.cli.history import picture
+from async_tracker.cli.history import picture, step_lines
 from async_tracker.history.histogram import Histogram
 from async_tracker.history.minutes import sample_of
 from async_tracker.history.packing import Span, entry, pack
@@ -117,14 +117,26 @@ async def test_on_a_terminal_it_is_charts_and_where_the_encoding_has_no_blocks_a
 
 
 async def test_without_a_terminal_it_is_a_table_of_steps(cli, redis_client, namespace):
-    now = await _filled(redis_client, namespace)
-    answer = await cli.within("history", "--since", "1h", "--step", "10m")
+    await _filled(redis_client, namespace)
+    answer = await cli.within("history", "--since", "20m", "--step", "5m")
     lines = [line.split() for line in answer.out.splitlines() if line[:2] == "20"]
     assert answer.code == 0
-    assert len(lines) == 7  # six steps, and the deploy
-    assert {"180", "?"} & {word for line in lines for word in line}
+    assert len(lines) == 5  # four steps, and the deploy
+    assert {"80", "100"} & {line[2] for line in lines}  # with and without the minute that is missing
     assert "2026-07-29.1" in answer.out
-    assert now
+
+
+def test_without_a_terminal_a_gap_is_one_line_however_long_it_is_and_0_is_no_gap():
+    gaps = [point(n, is_gap=True) for n in range(69)]
+    title, heading, *lines = step_lines(told([*gaps, point(69), point(70, is_gap=True), point(71, started=3)]), namespace="my_app")
+    assert title == "all functions in namespace my_app: 72 steps of 1m, the last one is not over"
+    moments = [point(n).at.astimezone().strftime("%Y-%m-%d %H:%M:%S") for n in (0, 69, 70, 71)]
+    assert [line[:19] for line in lines] == moments
+    assert lines[0][19:] == "  a gap of 69 steps: no instance was sweeping"
+    assert lines[2][19:] == "  a gap of 1 step: no instance was sweeping"
+    at = heading.index("STARTED")
+    assert [lines[1][at:].split()[0], lines[3][at:].split()[0]] == ["0", "3"]
+    assert [line[19:].strip() for line in step_lines(told(gaps), namespace="my_app")[2:]] == ["a gap of 69 steps: no instance was sweeping"]
 
 
 async def test_the_document_is_what_the_question_returns(cli, redis_client, namespace):

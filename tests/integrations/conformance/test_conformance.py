@@ -10,6 +10,9 @@ from async_tracker import AbortOutcome, Chain, InstanceState, OrderOutcome, Reco
 from tests.harness.wait import wait_until
 from tests.integrations.conformance.stage import SECONDS, Stage
 
+KNOWS_WAITS = {"arq", "dramatiq"}
+"""The libraries that tell when a job was due."""
+
 RECOVERING = pytest.mark.parametrize("driver", ["arq", "dramatiq", "listq"], indirect=True)
 
 
@@ -45,6 +48,9 @@ async def test_a_job_is_seen_from_its_start_to_its_end(stage: Stage):
     stats = {row.function: row for row in (await stage.tracker.stats()).functions}
     assert (stats["hold"].started, stats["hold"].succeeded, stats["hold"].queue) == (1, 1, job.queue)
     assert (stats["fail"].started, stats["fail"].failed) == (1, 1)
+    recent = {row.function: row for row in (await stage.tracker.stats(window=3_600)).functions}
+    assert None not in (recent["hold"].run_time_p50, recent["fail"].run_time_p99), "each library has its histograms"
+    assert (recent["hold"].queue_wait_p50 is not None) == (stage.driver.library in KNOWS_WAITS)
 
 
 def frames_of(chain: Chain) -> list[str]:

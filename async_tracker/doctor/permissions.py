@@ -47,6 +47,7 @@ PEXPIRE string 10000
 HSET hash f 0
 HSETNX hash f 0
 HINCRBY hash f 1
+HLEN hash
 HSCAN hash 0
 HDEL hash f
 SADD set m
@@ -63,8 +64,8 @@ _EVIDENCE = {"CLIENT ID", "CLIENT SETNAME", "CLIENT LIST"}
 """Without these the tracker notices deaths later, by the heartbeat."""
 _FOLLOWING = {"XREAD", "XREVRANGE", "XLEN"}
 """Only programs that read events need these."""
-_SPARING = {"CLIENT TRACKING", "XTRIM"}
-"""Without these the tracker does the same, at a higher cost to the server: in time, or in memory for old events."""
+_SPARING = {"CLIENT TRACKING", "HLEN", "XTRIM"}
+"""Without these the tracker does the same, at a higher cost to the server: in time, or in memory for old events and unbounded totals."""
 
 
 def tracker_commands(namespaced: Namespace) -> tuple[list[Command], list[Command]]:

@@ -12,7 +12,7 @@ from async_tracker.history.histogram import Histogram
 from async_tracker.history.minutes import Sample, mean_of, read_samples, spans_of
 from async_tracker.history.packing import Span, add_record, records_in
 from async_tracker.records import OUTCOMES, Deploy, FunctionStats, History, HistoryPoint, QueueSample, Stats
-from async_tracker.store.counters import read_counted_name
+from async_tracker.store.counters import read_counted_name, short_name
 from async_tracker.store.run_record import LAST_MOMENT_MS
 from async_tracker.store.writable import writable
 
@@ -130,6 +130,7 @@ def reach_of(minutes: range, *, open_minutes: Iterable[int], open_hours: Iterabl
 
 def matching_names(names: Iterable[str], function: str | None, queue: str | None) -> Iterator[str]:
     """Give those names of pairs that are of this function and queue; what is no such name is left out."""
+    function, queue = short_name(function), short_name(queue)
     for name in names:
         try:
             of_function, of_queue = read_counted_name(name)

@@ -24,6 +24,9 @@ so no more than one thread may take, and any may note."""
 FAILURES = ("failed", "timed_out")
 """How runs end that have failed; of what was retried, cancelled or aborted that is not said."""
 
+_OTHERS_KEPT = 100
+"""Of how many queues the functions beyond those that are kept are counted apart."""
+
 _IN_A_STRETCH = 400
 """Numbers that are sorted into buckets between two looks at the clock: some 0.2 ms."""
 
@@ -82,7 +85,7 @@ class Counts:
 
     def tally(self, function: str | None, queue: str | None) -> Tally:
         """Give the tally of a function on a queue, for durations to be noted in, as `Tally` says; may be called from any thread."""
-        return self._tallies.setdefault((function, queue), [])
+        return self._tallies.setdefault(kept_pair(function, queue, self._tallies), [])
 
     def sort(self, *, within: float) -> None:
         """Sort what was noted into totals and buckets, for at most ``within`` seconds; the rest is left to the next call."""
@@ -155,26 +158,21 @@ class Counts:
 
     def count_left(self, function: str | None, queue: str | None, outcome: str) -> None:
         """Count for the minute, and in no total, what became of a dead instance's run: Redis has counted it in the totals itself."""
-        pair = self._kept(function, queue)
+        pair = kept_pair(function, queue, self._totals)
         self.of(*pair)
         batched = self._batched.setdefault(pair, {})
         batched[outcome] = batched.get(outcome, 0) - 1
 
     def of(self, function: str | None, queue: str | None) -> defaultdict[str, int]:
         """Give the totals of a function on a queue, by counter, to add to."""
-        pair = self._kept(function, queue)
+        pair = kept_pair(function, queue, self._totals)
         totals = self._totals.get(pair)
         if totals is None:
             totals = self._totals[pair] = defaultdict(int)
         return totals
 
-    def _kept(self, function: str | None, queue: str | None) -> Pair:
-        """Tell under which pair this one is counted: its own, as long as there are not too many."""
-        pair = (function, queue)
-        return pair if pair in self._totals or len(self._totals) < PAIRS_KEPT else (OTHER, queue)
-
     def _times_of(self, function: str | None, queue: str | None) -> _Times:
-        pair = self._kept(function, queue)
+        pair = kept_pair(function, queue, self._totals)
         times = self._times.get(pair)
         if times is None:
             times = self._times[pair] = _Times()
@@ -211,6 +209,22 @@ class Counts:
             if grown:
                 found.append(Counted(counted_name(*pair), grown))
         return found
+
+
+def kept_pair(function: str | None, queue: str | None, known: Mapping[Pair, object]) -> Pair:
+    """Tell under which pair a function on a queue is counted, beside those that are ``known``: its own, as long as there is room.
+
+    >>> full = {(f"f{number}", "mail"): 0 for number in range(PAIRS_KEPT)}
+    >>> kept_pair("g", "mail", {}), kept_pair("f7", "mail", full), kept_pair("g", "mail", full)
+    (('g', 'mail'), ('f7', 'mail'), ('(other)', 'mail'))
+    >>> kept_pair("g", "mail", full | {(OTHER, f"q{number}"): 0 for number in range(_OTHERS_KEPT)})
+    ('(other)', None)
+    """
+    pair = (function, queue)
+    if pair in known or len(known) < PAIRS_KEPT:
+        return pair
+    of_queue = (OTHER, queue)
+    return of_queue if of_queue in known or len(known) < PAIRS_KEPT + _OTHERS_KEPT else (OTHER, None)
 
 
 def _grown(totals: Mapping[str, int], before: dict[str, int]) -> dict[str, int]:

@@ -8,7 +8,7 @@ from async_tracker.clock import from_ms
 from async_tracker.policy import NO_LIBRARY, InstanceState, Verdict
 from async_tracker.queries.picture import Held, Picture
 from async_tracker.records import FunctionStats, Instance, Job, Orphan, Quarantined, Stats
-from async_tracker.store.counters import COUNTERS, parse_stats
+from async_tracker.store.counters import COUNTERS, parse_stats, short_name
 from async_tracker.store.instance_record import StoredInstance
 from async_tracker.store.quarantine import field_text
 from async_tracker.store.run_record import LAST_MOMENT_MS, RunRecord, StoredRun, job_id_of, run_record
@@ -179,7 +179,7 @@ def stats_of(stored: Mapping[str, str], function: str | None, queue: str | None 
     >>> [(row.function, row.failed) for row in found.functions], found.failed, found.run_time
     ([('pay', 1), ('send', 2)], 3, 1.5)
     """
-    parsed = parse_stats(stored)
+    parsed, function, queue = parse_stats(stored), short_name(function), short_name(queue)
     rows = [
         function_stats_of(name, of_queue, counters)
         for (name, of_queue), counters in parsed.items()

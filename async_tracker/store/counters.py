@@ -15,18 +15,21 @@ PAIRS_KEPT = 1_000
 OTHER = "(other)"
 """What stands for the functions beyond those."""
 
+OTHERS_BEGIN = f'["{OTHER}",null,'
+"""How their counters begin in ``stats``."""
+
 NAME_LENGTH = 120
-"""Characters of a function's or a queue's name that stand in the history; a longer one is cut, and ends in a digest."""
+"""Characters of a function's or a queue's name that stand in counters and in the history; a longer one is cut, and ends in a digest."""
 
 RUN, WAIT = "r", "w"
 """How the buckets of run time and of queue wait are called in a minute: ``r12`` is bucket 12, ``rmax`` the longest in ms."""
 
-COUNTERS = ("started", *OUTCOMES, "run_ms", "wait_ms")
-
-BOUNDS = (8, 11, 16, 20, 23, 28, 31, 34, 39, 46, 51, 58, 66, 75)
 COUNTERS_IN_A_BATCH = 100
 """How many counters one message carries at most, of all time or for the minute: the server adds them in well under a millisecond."""
 
+COUNTERS = ("started", *OUTCOMES, "run_ms", "wait_ms")
+
+BOUNDS = (8, 11, 16, 20, 23, 28, 31, 34, 39, 46, 51, 58, 66, 75)
 """The buckets at whose upper ends the histograms of all time are cut: from 5 ms to 57 minutes."""
 
 BEYOND = "inf"
@@ -38,12 +41,12 @@ STALLS, DEATHS, QUARANTINES = "stalls", "instances_dead", "quarantined"
 
 @functools.lru_cache(maxsize=PAIRS_KEPT * len(COUNTERS))
 def field_name(function: str | None, queue: str | None, counter: str) -> str:
-    """Name one counter as it stands in ``stats``.
+    """Name one counter as it stands in ``stats``; a long name is cut, as in the history.
 
-    >>> field_name("send_email", None, "failed")
-    '["send_email",null,"failed"]'
+    >>> field_name("send_email", None, "failed"), len(field_name("x" * 10_000, None, "failed"))
+    ('["send_email",null,"failed"]', 138)
     """
-    return json.dumps([function, queue, counter], separators=(",", ":"))
+    return json.dumps([short_name(function), short_name(queue), counter], separators=(",", ":"))
 
 
 def parse_stats(stored: Mapping[str, str]) -> dict[tuple[str | None, str | None], dict[str, int]]:

@@ -7,7 +7,7 @@ from async_tracker.connections.calls import Script, ScriptCall, load_script
 from async_tracker.connections.replies import Argument, pairs, text
 from async_tracker.errors import StorageError
 from async_tracker.store import keys
-from async_tracker.store.counters import BOUNDS, OTHER, PAIRS_KEPT, CountedBatch, counted_name
+from async_tracker.store.counters import BOUNDS, OTHER, OTHERS_BEGIN, PAIRS_KEPT, CountedBatch, counted_name
 from async_tracker.store.observation import Changes, Observation
 from async_tracker.store.run_record import BEFORE_START, LAST_MOMENT_MS, RunRecord, encode_run, instance_mark, run_mark
 from async_tracker.store.writes import Beat, Ended
@@ -49,6 +49,9 @@ EVENTS_KEPT = 100_000
 STATS_SECONDS = 30 * 86_400
 """For how long the counters are kept after the last of them has grown."""
 
+STATS_KEPT = 20_000
+"""How many counters of all time there may be before a function that has none yet counts with all others that have none."""
+
 MINUTE_MS = 60_000
 
 HOURS_SECONDS = 31 * 86_400
@@ -66,11 +69,11 @@ SERIES_KEPT = PAIRS_KEPT
 QUEUES_SECONDS = 86_400
 """For how long the list of queues is kept after it was last written."""
 
-HOSTS_SECONDS = 30 * 86_400
-"""For how long the list of hosts is kept after it was last renewed, by a registration or once a minute by a sweep."""
-
 FUNCTIONS_SECONDS = 86_400
 """For how long a list of functions is kept after an instance that has it last said so."""
+
+HOSTS_SECONDS = 30 * 86_400
+"""For how long the list of hosts is kept after it was last renewed, by a registration or once a minute by a sweep."""
 
 HOSTS_LOOKED_AT = 200
 """How many entries of the list of hosts a sweep looks at in a minute, where there are more than instances."""
@@ -211,7 +214,8 @@ def beat_call(instance_id: str, beat: Beat) -> tuple[list[str], list[Argument]]:
     """Give keys and arguments of ``beat.lua``; the watchdog sends them where the process ends before its loop could."""
     names = [keys.INSTANCES, keys.instance(instance_id), keys.CONNECTIONS, keys.GONE, keys.WATCHDOGS]
     names += [keys.STATS, keys.CHANGED, keys.lease(beat.lease)]
-    arguments: list[Argument] = [instance_id, beat.sequence, beat.connections, STATS_SECONDS, CHANGED_SECONDS, len(beat.fields)]
+    arguments: list[Argument] = [instance_id, beat.sequence, beat.connections, STATS_SECONDS, CHANGED_SECONDS, STATS_KEPT, OTHERS_BEGIN]
+    arguments.append(len(beat.fields))
     totals = [beat.totals.after, beat.totals.number, *flat(beat.totals.grown)] if beat.totals is not None else []
     return names, [*arguments, *flat(beat.fields), *totals]
 

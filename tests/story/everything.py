@@ -13,6 +13,7 @@ from tests.harness.workers import WorkerProcess, Workers
 WORKER = """
 import asyncio, os, time
 from arq.connections import RedisSettings
+from arq.worker import func
 from async_tracker import Tracker, current_job
 
 tracker = Tracker.from_env(namespace="my_app", heartbeat_interval=0.3, heartbeat_ttl=60, disconnect_grace=0.3, instance_id="pod")
@@ -31,7 +32,7 @@ async def block(ctx):
 
 @tracker.install
 class WorkerSettings:
-    functions = [quick, long, block]
+    functions = [quick, long, block, *(func(quick, name=f"one of very many functions, number {n}") for n in range(30))]
     redis_settings = RedisSettings.from_dsn(os.environ["REDIS_URL"])
     poll_delay = 0.05
 """

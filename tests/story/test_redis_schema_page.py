@@ -93,7 +93,8 @@ def test_the_fields_of_a_record_are_those_of_the_page():
 
 def test_the_fields_of_an_instance_are_those_of_the_page():
     texts: dict[str, Any] = dict.fromkeys(("label", "queue", "redis", "claims_server", "broker", "version"), "x")
-    full = Description(library="arq", host="web", host_id="ab", pid=1, queues=("a", "b"), concurrency=1, claim_seconds=1.0, **texts)
+    many: dict[str, Any] = {"queues": ("a", "b"), "functions": tuple(f"function {number}" for number in range(100))}
+    full = Description(library="arq", host="web", host_id="ab", pid=1, concurrency=1, claim_seconds=1.0, **texts, **many)
     fields = table(PAGE, under="What an instance says, `instance:{id}`")
     said = set(encode_description(full, Limits()))
     assert {row["field"] for row in fields if row["written"] == "once"} == said | {"started_at_ms"}

@@ -131,7 +131,7 @@ async def test_a_job_that_was_given_away_does_not_pay(as_a_user: str, load: Call
     async def pay(order: str, amount: int) -> None:
         paid.append((order, amount))
 
-    charge = load(README, "charge.py", price_of=price_of, pay=pay)
+    charge = load(WORKERS, "charge.py", price_of=price_of, pay=pay)
     async with Tracker(namespace="my_app", **KNOWN) as tracker, tracker.register() as instance_id:
         async with tracker.track("order-1"):
             await charge.charge({}, "order-1")

@@ -53,6 +53,36 @@ def middle_ms(bucket: int) -> float:
 _MIDDLES = tuple(middle_ms(bucket) for bucket in range(TOP + 1))
 
 
+class Stretch:
+    """A histogram as it is read: how many durations there were in each bucket from ``low`` on, and the longest.
+
+    A question reads them by the thousand, and most are told as they are: then no `Histogram` is made of them.
+    """
+
+    __slots__ = ("counts", "low", "max_ms")
+
+    def __init__(self, low: int, counts: Sequence[int], max_ms: int) -> None:
+        self.low = low
+        self.counts = counts
+        self.max_ms = max_ms
+
+    def quantiles_ms(self, parts: Sequence[float]) -> list[float | None]:
+        """Do what `Histogram.quantiles_ms` does.
+
+        >>> [round(ms) for ms in Stretch(9, [1, 0, 3], 8).quantiles_ms([0.0, 0.5, 1.0])], Stretch(0, [], 0).quantiles_ms([0.5])
+        ([5, 8, 8], [None])
+        """
+        passed = list(accumulate(self.counts))
+        if not passed or not passed[-1]:
+            return [None] * len(parts)
+        low, last, longest = self.low, passed[-1] - 1, self.max_ms or math.inf
+        found: list[float | None] = []
+        for part in parts:
+            middle = _MIDDLES[low + bisect_right(passed, part * last)]
+            found.append(middle if middle < longest else longest)
+        return found
+
+
 class Histogram:
     """How many durations there were of each length, and the longest. Two are merged by adding one to the other."""
 
@@ -80,11 +110,13 @@ class Histogram:
                 longest = ms
         self.max_ms = max(self.max_ms, math.ceil(min(longest, 1e15)))
 
-    def merge(self, other: "Histogram") -> None:
+    def merge(self, other: "Histogram | Stretch") -> None:
         """Add what another histogram counted."""
         buckets = self.buckets
-        for bucket, count in other.buckets.items():
-            buckets[bucket] = buckets.get(bucket, 0) + count
+        count_of = buckets.get
+        for bucket, count in enumerate(other.counts, other.low) if isinstance(other, Stretch) else other.buckets.items():
+            if count:
+                buckets[bucket] = count_of(bucket, 0) + count
         self.max_ms = max(self.max_ms, other.max_ms)
 
     @property

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from async_tracker.history.packing import Span
 from async_tracker.records import QueueDepth
@@ -119,8 +120,12 @@ def read_sample(raw: str) -> Sample | None:
     >>> read_sample('[1,2.5,10.0,{},2]')
     Sample(busy=2.5, slots=10.0, queues={}, moments=2, instances=None, orphans=None)
     """
+    return _sample_in(_loaded(raw))
+
+
+def _sample_in(loaded: Any) -> Sample | None:
     try:
-        schema, busy, slots, queues, *told = json.loads(raw)
+        schema, busy, slots, queues, *told = loaded
         if schema != _SCHEMA:
             return None
         moments, instances, orphans = (told + [1, None, None][len(told) :])[:3]
@@ -141,8 +146,8 @@ def read_samples(fields: Mapping[str, str]) -> tuple[dict[int, Sample], int]:
     """
     found: dict[int, Sample] = {}
     skipped = 0
-    for name, raw in fields.items():
-        sample, place = read_sample(raw), name.partition(":")[0]
+    for name, loaded in zip(fields, _all_loaded(list(fields.values())), strict=True):
+        sample, place = _sample_in(loaded), name.partition(":")[0]
         if sample is None or not place.isdecimal():
             skipped += 1
         elif int(place) in found:
@@ -150,6 +155,19 @@ def read_samples(fields: Mapping[str, str]) -> tuple[dict[int, Sample], int]:
         else:
             found[int(place)] = sample
     return found, skipped
+
+
+def _all_loaded(raws: Sequence[str]) -> list[Any]:
+    """Load sixty documents as one, which takes half of the time; one by one where one of them is none, which loads as None."""
+    joined = _loaded(f"[{','.join(raws)}]")
+    return joined if isinstance(joined, list) and len(joined) == len(raws) else [_loaded(raw) for raw in raws]
+
+
+def _loaded(raw: str) -> Any:
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
 
 
 _SCHEMA = 1

@@ -4,10 +4,10 @@ A string holds the spans of one function on one queue: for each of them its plac
 length of its record in two bytes, and the record. Numbers in a record are variable in length, as most of them are small.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from async_tracker.history.histogram import TOP, Histogram
+from async_tracker.history.histogram import TOP, Histogram, Stretch
 from async_tracker.store.counters import COUNTERS, RUN, WAIT
 
 SCHEMA = 1
@@ -29,6 +29,16 @@ _PRESENT = _Present()
 
 
 @dataclass(slots=True)
+class Record:
+    """A span as it was read, to be told as it is or to be added to a `Span`."""
+
+    counters: dict[str, int]
+    run: Stretch
+    wait: Stretch
+    late: bool
+
+
+@dataclass(slots=True)
 class Span:
     """What one function on one queue, or several of them, counted in a span of time; spans are merged by addition."""
 
@@ -38,8 +48,8 @@ class Span:
     late: bool = False
     """Some of it arrived more than a minute after it was counted."""
 
-    def merge(self, other: "Span") -> None:
-        """Add another span."""
+    def merge(self, other: "Span | Record") -> None:
+        """Add another span, or what was read of one."""
         for counter, value in other.counters.items():
             self.counters[counter] = self.counters.get(counter, 0) + value
         self.run.merge(other.run)
@@ -95,63 +105,59 @@ def unpack(record: bytes) -> Span:
     ValueError: a record of schema 2, this version reads 1
     """
     span = Span()
-    add_record(span, record)
+    span.merge(read_record(record))
     return span
 
 
-def add_record(span: Span, record: bytes) -> None:
-    """Read a record and add it to a span, whole or not at all. Raises ValueError as `unpack` does.
+def read_record(packed: bytes) -> Record:
+    """Read a record, whole or not at all. Raises ValueError as `unpack` does.
 
-    A question reads thousands of records: nearly all numbers are below 128, and are read without a call.
+    A question reads thousands of records: nearly all numbers take one byte or two, and are read without a call.
     """
-    if not record or record[0] != SCHEMA:
-        raise ValueError(f"a record of schema {record[0] if record else None}, this version reads {SCHEMA}")
+    if not packed or packed[0] != SCHEMA:
+        raise ValueError(f"a record of schema {packed[0] if packed else None}, this version reads {SCHEMA}")
     try:
-        present, at = _read_number(record, 2)
-        counted = []
+        present, at = _read_number(packed, 2)
+        counters = {}
         for counter in _PRESENT[present & _ALL_PRESENT]:
-            value, at = (record[at], at + 1) if record[at] < 128 else _read_number(record, at)
-            counted.append((counter, value))
-        run_low, run, at = _read_buckets(record, at)
-        run_max_ms, at = _read_number(record, at)
-        wait_low, wait, at = _read_buckets(record, at)
-        wait_max_ms, at = _read_number(record, at)
+            value = packed[at]
+            at += 1
+            if value > 127:
+                value += (packed[at] - 1) << 7
+                at += 1
+                if value > 16_383:
+                    value, at = _read_number(packed, at - 2)
+            counters[counter] = value
+        run, at = _read_stretch(packed, at)
+        wait, at = _read_stretch(packed, at)
     except IndexError:
         raise ValueError("a record that ends too soon") from None
-    if at != len(record):
+    if at != len(packed):
         raise ValueError("a record that goes on after its end")
-    counters = span.counters
-    for counter, value in counted:
-        counters[counter] = counters.get(counter, 0) + value
-    for histogram, low, values, max_ms in ((span.run, run_low, run, run_max_ms), (span.wait, wait_low, wait, wait_max_ms)):
-        buckets = histogram.buckets
-        if buckets:
-            count_of = buckets.get
-            for bucket, value in enumerate(values, low):
-                if value:
-                    buckets[bucket] = count_of(bucket, 0) + value
-        else:
-            histogram.buckets = {bucket: value for bucket, value in enumerate(values, low) if value}
-        if max_ms > histogram.max_ms:
-            histogram.max_ms = max_ms
-    if record[1]:
-        span.late = True
+    return Record(counters, run, wait, packed[1] != 0)
 
 
-def _read_buckets(record: bytes, at: int) -> tuple[int, Sequence[int], int]:
-    """Read the first bucket of a histogram, the counts from there on, and where they end."""
-    length, low = record[at], record[at + 1]
+def _read_stretch(packed: bytes, at: int) -> tuple[Stretch, int]:
+    """Read the first bucket of a histogram, the counts from there on and the longest duration, and tell where they end."""
+    length, low = packed[at], packed[at + 1]
     at += 2
-    values: Sequence[int] = record[at : at + length]
-    if len(values) < length:
-        raise IndexError
-    if record[at : at + length].isascii():
-        return low, values, at + length
-    values = []
+    if low + length > TOP + 1:
+        raise ValueError(f"a bucket beyond {TOP}")
+    end = at + length
+    small = packed[at:end]
+    if small.isascii():
+        max_ms, at = packed[end], end + 1
+        if max_ms > 127:
+            max_ms, at = max_ms + ((packed[at] - 1) << 7), at + 1
+            if max_ms > 16_383:
+                max_ms, at = _read_number(packed, end)
+        return Stretch(low, small, max_ms), at
+    counts = []
     for _ in range(length):
-        value, at = _read_number(record, at)
-        values.append(value)
-    return low, values, at
+        value, at = _read_number(packed, at)
+        counts.append(value)
+    max_ms, at = _read_number(packed, at)
+    return Stretch(low, counts, max_ms), at
 
 
 def entry(place: int, record: bytes) -> bytes:

@@ -8,9 +8,9 @@ from typing import Any
 
 from async_tracker.clock import from_ms
 from async_tracker.errors import ConfigError
-from async_tracker.history.histogram import Histogram
+from async_tracker.history.histogram import Histogram, Stretch
 from async_tracker.history.minutes import Sample, mean_of, read_samples, spans_of
-from async_tracker.history.packing import Span, add_record, records_in
+from async_tracker.history.packing import Record, Span, read_record, records_in
 from async_tracker.records import OUTCOMES, Deploy, FunctionStats, History, HistoryPoint, QueueSample, Stats
 from async_tracker.store.counters import read_counted_name, short_name
 from async_tracker.store.run_record import LAST_MOMENT_MS
@@ -157,7 +157,7 @@ class Collected:
     """How many runs of each pair have started, by the number of the step since 1970."""
     known: set[int] = field(default_factory=set)
     """The steps of the trends of which something is known."""
-    spans: dict[tuple[int, Pair | None], Span] = field(default_factory=dict)
+    spans: dict[tuple[int, Pair | None], Span | Record] = field(default_factory=dict)
     samples: dict[int, list[Sample]] = field(default_factory=dict)
     skipped: int = 0
     _whole: set[tuple[int, str]] = field(default_factory=set)
@@ -185,7 +185,8 @@ class Collected:
         """Add the counters of a minute, of the pairs that are wanted, unless they were packed meanwhile."""
         spans = spans_of(fields)
         for name in wanted:
-            if name in spans and (minute, name) not in self._packed and (minute // 60, name) not in self._whole:
+            is_told = (minute, name) in self._packed or (minute // 60, name) in self._whole
+            if name in spans and minute in self.minutes and not is_told:
                 self._add(minute, name, spans[name])
 
     def add_samples_of_day(self, day: int, fields: Mapping[str, str]) -> None:
@@ -213,29 +214,29 @@ class Collected:
     def _step(self, minute: int) -> int:
         return (minute - self.minutes.start) // self.size
 
-    def _add(self, minute: int, name: str, span: Span) -> None:
-        if minute in self.minutes:
-            at = self._place(minute, name)
-            self._note(minute, at[1], span.counters.get("started", 0))
-            before = self.spans.get(at)
-            if before is None:
-                self.spans[at] = span  # it is of no one else
-            else:
-                before.merge(span)
+    def _add(self, minute: int, name: str, found: Span | Record) -> None:
+        at = self._step(minute), read_counted_name(name) if self.by_pair else None
+        if self.trend_size:
+            self._note(minute, at[1], found.counters.get("started", 0))
+        before = self.spans.get(at)
+        if before is None:
+            self.spans[at] = found  # it is of no one else; most are told as they were read
+            return
+        if isinstance(before, Record):
+            span = self.spans[at] = Span()
+            span.merge(before)
+            before = span
+        before.merge(found)
 
     def _add_records(self, minute: int, name: str, records: Sequence[bytes]) -> bool:
         """Add the newest record that can be read of a minute, or of the hour that begins with it. Returns whether there is one."""
-        at = self._place(minute, name)
-        span = self.spans.get(at) or Span()
-        started = span.counters.get("started", 0)
-        for record in reversed(records):
+        for packed in reversed(records):
             try:
-                add_record(span, record)
+                record = read_record(packed)
             except ValueError:
                 self.skipped += 1
                 continue
-            self.spans[at] = span
-            self._note(minute, at[1], span.counters.get("started", 0) - started)
+            self._add(minute, name, record)
             return True
         return False
 
@@ -248,9 +249,6 @@ class Collected:
         if pair is not None and started:
             counts = self.trends.setdefault(pair, {})
             counts[step] = counts.get(step, 0) + started
-
-    def _place(self, minute: int, name: str) -> tuple[int, Pair | None]:
-        return self._step(minute), read_counted_name(name) if self.by_pair else None
 
 
 def window_of(kept: Collected, *, now_ms: int, window: float) -> Stats:
@@ -332,14 +330,14 @@ def history_of(kept: Collected, steps: range, deploys: Iterable[str], *, functio
 _COUNTED = ("started", *OUTCOMES)
 
 
-_WritablePoint = writable(HistoryPoint)
+_WritablePoint, _WritableQueue = writable(HistoryPoint), writable(QueueSample)
 _NO_SPAN = Span()
 
 
-def _point(minute: int, span: Span | None, samples: Sequence[Sample], *, queue: str | None) -> HistoryPoint:
+def _point(minute: int, span: Span | Record | None, samples: Sequence[Sample], *, queue: str | None) -> HistoryPoint:
     known = span or _NO_SPAN
     count_of = known.counters.get
-    mean = mean_of(samples) if samples else None
+    mean = (samples[0] if len(samples) == 1 else mean_of(samples)) if samples else None  # of a day by the minute there are 1,440
     made = _WritablePoint()
     made.at = from_ms(minute * 60_000)
     made.is_gap = span is None and mean is None
@@ -348,23 +346,29 @@ def _point(minute: int, span: Span | None, samples: Sequence[Sample], *, queue: 
         setattr(made, name, count_of(name, 0))
     made.run_time_p50, made.run_time_p95, made.run_time_p99, made.run_time_max = _told(known.run)
     made.queue_wait_p50, made.queue_wait_p95, made.queue_wait_p99, made.queue_wait_max = _told(known.wait)
-    made.busy, made.slots = (mean.busy, mean.slots) if mean is not None else (None, None)
+    made.busy, made.slots = (float(mean.busy), float(mean.slots)) if mean is not None else (None, None)
     made.queues = _queues_in(mean, queue) if mean is not None else ()
-    made.instances, made.orphans = (mean.instances, mean.orphans) if mean is not None else (None, None)
+    made.instances = float(mean.instances) if mean is not None and mean.instances is not None else None
+    made.orphans = mean.orphans if mean is not None else None
     made.__class__ = HistoryPoint
     point: HistoryPoint = made
     return point
 
 
 def _queues_in(mean: Sample, queue: str | None) -> tuple[QueueSample, ...]:
-    return tuple(
-        QueueSample(queue=name, depth=depth, oldest_wait=oldest)
-        for name, (depth, oldest) in sorted(mean.queues.items())
-        if queue in (None, name)
-    )
+    queues = sorted(mean.queues.items()) if len(mean.queues) > 1 else mean.queues.items()
+    return tuple([_queue_sample(name, depth, oldest) for name, (depth, oldest) in queues if queue is None or name == queue])
 
 
-def _quantiles(span: Span) -> dict[str, Any]:
+def _queue_sample(name: str, depth: int, oldest: float | None) -> QueueSample:
+    made = _WritableQueue()
+    made.queue, made.depth, made.oldest_wait = name, depth, oldest
+    made.__class__ = QueueSample
+    sample: QueueSample = made
+    return sample
+
+
+def _quantiles(span: Span | Record) -> dict[str, Any]:
     told = zip(("run_time", "queue_wait"), (_told(span.run), _told(span.wait)), strict=True)
     return {f"{name}_{part}": value for name, values in told for part, value in zip(("p50", "p95", "p99", "max"), values, strict=True)}
 
@@ -372,15 +376,15 @@ def _quantiles(span: Span) -> dict[str, Any]:
 _QUANTILES = (0.5, 0.95, 0.99)
 
 
-def _told(histogram: Histogram) -> tuple[float | None, float | None, float | None, float | None]:
+def _told(histogram: Histogram | Stretch) -> tuple[float | None, float | None, float | None, float | None]:
     """Give what is said of one histogram, in seconds: three quantiles, and the longest.
 
     >>> _told(Histogram({9: 10}, 6)), _told(Histogram())
     ((0.00548, 0.00548, 0.00548, 0.006), (None, None, None, None))
     """
-    if not histogram.buckets:
-        return None, None, None, None
     p50, p95, p99 = histogram.quantiles_ms(_QUANTILES)
+    if p50 is None:
+        return None, None, None, None
     return _rounded(p50), _rounded(p95), _rounded(p99), histogram.max_ms / 1000.0
 
 

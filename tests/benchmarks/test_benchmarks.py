@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import budget, connections, hardships, medians, overhead, proxy, queries, recovery, scale, web
+from benchmarks import budget, connections, hardships, histograms, medians, overhead, proxy, queries, recovery, scale, web
 from benchmarks.__main__ import BENCHMARKS, main, write_results
 from benchmarks.environment import environment, header
 from benchmarks.ground import DatabaseInUse, Ground, ground
@@ -53,6 +53,12 @@ def test_throughput_is_measured_by_name_over_tcp_and_over_a_unix_socket(own_grou
     report = overhead.run(own_ground, ONE_ROUND)
     assert_says_what_it_found(report, tmp_path, environment(own_ground, size=ONE_ROUND.name))
     assert measured_over(report) == ["Throughput over TCP, localhost", "Throughput over a unix socket"]
+
+
+def test_what_histograms_cost_is_measured_with_the_very_statements_of_the_hook():
+    lines, _ = histograms.noting()
+    assert [line.partition(" ")[0] for line in lines] == ["tally", "tally"]
+    assert histograms.table(histograms.measure(5)).rows[-1][0] == "together"
 
 
 def test_the_hardships_of_a_live_worker_are_told(own_ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

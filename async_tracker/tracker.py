@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import os
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from typing import Any, Literal, Self, TypeVar, overload
@@ -330,12 +330,12 @@ class Tracker:
         """
         return await self._ask(lambda queries: queries.instances_on(host_id(), primary=primary))
 
-    async def fleet(self, known: Sequence[str] = ()) -> Fleet:
+    async def fleet(self, known: Fleet | None = None) -> Fleet:
         """List every instance as `instances` does, and beside them the keys of those that this version cannot read.
 
-        For programs that ask again and again and must pass over nothing, as the page: ``known`` are the ``names`` of the fleet that was
-        read before, and save a round trip while there are no others. Another version of this package, or another program, wrote what
-        cannot be read.
+        For programs that ask again and again and must pass over nothing, as the page: ``known`` is the fleet that was read before. It
+        saves a round trip while no instance is new, and the decoding of those that say what they said then. Another version of this
+        package, or another program, wrote what cannot be read.
         """
         return await self._ask(lambda queries: queries.fleet(known))
 

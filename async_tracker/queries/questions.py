@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from typing import Any, TypeVar
@@ -37,7 +37,7 @@ from async_tracker.records import Instance, Job, Measures, Orphan, Quarantined, 
 from async_tracker.store import keys
 from async_tracker.store.instance_record import StoredInstance
 from async_tracker.store.observation import Connections, Observation, together
-from async_tracker.store.reading import NAMES_CALLS, AskedInstances, HeldRead, InstancesRead, Reading, read_names, stored_run
+from async_tracker.store.reading import NAMES_CALLS, AskedInstances, HeldRead, InstancesRead, Reading, Said, read_names, stored_run
 from async_tracker.store.run_record import RunRecord, job_ref
 from async_tracker.store.scripts import observe_some_calls, read_observed_some
 
@@ -66,6 +66,8 @@ class Fleet:
     instances: list[Instance]
     unread: list[str]
     names: list[str]
+    said: Said = field(default_factory=Said, repr=False, compare=False)
+    """What they said, for the next one who asks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,25 +148,27 @@ class Queries:
             found += [instance_of(picture.instances[name], picture) for name in part if name in picture.instances]
         return found
 
-    async def fleet(self, known: Sequence[str] = ()) -> Fleet:
+    async def fleet(self, known: Fleet | None = None) -> Fleet:
         """List every instance as `instances` does, and beside them the keys of those that this version cannot read.
 
-        ``known`` are the ``names`` of the fleet that was read before: one round trip less is taken while there are no others.
+        ``known`` is the fleet that was read before: one round trip less is taken while no instance is new, and nothing is decoded of
+        those that say what they said then.
         """
-        names = list(known)
+        names, said = (list(known.names), known.said) if known is not None else ([], Said())
         asked: _Asked | None = None
         if names:
-            asked, replies = await self._ask_beside(names, NAMES_CALLS, with_jobs=False)
+            asked, replies = await self._ask_beside(names, NAMES_CALLS, with_jobs=False, said=said)
             known_now = list(dict.fromkeys(chain(*read_names(replies))))
             if not set(known_now) <= set(names):
                 asked = None  # some have come: they are asked for with all others
             names = known_now
         if asked is None:
             names = names or await self._names()
-            asked = await self._ask(names)
-        picture = await self._judged_with_functions(asked)
+            asked, _ = await self._ask_beside(names, (), with_jobs=False, said=said)
+        picture = await self._judged_with_functions(asked, said)
+        said.forget_others(frozenset(names))
         unread = sorted({keys.instance(name) for name in names} & set(picture.corrupt))
-        return Fleet(instances=await self._instances_in(picture), unread=unread, names=names)
+        return Fleet(instances=await self._instances_in(picture), unread=unread, names=names, said=said)
 
     async def count_instances(self) -> int:
         """Count the instances that are registered, and the dead whose orphans are not yet recovered. None is read."""
@@ -449,10 +453,17 @@ class Queries:
         """Ask for the evidence on these instances, what they say of themselves, and which jobs are in flight on them: one round trip."""
         return (await self._ask_beside(names, (), with_jobs=with_jobs))[0]
 
-    async def _ask_beside(self, names: Sequence[str], others: Sequence[Sequence[Any]], *, with_jobs: bool) -> tuple[_Asked, Sequence[Any]]:
-        """Do what `_ask` does, and run other commands in the same round trip."""
+    async def _ask_beside(
+        self, names: Sequence[str], others: Sequence[Sequence[Any]], *, with_jobs: bool, said: Said | None = None
+    ) -> tuple[_Asked, Sequence[Any]]:
+        """Do what `_ask` does, and run other commands in the same round trip; ``said`` is what the instances said before."""
+        said = said or Said()
         asked, (info, replication, *replies) = await self._reading.ask_instances(
-            names, with_jobs=with_jobs, beside=[("INFO", "server"), ("INFO", "replication"), *others], first=observe_some_calls(names)
+            names,
+            with_jobs=with_jobs,
+            beside=[("INFO", "server"), ("INFO", "replication"), *others],
+            first=observe_some_calls(names),
+            said=said,
         )
         of_others, evidence = replies[: len(others)], replies[len(others) :]
         server = info_of(info)
@@ -467,12 +478,12 @@ class Queries:
             observation = replace(observation, server_since_ms=unnoted_since_ms(observation, uptime=uptime))
         registered: dict[str, Connections] = {}
         async for some in in_turns(observation.instances, self._instances_in_a_turn):
-            registered |= {name: Connections.decode(observation.connections.get(name, "")) for name in some}
+            registered |= said.connections_of(observation.connections, some)
         return _Asked(observation, registered, asked), of_others
 
-    async def _judged_with_functions(self, asked: _Asked) -> Picture:
+    async def _judged_with_functions(self, asked: _Asked, said: Said | None = None) -> Picture:
         """Judge each instance, and know all its functions: the lists that are not known go in the round trip that the connections take."""
-        read = await self._reading.decode_instances(asked.instances)
+        read = await self._reading.decode_instances(asked.instances, said)
         lists = self._function_lists.unread(read.found.values())
         of_connections = connections_calls(asked.registered.values(), run_id=asked.observation.run_id)
         calls = [*of_connections, *self._reading.functions_calls(lists)]

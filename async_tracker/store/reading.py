@@ -13,6 +13,7 @@ from async_tracker.errors import CorruptRecord, StorageError
 from async_tracker.store import keys
 from async_tracker.store.counters import Total, TotalsIndex, read_total
 from async_tracker.store.instance_record import Description, StoredInstance, decode_instance, decode_queues, read_functions
+from async_tracker.store.observation import Connections
 from async_tracker.store.run_record import (
     RUN_BEGINS,
     RunRecord,
@@ -69,6 +70,36 @@ class AskedInstances:
     jobs: Mapping[str, Any]
     """The jobs in flight on each of them; empty unless they were asked for."""
     separator: str
+
+
+class Said:
+    """What instances said when they were asked last, and what was made of it: of those that say the same again nothing is decoded.
+
+    For one who asks again and again. It holds as much as Redis does of all of them.
+    """
+
+    __slots__ = ("connections", "instances", "separator")
+
+    def __init__(self) -> None:
+        self.separator = _separator(_new_word())
+        """The answers that are compared are joined by the same one."""
+        self.instances: dict[str, tuple[Any, StoredInstance]] = {}
+        self.connections: dict[str, tuple[str, Connections]] = {}
+
+    def connections_of(self, stored: Mapping[str, str], instance_ids: Iterable[str]) -> dict[str, Connections]:
+        """Decode the connections of these instances, those that have changed."""
+        found: dict[str, Connections] = {}
+        for name in instance_ids:
+            text, before = stored.get(name, ""), self.connections.get(name)
+            found[name] = before[1] if before is not None and before[0] == text else Connections.decode(text)
+            self.connections[name] = text, found[name]
+        return found
+
+    def forget_others(self, instance_ids: Collection[str]) -> None:
+        """Forget all but these."""
+        for kept in (self.instances, self.connections):
+            for name in kept.keys() - instance_ids:
+                del kept[name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,13 +206,14 @@ class Reading:
         with_jobs: bool = False,
         beside: Sequence[Sequence[Argument]] = (),
         first: Sequence[ScriptCall] = (),
+        said: Said | None = None,
     ) -> tuple[AskedInstances, Sequence[Any]]:
         """Ask what these instances say of themselves, and with ``with_jobs`` which jobs are in flight on them.
 
         Returns the answer for `decode_instances` and `held`, and those of the commands that go ``beside`` it and of the scripts that
         go ``first``, in this order.
         """
-        separator = _separator(_new_word())
+        separator = said.separator if said is not None else _separator(_new_word())
         parts = list(_parts(instance_ids, self._instances_at_once))
         calls: list[ScriptCall] = [*first, *((_READ_INSTANCES, [*map(keys.instance, part)], (separator,)) for part in parts)]
         calls += [(_READ_JOBS, [*map(keys.jobs, part)], (separator,)) for part in parts if with_jobs]
@@ -189,12 +221,15 @@ class Reading:
         others = len(beside) + len(first)
         of_parts = raised(replies[len(beside) :])[len(first) :]
         answers = [_listed(reply, len(part)) for reply, part in zip(of_parts, [*parts, *(parts if with_jobs else ())], strict=True)]
-        said = list(zip(instance_ids, chain.from_iterable(answers[: len(parts)]), strict=True))
+        told = list(zip(instance_ids, chain.from_iterable(answers[: len(parts)]), strict=True))
         jobs = dict(zip(instance_ids if with_jobs else (), chain.from_iterable(answers[len(parts) :]), strict=True))
-        return AskedInstances(said, jobs, separator), replies[:others]
+        return AskedInstances(told, jobs, separator), replies[:others]
 
-    async def decode_instances(self, asked: AskedInstances) -> InstancesRead:
-        """Decode what was answered; the other tasks of the loop get a turn after every ``instances_at_once``."""
+    async def decode_instances(self, asked: AskedInstances, said: Said | None = None) -> InstancesRead:
+        """Decode what was answered; the other tasks of the loop get a turn after every ``instances_at_once``.
+
+        With ``said``, with which it was asked, nothing is decoded of those that say what they said before.
+        """
         read = InstancesRead({}, [], {})
         for number, (name, joined) in enumerate(asked.replies):
             if number % self._instances_at_once == 0:
@@ -202,6 +237,10 @@ class Reading:
             if not _is_sound(joined):
                 read.corrupt.append(keys.instance(name))
             elif joined:
+                before = said.instances.get(name) if said is not None else None
+                if before is not None and before[0] == joined:
+                    read.found[name] = before[1]
+                    continue
                 texts = iter(text(joined).split(asked.separator)[:-1])
                 fields = dict(zip(texts, texts, strict=True))
                 try:
@@ -209,6 +248,9 @@ class Reading:
                 except CorruptRecord as exc:
                     read.corrupt.append(exc.key)
                     read.unreadable[name] = fields
+                else:
+                    if said is not None:
+                        said.instances[name] = joined, read.found[name]
         return read
 
     def functions_calls(self, digests: Sequence[str]) -> list[Command]:

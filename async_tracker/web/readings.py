@@ -174,7 +174,7 @@ class Readings:
 
     async def _fleet(self) -> Fleet:
         last = self.last("instances")
-        return await self.tracker.fleet(last.value.names if last is not None else ())
+        return await self.tracker.fleet(last.value if last is not None else None)
 
     async def _overdue(self) -> Overdue:
         """Find the jobs that run for longer than their timeout allows."""

@@ -34,9 +34,14 @@ _LEVELS = "0123456789abcdefghijklmnopqrstuvwxyz"
 def drawn(values: Sequence[float | None]) -> str:
     """Write the course of a small line in a letter for each step: a level from 0 to z, the highest value; a dot where none is known.
 
-    >>> drawn([None, 0.0, 0.01, 5.0, 10.0]), drawn([0.0, 0.0]), drawn([])
-    ('.01iz', '00', '')
+    Of a young namespace the last quarter or half of the steps is written.
+
+    >>> drawn([None, 0.0, 0.01, 5.0, 10.0]), drawn([None] * 6 + [3.0, 1.0]), drawn([0.0, 0.0]), drawn([])
+    ('.01iz', 'zc', '00', '')
     """
+    unknown = next((place for place, value in enumerate(values) if value is not None), 0)
+    least = next((count for part in (4, 2) if (count := ceil(len(values) / part)) >= len(values) - unknown), len(values))
+    values = values[len(values) - least :]
     most = max((value for value in values if value), default=1.0)
     return "".join("." if value is None else _LEVELS[ceil(value / most * (len(_LEVELS) - 1))] for value in values)
 

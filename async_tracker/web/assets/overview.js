@@ -73,7 +73,7 @@ function cardsOf(facts) {
     card("Instances", facts.states ? number(states.alive ?? 0) : "—", facts.states && ["alive", ...also].join(", "), address("instances"), stalled ? "warn" : "", line(INSTANCES)),
     card("In flight", number(facts.busy), facts.slots ? `of ${counted(facts.slots, "slot")}` : "", address("jobs"), "", line(BUSY)),
     card("Started per minute", facts.rate === null || facts.rate === undefined ? "…" : number(Math.round(facts.rate)), "", address("functions"), "", line(1)),
-    card("Orphans", number(facts.orphans), facts.orphans ? "not yet given back" : "", address("orphans"), facts.orphans ? "bad" : "", line(ORPHANS), "bad"),
+    card("Orphans", number(facts.orphans), facts.orphans ? "not yet given back" : "", address("orphans"), facts.orphans ? "bad" : "", line(ORPHANS)),
     card("Recovered", number(day?.recovered), "in 24 h", address("events", { type: "recovered" }), "", line(4)),
     card("Oldest wait", facts.oldest ? since(facts.oldest.since) : facts.due === undefined ? "—" : "0 s", facts.oldest ? cut(facts.oldest.queue, 24) : facts.due === undefined ? "" : "nothing is due", address("queues"), "", line(OLDEST)),
     card("Failed", number(hour?.failed), hour ? `of ${number(hour.ended)} in 1 h` : "", address("functions", { sort: "-failed" }), "", line(3), "bad"),

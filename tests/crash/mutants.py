@@ -54,6 +54,10 @@ FIRST_CHECK = "        return min(self.linger, self.gather) if quiet_for >= QUIE
 ORDERS = "tests/control/test_orders.py::"
 ARQ_ORDERS = "tests/control/test_arq_workers.py::"
 ABORTS = "tests/control/test_aborts.py::"
+ABORTED_ORPHAN = ABORTS + "test_an_orphan_that_was_being_aborted_is_finished_and_never_run_again"
+ABORTED_MESSAGE = (
+    "tests/integrations/dramatiq/test_adapter.py::test_an_orphan_that_was_being_aborted_is_a_dead_letter_and_never_queued_again"
+)
 
 MUTANTS = (
     Mutant(
@@ -177,6 +181,34 @@ MUTANTS = (
         line="(run is None and not self._claims.is_held(job_id, token))",
         without="run is None",
         tests=(ABORTS + "test_a_job_whose_task_has_not_begun_is_aborted_once_it_has",),
+    ),
+    Mutant(
+        name="what was being aborted is not run again by a sweep",
+        path="async_tracker/integrations/arq/lua/release.lua",
+        line="if redis.call('EXISTS', abort) == 1 then",
+        without="if false then",
+        tests=(ABORTED_ORPHAN,),
+    ),
+    Mutant(
+        name="what was being aborted is not put into quarantine",
+        path="async_tracker/integrations/arq/lua/quarantine.lua",
+        line=" or redis.call('EXISTS', abort) == 1 then",
+        without=" then",
+        tests=(ABORTED_ORPHAN,),
+    ),
+    Mutant(
+        name="a message that was being aborted is not run again by a sweep",
+        path="async_tracker/integrations/dramatiq/lua/release.lua",
+        line="if redis.call('EXISTS', abort) == 1 then",
+        without="if false then",
+        tests=(ABORTED_MESSAGE,),
+    ),
+    Mutant(
+        name="a message that was being aborted is not put into quarantine",
+        path="async_tracker/integrations/dramatiq/lua/quarantine.lua",
+        line="if redis.call('EXISTS', abort) == 1 then",
+        without="if false then",
+        tests=(ABORTED_MESSAGE,),
     ),
     Mutant(
         name="a quiet dramatiq worker renews its broker's heartbeat",

@@ -25,6 +25,7 @@ from async_tracker.namespace import Namespace
 from async_tracker.records import QueueDepth
 from async_tracker.store.commands import Store
 from async_tracker.store.counters import BOUNDS, RUN, WAIT, counted_name, field_name
+from benchmarks import stacks
 from benchmarks.gem import read_jobs, write_instances
 from benchmarks.ground import Ground
 from benchmarks.medians import Estimate, estimate
@@ -69,11 +70,12 @@ def run(ground: Ground, size: Size) -> Report:
         with named_connections(ground.url, instances) as names:
             measured[instances] = asyncio.run(_measure(ground, names, size))
     ground.empty()
+    told = asyncio.run(stacks.measure(size.stacks_jobs, rounds=size.query_rounds))
     return Report(
         name="queries",
         title="what a question costs",
-        meaning=_meaning(measured, size),
-        tables=[_table(measured, size)],
+        meaning=[*_meaning(measured, size), stacks.meaning(told, size.stacks_jobs)],
+        tables=[_table(measured, size), stacks.table(told, size.stacks_jobs)],
         charts=[_chart(measured)],
         data={
             "foreign_keys": size.foreign_keys,
@@ -84,6 +86,7 @@ def run(ground: Ground, size: Size) -> Report:
                 }
                 for count, found in measured.items()
             },
+            "stacks": {name: {"ms": cost.spent.to_dict(), "turn_ms": cost.turn.to_dict()} for name, cost in told.items()},
         },
     )
 

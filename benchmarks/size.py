@@ -24,6 +24,7 @@ class Size:
     foreign_keys: int
     instances: tuple[int, ...]
     query_rounds: int
+    stacks_jobs: int
     job_ms: tuple[float, ...]
     far_ms: tuple[float, ...]
     threads: tuple[int, ...]
@@ -67,6 +68,7 @@ FULL = Size(
     foreign_keys=1_000_000,
     instances=(1, 100, 1_000),
     query_rounds=15,
+    stacks_jobs=1_000,
     job_ms=(0, 1, 3, 10, 30, 100, 1_000),
     far_ms=(0, 1),
     threads=(1, 8, 32),
@@ -122,6 +124,7 @@ QUICK = Size(
     foreign_keys=50_000,
     instances=(1, 100),
     query_rounds=5,
+    stacks_jobs=1_000,
     job_ms=(0, 10, 100),
     far_ms=(0, 1),
     threads=(8,),
@@ -157,6 +160,7 @@ ONE_ROUND = Size(
     foreign_keys=1_000,
     instances=(1, 10),
     query_rounds=1,
+    stacks_jobs=20,
     job_ms=(10,),
     far_ms=(1,),
     threads=(2,),

@@ -293,9 +293,9 @@ class Tracker:
 
     async def _ask(self, question: Callable[[Queries], Awaitable[T]]) -> T:
         """Ask a question; once more where Redis says that another server is to be asked."""
-        scopes, lists = self._registry.scopes, self._function_lists
+        scopes, lists, is_own = self._registry.scopes, self._function_lists, self._access.is_own
         return await self._access.asked(
-            lambda client: question(Queries(Namespace(client, self.namespace), scopes=scopes, function_lists=lists))
+            lambda client: question(Queries(Namespace(client, self.namespace), scopes=scopes, function_lists=lists, is_own=is_own(client)))
         )
 
     async def snapshot(self) -> Snapshot:

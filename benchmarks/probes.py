@@ -46,7 +46,7 @@ def probes(url: str, *, instances: int) -> Iterator[None]:
 
 async def probe(url: str) -> None:
     """Ask once, over a connection of its own, as each process of ``check`` does."""
-    tracker = make_tracker(Target(redis_url=url, namespace=NAMESPACE), timeout=10.0)
+    tracker = make_tracker(Target(redis_url=url, namespace=NAMESPACE), timeout=10.0, is_brief=True)
     try:
         await meant_instances(tracker, None)
     finally:

@@ -269,8 +269,11 @@ class Access:
 
     def _may_leave(self, client: Any) -> bool:
         """Tell whether other connections of this client may lead elsewhere, and whether those at rest are ours to close."""
-        is_own = any(client is own for own in self._own.values())
-        return is_own or locator_of(client) is not None or isinstance(client.connection_pool, SentinelConnectionPool)
+        return self.is_own(client) or locator_of(client) is not None or isinstance(client.connection_pool, SentinelConnectionPool)
+
+    def is_own(self, client: Any) -> bool:
+        """Tell whether a client is of our own making, so that nothing else uses its connections."""
+        return any(client is own for own in self._own.values())
 
     async def aclose(self) -> None:
         """Close the client of our own; a shared one stays open."""

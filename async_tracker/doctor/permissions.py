@@ -20,6 +20,7 @@ TIME
 EVAL return 0
 EVALSHA 0 0
 CLIENT LIST ID 1
+CLIENT TRACKING OFF
 GET string
 MGET string
 HGET hash f
@@ -39,7 +40,6 @@ XLEN stream
 WORKING = """
 CLIENT ID
 CLIENT SETNAME async-tracker-doctor
-CLIENT TRACKING OFF
 SET string 0 PX 10000
 EXISTS string
 EXPIRE string 10
@@ -131,7 +131,7 @@ def judged(
     if set(every) <= _EVIDENCE | _SPARING:
         remedy = f"deaths are noticed only once a heartbeat is {duration(heartbeat_ttl)} old; to notice them at once: {grants(every)}"
         return Finding(subject=subject, status=Status.WARNING, says=says, remedy=remedy)
-    if len(working) == writes and set(asking) <= _EVIDENCE:
+    if len(working) == writes and set(asking) <= _EVIDENCE | _SPARING:
         remedy = "this is enough for questions; workers and async-tracker recover need a user that may write"
         return Finding(subject=subject, status=Status.WARNING, says="may read, and may not write", remedy=remedy)
     return Finding(subject=subject, status=Status.PROBLEM, says=says, remedy=f"ACL SETUSER ... ~{namespace}:* {grants(every)}")

@@ -10,8 +10,11 @@ from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.liveness.evidence import FleetEvidence, OpenConnections, fleet_evidence, registered_in
 from async_tracker.store.observation import Connections, Observation
 
-IDS_AT_ONCE = 300
-"""For how many connections one command asks: some tenths of a millisecond of the server's time, and as much to read the answer."""
+IDS_AT_ONCE = 600
+"""For how many connections one command asks: one or two milliseconds of the server's time, and less than half of one to read the answer."""
+
+FEW_IDS = 8
+"""Of so many connections at most each is asked for by itself, where that costs the server less."""
 
 Command = tuple[Argument, ...]
 
@@ -48,6 +51,23 @@ def is_there(reply: Any) -> bool | None:
     if not isinstance(reply, Exception):
         return True
     return False if "does not exist" in str(reply) else None
+
+
+def few_connections(registered: Iterable[Connections], *, run_id: str) -> dict[int, str]:
+    """Give the names of these connections to the server ``run_id``, by their ids, where they are few; none where they are many.
+
+    >>> few_connections([Connections(server="5f", ids={7: "async-tracker:ab"}), Connections(server="older", ids={7: "x"})], run_id="5f")
+    {7: 'async-tracker:ab'}
+    >>> few_connections([Connections(server="5f", ids={number: "" for number in range(9)})], run_id="5f")
+    {}
+    """
+    found: dict[int, str] = {}
+    for connections in registered if run_id else ():
+        if connections.server == run_id:
+            found |= connections.ids
+            if len(found) > FEW_IDS:
+                return {}
+    return found
 
 
 async def read_connections(replies: Iterable[Any], *, run_id: str) -> OpenConnections:

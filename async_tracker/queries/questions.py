@@ -12,9 +12,18 @@ from async_tracker.connections.access import check_mode
 from async_tracker.connections.calls import call_many
 from async_tracker.connections.replies import REPLICA, info_of, role_of, run_id_of
 from async_tracker.errors import CorruptRecord, StorageError
-from async_tracker.liveness.evidence import fleet_evidence, judged_with_all, live_hosts, rests_on_others, unnoted_since_ms, verdicts_of
-from async_tracker.liveness.lookup import connections_calls, read_connections
-from async_tracker.policy import Connection, InstanceState, Verdict
+from async_tracker.liveness.evidence import (
+    OpenConnections,
+    fleet_evidence,
+    heartbeat_age,
+    judged_with_all,
+    live_hosts,
+    rests_on_others,
+    unnoted_since_ms,
+    verdicts_of,
+)
+from async_tracker.liveness.lookup import Command, connections_calls, few_connections, is_there, presence_call, read_connections
+from async_tracker.policy import DEFAULT_LIMITS, Connection, InstanceState, Verdict
 from async_tracker.queries.answers import (
     by_start,
     instance_of,
@@ -94,7 +103,9 @@ class Queries:
     ``scopes`` are what may stand before a job's id in keys, ``reading`` reads the records, and ``function_lists`` are those that were
     read before. The jobs of more than
     ``instances_undivided`` instances are read in two halves, and other tasks of the loop have a turn after every ``jobs_in_a_turn``
-    jobs that are made, and every ``instances_in_a_turn`` instances: by default after about two milliseconds.
+    jobs that are made, and every ``instances_in_a_turn`` instances: by default after about two milliseconds. ``is_own`` says that the
+    connections of ``redis`` are the tracker's own, so that a few others may be asked for by `presence_call`: on a connection by which
+    its owner has the server track keys, that would end it.
     """
 
     def __init__(
@@ -107,6 +118,7 @@ class Queries:
         instances_undivided: int = 100,
         jobs_in_a_turn: int = 500,
         instances_in_a_turn: int = 200,
+        is_own: bool = False,
     ) -> None:
         self._redis = redis
         self._scopes = scopes
@@ -115,6 +127,7 @@ class Queries:
         self._instances_undivided = instances_undivided
         self._jobs_in_a_turn = jobs_in_a_turn
         self._instances_in_a_turn = instances_in_a_turn
+        self._is_own = is_own
 
     async def snapshot(self) -> Snapshot:
         """Read instances, jobs and orphans, in at most four round trips; in more where the jobs are more than some ten thousand."""
@@ -334,12 +347,12 @@ class Queries:
         names, index = await reading.names_and_totals()
         asked, of_totals = await self._ask_beside(names, reading.totals_calls(index), with_jobs=True)
         every = [name for name in asked.instances.jobs if asked.observation.knows(name)]
-        calls = connections_calls(asked.registered.values(), run_id=asked.observation.run_id)
+        calls = self._connections_calls(asked)
         async with under_way(partial(reading.count_runs, asked.instances, every, beside=calls)) as answer:
             read = await reading.decode_instances(asked.instances)
             totals = reading.read_totals(index, of_totals)
             counted, connections = await answer.get()
-        picture = await self._judged(asked, connections, read)
+        picture = await self._judged(asked, await self._seen(asked, connections), read)
         picture.listed = counted.listed
         instances = await self._instances_in(picture)
         measures = measures_of(picture, instances, counted.found, index=index, totals=totals)
@@ -407,12 +420,12 @@ class Queries:
         asked = await self._ask(names if names is not None else await self._names(), with_jobs=True)
         every = [name for name in asked.instances.jobs if asked.observation.knows(name)]
         half = len(every) // 2 if len(every) > self._instances_undivided else len(every)
-        calls = connections_calls(asked.registered.values(), run_id=asked.observation.run_id)
+        calls = self._connections_calls(asked)
         jobs: dict[str, Job] = {}
         async with under_way(partial(self._reading.held, asked.instances, every[:half], beside=calls)) as answer:
             read = await self._reading.decode_instances(asked.instances)
             first, replies = await answer.get()
-        picture = await self._judged(asked, replies, read)
+        picture = await self._judged(asked, await self._seen(asked, replies), read)
         if not is_whole:
             await self._judge_by_others(picture)
         lists = self._function_lists.unread(read.found.values())
@@ -485,10 +498,10 @@ class Queries:
         """Judge each instance, and know all its functions: the lists that are not known go in the round trip that the connections take."""
         read = await self._reading.decode_instances(asked.instances, said)
         lists = self._function_lists.unread(read.found.values())
-        of_connections = connections_calls(asked.registered.values(), run_id=asked.observation.run_id)
+        of_connections = self._connections_calls(asked)
         calls = [*of_connections, *self._reading.functions_calls(lists)]
         replies = await call_many(self._redis, calls) if calls else ()
-        picture = await self._judged(asked, replies[: len(of_connections)], read)
+        picture = await self._judged(asked, await self._seen(asked, replies[: len(of_connections)]), read)
         self._add_functions(picture, lists, replies[len(of_connections) :])
         return picture
 
@@ -497,17 +510,41 @@ class Queries:
         picture.functions = self._function_lists.with_read(read)
         picture.corrupt += read.corrupt
 
-    async def _ask_connections(self, asked: _Asked) -> Sequence[Any]:
+    async def _ask_connections(self, asked: _Asked) -> OpenConnections:
         """Ask which of the connections of the instances the server still has."""
-        calls = connections_calls(asked.registered.values(), run_id=asked.observation.run_id)
-        return await call_many(self._redis, calls) if calls else ()
+        calls = self._connections_calls(asked)
+        return await self._seen(asked, await call_many(self._redis, calls) if calls else ())
 
-    async def _judged(self, asked: _Asked, connections: Sequence[Any], read: InstancesRead | None = None) -> Picture:
+    def _connections_calls(self, asked: _Asked) -> list[Command]:
+        """Give the commands that ask for the connections of the instances: for each by itself where they are few, and that may be asked."""
+        few = self._few(asked)
+        return [presence_call(number) for number in few] or connections_calls(asked.registered.values(), run_id=asked.observation.run_id)
+
+    def _few(self, asked: _Asked) -> dict[int, str]:
+        """Give the connections that are asked for each by itself, where all their instances have beaten lately; else none.
+
+        A user may be allowed to ask so and not for the list, as sweeps do. Whether the connection of one that beats is there, or cannot
+        be known to be, comes to the same; of one that is late it would not, and a question must judge as a sweep does.
+        """
+        observation = asked.observation
+        few = few_connections(asked.registered.values(), run_id=observation.run_id) if self._is_own else {}
+        is_late = few and any(heartbeat_age(observation, name) >= DEFAULT_LIMITS.heartbeat_ttl for name in observation.instances)
+        return {} if is_late else few
+
+    async def _seen(self, asked: _Asked, replies: Sequence[Any]) -> OpenConnections:
+        """Read the answers to these commands. Where one of few connections is not known to be there, the server's list of them is read."""
+        few, run_id = self._few(asked), asked.observation.run_id
+        if few and all(is_there(reply) for reply in replies):
+            return OpenConnections(few, run_id)
+        if few:
+            replies = await call_many(self._redis, connections_calls(asked.registered.values(), run_id=run_id))
+        return await read_connections(replies, run_id=run_id)
+
+    async def _judged(self, asked: _Asked, seen: OpenConnections, read: InstancesRead | None = None) -> Picture:
         """Judge each instance by the same rules as a sweep does; ``read`` is what was decoded of the instances, if it was."""
         if read is None:
             read = await self._reading.decode_instances(asked.instances)
         found = {name: stored for name, stored in read.found.items() if asked.observation.knows(name)}
-        seen = await read_connections(connections, run_id=asked.observation.run_id)
         evidence = fleet_evidence(asked.observation, asked.registered, seen)
         hosts = live_hosts(asked.observation, found)
         verdicts: dict[str, Verdict] = {}

@@ -335,6 +335,27 @@ MUTANTS = (
         tests=(IN_BETWEEN,),
     ),
     Mutant(
+        name="the stall that was told: other sweepers do not tell it again",
+        path="async_tracker/store/lua/note_stall.lua",
+        line="if redis.pcall('HGET', instance, 'stalled_after_ms') == judged_heartbeat then",
+        without="if false then",
+        tests=(SWEEPER + "test_each_stall_is_announced_once_however_many_sweepers_see_it",),
+    ),
+    Mutant(
+        name="the stall that was judged: of who has beaten since none is told",
+        path="async_tracker/store/lua/note_stall.lua",
+        line="if redis.call('ZSCORE', instances, id) ~= judged_heartbeat then",
+        without="if false then",
+        tests=(SWEEPER + "test_a_stall_is_no_news_where_the_instance_has_beaten_meanwhile",),
+    ),
+    Mutant(
+        name="the probe's question: who is late is judged by the list, as a sweep judges",
+        path="async_tracker/queries/questions.py",
+        line="        return {} if is_late else few",
+        without="        return few",
+        tests=("tests/queries/test_few_connections.py::test_each_of_few_is_asked_for_by_itself_by_connections_of_our_own",),
+    ),
+    Mutant(
         name="the receipt: a release is known to whoever carries on",
         path="async_tracker/integrations/arq/lua/release.lua",
         line="if there ~= 'none' then",

@@ -309,7 +309,7 @@ class Ration:
     linger: float = 0.002
     gather: float = 0.05
     durable: bool = False
-    """Jobs wait for the write of their start."""
+    """Jobs wait for the write of their start: those that wait do not wait for a look."""
 
     def first_check(self, *, quiet_for: float) -> float:
         """Tell in how many seconds to look at the journal, in which something has come up, ``quiet_for`` after the last start or write.
@@ -318,14 +318,7 @@ class Ration:
 
         >>> Ration().first_check(quiet_for=1.0), Ration().first_check(quiet_for=0.999)
         (0.002, 0.05)
-
-        Jobs that wait hold slots of their worker: they are gathered for a quarter of the linger.
-
-        >>> Ration(durable=True).first_check(quiet_for=0.0)
-        0.0005
         """
-        if self.durable:
-            return self.linger / 4
         return min(self.linger, self.gather) if quiet_for >= QUIET_SECONDS else self.gather
 
     def start_waits(self, *, is_hasty: bool) -> float:

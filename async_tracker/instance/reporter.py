@@ -141,13 +141,15 @@ class Reporter:
         job's first statement ends the process. Only where that write stands behind another message of ours is its answer waited for,
         and not where writes fail: Redis is away, and the next try is later than a job should wait.
         """
-        if not self._is_durable:
-            if not run.is_prompt:
-                return
+        if run.is_prompt:
             for _ in range(_TURNS):
                 await asyncio.sleep(0)
-            if run.sent or self._writer.is_behind:
+            if not self._is_durable and (run.sent or self._writer.is_behind):
                 return
+        elif not self._is_durable:
+            return
+        if not run.stored:
+            self._writer.write_now()
         with contextlib.suppress(TimeoutError):  # the job begins all the same, and the writer goes on
             async with asyncio.timeout(self._hook_timeout):
                 await self._writer.wait_written(

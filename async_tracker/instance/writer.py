@@ -33,7 +33,8 @@ class Writer:
     """Wakes when the journal has work, waits, writes what is old enough. Never raises: a failed write is put back and tried again.
 
     Looks at the journal are ``gather`` apart while there is work, so that what leaves a process depends on the time and not on what it
-    runs; the first one after a quiet second comes after ``linger``. Only runs of a second try are written at once, a few a second.
+    runs; the first one after a quiet second comes after ``linger``. Only runs of a second try are written at once, a few a second, and
+    those for whose write a job waits.
     """
 
     def __init__(
@@ -108,9 +109,9 @@ class Writer:
             self._busy_at_ms = now_ms
         if is_due:
             self._due.set()
-        elif not self._ration.durable and (has_work or started != self._started_before):
+        elif has_work or started != self._started_before:
             self._is_hasty = False
-            self.is_awake = True  # what has only just started may end as soon; where starts are written at once, each wakes for itself
+            self.is_awake = True  # what has only just started may end as soon
             self._check_in(self._ration.gather)
         self._started_before = started
 
@@ -135,6 +136,13 @@ class Writer:
 
     def _ripe_before_ms(self) -> float:
         return monotonic_ms() - self._ration.start_waits(is_hasty=self._is_hasty) * 1000.0
+
+    def write_now(self) -> None:
+        """Write in the next turn of the loop, since a job waits for it. What comes while a write is under way goes with the next one.
+
+        Only the loop's thread may call it.
+        """
+        self._due.set()
 
     def kick(self) -> None:
         """Try again now: Redis has just answered."""

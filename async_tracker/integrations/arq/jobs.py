@@ -142,7 +142,7 @@ class Jobs:
                         self._writer.wake()
             except Exception as exc:  # the edge of a hook
                 self._failed(exc)
-            if is_durable and (begun := ctx.get(ctx_key)) is not None:
+            if is_durable and (begun := ctx.get(ctx_key)) is not None and not self._is_awaited_later(ctx):
                 await self._runtime.wait_stored(begun)
             if is_entered:
                 current.set(ctx.get(ctx_key))
@@ -231,10 +231,14 @@ class Jobs:
         """Have a run of a second try written at once, and wait until that is under way.
 
         Its job may have killed its worker before, and may do so in its first statement: then its name must be known.
-        That takes a few turns of the loop, or a round trip where a beat is under way; ``hook_timeout`` at most.
+        That takes a few turns of the loop, or a round trip where a beat is under way or starts are durable; ``hook_timeout`` at most.
         """
-        if run.in_flight and not self._is_durable and self._writer.hurry(run):
+        if run.in_flight and (self._writer.hurry(run) or self._is_durable):
             await self._runtime.wait_stored(run)
+
+    def _is_awaited_later(self, ctx: Ctx) -> bool:
+        """Whether `make_known` will wait for this run, when its function is known: then one write has both."""
+        return (ctx.get("job_try") or 1) > 1 and self._wrapping is not None and not self._wrapping.strangers()
 
     def learn(self, run: ArqRun) -> None:
         """Complete a run. May be called from several threads at once: each of them learns the same."""

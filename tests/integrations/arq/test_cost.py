@@ -123,9 +123,21 @@ async def test_jobs_that_wait_for_their_starts_do_not_fill_an_arq_worker(redis_u
     assert pool.polls <= MANY_JOBS / 10 / 3
 
 
+async def test_a_durable_start_takes_one_write_and_the_end_goes_with_that_of_another_job(
+    make_server: Callable[..., EmbeddedServer], namespace: str
+):
+    """One write at most: jobs that start while a write is under way share the next one."""
+    calls = await commands_of_a_worker(make_server().url, Tracker(namespace=namespace, durable=True, **NOTHING_ELSE_IS_WRITTEN))
+    assert calls["evalsha"] + calls.get("eval", 0) <= JOBS + JOBS // 4, "some twenty are no writes of jobs"
+    assert calls["sadd"] >= JOBS, "each start is written"
+    assert calls["srem"] >= JOBS // 2, "and so are ends, before the worker leaves"
+
+
 MANY_JOBS = 400
 JOBS = 200
 NOTHING_IS_WRITTEN = {**QUIET, "linger": 60.0, "gather": 60.0}
+NOTHING_ELSE_IS_WRITTEN = {**NOTHING_IS_WRITTEN, "hook_timeout": 60.0}
+"""Whatever is written, a job waits for it."""
 
 
 async def commands_of_a_worker(url: str, tracker: Tracker | None) -> dict[str, int]:

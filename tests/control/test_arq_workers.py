@@ -67,6 +67,7 @@ async def test_a_quiet_worker_claims_nothing_and_runs_what_it_has_until_it_is_re
     assert len(work.begun) == 3
     work.may_end.set()
     await wait_until(lambda: len(work.ended) == 3, description="what it had has ended")
+    await wait_until(lambda: not running.worker.job_counter, description="arq has written so")
     again = await observer.quiet(instance_id, wait=LONG)
     assert again.says == "it was quiet before; it takes no more jobs, and runs the 0 that it has"
     resumed = await observer.resume(instance_id, wait=LONG)

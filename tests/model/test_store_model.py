@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import hypothesis
+import pytest
 import redis.asyncio
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
@@ -401,6 +402,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert await leaked_keys(self.client, NAMESPACE, allowed=owned | {"dead", "quarantine", "connections"}) == []
 
 
+@pytest.mark.timeout(600)  # thousands of steps, each with its round trips
 def test_whatever_happens_in_whatever_order_the_store_holds_what_a_dict_would(redis_url: str):
     class OnThisServer(StoreMachine):
         url = redis_url

@@ -2,12 +2,13 @@
 
 import contextlib
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 
+from async_tracker.connections.calls import bounded
 from async_tracker.control.aim import Aim
 from async_tracker.control.orders import (
     BEYOND_SECONDS,
@@ -27,11 +28,15 @@ from async_tracker.records import Answer, Instance, OrderOutcome, StandingOrder
 from async_tracker.store.commands import Store
 from async_tracker.store.writes import OrderToPlace
 
+T = TypeVar("T")
+
 _FIRST_LOOK_SECONDS = 0.05
 _LONGEST_LOOK_SECONDS = 0.25
 """How far looks for answers are apart; one look costs one round trip, of however many instances."""
 _SWITCH_SECONDS = 15.0
 """For how long Redis may be away while answers are waited for: as long as a failover takes."""
+_REPLY_SECONDS = 5.0
+"""How long one reply may take then. A server that stands still, or a host that is lost, refuses nothing."""
 _PLACED, _NOT_REGISTERED, _NOT_TAKEN, _TOO_MANY = 1, 0, -1, -2
 
 _NOT_PLACED = {
@@ -67,7 +72,7 @@ class Control:
         orders = {name: Order(order_id=secrets.token_hex(8), kind=kind, by=self._by, arguments=arguments or {}) for name in instance_ids}
         to_place = {name: OrderToPlace(order_id=order.order_id, kind=kind, text=encode_order(order)) for name, order in orders.items()}
         try:
-            placed = await self._store.order(to_place, beyond_ms=int(beyond * 1000))
+            placed = await _within(_SWITCH_SECONDS, self._store.order(to_place, beyond_ms=int(beyond * 1000)))
         except (anyio.get_cancelled_exc_class(), StorageUnavailable):  # it may stand, although its caller has not been told
             with anyio.CancelScope(shield=True), contextlib.suppress(StorageError):
                 await self._take_back(orders, list(orders), {}, _CALLER_LEFT)
@@ -155,7 +160,7 @@ class Control:
 
     async def _look(self, orders: Mapping[str, Order], ends: dict[str, float], answers: dict[str, Answer]) -> None:
         """Look once for answers, and take back what is not answered in time."""
-        found = await self._store.answers({name: orders[name].order_id for name in ends})
+        found = await _within(_REPLY_SECONDS, self._store.answers({name: orders[name].order_id for name in ends}))
         now = anyio.current_time()
         over: list[str] = []
         gone: list[str] = []
@@ -178,7 +183,7 @@ class Control:
         for name in names:
             order = orders[name]
             event = encode_event("control", **event_facts(order.kind, order.by, name, done))
-            stood = await self._store.answer(name, order.order_id, encode_answer(name, done), event)
+            stood = await _within(_REPLY_SECONDS, self._store.answer(name, order.order_id, encode_answer(name, done), event))
             if stood:
                 answers[name] = _of(order, name, stood)
             else:
@@ -189,6 +194,14 @@ class Control:
         event = encode_event("control", **event_facts(order.kind, order.by, name, done))
         await self._store.publish(event)
         self._on_event(event)
+
+
+async def _within(seconds: float, asked: Coroutine[Any, Any, T]) -> T:
+    """Wait so long for Redis. Raises StorageUnavailable where it does not answer by then: a client need not have a limit of its own."""
+    try:
+        return await bounded(asked, seconds)
+    except TimeoutError as exc:
+        raise StorageUnavailable(f"Redis did not answer within {seconds:g} s") from exc
 
 
 def _answer(kind: str, name: str, done: Done) -> Answer:

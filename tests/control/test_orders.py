@@ -134,8 +134,8 @@ async def test_orders_cost_no_connection_and_no_command_more_than_the_answer(wir
         async with asking, tracker, registered(tracker) as instance_id:
             connected = runtime_of(tracker).link.generation
             await ask(asking, instance_id)
-            wire.forget_commands()
             began = time.monotonic()
+            wire.forget_commands()
             for _ in range(5):
                 assert (await ask(asking, instance_id)).outcome is OrderOutcome.DONE
             sent, seconds = scripts_sent(), time.monotonic() - began

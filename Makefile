@@ -13,7 +13,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements/test.txt
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Of what is installed a third is ever imported, and compiled then.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 MINUTES ?= 10
 JOBS ?= 3
 TESTS ?=
@@ -28,14 +29,14 @@ MAKEFLAGS += --keep-going --no-print-directory
 # compile the package anew, which is half of the time that it needs to start.
 unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE TRACKER_REDIS_URL REDIS_URL
 
-.PHONY: demo test check lint types imports scripts screenshots pytest test-matrix bench soak mutants lock clean
+.PHONY: demo test check lint types imports scripts screenshots compiled pytest test-matrix bench soak mutants lock clean
 
 demo: $(VENV)/.has-demo
 	$(BIN)/async-tracker demo
 
 # The tests come last and always: their closing line is what a reader of the log looks for.
 test: $(VENV)/.has-test
-	@$(MAKE) check; checked=$$?; $(MAKE) pytest && exit $$checked
+	@$(MAKE) --jobs=2 check compiled; checked=$$?; $(MAKE) pytest && exit $$checked
 
 check: lint types imports scripts
 
@@ -57,6 +58,11 @@ types: $(VENV)/.has-test
 
 imports: $(VENV)/.has-test
 	$(BIN)/lint-imports --no-logo
+
+# Beside mypy, which takes one core: else each process of the tests would compile all of them, and what they import, at the same time as
+# the others. What cannot be imported is said by the tests themselves.
+compiled: $(VENV)/.has-test
+	@$(BIN)/python -m pytest --collect-only -qq >/dev/null || true
 
 # Most tests wait for processes rather than compute, so there may be more of them at a time than there are cores.
 pytest: $(VENV)/.has-test

@@ -33,7 +33,8 @@ from async_tracker.store.instance_record import Description, encode_description
 from async_tracker.store.observation import Connections
 from async_tracker.store.run_record import RunRecord
 from async_tracker.store.writes import Beat
-from benchmarks.processes import NAMESPACE, QUEUE, ROOT
+from benchmarks.ground import ROOT
+from benchmarks.processes import NAMESPACE, QUEUE
 from benchmarks.queries import named_connections
 
 SWEEP_SECONDS = 0.5

@@ -17,8 +17,8 @@ from arq.connections import RedisSettings, create_pool
 from arq.worker import Worker, func
 
 from async_tracker import Tracker
-from benchmarks.ground import Ground
-from benchmarks.processes import NAMESPACE, QUEUE, ROOT
+from benchmarks.ground import ROOT, Ground
+from benchmarks.processes import NAMESPACE, QUEUE
 from benchmarks.report import Report, Table
 from benchmarks.size import Size
 

@@ -13,9 +13,9 @@ from async_tracker.embedded import end_with_parent
 from benchmarks import dramatiq_worker
 from benchmarks.budget import rounds as rounds_within
 from benchmarks.budget import share
-from benchmarks.ground import Ground
+from benchmarks.ground import ROOT, Ground
 from benchmarks.medians import Estimate, estimate
-from benchmarks.processes import NAMESPACE, QUEUE, ROOT, measure, shuffled
+from benchmarks.processes import NAMESPACE, QUEUE, measure, shuffled
 from benchmarks.report import HeatMap, Report, Table
 from benchmarks.size import Size
 from benchmarks.worker import POLL_SECONDS, Load

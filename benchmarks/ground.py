@@ -1,26 +1,39 @@
 """The ground that every benchmark stands on: a server of its own or one that it was given, empty, and what it counts there."""
 
 import os
-from collections.abc import Iterator, Mapping
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import redis
 
-from async_tracker.embedded import EmbeddedServer
+from async_tracker.embedded import EmbeddedServer, end_with_parent
+
+ROOT = Path(__file__).resolve().parents[1]
+_ROUND_SECONDS = 120.0
 
 
 class DatabaseInUse(Exception):
     """The database that was given is not empty: benchmarks empty theirs between rounds."""
 
 
+def run_program(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, as a process of its own. Raises ``subprocess.TimeoutExpired``."""
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=_ROUND_SECONDS, preexec_fn=end_with_parent(), check=False
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
-    """An empty database. ``sync`` is a client of the program itself."""
+    """An empty database. ``sync`` is a client of the program itself, and ``run`` runs the workers that are measured."""
 
     url: str
     sync: Any
+    run: Callable[[Sequence[str]], subprocess.CompletedProcess[str]] = run_program
     named_url: str | None = None
     """The same over TCP and by the name of a host, as workers are given it as a rule; None where the url was given by whoever measures."""
 

@@ -17,7 +17,8 @@ from async_tracker.cli.reach import make_tracker
 from async_tracker.cli.target import Target
 from async_tracker.embedded import end_with_parent
 from benchmarks.crowd import regularly
-from benchmarks.processes import NAMESPACE, ROOT
+from benchmarks.ground import ROOT
+from benchmarks.processes import NAMESPACE
 
 EVERY_SECONDS = 10.0
 """How often a container asks, by the documentation."""

@@ -3,11 +3,9 @@
 import dataclasses
 import json
 import random
-import subprocess
 import sys
 import uuid
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from arq.constants import job_key_prefix
@@ -16,16 +14,13 @@ from arq.utils import timestamp_ms
 from dramatiq import Message
 from dramatiq.brokers.redis import RedisBroker
 
-from async_tracker.embedded import end_with_parent
 from benchmarks import dramatiq_worker
 from benchmarks.ground import Ground
 from benchmarks.worker import Load
 
-ROOT = Path(__file__).resolve().parents[1]
 QUEUE = "benchmark:queue"
 NAMESPACE = "benchmark"
 
-_ROUND_SECONDS = 120.0
 _JOB_MS = 86_400_000
 _SETTLING_MS = 3_000
 """Until the first job of a rate is due: a worker has started by then, and has worked off its warm-up."""
@@ -75,9 +70,7 @@ def measure(ground: Ground, load: Load | dramatiq_worker.Load) -> dict[str, Any]
         module = "benchmarks.dramatiq_worker"
         enqueue_messages(ground, count=load.warmup + load.jobs)
     command = [sys.executable, "-m", module, json.dumps(dataclasses.asdict(load))]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=_ROUND_SECONDS, preexec_fn=end_with_parent(), check=False
-    )
+    done = ground.run(command)
     if done.returncode != 0 or not done.stdout.strip():
         raise RoundFailed(f"a worker ({load.way}) ended with {done.returncode}:\n{done.stdout}{done.stderr}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

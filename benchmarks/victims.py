@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from async_tracker.embedded import end_with_parent
-from benchmarks.processes import ROOT
+from benchmarks.ground import ROOT
 from benchmarks.victim import Orders
 
 PATIENCE_SECONDS = 150.0

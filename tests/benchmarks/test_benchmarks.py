@@ -2,9 +2,13 @@
 
 import asyncio
 import json
+import os
 import re
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +19,7 @@ from benchmarks.environment import environment, header
 from benchmarks.ground import DatabaseInUse, Ground, ground
 from benchmarks.report import Bar, Chart, Report, Table, write_json
 from benchmarks.size import ONE_ROUND
+from tests.harness import forking
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,8 +28,21 @@ pytestmark = pytest.mark.timeout(600)  # a round measures how fast the machine i
 
 @pytest.fixture
 def own_ground() -> Iterator[Ground]:
+    """A ground on which workers are forked: a round here does little else than start them."""
     with ground() as found:
-        yield found
+        yield replace(found, run=run_forked)
+
+
+def run_forked(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = forking.start(command, env={**os.environ, "PYTHONUNBUFFERED": "1"}, stdout=out, stderr=err)
+        try:
+            code = process.wait(120)
+        finally:
+            process.kill()
+        for stream in (out, err):
+            stream.seek(0)
+        return subprocess.CompletedProcess(command, code, out.read().decode(), err.read().decode())
 
 
 def assert_says_what_it_found(report: Report, tmp_path: Path, where: dict[str, str]) -> None:

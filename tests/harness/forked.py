@@ -1,7 +1,8 @@
 """The process that programs are forked from: it has imported what they all import, and waits for what to run.
 
-``python -m tests.harness.forked FD`` with FD a socket on which ``forking.ForkServer`` asks. A program that is forked starts, runs and ends
-as one that an interpreter of its own runs, except that its command line reads like that of this process.
+``python -m tests.harness.forked FD [PROGRAM]`` with FD a socket on which ``forking.ForkServer`` asks, and PROGRAM one of ``PRELOADED_FOR``.
+A program that is forked starts, runs and ends as one that an interpreter of its own runs, except that its command line reads like that of
+this process.
 """
 
 import contextlib
@@ -20,6 +21,12 @@ from typing import Any
 
 PRELOADED = ("click", "redis.asyncio", "redis.asyncio.cluster", "redis.asyncio.sentinel", "async_tracker.tracker")
 """What nearly every program of the tests imports, and nothing of a worker library: a program may ask which ones are there."""
+
+PRELOADED_FOR = {
+    "arq": ("arq.cli", "async_tracker.integrations.arq.library", "async_tracker.integrations.arq.tracked_worker"),
+    "dramatiq": ("dramatiq.cli", "dramatiq.brokers.redis", "async_tracker.integrations.dramatiq.middleware"),
+}
+"""What a program that is run by the name of its module imports beside that, before it reads what it was given."""
 
 MESSAGE_BYTES = 200_000
 _PR_SET_PDEATHSIG = 1
@@ -93,7 +100,7 @@ def run(arguments: list[str]) -> None:
 def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     prctl = ctypes.CDLL(None, use_errno=True).prctl
-    for name in PRELOADED:
+    for name in (*PRELOADED, *PRELOADED_FOR.get("".join(sys.argv[2:]), ())):
         importlib.import_module(name)
     gc.collect()
     gc.freeze()

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from async_tracker.embedded import end_with_parent
-from tests.harness.forked import MESSAGE_BYTES
+from tests.harness.forked import MESSAGE_BYTES, PRELOADED_FOR
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -89,15 +89,18 @@ class ForkedProcess:
 
 
 class ForkServer:
-    """One process that forks others. It ends, and they with it, when the process that made this object ends."""
+    """One process that forks others. It ends, and they with it, when the process that made this object ends.
 
-    def __init__(self) -> None:
+    ``program`` is the module that all of them run, where it has imports of its own (``forked.PRELOADED_FOR``).
+    """
+
+    def __init__(self, program: str = "") -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._lock = threading.Lock()
         with theirs:
             os.set_inheritable(theirs.fileno(), True)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.harness.forked", str(theirs.fileno())],
+                [sys.executable, "-m", "tests.harness.forked", str(theirs.fileno()), *filter(None, [program])],
                 cwd=ROOT,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
@@ -125,7 +128,7 @@ class ForkServer:
         self._process.wait()
 
 
-_server: ForkServer | None = None
+_servers: dict[str, ForkServer] = {}
 _making = threading.Lock()
 
 
@@ -143,14 +146,13 @@ def start(
 
     It is killed when this process dies, where that can be had (``embedded.end_with_parent``).
     """
-    global _server
     if command[0] == sys.executable and _can_be_forked(command[1:], env):
+        program = command[2] if command[1] == "-m" and command[2] in PRELOADED_FOR else ""
         with _making:
-            if _server is None:
-                _server = ForkServer()
+            server = _servers.get(program) or _servers.setdefault(program, ForkServer(program))
         with open(os.devnull, "rb") as nothing:
             streams = (nothing.fileno(), stdout.fileno(), (stderr or stdout).fileno())
-            return _server.start(command[1:], cwd=str(cwd), env=env, streams=streams)
+            return server.start(command[1:], cwd=str(cwd), env=env, streams=streams)
     return subprocess.Popen(
         command,
         cwd=cwd,

@@ -69,13 +69,19 @@ async def leaked_keys(client: redis.asyncio.Redis, namespace: str, *, allowed: C
     or to a job in flight on one. ``allowed`` names keys that may stay for ever.
     """
     prefix = f"{namespace}:"
-    names = [_text(key).removeprefix(prefix) async for key in client.scan_iter(match=_literal(prefix) + "*")]
+    names = [_text(key).removeprefix(prefix) async for key in client.scan_iter(match=_literal(prefix) + "*", count=1_000)]
     instances = [_text(member) for member in await client.zrange(f"{prefix}instances", 0, -1)]
     owned = {"instances", "connections", "gone", "watchdogs"} if instances else set()
-    for instance_id in instances:
-        owned |= {f"instance:{instance_id}", f"jobs:{instance_id}", f"counters:{instance_id}"}
-        owned |= {f"job:{_text(job_id)}" async for job_id in client.sscan_iter(f"{prefix}jobs:{instance_id}")}
-    return sorted([name for name in names if name not in owned | set(allowed) and await client.pttl(prefix + name) == -1])
+    async with client.pipeline(transaction=False) as pipe:
+        for instance_id in instances:
+            owned |= {f"instance:{instance_id}", f"jobs:{instance_id}", f"counters:{instance_id}"}
+            pipe.smembers(f"{prefix}jobs:{instance_id}")
+        owned |= {f"job:{_text(job_id)}" for listed in await pipe.execute() for job_id in listed}
+        suspects = [name for name in names if name not in owned | set(allowed)]
+        for name in suspects:
+            pipe.pttl(prefix + name)
+        lifetimes = await pipe.execute()
+    return sorted([name for name, lifetime in zip(suspects, lifetimes, strict=True) if lifetime == -1])
 
 
 async def assert_no_leaks(client: redis.asyncio.Redis, namespace: str, *, allowed: Collection[str] = ()) -> None:

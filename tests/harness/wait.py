@@ -15,6 +15,11 @@ POLL_INTERVAL = 0.01
 PATIENCE = 60.0
 """Seconds after which no wait goes on for want of polls: a state that is not there by then is not coming, on any machine."""
 
+_ASKING_SHARE = 0.25
+_LONGEST_PAUSE = 0.05
+"""A poll that takes long is followed by a longer pause, up to this one: asking is to be a quarter of a wait at most, as what is waited for
+needs the same cores."""
+
 
 class NotReached(AssertionError):
     """The state did not come about in time."""
@@ -28,14 +33,20 @@ class Waiting:
 
     def __init__(self, timeout: float, poll_interval: float) -> None:
         self._timeout = timeout
+        self._poll_interval = poll_interval
         self._polls_left = timeout / poll_interval if poll_interval else 0.0
-        self._began = time.monotonic()
+        self._began = self._asked_at = time.monotonic()
 
-    def is_over(self) -> bool:
-        """Say after each poll whether it was the last one."""
+    def pause(self) -> float | None:
+        """Say after each poll how long to wait for the next one; None where it was the last one."""
         self._polls_left -= 1
-        waited = time.monotonic() - self._began
-        return waited >= self._timeout and (self._polls_left <= 0 or waited >= PATIENCE)
+        now = time.monotonic()
+        waited, took = now - self._began, now - self._asked_at
+        pause = max(self._poll_interval, min(took / _ASKING_SHARE - took, _LONGEST_PAUSE))
+        if waited >= self._timeout and (self._polls_left <= 0 or waited >= PATIENCE):
+            return None
+        self._asked_at = now + pause
+        return pause
 
 
 @overload
@@ -55,9 +66,10 @@ async def wait_until(predicate: Callable[[], Any], *, timeout: float = 10.0, des
             answer = await answer
         if answer:
             return answer
-        if waiting.is_over():
+        pause = waiting.pause()
+        if pause is None:
             raise NotReached(description, timeout, answer)
-        await anyio.sleep(poll_interval)
+        await anyio.sleep(pause)
 
 
 def wait_until_sync(predicate: Callable[[], T], *, timeout: float = 10.0, description: str, poll_interval: float = POLL_INTERVAL) -> T:
@@ -67,9 +79,10 @@ def wait_until_sync(predicate: Callable[[], T], *, timeout: float = 10.0, descri
         answer = predicate()
         if answer:
             return answer
-        if waiting.is_over():
+        pause = waiting.pause()
+        if pause is None:
             raise NotReached(description, timeout, answer)
-        time.sleep(poll_interval)
+        time.sleep(pause)
 
 
 class Lived:

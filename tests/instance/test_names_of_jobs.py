@@ -65,9 +65,8 @@ async def written_beside(tracker: Tracker, *, job_id: str, function: str, queue:
 
 def test_whatever_the_names_of_a_job_contain_it_and_the_others_are_written(redis_url, namespace):
     with asyncio.Runner() as runner:
-        tracker = Tracker(
-            namespace=namespace, redis_options={"url": redis_url}, heartbeat_interval=60, heartbeat_ttl=600, silence_limit=600
-        )
+        beats = {"heartbeat_interval": 60, "heartbeat_ttl": 600, "silence_limit": 600}
+        tracker = Tracker(namespace=namespace, redis_options={"url": redis_url}, gather=0.002, linger=0.0, **beats)
         registered = tracker.register()
         runner.run(registered.__aenter__())
 

@@ -49,7 +49,7 @@ class Cost:
 
 def run(ground: Ground, size: Size) -> Report:
     """Look at each screen, at the largest size, with one viewer and with a hundred."""
-    instances, seconds = max(size.instances), 4.0 if size.name == "one round" else 15.0
+    instances, seconds = max(size.instances), 1.5 if size.name == "one round" else 15.0
     viewers = VIEWERS if size.name != "one round" else VIEWERS[:1]
     with named_connections(ground.url, instances) as connections:
         measured, seen = asyncio.run(_measure(ground, connections, seconds=seconds, viewers=viewers))

@@ -64,8 +64,12 @@ NAMED = (
 )
 """What is measured where there is no time for all: jobs as most people have them, and the ends of the scale."""
 
-_IDLE_PART = 0.2
-"""How much of the time is for workers that have nothing to do."""
+DURABLE_WAYS = ("untracked", "durable", "gem")
+DURABLE_CELLS = tuple(cell for cell in NAMED if cell.library == "arq" and cell.job_ms <= 10 and not cell.per_second)
+"""Where jobs that wait until their start is written are set against the gem's way, which writes start and end while the job waits."""
+
+_IDLE_PART, _DURABLE_PART = 0.2, 0.15
+"""How much of the time is for workers that have nothing to do, and for those whose jobs wait for their start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,27 +117,34 @@ def cells(size: Size) -> tuple[Cell, ...]:
 
 def run(ground: Ground, size: Size, *, seconds: float | None = None) -> Report:
     """Measure every cell of the grid, in interleaved rounds, and a worker that has nothing to do. Ends after ``seconds``, if given."""
-    rounds = _rounds(ground, size, seconds=share(seconds, 1 - _IDLE_PART))
+    rounds = _rounds(ground, size, cells(size), WAYS, seconds=share(seconds, 1 - _IDLE_PART - _DURABLE_PART))
     found = [_found(cell, of_cell) for cell, of_cell in rounds.items()]
     by_library = {library: [each for each in found if each.cell.library == library] for library in ALLOWED_US}
+    durable = _rounds(ground, size, DURABLE_CELLS, DURABLE_WAYS, seconds=share(seconds, _DURABLE_PART))
     idle = _idle_rounds(ground, size, seconds=share(seconds, _IDLE_PART))
     return Report(
         name="jobs",
         title="what tracking adds to jobs of any length",
         meaning=_meaning(found),
-        tables=[*(_table(library, of) for library, of in by_library.items() if of), _idle_table(idle)],
+        tables=[*(_table(library, of) for library, of in by_library.items() if of), _durable_table(durable), _idle_table(idle)],
         heat_maps=[_heat_map(library, full) for library, of in by_library.items() if (full := _full(of))],
-        data={"cells": {f"{cell.library}: {cell.name}": of_cell for cell, of_cell in rounds.items()}, "idle": idle},
+        data={
+            "cells": {f"{cell.library}: {cell.name}": of_cell for cell, of_cell in rounds.items()},
+            "durable": {cell.name: of_cell for cell, of_cell in durable.items()},
+            "idle": idle,
+        },
     )
 
 
-def _rounds(ground: Ground, size: Size, *, seconds: float | None) -> dict[Cell, dict[str, list[dict[str, Any]]]]:
+def _rounds(
+    ground: Ground, size: Size, measured: Sequence[Cell], ways: Sequence[str], *, seconds: float | None
+) -> dict[Cell, dict[str, list[dict[str, Any]]]]:
     """Measure all cells in each round, so that one that is cut short by the time has measured each of them as often."""
-    rounds: dict[Cell, dict[str, list[dict[str, Any]]]] = {cell: {way: [] for way in WAYS} for cell in cells(size)}
+    rounds: dict[Cell, dict[str, list[dict[str, Any]]]] = {cell: {way: [] for way in ways} for cell in measured}
     for number in rounds_within(size.grid_rounds, seconds=seconds):
         for cell, of_cell in rounds.items():
             make = _dramatiq_load if cell.library == "dramatiq" else _arq_load
-            for way in shuffled(WAYS, number):
+            for way in shuffled(ways, number):
                 found = measure(ground, make(ground, size, cell, way))
                 of_cell[way].append({name: found[name] for name in ("jobs_per_second", "cpu_us_per_job", "calls_per_job")})
     return rounds
@@ -216,6 +227,25 @@ def _table(library: str, found: Sequence[Found]) -> Table:
             ]
             for each in found
         ],
+    )
+
+
+def _durable_table(rounds: dict[Cell, dict[str, list[dict[str, Any]]]]) -> Table:
+    rows = []
+    for cell, of_cell in rounds.items():
+        alone = of_cell["untracked"]
+        row = [cell.name]
+        for way in DURABLE_WAYS[1:]:
+            pairs = list(zip(of_cell[way], alone, strict=True))
+            pace = estimate([mine["jobs_per_second"] / theirs["jobs_per_second"] for mine, theirs in pairs])
+            added = estimate([mine["cpu_us_per_job"] - theirs["cpu_us_per_job"] for mine, theirs in pairs])
+            row.append(f"{pace.median:.3f} ({pace.low:.3f} to {pace.high:.3f})")
+            row.append(f"{added.median:+.0f} ({added.low:+.0f} to {added.high:+.0f})")
+        rows.append(row)
+    return Table(
+        title="Starts that jobs wait for, against the gem's way, which writes start and end while they wait: pace, and CPU us/job added",
+        columns=["jobs", "durable: pace", "added", "the gem: pace", "added"],
+        rows=rows,
     )
 
 

@@ -56,16 +56,20 @@ class TwoVersions:
             assert await namespaced.hexists(f"instance:{instance.instance_id}", "takes") != is_older
         return worker
 
+    async def sweeps(self, worker: WorkerProcess) -> None:
+        """Wait until this worker holds the lease, which it keeps as long as it lives."""
+        instance = await self._fleet.registered(worker)
+        async with self._fleet.tracker.redis() as namespaced:
+
+            async def holds() -> bool:
+                return (await namespaced.get("lease:sweep:arq") or b"").decode().startswith(f"{instance.instance_id} ")
+
+            await wait_until(holds, timeout=60, description=f"{worker.name} sweeps")
+
     async def kill(self, victim: WorkerProcess, *, beside: WorkerProcess, sweeper: WorkerProcess) -> None:
         """Have both run as much as they can while that one sweeps, and kill one: the other one runs again what that one ran."""
         fleet, told = self._fleet, self._folder / f"told-{victim.pid}"
-        sweeping = (await fleet.registered(sweeper)).instance_id
-        async with fleet.tracker.redis() as namespaced:
-
-            async def sweeps() -> bool:
-                return (await namespaced.get("lease:sweep:arq") or b"").decode().startswith(f"{sweeping} ")
-
-            await wait_until(sweeps, timeout=60, description=f"{sweeper.name} sweeps")
+        await self.sweeps(sweeper)
         jobs = await fleet.enqueue_many(2 * SLOTS, "until_told", str(told))
         held = [job_id for job_id in jobs if await fleet.running(job_id) is victim]
         assert len(held) == SLOTS
@@ -80,12 +84,15 @@ class TwoVersions:
 async def test_workers_of_two_versions_recover_each_other_whichever_of_them_sweeps(fleet: Fleet, older: Path, tmp_path: Path):
     both = TwoVersions(fleet, older, tmp_path)
     first = await both.start(is_older=True)
+    await both.sweeps(first)  # before another one can
     newer = await both.start(is_older=False)
     await both.kill(first, beside=newer, sweeper=first)
+    await both.sweeps(newer)
     second = await both.start(is_older=True)
     await both.kill(second, beside=newer, sweeper=newer)
     third = await both.start(is_older=True)
     await both.kill(newer, beside=third, sweeper=newer)
+    await both.sweeps(third)
     last = await both.start(is_older=False)
     await both.kill(last, beside=third, sweeper=third)
     await fleet.close()

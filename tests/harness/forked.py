@@ -24,9 +24,11 @@ PRELOADED = ("click", "redis.asyncio", "redis.asyncio.cluster", "redis.asyncio.s
 
 PRELOADED_FOR = {
     "arq": ("arq.cli", "async_tracker.integrations.arq.library", "async_tracker.integrations.arq.tracked_worker"),
-    "dramatiq": ("dramatiq.cli", "dramatiq.brokers.redis", "async_tracker.integrations.dramatiq.middleware"),
 }
-"""What a program that is run by the name of its module imports beside that, before it reads what it was given."""
+"""What a program that is run by the name of its module imports beside that, before it reads what it was given.
+
+Not dramatiq, which reads variables of the environment while it is imported: a program that is forked would have those of this process.
+"""
 
 MESSAGE_BYTES = 200_000
 _PR_SET_PDEATHSIG = 1

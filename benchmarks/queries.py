@@ -152,14 +152,7 @@ async def _measure(ground: Ground, connections: dict[int, str], size: Size) -> d
 
 async def longest_held(question: Question) -> float:
     """Tell for how many ms at most somebody else on the event loop had to wait for a turn while one question was asked."""
-    asked = asyncio.ensure_future(question())
-    longest, before = 0.0, time.perf_counter()
-    while not asked.done():
-        await asyncio.sleep(0)
-        now = time.perf_counter()
-        longest, before = max(longest, now - before), now
-    await asked
-    return longest * 1000.0
+    return await stacks.longest_turn(question(), clock=time.perf_counter)
 
 
 async def count_round_trips(client: Any, question: Question) -> int:

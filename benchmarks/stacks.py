@@ -95,19 +95,19 @@ async def _measure(way: Callable[[asyncio.Event], Awaitable[None]], jobs: int, *
         began = time.thread_time()
         await taken.handler.carry_out(order)
         spent.append((time.thread_time() - began) * 1000)
-        turns.append(await _longest_turn(taken.handler.carry_out(order)))
+        turns.append(await longest_turn(taken.handler.carry_out(order), clock=time.thread_time))
     over.set()
     await asyncio.gather(*(run.placed for run in runs))
     return Cost(spent=estimate(spent[1:]), turn=estimate(turns[1:]))
 
 
-async def _longest_turn(work: Awaitable[Any]) -> float:
-    """Do it, and tell for how many ms of this thread at most it kept the others from a turn."""
+async def longest_turn(work: Awaitable[Any], *, clock: Callable[[], float]) -> float:
+    """Do it, and tell for how many ms by this clock at most it kept the others on the event loop from a turn."""
     working = asyncio.ensure_future(work)
-    longest, before = 0.0, time.thread_time()
+    longest, before = 0.0, clock()
     while not working.done():
         await asyncio.sleep(0)
-        now = time.thread_time()
+        now = clock()
         longest, before = max(longest, now - before), now
     await working
     return longest * 1000

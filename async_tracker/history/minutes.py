@@ -65,10 +65,6 @@ def mean_of(samples: Sequence[Sample]) -> Sample:
     >>> mean.instances, mean.orphans
     (3.0, 9)
     """
-    if len(samples) == 1:  # a question for a day has 1,440 of them
-        (only,) = samples
-        instances = None if only.instances is None else float(only.instances)
-        return Sample(float(only.busy), float(only.slots), dict(sorted(only.queues.items())), only.moments, instances, only.orphans)
     moments = sum(sample.moments for sample in samples)
     fullest: dict[str, tuple[int, float | None]] = {}
     for sample in samples:

@@ -66,6 +66,8 @@ class _Asked:
     observation: Observation
     registered: Mapping[str, Connections]
     instances: AskedInstances
+    few: Mapping[int, str]
+    """The connections that are asked for each by itself, and their names; empty where the server's list of them is read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,11 +103,10 @@ class Queries:
     """Questions to one namespace. ``redis`` is a Namespace proxy. Each raises StorageError when Redis refuses or is away.
 
     ``scopes`` are what may stand before a job's id in keys, ``reading`` reads the records, and ``function_lists`` are those that were
-    read before. The jobs of more than
-    ``instances_undivided`` instances are read in two halves, and other tasks of the loop have a turn after every ``jobs_in_a_turn``
-    jobs that are made, and every ``instances_in_a_turn`` instances: by default after about two milliseconds. ``is_own`` says that the
-    connections of ``redis`` are the tracker's own, so that a few others may be asked for by `presence_call`: on a connection by which
-    its owner has the server track keys, that would end it.
+    read before. The jobs of more than ``instances_undivided`` instances are read in two halves, and other tasks of the loop have a turn
+    after every ``jobs_in_a_turn`` jobs that are made, and every ``instances_in_a_turn`` instances: by default after about two
+    milliseconds. ``is_own`` says that the connections of ``redis`` are the tracker's own, so that a few others may be asked for by
+    `presence_call`: on a connection by which its owner has the server track keys, that would end it.
     """
 
     def __init__(
@@ -492,7 +493,7 @@ class Queries:
         registered: dict[str, Connections] = {}
         async for some in in_turns(observation.instances, self._instances_in_a_turn):
             registered |= said.connections_of(observation.connections, some)
-        return _Asked(observation, registered, asked), of_others
+        return _Asked(observation, registered, asked, self._few(observation, registered)), of_others
 
     async def _judged_with_functions(self, asked: _Asked, said: Said | None = None) -> Picture:
         """Judge each instance, and know all its functions: the lists that are not known go in the round trip that the connections take."""
@@ -517,23 +518,22 @@ class Queries:
 
     def _connections_calls(self, asked: _Asked) -> list[Command]:
         """Give the commands that ask for the connections of the instances: for each by itself where they are few, and that may be asked."""
-        few = self._few(asked)
-        return [presence_call(number) for number in few] or connections_calls(asked.registered.values(), run_id=asked.observation.run_id)
+        each = [presence_call(number) for number in asked.few]
+        return each or connections_calls(asked.registered.values(), run_id=asked.observation.run_id)
 
-    def _few(self, asked: _Asked) -> dict[int, str]:
+    def _few(self, observation: Observation, registered: Mapping[str, Connections]) -> dict[int, str]:
         """Give the connections that are asked for each by itself, where all their instances have beaten lately; else none.
 
         A user may be allowed to ask so and not for the list, as sweeps do. Whether the connection of one that beats is there, or cannot
         be known to be, comes to the same; of one that is late it would not, and a question must judge as a sweep does.
         """
-        observation = asked.observation
-        few = few_connections(asked.registered.values(), run_id=observation.run_id) if self._is_own else {}
+        few = few_connections(registered.values(), run_id=observation.run_id) if self._is_own else {}
         is_late = few and any(heartbeat_age(observation, name) >= DEFAULT_LIMITS.heartbeat_ttl for name in observation.instances)
         return {} if is_late else few
 
     async def _seen(self, asked: _Asked, replies: Sequence[Any]) -> OpenConnections:
         """Read the answers to these commands. Where one of few connections is not known to be there, the server's list of them is read."""
-        few, run_id = self._few(asked), asked.observation.run_id
+        few, run_id = asked.few, asked.observation.run_id
         if few and all(is_there(reply) for reply in replies):
             return OpenConnections(few, run_id)
         if few:

@@ -12,7 +12,7 @@ from async_tracker.errors import StorageError, StorageUnavailable
 from async_tracker.policy import takes_jobs
 from async_tracker.queries.questions import Fleet, Overdue
 from async_tracker.queries.rates import Rates
-from async_tracker.records import History, Instance, Job, QueueDepth, Stats
+from async_tracker.records import History, Instance, QueueDepth, Stats
 from async_tracker.tracker import Tracker
 from async_tracker.web.past import Past
 from async_tracker.web.spans import STEPS, TRENDS, WINDOWS
@@ -30,8 +30,6 @@ _FRESH_FOR = {
     "doctor": 30.0,
 }
 """How long a reading is fresh at least, in seconds."""
-AT_ONCE = 500
-"""Rows that are looked at before others on the loop have a turn: about a millisecond."""
 _RATES_OVER = 60.0
 """Seconds over which it is told how many runs start just now."""
 _KEPT_MOST = 64
@@ -212,11 +210,6 @@ class Readings:
 def server_ms(instance: Instance) -> int:
     """Tell the server's time at which an instance was looked at."""
     return round(instance.heartbeat_at.timestamp() * 1000 + instance.heartbeat_age * 1000)
-
-
-def is_overdue(job: Job) -> bool:
-    """Tell whether a job runs for longer than its timeout allows."""
-    return job.timeout is not None and job.running_for > job.timeout
 
 
 def unserved(queues: list[QueueDepth], instances: list[Instance]) -> list[QueueDepth]:

@@ -25,12 +25,14 @@ from async_tracker.records import (
     QueueDepth,
 )
 from async_tracker.web.answers import Problem
-from async_tracker.web.readings import AT_ONCE, is_overdue, server_ms
+from async_tracker.web.readings import server_ms
 from async_tracker.web.spans import WINDOWS
 
 SORTED_AT_MOST = 10_000
 """Rows that are put in another order than their own; the answer says where there were more."""
 LIMIT, LIMIT_MOST, LIVE_MOST = 50, 1_000, 100
+_AT_ONCE = 500
+"""Rows that are looked at before others on the loop have a turn: about a millisecond."""
 
 Row = dict[str, Any]
 _AGES = re.compile(r",? (?:(?:since|for|until) [\d.]+ s(?: ago)?|[\d.]+ s ago)(?=[ ,;:]|$)")
@@ -259,7 +261,7 @@ def _older(wanted: str) -> Test:
 def _overdue(wanted: str) -> Test:
     if wanted not in ("1", "0"):
         raise Problem(400, "bad_request", f"overdue={wanted}: write 1 or 0")
-    return lambda item: is_overdue(item) == (wanted == "1")
+    return lambda item: (item.timeout is not None and item.running_for > item.timeout) == (wanted == "1")
 
 
 def _since(wanted: str) -> Test:
@@ -592,12 +594,12 @@ async def matching(asked: Wanted, rows: Sequence[Any]) -> Sequence[Any]:
     tests = tests_of(asked)
     if not tests:
         return rows
-    return [item async for part in in_turns(rows, AT_ONCE) for item in part if all(test(item) for test in tests)]
+    return [item async for part in in_turns(rows, _AT_ONCE) for item in part if all(test(item) for test in tests)]
 
 
 async def _sorted(items: Sequence[Any], key: Callable[[Any], Any], *, descending: bool) -> list[Any]:
     """Sort, what is not known last; others have turns while the keys are made, which takes longer than sorting plain ones."""
-    keys = [key(item) async for part in in_turns(items, AT_ONCE) for item in part]
+    keys = [key(item) async for part in in_turns(items, _AT_ONCE) for item in part]
     known = sorted((place for place, value in enumerate(keys) if value is not None), key=keys.__getitem__, reverse=descending)
     return [items[place] for place in known] + [item for item, value in zip(items, keys, strict=True) if value is None]
 
@@ -605,7 +607,7 @@ async def _sorted(items: Sequence[Any], key: Callable[[Any], Any], *, descending
 async def _counted(items: Sequence[Any], name: str) -> dict[str, int]:
     """Count the values of a field; others have turns meanwhile."""
     counts: dict[str, int] = {}
-    async for part in in_turns(items, AT_ONCE):
+    async for part in in_turns(items, _AT_ONCE):
         for value, count in counted(str(getattr(item, name)) for item in part).items():
             counts[value] = counts.get(value, 0) + count
     return dict(sorted(counts.items()))

@@ -7,7 +7,9 @@ its dead parent alive.
 """
 
 import asyncio
+import functools
 import os
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 import redis.asyncio as async_redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ResponseError
+from redis.exceptions import ResponseError, TimeoutError
 from redis.retry import Retry as SyncRetry
 
 from async_tracker.connections.access import SOCKET_TIMEOUT, check_mode
@@ -35,24 +37,74 @@ _NOT_INHERITED = {
     "retry_on_error",
     "retry_on_timeout",
 }
-_ONE_AT_A_TIME_SECONDS = 30
 
 
-class OneAtATime(async_redis.BlockingConnectionPool):
+class OneAtATime(async_redis.ConnectionPool):
     """A pool of one connection, which commands get in the order in which they ask for it.
 
     The driver's own pool gives it to a task that asks again at once, before those that have waited: a sweep of many commands would
-    keep everything else waiting until its end.
+    keep everything else waiting until its end. And it looks into the socket before each command, which costs half as much as the command:
+    ``is_sound`` tells of a connection whether that can be left out.
     """
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(max_connections=1, timeout=_ONE_AT_A_TIME_SECONDS, **options)
+    def __init__(self, *, is_sound: Callable[[Any], bool], **options: Any) -> None:
+        super().__init__(max_connections=1, **options)
+        self._is_sound = is_sound
         self._turn = asyncio.Lock()  # it is given in the order of asking
 
     async def get_connection(self, *command: Any, **options: Any) -> Any:
-        """Wait for our turn, and for the connection."""
-        async with self._turn:
+        """Wait for our turn, and connect if need be."""
+        await self._turn.acquire()
+        try:
             return await super().get_connection(*command, **options)
+        except BaseException:
+            self._end_turn()
+            raise
+
+    async def ensure_connection(self, connection: Any) -> None:
+        """Have the connection ready for a command."""
+        if self._is_sound(connection):
+            await connection.connect()  # nothing, unless another server is to be asked
+        else:
+            await super().ensure_connection(connection)
+
+    async def release(self, connection: Any) -> None:
+        """Take the connection back, and let the next one have it."""
+        try:
+            await super().release(connection)
+        finally:
+            self._end_turn()
+
+    def _end_turn(self) -> None:
+        if self._turn.locked():  # the driver's pool has released a connection that could not be made
+            self._turn.release()
+
+
+class _SendsInPlace:
+    """Sends within its ``socket_timeout`` as the driver does, and without the task that Python 3.11's ``wait_for`` makes for that."""
+
+    socket_timeout: float | None
+    is_connected: bool
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        seconds = self.socket_timeout
+        if not seconds or not self.is_connected:
+            await super().send_packed_command(command, check_health)  # type: ignore[misc]
+            return
+        self.socket_timeout = None
+        try:
+            async with asyncio.timeout(seconds):
+                await super().send_packed_command(command, check_health)  # type: ignore[misc]
+        except asyncio.TimeoutError:
+            raise TimeoutError("Timeout writing to socket") from None
+        finally:
+            self.socket_timeout = seconds
+
+
+@functools.cache
+def _sending_in_place(kind: type[Any]) -> type[Any]:
+    """Give the class of connections that send so. From Python 3.12 on ``wait_for`` makes no task."""
+    return kind if sys.version_info >= (3, 12) else type(kind.__name__, (_SendsInPlace, kind), {})
 
 
 class Link:
@@ -87,6 +139,8 @@ class Link:
         self._ended = False
         self._inner_connect = client.connection_pool.connection_kwargs.get("redis_connect_func")
         self._connection: Any = None
+        self._watched: Any = None
+        """The connection, if we hear of its end."""
         self.client = async_redis.Redis(connection_pool=self._pool(client.connection_pool))
         self.redis = Namespace(self.client, namespace)
         on_fork(self)
@@ -97,7 +151,18 @@ class Link:
         if "path" not in kwargs:
             kwargs["socket_connect_timeout"] = kwargs.get("socket_connect_timeout") or SOCKET_TIMEOUT
         kwargs["retry"] = Retry(NoBackoff(), 0)  # whether to send a write again is the journal's decision
-        return OneAtATime(connection_class=pool.connection_class, redis_connect_func=self._connected, **kwargs)
+        return OneAtATime(
+            is_sound=self._is_sound,
+            connection_class=_sending_in_place(pool.connection_class),
+            redis_connect_func=self._connected,
+            **kwargs,
+        )
+
+    def _is_sound(self, connection: Any) -> bool:
+        """Whether nothing can lie unread in a connection, nor its end: we hear of that when it comes, and a reply that was not awaited
+        to its end has closed it.
+        """
+        return connection is self._watched and not self._ended
 
     async def _connected(self, connection: Any) -> None:
         if self._inner_connect is None:
@@ -132,6 +197,7 @@ class Link:
     def _watch(self, connection: Any) -> None:
         """Hear of the end of the stream when it comes, not when the next command fails."""
         writer = getattr(connection, "_writer", None)  # redis-py has no public way to the transport
+        self._watched = connection if writer is not None else None
         if writer is None:
             return
         protocol = writer.transport.get_protocol()

@@ -71,7 +71,8 @@ class Writer:
         self._hasty_left = HASTY_A_SECOND
         self._hasty_counted_ms = 0.0
         self._due = asyncio.Event()
-        self._written = asyncio.Condition()
+        self._waiting: dict[asyncio.Future[None], Callable[[], bool]] = {}
+        """What jobs wait for; it is asked after every flush, and only the jobs that need wait no longer are woken."""
         self.is_behind = False
         """The last write failed: Redis does not know what the journal holds."""
         self.refusal = ""
@@ -165,8 +166,9 @@ class Writer:
     async def _flush(self, *, before_ms: float) -> bool:
         async with self._pen.lock:
             done = await self._write_all(before_ms)
-        async with self._written:
-            self._written.notify_all()
+        for waiter, is_written in self._waiting.items():
+            if not waiter.done() and is_written():
+                waiter.set_result(None)
         return done
 
     async def _write_all(self, before_ms: float) -> bool:
@@ -246,8 +248,14 @@ class Writer:
 
     async def wait_written(self, is_written: Callable[[], bool]) -> None:
         """Wait until ``is_written()``; it is asked after every flush."""
-        async with self._written:
-            await self._written.wait_for(is_written)
+        if is_written():
+            return
+        waiter = self._loop.create_future()
+        self._waiting[waiter] = is_written
+        try:
+            await waiter
+        finally:
+            del self._waiting[waiter]
 
     def _failed(self, exc: StorageError) -> None:
         self.refusal = "" if isinstance(exc, StorageUnavailable) or leads_elsewhere(exc) else str(exc)

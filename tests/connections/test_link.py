@@ -1,12 +1,17 @@
 """The connection of an instance: one for all that its loops send, given in turn."""
 
 import asyncio
+import os
+import signal
+from collections.abc import Callable
 
 import pytest
 import redis.asyncio
 
 from async_tracker.connections.calls import call
 from async_tracker.connections.link import Link
+from async_tracker.embedded import EmbeddedServer
+from async_tracker.errors import StorageUnavailable
 from tests.harness.wait import wait_until
 from tests.harness.wire import WireProxy
 
@@ -86,4 +91,53 @@ async def test_a_close_that_is_cancelled_closes_all_the_same(redis_url: str, nam
 
         if turns:  # else it was cancelled before it began, and nothing was asked of the link
             await wait_until(is_gone, description="the server has the connection no more")
+        await link.aclose()
+
+
+async def test_a_connection_that_was_closed_while_nothing_was_asked_is_made_anew_for_the_next_command(wire: WireProxy, namespace: str):
+    lost = []
+    async with redis.asyncio.Redis.from_url(wire.url) as client:
+        link = Link(client, namespace=namespace, name="async-tracker:test", on_lost=lambda: lost.append(True))
+        assert await call(link.client, "ECHO", "before") == b"before"
+        wire.cut_clients()
+        await wait_until(lambda: lost, description="the end of the connection is heard of")
+        assert await call(link.client, "ECHO", "after") == b"after"
+        assert (link.generation, lost, link.is_open) == (2, [True], True)
+        await link.aclose()
+
+
+async def test_a_command_that_is_cancelled_while_its_answer_is_awaited_leaves_none_to_the_next(wire: WireProxy, namespace: str):
+    """Before a command nobody looks whether an answer lies unread in the connection."""
+    async with redis.asyncio.Redis.from_url(wire.url) as client:
+        link = Link(client, namespace=namespace, name="async-tracker:test")
+        await link.ensure()
+        wire.delay(to_client=0.05)
+        wire.forget_commands()
+        left = asyncio.create_task(call(link.client, "ECHO", "left"))
+        await wait_until(lambda: wire.command_counts()["ECHO"], description="it is on its way")
+        left.cancel()
+        await asyncio.wait([left])
+        wire.delay()
+        assert [await call(link.client, "ECHO", word) for word in ("a", "b")] == [b"a", b"b"]
+        await link.aclose()
+
+
+async def test_what_a_server_does_not_take_in_is_given_up_after_the_timeout(make_server: Callable[..., EmbeddedServer], namespace: str):
+    """More than the buffers between here and there hold, to a server that reads nothing."""
+    server = make_server()
+    async with redis.asyncio.Redis.from_url(server.url, socket_timeout=0.3) as client:
+        link = Link(client, namespace=namespace, name="async-tracker:test")
+        await link.ensure()
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(StorageUnavailable, match="writing to socket"):
+                await call(link.client, "ECHO", "x" * 50_000_000)
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        assert await call(link.client, "ECHO", "after") == b"after"
+
+        async def is_alone() -> bool:
+            return len([found for found in await client.client_list() if found["name"] == link.name]) == 1
+
+        await wait_until(is_alone, description="the connection that was given up is closed, once the server has taken in what it was sent")
         await link.aclose()

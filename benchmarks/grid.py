@@ -307,7 +307,8 @@ def _command(*arguments: str) -> list[str]:
 
 def _idle(ground: Ground, way: str, *, seconds: float) -> float:
     command = _command("worker", ground.named_url or ground.url, way, str(seconds))
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, preexec_fn=end_with_parent(), check=True)
+    done = ground.run(command)
+    done.check_returncode()
     return float(json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -21,6 +21,7 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,23 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--redis-url and --server-binary exclude each other")
     if config.getoption("--redis-url") and config.getoption("numprocesses", None):
         raise pytest.UsageError("--redis-url names one database, which one test at a time may use: leave out --numprocesses")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # Each process of xdist's has one part of the list, and begins it with some of those that last: else one would be alone at the end.
+    processes = getattr(config, "workerinput", {}).get("workercount", 1)
+    if processes > 1:
+        items[:] = begin_with_what_lasts(items, [item for item in items if item.get_closest_marker("lasts")], processes)
+
+
+def begin_with_what_lasts(items: list[pytest.Item], lasting: list[pytest.Item], processes: int) -> list[pytest.Item]:
+    """Put some of ``lasting`` at the beginning of each of so many equal parts; the others keep their order."""
+    others, ordered = iter([item for item in items if item not in lasting]), list[pytest.Item]()
+    for number in range(processes):
+        until = len(items) * (number + 1) // processes
+        ordered += lasting[number::processes]
+        ordered += islice(others, max(until - len(ordered), 0))
+    return ordered + list(others)
 
 
 def pytest_collection_finish() -> None:
@@ -191,7 +209,8 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 @pytest.fixture
-def workers(tmp_path: Path, ledger: Ledger) -> Iterator[Workers]:
+def workers(redis_url: str, tmp_path: Path, ledger: Ledger) -> Iterator[Workers]:
+    # They end before their database is emptied: else the last words of one would be found by the next test.
     with Workers(tmp_path, ledger=ledger) as workers:
         yield workers
 

@@ -57,6 +57,7 @@ def assert_says_what_it_found(report: Report, tmp_path: Path, where: dict[str, s
 
 
 @pytest.mark.parametrize("module", [queries, recovery, scale, web], ids=lambda module: module.__name__)
+@pytest.mark.lasts
 def test_one_round_of_each_benchmark_says_what_it_found(module, own_ground: Ground, tmp_path: Path):
     report = module.run(own_ground, ONE_ROUND)
     assert_says_what_it_found(report, tmp_path, environment(own_ground, size=ONE_ROUND.name))
@@ -67,6 +68,7 @@ def measured_over(report: Report) -> list[str]:
     return [title.split(", max_jobs")[0] for title in titles if title.startswith("Throughput over")]
 
 
+@pytest.mark.lasts
 def test_throughput_is_measured_by_name_over_tcp_and_over_a_unix_socket(own_ground: Ground, tmp_path: Path):
     report = overhead.run(own_ground, ONE_ROUND)
     assert_says_what_it_found(report, tmp_path, environment(own_ground, size=ONE_ROUND.name))

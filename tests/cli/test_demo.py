@@ -60,6 +60,7 @@ def test_a_worker_is_killed_and_nothing_is_lost(make_cli, folder):
     assert processes_of(folder) == []
 
 
+@pytest.mark.lasts
 def test_with_the_workers_of_both_libraries_one_of_each_is_killed_and_nothing_is_lost(make_cli, folder):
     answer = make_cli()("demo", "--quick", "--json", "--workers", "both", env={**ELSEWHERE, "TMPDIR": str(folder)})
     assert answer.code == 0, answer.err
@@ -72,6 +73,7 @@ def test_with_the_workers_of_both_libraries_one_of_each_is_killed_and_nothing_is
     assert processes_of(folder) == []
 
 
+@pytest.mark.lasts
 def test_with_dramatiqs_workers_a_given_server_is_left_as_it_was(make_cli, folder, redis_url):
     answer = make_cli()(
         "demo", "--quick", "--json", "--workers", "dramatiq", "--redis-url", redis_url, env={**ELSEWHERE, "TMPDIR": str(folder)}

@@ -47,6 +47,7 @@ def stopped(server: EmbeddedServer) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("away", [killed, stopped])
+@pytest.mark.lasts
 async def test_a_caller_who_cannot_reach_redis_any_more_is_told_so_and_the_order_is_not_begun_after_it(
     make_server: Callable[..., EmbeddedServer],
     make_tracker: Callable[..., Tracker],

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 import redis.asyncio
 
 from async_tracker import InstanceState
@@ -53,6 +54,7 @@ async def finish(fleet: Fleet, *, count: int = 2, **options: Any) -> None:
     await fleet.succeeded()
 
 
+@pytest.mark.lasts
 async def test_a_server_that_is_killed_and_comes_back_with_its_data_loses_no_job(make_server: Any, make_fleet: MakeFleet):
     """Allowed: lost 0, robbed 0; doubled as many as were finishing while it was away."""
     server = make_server(appendonly=True, extra_args=("--appendfsync", "always"))

@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
+import pytest
 from arq.constants import default_queue_name
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
@@ -28,6 +29,7 @@ from tests.metrics.scrapes import Scrape
 PATIENCE = 60.0
 
 
+@pytest.mark.lasts
 async def test_each_alert_fires_and_ends_and_no_counter_goes_back_when_a_worker_is_killed(
     workers: Workers, ledger: Ledger, wire: WireProxy, redis_url: str, namespace: str, tmp_path: Path, take_port: TakePort
 ):

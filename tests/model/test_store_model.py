@@ -403,6 +403,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(600)  # thousands of steps, each with its round trips
+@pytest.mark.lasts
 def test_whatever_happens_in_whatever_order_the_store_holds_what_a_dict_would(redis_url: str):
     class OnThisServer(StoreMachine):
         url = redis_url

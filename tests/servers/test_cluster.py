@@ -79,6 +79,7 @@ async def test_the_url_of_one_node_or_of_a_server_that_is_no_node_is_refused_wit
     assert (answer.code, "in YAML" in answer.err) == (2, True), answer
 
 
+@pytest.mark.lasts
 async def test_a_slot_that_moves_and_a_primary_that_dies_lose_nothing_rob_no_worker_and_leave_no_ghost(
     cluster: Cluster, namespace: str, redis_url: str, workers: Workers, ledger: Ledger
 ):
@@ -110,6 +111,7 @@ async def test_a_slot_that_moves_and_a_primary_that_dies_lose_nothing_rob_no_wor
         await anyio.to_thread.run_sync(lambda: cluster.wait(lambda: cluster.is_replica(home), "the node is back, as a replica"))
 
 
+@pytest.mark.lasts
 async def test_a_worker_that_dies_while_the_slot_moves_is_recovered_and_its_death_counts_against_no_job(
     cluster: Cluster, namespace: str, redis_url: str, workers: Workers, ledger: Ledger
 ):

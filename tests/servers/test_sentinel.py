@@ -84,6 +84,7 @@ async def test_its_url_is_taken_everywhere_and_what_is_shown_can_be_given_back(
         await wait_until(lambda: lost.is_behind, description="a worker that is led to a sentinel says so")
 
 
+@pytest.mark.lasts
 async def test_failovers_lose_nothing_rob_no_worker_and_leave_no_ghost(
     sentinels: Sentinels, namespace: str, redis_url: str, workers: Workers, ledger: Ledger
 ):
@@ -110,6 +111,7 @@ async def test_failovers_lose_nothing_rob_no_worker_and_leave_no_ghost(
         await fleet.close()
 
 
+@pytest.mark.lasts
 async def test_orders_that_meet_the_death_of_the_primary_are_answered_or_taken_back(sentinels: Sentinels, namespace: str):
     """One that is not heard by then, one that may be under way, and one that stands. What a caller is told is what is so."""
     way: dict[str, Any] = {"namespace": namespace, "redis_options": {"url": sentinels.url}}
@@ -144,6 +146,7 @@ async def test_orders_that_meet_the_death_of_the_primary_are_answered_or_taken_b
             await wait_until(lambda: late.is_quiet, timeout=60, description="it begins quiet")
 
 
+@pytest.mark.lasts
 async def test_a_failover_and_a_kill_amid_another_lose_no_message_of_dramatiq_and_rob_no_process(
     sentinels: Sentinels, namespace: str, redis_url: str, workers: Workers, ledger: Ledger
 ):

@@ -101,6 +101,7 @@ async def hostile_namespace(fleet: Fleet, redis_url: str, namespace: str) -> Any
 
 
 @pytest.mark.timeout(300)  # axe looks at twelve screens
+@pytest.mark.lasts
 async def test_no_screen_violates_the_rules_for_people_nor_takes_markup_for_more_than_text_nor_scrolls_sideways(
     fleet: Fleet, serve_here, eyes: Eyes, redis_url, namespace
 ):

@@ -270,7 +270,7 @@ async def test_an_arq_worker_costs_no_more_than_its_budget(
         (
             tracked.commands - alone.commands,
             Budget(
-                once=120,
+                once=160,
                 each_second=16 + polls * POLL_COMMANDS + writes * WRITE_COMMANDS,
                 each_old_job=RECORD_COMMANDS,
                 each_look=LOOK_COMMANDS,

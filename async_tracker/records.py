@@ -276,6 +276,9 @@ class Snapshot:
 ENDINGS = ("succeeded", "failed", "retried", "cancelled", "timed_out", "aborted", "ended")
 """How a run can end. ``ended``: it ended, and how cannot be known."""
 
+FAILURES = ("failed", "timed_out")
+"""How runs end that have failed; of what was retried, cancelled or aborted that is not said."""
+
 NOT_WELL = tuple(name for name in ENDINGS if name not in ("succeeded", "ended"))
 """How a run can end otherwise than well, as far as is known."""
 

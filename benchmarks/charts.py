@@ -12,6 +12,8 @@ _WIDTH_INCHES = 6.4
 _BAR_INCHES = 0.45
 _ROW_INCHES = 0.3
 _HEAD_INCHES = 1.3
+_DARK = 1.3
+"""How far from what is allowed, in halvings or doublings, a field is too dark for black letters."""
 
 
 class NoPlots(Exception):
@@ -72,7 +74,8 @@ def _draw_heat_map(axis: Any, heat_map: HeatMap) -> None:
     for y, row in enumerate(heat_map.values):
         for x, value in enumerate(row):
             if value is not None:
-                axis.text(x, y, f"{value:.1f}", ha="center", va="center", fontsize=8)
+                color = "white" if abs(shades[y][x]) > _DARK else "black"
+                axis.text(x, y, f"{value:.1f}", ha="center", va="center", fontsize=8, color=color)
 
 
 def _short(value: float) -> str:

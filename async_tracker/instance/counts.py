@@ -10,6 +10,7 @@ from time import monotonic
 
 from async_tracker.history.histogram import Histogram, bucket_of
 from async_tracker.instance.runs import Run
+from async_tracker.records import FAILURES
 from async_tracker.store.counters import OTHER, PAIRS_KEPT, RUN, WAIT, Counted, counted_name, field_name
 
 Pair = tuple[str | None, str | None]
@@ -20,9 +21,6 @@ Tally = list[float]
 
 The thread that ran it notes both in one step at the end of the list, without a lock, and what reads the list takes from its beginning:
 so no more than one thread may take, and any may note."""
-
-FAILURES = ("failed", "timed_out")
-"""How runs end that have failed; of what was retried, cancelled or aborted that is not said."""
 
 _OTHERS_KEPT = 100
 """Of how many queues the functions beyond those that are kept are counted apart."""

@@ -16,6 +16,7 @@ from async_tracker.queries.turns import in_turns
 from async_tracker.queries.wording import blocking_line
 from async_tracker.records import (
     ENDINGS,
+    FAILURES,
     Event,
     FunctionStats,
     Instance,
@@ -41,6 +42,11 @@ _AGES = re.compile(r",? (?:(?:since|for|until) [\d.]+ s(?: ago)?|[\d.]+ s ago)(?
 def ms(moment: datetime | None) -> int | None:
     """Write a moment as a browser counts: milliseconds."""
     return None if moment is None else round(moment.timestamp() * 1000)
+
+
+def failures_of(item: Any) -> int:
+    """Count the runs that have failed, of a function, a step of a history, or all together."""
+    return sum(getattr(item, name) for name in FAILURES)
 
 
 def ageless(reason: str) -> str:
@@ -177,7 +183,7 @@ def function_row(item: FunctionStats, per_minute: Mapping[Any, float]) -> Row:
         **{name: getattr(item, name) for name in ENDINGS},
         "orphaned": item.orphaned,
         "recovered": item.recovered,
-        "failed_share": round((item.failed + item.timed_out) / ended, 5) if ended else None,
+        "failed_share": round(failures_of(item) / ended, 5) if ended else None,
         "run": round(item.run_time / ended, 4) if ended else None,
         **{name: value for name in _PERCENTILES if (value := getattr(item, name)) is not None},
     }

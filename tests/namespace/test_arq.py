@@ -1,5 +1,6 @@
 """arq's own pool in a namespace: jobs are enqueued, run and answered there, and a whole worker knows no other keys."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -60,4 +61,11 @@ async def test_settings_of_the_pool_are_its_own(redis_url):
     assert isinstance(ns, ArqRedis)
     with pytest.raises(UnsupportedCommand):
         await ns.flushdb()
+    await pool.aclose()
+
+
+async def test_a_copy_of_arqs_pool_has_what_that_adds_to_a_client(redis_url, namespace):
+    pool = ArqRedis.from_url(redis_url)
+    twin: Any = copy.copy(Namespace(pool, namespace))
+    assert twin.default_queue_name == pool.default_queue_name
     await pool.aclose()

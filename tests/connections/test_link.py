@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import redis.asyncio
@@ -118,6 +119,26 @@ async def test_a_command_that_is_cancelled_while_its_answer_is_awaited_leaves_no
         left.cancel()
         await asyncio.wait([left])
         wire.delay()
+        assert [await call(link.client, "ECHO", word) for word in ("a", "b")] == [b"a", b"b"]
+        await link.aclose()
+
+
+@pytest.mark.parametrize("transaction", [False, True])
+async def test_a_pipeline_that_fails_amid_its_replies_leaves_none_to_the_next(redis_url: str, namespace: str, transaction: bool):
+    def fail(reply: Any, **options: Any) -> Any:
+        raise AttributeError("no reply of this kind")
+
+    async with redis.asyncio.Redis.from_url(redis_url) as client:
+        link = Link(client, namespace=namespace, name="async-tracker:test")
+        await link.ensure()
+        callbacks: Any = link.client.response_callbacks
+        callbacks["ECHO"] = fail
+        async with link.client.pipeline(transaction=transaction) as pipe:
+            pipe.execute_command("ECHO", "one")
+            pipe.execute_command("ECHO", "another")
+            with pytest.raises(AttributeError, match="of this kind"):
+                await pipe.execute()
+        del callbacks["ECHO"]
         assert [await call(link.client, "ECHO", word) for word in ("a", "b")] == [b"a", b"b"]
         await link.aclose()
 

@@ -1,6 +1,6 @@
 # Each target makes the environment that it needs; nothing is installed by hand, and nothing needs root.
 #   make demo         see it work: workers, a kill, a recovery
-#   make test         the checks and every test, JOBS=4 of them at a time
+#   make test         the checks and every test, JOBS=3 of them at a time
 #   make check        ruff, mypy, the import contracts
 #   make test-matrix  the tests that depend on the server on every server to be had and with the oldest clients, and with the newest redis-py
 #   make screenshots  the pictures of the README, by the system's Chromium
@@ -16,7 +16,7 @@ LOCK := requirements/test.txt
 # Of what is installed a third is ever imported, and compiled then.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 MINUTES ?= 10
-JOBS ?= 4
+JOBS ?= 3
 TESTS ?=
 BENCH ?=
 MATRIX ?=

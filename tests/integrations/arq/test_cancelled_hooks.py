@@ -197,6 +197,8 @@ async def test_a_durable_hook_of_a_job_may_be_cancelled_at_every_await_and_the_j
         await wait_until(lambda: culprit.was_cancelled or worker.worker.jobs_complete, description="the hook was called")
         if culprit.was_cancelled:
             await worker.wait()  # arq's worker ends of it, with or without us
+        else:
+            await worker.idle()  # arq counts a job as complete before it has written what became of it
         await worker.end()
         await wait_until(lambda: recovered(observer, redis_client), timeout=30, description="no claim is left")
         other: RunningWorker = await run_worker({"functions": [job]})

@@ -2,7 +2,7 @@
 #   make demo         see it work: workers, a kill, a recovery
 #   make test         the checks and every test, JOBS=3 of them at a time
 #   make check        ruff, mypy, the import contracts
-#   make test-matrix  the tests that depend on the server on every server to be had and with the oldest clients, and with the newest redis-py
+#   make test-matrix  the tests that depend on the server, on every one and with the oldest clients; the namespace's with redis-py 8 too
 #   make screenshots  the pictures of the README, by the system's Chromium
 #   make bench        the benchmarks; BENCH="--quick" for a minute's worth
 #   make soak         the long tests, MINUTES=10 for each

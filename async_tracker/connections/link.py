@@ -43,14 +43,14 @@ class OneAtATime(async_redis.ConnectionPool):
     """A pool of one connection, which commands get in the order in which they ask for it.
 
     The driver's own pool gives it to a task that asks again at once, before those that have waited: a sweep of many commands would
-    keep everything else waiting until its end. And it looks into the socket before each command, which costs half as much as the command:
-    that is left out where ``is_sound`` says so of a connection, unless the last command raised. A callback of the driver's that fails in
-    the middle of a pipeline leaves the rest of the replies unread.
+    keep everything else waiting until its end. And it looks into the socket before each command, which is a good part of what that costs:
+    it is left out where ``hears_end`` says that the end of a connection would have been heard of, unless the last command raised. A
+    callback of the driver's that fails in the middle of a pipeline leaves the rest of the replies unread.
     """
 
-    def __init__(self, *, is_sound: Callable[[Any], bool], **options: Any) -> None:
+    def __init__(self, *, hears_end: Callable[[Any], bool], **options: Any) -> None:
         super().__init__(max_connections=1, **options)
-        self._is_sound = is_sound
+        self._hears_end = hears_end
         self._has_raised = False
         self._turn = asyncio.Lock()  # it is given in the order of asking
 
@@ -59,13 +59,13 @@ class OneAtATime(async_redis.ConnectionPool):
         await self._turn.acquire()
         try:
             return await super().get_connection(*command, **options)
-        except BaseException:
+        except BaseException:  # a cancellation too: the next one must have its turn
             self._end_turn()
             raise
 
     async def ensure_connection(self, connection: Any) -> None:
         """Have the connection ready for a command."""
-        if self._is_sound(connection) and not self._has_raised:
+        if self._hears_end(connection) and not self._has_raised:
             await connection.connect()  # nothing, unless another server is to be asked
         else:
             await super().ensure_connection(connection)
@@ -156,16 +156,14 @@ class Link:
             kwargs["socket_connect_timeout"] = kwargs.get("socket_connect_timeout") or SOCKET_TIMEOUT
         kwargs["retry"] = Retry(NoBackoff(), 0)  # whether to send a write again is the journal's decision
         return OneAtATime(
-            is_sound=self._is_sound,
+            hears_end=self._hears_end,
             connection_class=_sending_in_place(pool.connection_class),
             redis_connect_func=self._connected,
             **kwargs,
         )
 
-    def _is_sound(self, connection: Any) -> bool:
-        """Whether nothing can lie unread in a connection, nor its end: we hear of that when it comes, and a reply that was not awaited
-        to its end has closed it.
-        """
+    def _hears_end(self, connection: Any) -> bool:
+        """Tell whether we hear of a connection's end when it comes, and have not."""
         return connection is self._watched and not self._ended
 
     async def _connected(self, connection: Any) -> None:

@@ -108,7 +108,7 @@ async def test_a_connection_that_was_closed_while_nothing_was_asked_is_made_anew
 
 
 async def test_a_command_that_is_cancelled_while_its_answer_is_awaited_leaves_none_to_the_next(wire: WireProxy, namespace: str):
-    """Before a command nobody looks whether an answer lies unread in the connection."""
+    """The driver closes the connection then."""
     async with redis.asyncio.Redis.from_url(wire.url) as client:
         link = Link(client, namespace=namespace, name="async-tracker:test")
         await link.ensure()
